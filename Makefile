@@ -1,0 +1,49 @@
+# `make install`, `make demo`, `make test`, `make lint`: each makes its own .venv; Python and make are all it takes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Without a GPU a CPU build of torch is installed, not gigabytes of CUDA libraries. The version stands in constraints.txt.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+
+.PHONY: install demo test lint clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(MAKE) --no-print-directory torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: torch
+torch:
+ifeq ($(HAS_GPU),yes)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+else
+	@# PyTorch's own CPU index where it answers; else whatever index pip is set up with.
+	if $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(CPU_INDEX)/torch/", timeout=5)' 2>/dev/null; then \
+		$(BIN)/python -m pip install --quiet --index-url $(CPU_INDEX) --extra-index-url https://pypi.org/simple -c constraints.txt torch; \
+	else \
+		$(BIN)/python -m pip install --quiet $$(sed -n 's/^torch==/torch==/p' constraints.txt); \
+	fi
+endif
+
+# The phantom, eight short trainings, one table.
+demo: install
+	$(BIN)/sslbench prepare phantom
+	$(BIN)/sslbench run --grid quick
+	$(BIN)/sslbench report quick
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,380 @@
+"""`sslbench prepare`: an official download becomes a verified cache, case by case, in parallel, resumable.
+
+A case is checked, preprocessed and written whole, its record last. A later run passes over the cases whose
+source files and cached files are as recorded. A case that fails is named and left out; the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sslbench import registry
+from sslbench.data.base import Dataset, RawCase
+from sslbench.data.preprocess import load_case, preprocess, to_nifti
+from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
+from sslbench.errors import DataError, SSLBenchError, UsageError
+from sslbench.files import atomic_path, read_json, write_json
+
+Progress = Callable[[str, str], None]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_DIED = "the process that worked on it died, perhaps for lack of memory; with fewer workers it may pass"
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What a preparation did.
+
+    Attributes:
+        folder: the cache.
+        found: cases of the source.
+        official: cases of the official release.
+        written, unchanged: cases prepared now, and found as an earlier run left them.
+        failed: case id -> why it was left out, in one line.
+        seconds: how long it took.
+        notes: lines about the source, such as files that were passed over.
+    """
+
+    dataset: str
+    preprocessing: str
+    folder: Path
+    found: int
+    official: int
+    written: int
+    unchanged: int
+    failed: dict[str, str]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    name: str,
+    source: Path | str | None = None,
+    *,
+    data_dir: Path | str,
+    preprocessing: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    workers: int = 2,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Prepare a dataset under `<data_dir>/<name>/<preprocessing>`.
+
+    Args:
+        name: of the dataset.
+        source: folder of the official release; only a computed dataset (`phantom`) goes without.
+        data_dir: folder of prepared datasets.
+        preprocessing: name of a preprocessing; the dataset's first by default.
+        options: of the dataset.
+        workers: processes, each of which holds a few volumes; 1 stays in this process. As they are spawned, a
+            script that calls this with more needs the usual `if __name__ == "__main__":`.
+        force: prepare every case anew.
+        progress: told case ids and states: all `waiting` at first, later each `written`, `unchanged` or
+            `failed`; before that `generated` for a computed dataset.
+
+    Raises:
+        UsageError: an unknown name or option, or a source that is missing or not this dataset.
+        SSLBenchError: the cache cannot be written.
+    """
+    started = time.perf_counter()
+    kind: type[Dataset] = registry.component("dataset", name)
+    preprocessing = preprocessing or next(iter(kind.preprocessings))
+    kind.preprocessing_hash(preprocessing)  # refuses an unknown name
+    dataset = kind(_options(kind, options or {}))
+    folder = Path(data_dir) / kind.name / preprocessing
+    say = progress or (lambda id, state: None)
+    try:
+        raws = dataset.find(_source(dataset, source, Path(data_dir), workers, say))
+        cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
+        _refuse_copies(dataset, cases, failed, say)
+        _write_index(dataset, preprocessing, folder, cases, failed, found=len(raws))
+    except OSError as error:
+        raise SSLBenchError(
+            f"cannot read or write {error.filename or folder}: {error.strerror or error}"
+        ) from error
+    return PrepareReport(
+        dataset=kind.name,
+        preprocessing=preprocessing,
+        folder=folder,
+        found=len(raws),
+        official=kind.official_cases,
+        written=len(written & set(cases)),
+        unchanged=len(set(cases) - written),
+        failed=dict(sorted(failed.items())),
+        seconds=time.perf_counter() - started,
+        notes=tuple(dataset.notes),
+    )
+
+
+def _options(kind: type[Dataset], given: Mapping[str, Any]) -> Any:
+    """The dataset's options, checked; `options` of the caller stay as they are."""
+    from sslbench.config import _validated
+
+    return _validated(kind.Options, dict(given), f"options of {kind.name}")
+
+
+def _source(dataset: Dataset, given: Path | str | None, data_dir: Path, workers: int, say: Progress) -> Path:
+    """The folder to read: the one given, or that of a computed dataset, made first where it is missing."""
+    if given is not None:
+        source = Path(given).expanduser()
+        if not source.is_dir():
+            problem = "is not a folder" if source.exists() else "does not exist"
+            raise UsageError(f"the source {source} {problem}", dataset.source_hint)
+        return source
+    if not dataset.generated_ids:
+        raise UsageError(f"{dataset.name} needs a source folder", dataset.source_hint)
+    root = data_dir / dataset.name / "raw"
+    record = {"version": dataset.version, "options": dataset.options.model_dump(mode="json")}
+    if read_json(root / "generated.json") == record and _all_there(dataset, root):
+        return root
+    (root / "generated.json").unlink(missing_ok=True)
+    tasks = {id: (dataset, root, id) for id in dataset.generated_ids}
+    for id, trouble in _each(_generate_case, tasks, workers):
+        if trouble is not None:
+            raise SSLBenchError(f"{dataset.name} {id} was not computed: {trouble}")
+        say(id, "generated")
+    write_json(root / "generated.json", record)
+    return root
+
+
+def _all_there(dataset: Dataset, root: Path) -> bool:
+    try:
+        raws = dataset.find(root)
+    except UsageError:
+        return False
+    held = {raw.id for raw in raws if raw.image.exists() and raw.label.exists()}
+    return held >= set(dataset.generated_ids)
+
+
+def _generate_case(task: tuple[Dataset, Path, str]) -> str | None:
+    dataset, root, id = task
+    dataset.generate(root, id)
+    return None
+
+
+@dataclass(frozen=True)
+class _CaseTask:
+    raw: RawCase
+    kind: type[Dataset]
+    preprocessing: str
+    folder: Path
+    made_from: dict[str, Any]
+
+
+def _prepare_cases(
+    dataset: Dataset,
+    preprocessing: str,
+    raws: list[RawCase],
+    folder: Path,
+    workers: int,
+    force: bool,
+    say: Progress,
+) -> tuple[dict[str, Case], dict[str, str], set[str]]:
+    """Cases by id, failures by id, and the ids that were written now."""
+    kind = type(dataset)
+    index = read_json(folder / "dataset.json")
+    gone = set(index.get("cases", ()) if isinstance(index, dict) else ()) - {raw.id for raw in raws}
+    if gone:
+        dataset.notes.append(
+            f"left out {len(gone)} cases of an earlier preparation that are not in this source"
+        )
+    common = {
+        "format": FORMAT,
+        "version": dataset.version,
+        "preprocessing": kind.preprocessing_hash(preprocessing),
+        "options": dataset.options.model_dump(mode="json"),
+    }
+    cases: dict[str, Case] = {}
+    tasks: dict[str, _CaseTask] = {}
+    for raw in raws:
+        say(raw.id, "waiting")
+    for raw in raws:
+        made_from = common | {"image": _stamp(raw.image), "label": _stamp(raw.label)}
+        case = None if force else _cached(folder, raw, made_from)
+        if case is None:
+            tasks[raw.id] = _CaseTask(raw, kind, preprocessing, folder, made_from)
+        else:
+            cases[raw.id] = case
+            say(raw.id, "unchanged")
+    if tasks:
+        # From here to its end a preparation has no index: what is interrupted does not pass for complete.
+        (folder / "dataset.json").unlink(missing_ok=True)
+    failed: dict[str, str] = {}
+    for id, result in _each(_prepare_case, tasks, workers):
+        if isinstance(result, Case):
+            cases[id] = result
+        else:
+            failed[id] = result or "no result"
+        say(id, "written" if id in cases else "failed")
+    return cases, failed, set(tasks) & set(cases)
+
+
+def _stamp(path: Path) -> dict[str, int] | None:
+    """What shows that a source file is the one read before; its place does not matter."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _cached(folder: Path, raw: RawCase, made_from: dict[str, Any]) -> Case | None:
+    """The case as an earlier run left it, if that still holds."""
+    record = read_json(case_files(folder, raw.id)["record"])
+    try:
+        if record["made_from"] != made_from:
+            return None
+        case = Case.from_json(raw.id, record)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return case if case.group == raw.group and unlike_record(folder, case) is None else None
+
+
+def _prepare_case(task: _CaseTask) -> Case | str:
+    """Check, preprocess and write one case; the reason where that cannot be done."""
+    raw, paths = task.raw, case_files(task.folder, task.raw.id)
+    try:
+        loaded = load_case(raw, task.kind)
+        made = preprocess(loaded, task.kind.preprocessings[task.preprocessing])
+    except DataError as error:
+        return str(error)
+    except MemoryError:
+        return f"{raw.image}: not enough memory"
+    paths["record"].unlink(missing_ok=True)  # it must not vouch for a mixture of old and new files
+    files = {}
+    for kind in ("image", "label", "reference"):
+        with atomic_path(paths[kind]) as aside:
+            if kind == "reference":
+                to_nifti(loaded.label, loaded.header).to_filename(aside)
+            else:
+                np.save(aside, made.image if kind == "image" else made.label, allow_pickle=False)
+            files[kind] = {"bytes": aside.stat().st_size, "sha256": sha256(aside)}
+    case = Case(
+        id=raw.id,
+        group=raw.group,
+        shape=made.image.shape,
+        spacing_mm=made.spacing_mm,
+        class_voxels=loaded.class_voxels,
+        geometry=made.geometry,
+        files=files,
+    )
+    write_json(paths["record"], {**case.to_json(), "made_from": task.made_from})
+    return case
+
+
+def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, str], say: Progress) -> None:
+    """Leave out the later of two patients with the same image and label: a file was copied.
+
+    The same image with other labels is a scan that was annotated twice, as ACDC's patients 074 and 076 were.
+    The published lists hold both, so it is only said; `store.partition` refuses it on two sides of a split.
+    """
+    first: dict[str, Case] = {}
+    for id in sorted(cases):
+        case = cases[id]
+        original = first.setdefault(case.files["image"]["sha256"], case)
+        if original.group == case.group:
+            continue
+        if original.files["label"]["sha256"] == case.files["label"]["sha256"]:
+            failed[id] = f"it is a copy of {original.id}, voxel for voxel"
+            del cases[id]
+            say(id, "failed")
+        else:
+            dataset.notes.append(f"{id} is the scan of {original.id}, annotated again")
+
+
+def _write_index(
+    dataset: Dataset,
+    preprocessing: str,
+    folder: Path,
+    cases: dict[str, Case],
+    failed: dict[str, str],
+    found: int,
+) -> None:
+    """`dataset.json`, where it changes; none where no case is left."""
+    index = {
+        "format": FORMAT,
+        "dataset": dataset.name,
+        "version": dataset.version,
+        "preprocessing": preprocessing,
+        "preprocessing_hash": dataset.preprocessing_hash(preprocessing),
+        "options": dataset.options.model_dump(mode="json"),
+        "found": found,
+        "official": dataset.official_cases,
+        "failed": dict(sorted(failed.items())),
+        "fingerprint": fingerprint(cases),
+        "cases": {id: cases[id].to_json() for id in sorted(cases)},
+    }
+    path = folder / "dataset.json"
+    if not cases:
+        path.unlink(missing_ok=True)
+    elif read_json(path) != json.loads(json.dumps(index)):
+        write_json(path, index)
+
+
+def _each(
+    function: Callable[[Task], Result], tasks: Mapping[str, Task], workers: int
+) -> Iterator[tuple[str, Result | str]]:
+    """`function` of every task, as they finish; one whose process dies has `_DIED` for its result."""
+    if workers <= 1 or len(tasks) <= 1:
+        for id, task in tasks.items():
+            yield id, function(task)
+        return
+    todo = list(tasks)
+    pool = _pool(min(workers, len(tasks)))
+    try:
+        futures = {pool.submit(function, task): id for id, task in tasks.items()}
+        for future in as_completed(futures):
+            result = future.result()
+            todo.remove(futures[future])
+            yield futures[future], result
+    except BrokenProcessPool:
+        pass  # a dead process takes the pool with it, and all that was queued
+    finally:
+        pool.shutdown(cancel_futures=True)
+    # Alone, each of the tasks that are left shows whether it was the one.
+    while todo:
+        pool = _pool(1)
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool as error:
+            hint = "prepare with one worker, or call this under `if __name__ == '__main__':`"
+            raise SSLBenchError("worker processes cannot start", hint) from error
+        try:
+            while todo:
+                id = todo.pop(0)
+                yield id, pool.submit(function, tasks[id]).result()
+        except BrokenProcessPool:
+            yield id, _DIED
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,309 @@
+"""The verified cache of a prepared dataset, memory-mapped: what training, inference and evaluation read.
+
+<data_dir>/<dataset>/<preprocessing>/
+    dataset.json                what is here; written last: without it the preparation is unfinished
+    cases/<id>.image.npy        float32 or float16, stored axes
+    cases/<id>.label.npy        uint8, the same shape
+    cases/<id>.json             the case's record: files, hashes, and the source files it was made from
+    references/<id>.nii.gz      the label in the scan's own geometry; the source may go once this is here
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sslbench import registry
+from sslbench.data.base import Dataset
+from sslbench.data.preprocess import read_nifti, restore
+from sslbench.data.splits import Splits, expand
+from sslbench.errors import DataError, UsageError
+from sslbench.files import read_json
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+FORMAT = 1  # raised when the files change their meaning, so that older caches are made anew
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known of a prepared case without opening its arrays.
+
+    Attributes:
+        shape, spacing_mm: of the stored arrays, per stored axis.
+        class_voxels: voxels of each class in the reference as the scan has it, background first.
+        geometry: what `preprocess.restore` needs.
+        files: `image`, `label`, `reference` -> `bytes` and `sha256`.
+    """
+
+    id: str
+    group: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    class_voxels: tuple[int, ...]
+    geometry: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+
+    @classmethod
+    def from_json(cls, id: str, fields: Mapping[str, Any]) -> Case:
+        """The case of a JSON record.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a record.
+        """
+        return cls(
+            id=id,
+            group=str(fields["group"]),
+            shape=tuple(int(size) for size in fields["shape"]),
+            spacing_mm=tuple(float(size) for size in fields["spacing_mm"]),
+            class_voxels=tuple(int(count) for count in fields["class_voxels"]),
+            geometry=dict(fields["geometry"]),
+            files={
+                kind: {
+                    "bytes": int(fields["files"][kind]["bytes"]),
+                    "sha256": str(fields["files"][kind]["sha256"]),
+                }
+                for kind in ("image", "label", "reference")
+            },
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record without its id, which is its key or file name."""
+        return {key: value for key, value in asdict(self).items() if key != "id"}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared dataset, opened.
+
+    Attributes:
+        cases: by id, sorted.
+        fingerprint: hash of the ids, stored images and stored labels. References are left out, as their
+            compressed bytes depend on the zlib at hand.
+        options: of the dataset, as it was prepared.
+        official: number of cases of the official release.
+    """
+
+    folder: Path
+    dataset: type[Dataset]
+    preprocessing: str
+    cases: dict[str, Case]
+    fingerprint: str
+    options: dict[str, Any]
+    official: int
+
+    @classmethod
+    def open(cls, data_dir: Path, dataset: str, preprocessing: str) -> Store:
+        """Open what `prepare` left, checking that every file is there in its full size.
+
+        Raises:
+            UsageError: no such dataset or preprocessing, or not prepared (completely).
+            DataError: the cache is damaged, or was made by another definition of dataset or preprocessing.
+        """
+        kind: type[Dataset] = registry.component("dataset", dataset)
+        expected = kind.preprocessing_hash(preprocessing)
+        folder = Path(data_dir) / kind.name / preprocessing
+        index, what = (
+            folder / "dataset.json",
+            f"{kind.name} has not been prepared as '{preprocessing}' in {data_dir}",
+        )
+        remake = command(kind, preprocessing, force=True)
+        if not index.exists():
+            unfinished = folder.exists()
+            raise UsageError(
+                f"the preparation of {kind.name} in {folder} is not finished" if unfinished else what,
+                f"run {command(kind, preprocessing)}",
+            )
+        fields = read_json(index)
+        try:
+            made_by = (fields["format"], fields["version"], fields["preprocessing_hash"])
+            cases = {id: Case.from_json(id, case) for id, case in sorted(fields["cases"].items())}
+            options, official = dict(fields["options"]), int(fields["official"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{index} is damaged", f"run {remake}") from error
+        if made_by != (FORMAT, kind.version, expected):
+            raise DataError(f"{folder} was made by another definition of '{preprocessing}'", f"run {remake}")
+        store = cls(folder, kind, preprocessing, cases, fingerprint(cases), options, official)
+        if fields.get("fingerprint") != store.fingerprint:
+            raise DataError(f"{index} is damaged: its fingerprint is not that of its cases", f"run {remake}")
+        for case in cases.values():
+            wrong = unlike_record(folder, case)
+            if wrong is not None:
+                raise DataError(f"{wrong} is missing or has not the recorded size", f"run {remake}")
+        return store
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether cases of the official release are missing."""
+        return len(self.cases) < self.official
+
+    def groups(self) -> dict[str, list[str]]:
+        """Group -> its case ids, sorted; every case id stands for itself too."""
+        groups = {id: [id] for id in self.cases}
+        members: dict[str, list[str]] = {}
+        for id, case in self.cases.items():
+            members.setdefault(case.group, []).append(id)
+        return groups | members
+
+    def image(self, id: str, verify: bool = False) -> NDArray[np.floating]:
+        """The image of a case, read-only and memory-mapped.
+
+        Args:
+            id: of the case.
+            verify: read the whole file and hold it against its hash first.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return self._array(id, "image", verify)
+
+    def label(self, id: str, verify: bool = False) -> NDArray[np.uint8]:
+        """The label map of a case in the stored grid, uint8; otherwise as `image`."""
+        return self._array(id, "label", verify)
+
+    def reference(self, id: str) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
+        """The label map as the scan has it, in the file's axis order, and the spacing of its axes in mm.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            voxels, affine, _ = read_nifti(case_files(self.folder, id)["reference"], np.uint8)
+        except DataError as error:
+            raise DataError(error.message, self._remake()) from error
+        return voxels, tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
+
+    def restore(self, id: str, labels: NDArray[Any]) -> nib.Nifti1Image:
+        """Labels of a case's stored grid, in the geometry of its scan."""
+        return restore(labels, self.cases[id].geometry)
+
+    def resamples(self, id: str) -> bool:
+        """Whether the stored grid differs from the scan's by more than the order and direction of axes."""
+        geometry = self.cases[id].geometry
+        return bool(geometry["from"] != geometry["to"])
+
+    def _array(self, id: str, kind: str, verify: bool) -> NDArray[Any]:
+        case, path = self.cases[id], case_files(self.folder, id)[kind]
+        hint = self._remake()
+        try:
+            if verify and sha256(path) != case.files[kind]["sha256"]:
+                raise DataError(f"{path} is damaged: its content is not what was prepared", hint)
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path} is damaged: {error}", hint) from error
+        if array.shape != case.shape:
+            raise DataError(f"{path} is damaged: shape {array.shape}, not {case.shape}", hint)
+        return array
+
+    def _remake(self) -> str:
+        return f"run {command(self.dataset, self.preprocessing, force=True)}"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Case ids of a job, each in the order of the split file; what is not held is left out."""
+
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def partition(store: Store, splits: Splits, labeled: str) -> Partition:
+    """The held cases of a split under a label budget; `unlabeled` is the rest of the training list.
+
+    Raises:
+        UsageError: no such budget; none of the labelled, unlabelled or test cases is held; or training,
+            validation and test share a patient or a scan.
+    """
+    budget = splits.budget(labeled)
+    lists = {
+        "labeled": budget.labeled,
+        "unlabeled": tuple(entry for entry in splits.train if entry not in budget.labeled),
+        "validation": splits.val,
+        "test": splits.test,
+    }
+    groups = store.groups()
+    held = {part: tuple(expand(entries, groups)) for part, entries in lists.items()}
+    for part in ("labeled", "unlabeled", "test"):
+        if lists[part] and not held[part]:
+            raise UsageError(
+                f"none of the {len(lists[part])} {part} {splits.unit}s of {store.dataset.name}"
+                f" (splits {splits.name}, {budget.title}) is among the {len(store.cases)} prepared cases",
+                f"run {command(store.dataset, store.preprocessing)} with more of them",
+            )
+    _not_torn(store, splits, held)
+    return Partition(**held)
+
+
+def _not_torn(store: Store, splits: Splits, held: Mapping[str, tuple[str, ...]]) -> None:
+    """What the lists alone do not show: entries that mean the same patient, patients with the same scan."""
+    where = f"splits {splits.name} of {splits.dataset}"
+    parts: dict[str, str] = {}
+    sides: dict[str, tuple[str, str]] = {}
+    for part, ids in held.items():
+        side = "training" if part in ("labeled", "unlabeled") else part
+        for id in ids:
+            if id in parts:
+                raise UsageError(f"{where}: {id} is {parts[id]} and again {part}")
+            parts[id] = part
+            case = store.cases[id]
+            for same, key in (("patient", case.group), ("scan", case.files["image"]["sha256"])):
+                other, there = sides.setdefault(key, (id, side))
+                if there != side:
+                    raise UsageError(f"{where}: {other} ({there}) and {id} ({side}) are the same {same}")
+
+
+def case_files(folder: Path, id: str) -> dict[str, Path]:
+    """Where the files of a case are: `image`, `label`, `reference` and `record`."""
+    return {
+        "image": folder / "cases" / f"{id}.image.npy",
+        "label": folder / "cases" / f"{id}.label.npy",
+        "reference": folder / "references" / f"{id}.nii.gz",
+        "record": folder / "cases" / f"{id}.json",
+    }
+
+
+def unlike_record(folder: Path, case: Case) -> Path | None:
+    """The first file of a case that is missing or has not the recorded size."""
+    paths = case_files(folder, case.id)
+    for kind, recorded in case.files.items():
+        try:
+            if paths[kind].stat().st_size == recorded["bytes"]:
+                continue
+        except OSError:
+            pass
+        return paths[kind]
+    return None
+
+
+def fingerprint(cases: Mapping[str, Case]) -> str:
+    """Hash over the ids and the content of stored images and labels."""
+    content = [
+        (id, cases[id].files["image"]["sha256"], cases[id].files["label"]["sha256"]) for id in sorted(cases)
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def command(dataset: type[Dataset], preprocessing: str, force: bool = False) -> str:
+    """The command that prepares a dataset, for hints."""
+    parts = ["sslbench prepare", dataset.name]
+    if not dataset.generated_ids:
+        parts.append("--source FOLDER")
+    if preprocessing != next(iter(dataset.preprocessings)):
+        parts.append(f"--preprocessing {preprocessing}")
+    return " ".join([*parts, "--force"] if force else parts)

@@ -1,0 +1,118 @@
+"""Synapse (BTCV): 30 abdominal CT scans with 13 organs (Landman et al., 2015), and its phantom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from sslbench.data.base import ClassInfo, Dataset, Preprocessing, RawCase, index_files
+from sslbench.data.phantom import CASE_IDS, PhantomOptions, write_official_layout
+from sslbench.errors import UsageError
+from sslbench.registry import register
+
+_IDS = tuple(f"{number:04d}" for number in (*range(1, 11), *range(21, 41)))
+_LAYOUTS = (
+    ("RawData/Training/img", "RawData/Training/label"),
+    ("Abdomen/RawData/Training/img", "Abdomen/RawData/Training/label"),
+    ("Training/img", "Training/label"),
+    ("img", "label"),
+    ("imagesTr", "labelsTr"),
+)
+
+_GA = Preprocessing(
+    axes="xyz",
+    orientation="RAS",
+    spacing_mm=(1.5, 1.5, 2.0),
+    clip=(-125.0, 275.0),
+    scale="clip",
+    description="After MagicNet and GA, re-implemented from the papers as their own is unpublished, so not "
+    "bit-identical: RAS, 1.5 x 1.5 x 2.0 mm, HU -125 to 275 to [0, 1].",
+)
+_NATIVE = Preprocessing(
+    axes="xyz",
+    orientation="RAS",
+    clip=(-125.0, 275.0),
+    scale="clip",
+    description="As `ga`, at the scan's own resolution.",
+)
+
+
+@register("dataset", "synapse")
+class Synapse(Dataset):
+    """A case is a scan (`0001`), and a group of its own."""
+
+    name = "synapse"
+    title = "Synapse (BTCV, multi-atlas labeling beyond the cranial vault)"
+    classes = (
+        ClassInfo("spleen", "sp"),
+        ClassInfo("right kidney", "rk"),
+        ClassInfo("left kidney", "lk"),
+        ClassInfo("gallbladder", "ga"),
+        ClassInfo("esophagus", "es"),
+        ClassInfo("liver", "li"),
+        ClassInfo("stomach", "st"),
+        ClassInfo("aorta", "ao"),
+        ClassInfo("inferior vena cava", "ivc"),
+        ClassInfo("portal and splenic veins", "psv"),
+        ClassInfo("pancreas", "pa"),
+        ClassInfo("right adrenal gland", "rag"),
+        ClassInfo("left adrenal gland", "lag"),
+    )
+    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"ga": _GA, "native": _NATIVE}
+    default_grid = "ga-t1"
+    official_cases = len(_IDS)
+    source_hint = (
+        "download RawData.zip (Abdomen) from synapse.org, project syn3193805, unzip it, then --source FOLDER"
+    )
+
+    def find(self, source: Path) -> list[RawCase]:
+        """The scans of BTCV's training set: `RawData/Training/{img,label}` or `{imagesTr,labelsTr}`."""
+        for images, labels in _LAYOUTS:
+            image_folder, label_folder = source / images, source / labels
+            if image_folder.is_dir() and label_folder.is_dir():
+                break
+        else:
+            raise UsageError(
+                f"neither RawData/Training/img, img nor imagesTr beside its labels in {source}",
+                self.source_hint,
+            )
+        image_files = index_files(image_folder, r"img(\d{4})\.nii(?:\.gz)?")
+        label_files = index_files(label_folder, r"label(\d{4})\.nii(?:\.gz)?")
+        found = sorted({key[0] for key in (*image_files, *label_files)})
+        strange = [case for case in found if case not in _IDS]
+        if strange:
+            named = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
+            self.notes.append(f"left out {len(strange)} ids that BTCV's training set does not have: {named}")
+        cases = [
+            RawCase(
+                case,
+                case,
+                image_files.get((case,), image_folder / f"img{case}.nii.gz"),
+                label_files.get((case,), label_folder / f"label{case}.nii.gz"),
+            )
+            for case in found
+            if case in _IDS
+        ]
+        if not cases:
+            seen = f": only {self.notes[-1].removeprefix('left out ')}" if strange else ""
+            raise UsageError(f"no BTCV scan (img0001.nii.gz, ...) in {image_folder}{seen}", self.source_hint)
+        return cases
+
+
+@register("dataset", "phantom")
+class Phantom(Synapse):
+    """A computed stand-in for Synapse with its ids, labels and splits. Not medical data."""
+
+    name = "phantom"
+    title = "Phantom (synthetic abdominal CT in the Synapse layout)"
+    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"native": _NATIVE, "ga": _GA}
+    splits_from = "synapse"
+    default_grid = "quick"
+    source_hint = "it is computed; no source is needed"
+    generated_ids = CASE_IDS
+    Options = PhantomOptions
+
+    def generate(self, folder: Path, case_id: str) -> None:
+        assert isinstance(self.options, PhantomOptions)
+        write_official_layout(folder, self.options, [case_id])

@@ -1,0 +1,54 @@
+"""The errors that users meet: one line of cause, one of remedy, and the exit code that goes with them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SSLBenchError(Exception):
+    """Something asked for could not be done (exit code 1).
+
+    Args:
+        message: what is wrong and where, in one line.
+        hint: what to do about it, in one line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(SSLBenchError):
+    """Wrong usage, invalid configuration, or data that was never prepared; nothing was started (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(SSLBenchError):
+    """A file or case of a dataset is unusable (exit code 1: the other cases go on)."""
+
+
+class TrainingError(SSLBenchError):
+    """A job cannot go on, for the reason given: a non-finite loss, for example (exit code 1)."""
+
+
+class UnknownNameError(UsageError):
+    """A name that nothing answers to, with the nearest ones that exist."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(set(known))
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        elif known and len(known) <= 20:
+            hint = f"known: {', '.join(known)}"
+        else:
+            hint = ""
+        super().__init__(f"unknown {what} '{name}'", hint)

@@ -1,0 +1,1 @@
+"""Running jobs: run directories, worker processes, the launcher that keeps them busy."""

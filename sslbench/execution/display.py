@@ -1,0 +1,109 @@
+"""What a launch shows: live bars on a terminal, one plain line per event elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sslbench.execution.local import Planned
+from sslbench.files import read_json
+
+
+class PlainDisplay:
+    """One line per event on stderr."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, plan: Sequence[Planned], running: Sequence[Planned]) -> None:
+        """Nothing: only events are worth a line."""
+
+    def event(self, text: str) -> None:
+        """Print the line."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+class LiveDisplay(PlainDisplay):
+    """A grid bar, and a line per running job: step, loss, validation DSC, speed, time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.bar = Progress(
+            TextColumn("[bold]grid[/]"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[counts]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("grid", total=None, counts="")
+        self.live = Live(self.bar, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> LiveDisplay:
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def update(self, plan: Sequence[Planned], running: Sequence[Planned]) -> None:
+        """Draw the bar and the running jobs anew."""
+        ended = [planned.outcome for planned in plan if planned.outcome]
+        failed = sum(outcome == "failed" for outcome in ended)
+        counts = f"{len(running)} running" + (f", [red]{failed} failed[/]" if failed else "")
+        self.bar.update(self.task, total=len(plan), completed=len(ended), counts=counts)
+        self.live.update(Group(self.bar, job_table(running)))
+
+
+def job_table(running: Sequence[Planned]) -> Table:
+    """The running jobs, a row each."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("job", no_wrap=True, overflow="ellipsis")
+    for header in ("step", "loss", "val. DSC", "it/s", "left"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for planned in running:
+        progress = read_json(planned.run.progress_file) or {}
+        table.add_row(planned.job.title, *progress_cells(progress))
+    return table
+
+
+def progress_cells(progress: dict[str, Any]) -> list[str]:
+    """Step, loss, validation DSC, speed and time left of a job, as text; empty where not known."""
+    done, total, speed = progress.get("iteration") or 0, progress.get("iterations") or 0, progress.get("it_per_s")
+    stage = progress.get("stage", "")
+    step = f"{done}/{total}" if stage == "training" and total else stage
+    if stage == "testing":
+        step = f"testing {progress.get('case', 0) + 1}/{progress.get('cases', 0)}"
+    loss = progress.get("loss")
+    scores = progress.get("validation") or {}
+    seconds = (total - done) / speed if speed and stage == "training" else None
+    return [
+        step,
+        "" if loss is None else f"{loss:.3f}",
+        f"{100 * max(scores.values()):.1f} %" if scores else "",
+        f"{speed:.1f}" if speed and stage == "training" else "",
+        "" if seconds is None else duration(seconds),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3:05 min`, `2:10 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return (
+        f"{int(minutes)}:{int(seconds % 60):02d} min"
+        if minutes < 100
+        else f"{int(minutes // 60)}:{int(minutes % 60):02d} h"
+    )

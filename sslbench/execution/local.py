@@ -1,0 +1,296 @@
+"""The launcher on this machine: a plan of jobs by state, one worker process per slot, orderly ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Literal, Protocol
+
+from sslbench.config import Job
+from sslbench.data.store import Store
+from sslbench.errors import SSLBenchError, UsageError
+from sslbench.execution.rundir import RunDirectory, State
+from sslbench.files import read_json
+
+POLL_S = 0.2
+HELD_EXIT = 75  # a worker's exit code where another process holds the run
+
+Outcome = Literal["finished", "failed", "interrupted"]
+
+
+@dataclass
+class Planned:
+    """A job of a launch.
+
+    Attributes:
+        job: canonical.
+        run: its directory.
+        state: on disk, when the plan was made.
+        runs: whether this launch starts it; a finished or failed one, or one that runs elsewhere, it does not.
+        outcome: once it ended (or had ended before), how.
+        reason: why it failed or was interrupted.
+    """
+
+    job: Job
+    run: RunDirectory
+    state: State
+    runs: bool
+    outcome: Outcome | None = None
+    reason: str = ""
+
+
+class Display(Protocol):
+    """Shows a launch; it only looks."""
+
+    def update(self, plan: Sequence[Planned], running: Sequence[Planned]) -> None:
+        """Something may have changed; called a few times a second."""
+        ...
+
+    def event(self, text: str) -> None:
+        """A line worth keeping."""
+        ...
+
+
+def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Store]:
+    """The prepared data of all jobs, opened.
+
+    Raises:
+        UsageError: a job's dataset is not prepared; nothing was started.
+    """
+    stores: dict[tuple[str, str], Store] = {}
+    for job in jobs:
+        recipe = job.resolved.recipe
+        key = (recipe.dataset, recipe.preprocessing)
+        if key not in stores:
+            stores[key] = Store.open(data_dir, *key)
+    return stores
+
+
+def make_plan(
+    jobs: Sequence[Job],
+    results: Path,
+    stores: dict[tuple[str, str], Store],
+    retry_failed: bool = False,
+    force: bool = False,
+) -> list[Planned]:
+    """What a launch would do with each job.
+
+    Args:
+        jobs: canonical, each once.
+        results: the results folder.
+        stores: prepared data by (dataset, preprocessing); results made on other data are refused.
+        retry_failed: run failed jobs again.
+        force: run finished jobs again; the old directory is moved aside when the launch starts.
+
+    Raises:
+        SSLBenchError: a directory holds another job, or results of other data.
+    """
+    plan = []
+    for job in jobs:
+        run = RunDirectory.of(job, results)
+        state = run.state()
+        if run.config.exists() and run.read_digest() != job.digest():
+            raise SSLBenchError(
+                f"{run.path} and the digest in its config.yaml disagree", "move it aside, or use another --results-dir"
+            )
+        recipe = job.resolved.recipe
+        store = stores.get((recipe.dataset, recipe.preprocessing))
+        used = ((read_json(run.provenance) or {}).get("data") or {}).get("fingerprint")
+        if store and used and used != store.fingerprint and not force:
+            raise UsageError(
+                f"{run.path} was run on other data than {recipe.dataset}/{recipe.preprocessing} holds now",
+                "--force runs it again and keeps the old results aside, or use another --results-dir",
+            )
+        runs = force or state in ("pending", "interrupted") or (state == "failed" and retry_failed)
+        planned = Planned(job, run, state, runs)
+        if not runs and state in ("finished", "failed"):
+            planned.outcome = "finished" if state == "finished" else "failed"
+            planned.reason = str(run.status().get("error", ""))
+        plan.append(planned)
+    return plan
+
+
+def default_slots() -> int:
+    """Jobs at a time where the user does not say: one per GPU, else one per core (two workers of one thread outrun
+    one of two)."""
+    import torch
+
+    return torch.cuda.device_count() or os.cpu_count() or 1
+
+
+def slot_devices(slots: int, device: str | None) -> list[str]:
+    """The device of each slot: the one asked for, else the GPUs in turn, else the CPU."""
+    import torch
+
+    if device:
+        return [device] * slots
+    gpus = torch.cuda.device_count()
+    return [f"cuda:{slot % gpus}" if gpus else "cpu" for slot in range(slots)]
+
+
+@dataclass
+class Launcher:
+    """Runs a plan.
+
+    Args:
+        plan: from `make_plan`.
+        data_dir: prepared datasets.
+        devices: one per slot.
+        threads: of each worker on a CPU; fixed by the whole plan, not by how many jobs are left, because it changes
+            rounding.
+        display: shows what happens.
+    """
+
+    plan: list[Planned]
+    data_dir: Path
+    devices: list[str]
+    threads: int
+    display: Display
+    _running: dict[int, _Process] = field(default_factory=dict)
+    _signals: list[int] = field(default_factory=list)
+
+    def run(self, force: bool = False) -> int:
+        """Run until all is done or a signal came.
+
+        Args:
+            force: move the directories of jobs that run aside first.
+
+        Returns:
+            0 where every job of the plan is finished, 1 where one is not, 130 or 143 after a signal.
+        """
+        queue = deque(planned for planned in self.plan if planned.runs)
+        elsewhere = [planned for planned in self.plan if planned.outcome is None and not planned.runs]
+        for planned in queue:
+            if force:
+                set_aside(planned.run.path)
+            planned.run.write_config(planned.job)
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while queue or self._running or elsewhere:
+                self._start(queue)
+                self._reap(elsewhere)
+                if self._signals and not self._running:
+                    break
+                if not queue and not self._running:
+                    self._look_elsewhere(elsewhere, queue)
+                self.display.update(self.plan, [process.planned for process in self._running.values()])
+                time.sleep(POLL_S)
+        finally:
+            for process in self._running.values():
+                process.popen.kill()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self._signals:
+            return 128 + self._signals[0]
+        return 0 if all(planned.outcome == "finished" for planned in self.plan) else 1
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+        if len(self._signals) == 1:
+            self.display.event("stopping: each job finishes its step and saves (again to stop at once)")
+        for process in self._running.values():
+            (process.popen.terminate if len(self._signals) == 1 else process.popen.kill)()
+
+    def _start(self, queue: deque[Planned]) -> None:
+        for slot, device in enumerate(self.devices):
+            if queue and slot not in self._running and not self._signals:
+                planned = queue.popleft()
+                self._running[slot] = _Process(planned, self.data_dir, device, self.threads)
+                word = "resumes" if planned.state == "interrupted" else "starts"
+                self.display.event(f"{planned.job.title}: {word} on {device}")
+
+    def _reap(self, elsewhere: list[Planned]) -> None:
+        for slot, process in list(self._running.items()):
+            code = process.popen.poll()
+            if code is None:
+                continue
+            del self._running[slot]
+            planned = process.planned
+            if code == HELD_EXIT:
+                elsewhere.append(planned)
+                continue
+            state = planned.run.state()
+            if code < 0 and state == "interrupted" and not self._signals:
+                planned.run.set_status("interrupted", error=f"the worker was killed by {_signal_name(-code)}")
+            elif state not in ("finished", "failed", "interrupted"):
+                # The process ended before it could say why: an import error, a missing device.
+                planned.run.set_status("failed", error=process.last_words() or f"the worker ended with code {code}")
+            process.close()
+            self._settle(planned)
+
+    def _settle(self, planned: Planned) -> None:
+        state, status = planned.run.state(), planned.run.status()
+        planned.outcome = state if state in ("finished", "failed") else "interrupted"
+        planned.reason = str(status.get("error", ""))
+        took = f" in {status['seconds']:.0f} s" if state == "finished" and "seconds" in status else ""
+        self.display.event(
+            f"{planned.job.title}: {planned.outcome}{took}" + (f": {planned.reason}" if planned.reason else "")
+        )
+
+    def _look_elsewhere(self, elsewhere: list[Planned], queue: deque[Planned]) -> None:
+        """Jobs that another launcher runs: take over what it abandons, note what it ends."""
+        for planned in elsewhere[:]:
+            state = planned.run.state()
+            if state == "running":
+                continue
+            elsewhere.remove(planned)
+            if state in ("finished", "failed"):
+                self._settle(planned)
+            else:
+                planned.state = state
+                queue.append(planned)
+
+
+class _Process:
+    """A worker process; what it says last is kept for the case that it dies before it can write a status."""
+
+    def __init__(self, planned: Planned, data_dir: Path, device: str, threads: int) -> None:
+        self.planned = planned
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.path)]
+        command += ["--data-dir", str(data_dir), "--device", device, "--threads", str(threads)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        # A session of its own: Ctrl-C reaches the launcher alone, which then asks the workers to stop.
+        self.popen = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._stderr,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def last_words(self) -> str:
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def close(self) -> None:
+        self._stderr.close()
+
+
+def set_aside(path: Path) -> None:
+    """Move a run directory to `<name>.old-<n>` beside it, where there is one."""
+    if path.exists():
+        number = 1
+        while (target := path.with_name(f"{path.name}.old-{number}")).exists():
+            number += 1
+        shutil.move(path, target)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    return f"{name} (out of memory?)" if number == signal.SIGKILL else name

@@ -1,0 +1,88 @@
+"""What a result was made with: versions, hardware, code state, hashes of data and splits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sslbench
+from sslbench.config import ResolvedJob
+from sslbench.data.splits import load_splits
+from sslbench.data.store import Partition, Store
+from sslbench.training.precision import Precision
+
+_PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "pydantic")
+
+
+def describe(resolved: ResolvedJob, store: Store, partition: Partition, precision: Precision) -> dict[str, Any]:
+    """The provenance record of a run (JSON-able)."""
+    splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
+    return {
+        "sslbench": sslbench.__version__,
+        "code": code_state(),
+        "python": sys.version.split()[0],
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "device": device_name(precision.device),
+        "threads": torch.get_num_threads(),
+        "precision": {"used": precision.name, "because": precision.reason, "channels_last": precision.channels_last},
+        "data": data_record(store),
+        "splits": {
+            "name": splits.name,
+            "hash": splits.fingerprint(resolved.job.labeled),
+            **{part: len(getattr(partition, part)) for part in ("labeled", "unlabeled", "validation", "test")},
+        },
+    }
+
+
+def data_record(store: Store) -> dict[str, Any]:
+    """Which prepared data a run used: enough to tell that they changed, and whether they were a subset."""
+    return {
+        "dataset": store.dataset.name,
+        "preprocessing": store.preprocessing,
+        "fingerprint": store.fingerprint,
+        "found": len(store.cases),
+        "official": store.official,
+    }
+
+
+def code_state() -> str:
+    """The commit of a source checkout, `+changes` where it is not clean; `installed` outside of one."""
+    folder = Path(sslbench.__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+changes" if _git(folder, "status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "installed"
+
+
+def device_name(device: torch.device) -> str:
+    """The device for people: the card's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model} ({os.cpu_count()} cores)"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

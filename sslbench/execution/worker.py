@@ -1,0 +1,272 @@
+"""One job from start to end, in this process: train, predict, evaluate. Launchers start it as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sslbench import registry, settings
+from sslbench.config import Job, ResolvedJob
+from sslbench.data.sampling import TrainingSet
+from sslbench.data.splits import load_splits
+from sslbench.data.store import Partition, Store, partition
+from sslbench.errors import SSLBenchError
+from sslbench.execution.provenance import describe
+from sslbench.execution.rundir import Held, RunDirectory, now
+from sslbench.files import atomic_path, write_json
+from sslbench.inference.predictor import Predictor
+from sslbench.training.checkpoint import Checkpoints
+from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
+from sslbench.training.trainer import Interrupted, Trainer
+
+# Exit codes of a worker process, for its launcher.
+FINISHED, FAILED, HELD, INTERRUPTED = 0, 1, 75, 143
+
+
+def run_job(
+    job: Job,
+    data_dir: Path | str | None = None,
+    results_dir: Path | str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Run one job to its end, from its last checkpoint where there is one; a finished one is left as it is.
+
+    Args:
+        job: in any spelling.
+        data_dir, results_dir: where things live; default: `SSLBENCH_DATA`, `SSLBENCH_RESULTS`.
+        device: `cpu`, `cuda`, `cuda:1`; default: the GPU where there is one.
+        threads: of this process on a CPU; default: torch's.
+        should_stop: asked between iterations and cases; when it says yes, state is saved and `Interrupted` raised.
+
+    Returns:
+        The run directory; `sslbench.load_results` reads it.
+
+    Raises:
+        SSLBenchError: the job cannot be run, or failed; status.json then holds the reason.
+    """
+    run = RunDirectory.of(job, settings.results_dir(results_dir))
+    run.write_config(job)
+    _Worker(run, settings.data_dir(data_dir), device, threads, should_stop).run()
+    return run.path
+
+
+def main(directory: Path, data_dir: Path, device: str | None, threads: int | None) -> int:
+    """A worker process: run the job of a run directory; SIGTERM and SIGINT finish the step and save first.
+
+    Returns:
+        The process's exit code: 0 finished, 1 failed, 75 another process has it, 143 interrupted.
+    """
+    stop = {"asked": False}
+
+    def ask(number: int, frame: object) -> None:
+        if stop["asked"]:
+            sys.exit(128 + number)  # the second time: at once
+        stop["asked"] = True
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    run = RunDirectory(directory)
+    try:
+        _Worker(run, data_dir, device, threads, lambda: stop["asked"]).run()
+    except Held:
+        return HELD
+    except Interrupted:
+        return INTERRUPTED
+    except SSLBenchError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    except Exception as error:  # a bug of ours or a third party's: it must not take the grid down
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED
+    return FINISHED
+
+
+class _Worker:
+    """Carries one job through its stages; the `Recorder` of its trainer."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        data_dir: Path,
+        device: str | None,
+        threads: int | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.run_dir, self.data_dir, self.should_stop = run, data_dir, should_stop
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.threads = threads
+        self.total = 0
+        self.latest: dict[str, Any] = {}
+        self.started = time.time()
+
+    def run(self) -> None:
+        """All stages, unless the job is finished."""
+        with self.run_dir.lease() as self.lease:
+            status = self.run_dir.status()
+            if self.run_dir.state() == "finished":
+                return
+            # Threads change rounding, so a run keeps the number that it began with.
+            self.threads = status.get("threads") or self.threads or torch.get_num_threads()
+            torch.set_num_threads(self.threads)
+            attempts = int(status.get("attempts", 0)) + 1
+            self.run_dir.set_status("running", attempts=attempts, threads=self.threads, started=now())
+            self.logger = _logger(self.run_dir.log)
+            try:
+                self._stages()
+            except Interrupted as error:
+                self.message(str(error))
+                self.run_dir.set_status("interrupted", error=error.message)
+                raise
+            except Exception as error:
+                self.logger.error(traceback.format_exc().rstrip())
+                reason = error.message if isinstance(error, SSLBenchError) else f"{type(error).__name__}: {error}"
+                self.run_dir.set_status("failed", error=reason.splitlines()[0] if reason else type(error).__name__)
+                raise
+            finally:
+                for handler in self.logger.handlers[:]:
+                    handler.close()
+                    self.logger.removeHandler(handler)
+
+    # --------------------------------------------------------------------------------------------------- stages
+
+    def _stages(self) -> None:
+        resolved = self.run_dir.job().resolved
+        self._show("loading")
+        store = Store.open(self.data_dir, resolved.recipe.dataset, resolved.recipe.preprocessing)
+        splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
+        parts = partition(store, splits, resolved.job.labeled)
+        experiment = prepare_experiment(resolved, store, parts, self.device)
+        write_json(self.run_dir.provenance, describe(resolved, store, parts, experiment.precision))
+        self.message(
+            f"{resolved.job.title}: {experiment.precision.name} ({experiment.precision.reason}), {self.threads} threads"
+        )
+        trainer = Trainer(experiment, Checkpoints(self.run_dir.checkpoints), self, self.should_stop)
+        self.total = trainer.total
+        trainer.fit()
+        self.message(f"tests the weights of rule {resolved.recipe.checkpoint}, predictor {trainer.chosen or 'all'}")
+        records = self._evaluate(resolved, store, parts, experiment, trainer.chosen)
+        _write_cases(self.run_dir.cases, records)
+        self.run_dir.set_status(
+            "finished",
+            predictor=trainer.chosen,
+            best={key or "all": {"dsc": best[0], "iteration": best[1]} for key, best in trainer.selection.best.items()},
+            seconds=round(time.time() - self.started, 1),
+        )
+        self._show("finished")
+
+    def _evaluate(
+        self, resolved: ResolvedJob, store: Store, parts: Partition, experiment: Experiment, key: str | None
+    ) -> list[dict[str, Any]]:
+        """Predict and score the test cases; only here are they opened."""
+        recipe = resolved.recipe
+        protocol = registry.component("protocol", recipe.protocol)
+        predictor = Predictor(experiment.method, key, recipe, experiment.num_classes, experiment.precision)
+        short = [info.short for info in store.dataset.classes]
+        records: list[dict[str, Any]] = []
+        for number, case in enumerate(parts.test):
+            if self.should_stop():
+                raise Interrupted(f"stopped while predicting case {number + 1} of {len(parts.test)}")
+            self._show("testing", case=number, cases=len(parts.test))
+            labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
+            restored = store.restore(case, labels)
+            save_nifti(restored, self.run_dir.predictions / f"{case}.nii.gz")
+            if store.resamples(case):
+                save_nifti(
+                    store.stored_image(case, labels), self.run_dir.predictions / "preprocessed" / f"{case}.nii.gz"
+                )
+            if protocol.grid == "original":
+                reference, spacing = store.reference(case)
+                prediction = np.asanyarray(restored.dataobj)
+            else:
+                reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
+            rows = protocol.score(prediction, reference, short, spacing)
+            records += [{"protocol": protocol.name, "case": case, **row} for row in rows]
+        return records
+
+    # ------------------------------------------------------------------------------------------------- recorder
+
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """Append a record to metrics.jsonl and tell displays."""
+        with self.run_dir.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**entry, "time": now()}) + "\n")
+        self.latest.update(entry)
+        if "validation" in entry:
+            scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in entry["validation"].items())
+            self.message(f"iteration {entry['iteration']}: validation {scores}")
+        self._show("training")
+
+    def rewind(self, iteration: int) -> None:
+        """Drop the records behind a checkpoint: they will be made again."""
+        if not self.run_dir.metrics.exists():
+            return
+        kept = []
+        for line in self.run_dir.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a line cut short by a kill
+            if entry.get("iteration", 0) <= iteration:
+                kept.append(line)
+        with atomic_path(self.run_dir.metrics) as aside:
+            aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def message(self, text: str) -> None:
+        """A line in log.txt."""
+        self.logger.info(text)
+
+    def _show(self, stage: str, **fields: Any) -> None:
+        self.lease.beat()
+        shown = {key: self.latest.get(key) for key in ("iteration", "loss", "it_per_s", "validation")}
+        self.run_dir.progress(stage=stage, iterations=self.total, **shown, **fields)
+
+
+def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, device: torch.device) -> Experiment:
+    """Hand training what it may see: labelled pairs, unlabelled images, validation pairs, and nothing else."""
+    images = [store.image(case, verify=True) for case in (*parts.labeled, *parts.unlabeled)]
+    labels = [store.label(case, verify=True) for case in parts.labeled]
+    validation = [ValidationCase(case, store.image(case), store.label(case)) for case in parts.validation]
+    counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
+    data = TrainingSet(images, labels)
+    return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)
+
+
+def save_nifti(image: Any, path: Path) -> None:
+    """Write a NIfTI image, whole or not at all."""
+    import nibabel
+
+    with atomic_path(path, sync=False) as aside:
+        nibabel.save(image, aside)
+
+
+def _write_cases(path: Path, records: list[dict[str, Any]]) -> None:
+    """Stable order, no times: the same job gives the same bytes. Floats keep all their digits."""
+    columns = ["protocol", "case", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels", "pred_voxels"]
+    lines = [",".join(columns)]
+    for record in records:
+        value = float(record["value"])
+        shown = {**record, "value": "" if np.isnan(value) else repr(value)}
+        lines.append(",".join(str(shown[column]) for column in columns))
+    with atomic_path(path) as aside:
+        aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _logger(path: Path) -> logging.Logger:
+    logger = logging.getLogger(f"sslbench.run.{path.parent}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    logger.addHandler(handler)
+    return logger

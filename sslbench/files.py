@@ -1,0 +1,63 @@
+"""Files that appear whole or not at all: written aside in the same folder, synced, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Yield a path beside `path` (same ending) to write to; it becomes `path` when the block ends without error.
+
+    Args:
+        path: the final file; its folder is made if it is missing.
+        sync: wait until the bytes are on the disk; off for files that only feed a display.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The leading dot keeps half-written files out of every glob; the kept ending satisfies writers that look at it.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name[-40:])
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o644)  # mkstemp's 0600 would keep a shared results folder from one's colleagues
+        if sync:
+            _sync(aside)
+        aside.replace(path)
+        if sync:
+            _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, sync: bool = True) -> None:
+    """Write UTF-8 text to `path`, whole or not at all."""
+    with atomic_path(path, sync) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, sync: bool = True) -> None:
+    """Write `value` as indented JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", sync)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file, or None where the file is missing or unreadable as JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,53 @@
+"""Label maps of whole cases by a trained method, as its recipe says."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslbench.config import Recipe
+from sslbench.inference.sliding_window import accumulate_windows, resized_slices
+from sslbench.methods.base import Method
+from sslbench.training.precision import Precision
+
+
+class Predictor:
+    """Segments preprocessed volumes with one of a method's predictors.
+
+    Args:
+        method: in the state to predict with; it is put into evaluation mode for each case.
+        key: the predictor; None: by the rule of the method's paper.
+        recipe: patch size and inference.
+        num_classes: C.
+        precision: arithmetic and device.
+    """
+
+    def __init__(self, method: Method, key: str | None, recipe: Recipe, num_classes: int, precision: Precision) -> None:
+        self.method, self.key, self.recipe = method, key, recipe
+        self.num_classes, self.precision = num_classes, precision
+
+    @torch.no_grad()
+    def segment(self, image: np.ndarray, validation: bool = False) -> Tensor:
+        """Labels (*S) uint8, on the device, of an image (*S) in the stored grid.
+
+        Args:
+            image: float, any dtype.
+            validation: use the coarser validation stride, where the recipe has one.
+        """
+        volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(self.precision.device)
+        size, inference = self.recipe.patch_size, self.recipe.inference
+        was_training = self.method.training
+        self.method.eval()
+        try:
+            if len(size) == 2:
+                return resized_slices(self._predict, volume, size, inference.batch).to(torch.uint8)
+            stride = (inference.validation_stride if validation else None) or inference.stride or size
+            scores = accumulate_windows(self._predict, volume, size, stride, self.num_classes, inference.batch)
+            return scores.argmax(0).to(torch.uint8)
+        finally:
+            self.method.train(was_training)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        with self.precision.autocast():
+            return self.method.predict(self.precision.layout(x), self.key)

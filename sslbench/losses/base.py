@@ -1,0 +1,123 @@
+"""The contract of a plug-and-play loss, and `default`, the loss that the recipe's `criteria` describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from sslbench.config import CriteriaSpec
+from sslbench.data.base import NoOptions
+from sslbench.losses.cross_entropy import cross_entropy
+from sslbench.losses.dice import DiceLoss
+from sslbench.registry import register
+
+if TYPE_CHECKING:
+    from sslbench.methods.base import Step
+
+Source = Literal["label", "pseudo"]
+
+
+@register("loss", "default")
+class Loss(nn.Module):
+    """Cross-entropy and Dice as a method calls them; a plug-and-play loss overrides what it replaces.
+
+    A method calls `observe` once a step for each of its predictors, then any number of terms. Each term knows its
+    `source` (is the target truth or a pseudo-label?), the `key` of the predictor that learns, and optionally the
+    `reference` that it is held against, as (key, probabilities); without one that is the learner itself, detached.
+
+    Attributes:
+        version: raised when the same options would give other values.
+        title: what a table's row name begins with (`GA` for GA-CPS); empty for `default`.
+        needs_reference: whether a method should compute a reference that it would not need itself.
+    """
+
+    version: ClassVar[int] = 1
+    title: ClassVar[str] = ""
+    needs_reference: ClassVar[bool] = False
+    Options: ClassVar[type[BaseModel]] = NoOptions
+
+    def __init__(self, options: BaseModel, criteria: CriteriaSpec, num_classes: int) -> None:
+        super().__init__()
+        self.options, self.criteria, self.num_classes = options, criteria, num_classes
+        self._plain_dice = DiceLoss(criteria.smooth, squared=criteria.dice == "squared")
+
+    def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
+        """See a predictor's outputs of this step before its terms are asked for: all statistics are taken here.
+
+        Args:
+            step: counters and logging.
+            key: the predictor.
+            logits: (B, C, *S), with or without gradient; none flows back.
+            labels: (B, *S) int64, -1 where there is no truth.
+        """
+
+    def ce(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        source: Source,
+        key: str,
+        reference: tuple[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The term in the place of a cross-entropy; `losses.cross_entropy` says what the weights mean.
+
+        Args:
+            logits: (B, C, *S) of the learner.
+            target: (B, *S) int64 labels, or (B, C, *S) probabilities, which a loss may harden.
+            source: `label` or `pseudo`.
+            key: the predictor that learns.
+            reference: (key, probabilities) that the learner is held against.
+            mask: (B, *S), the voxels that the term is about.
+            voxel_weight: (B, *S), multiplies; the divisor stays.
+            class_weight: (C,).
+        """
+        return cross_entropy(logits, target, mask, voxel_weight, class_weight)
+
+    def dice(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        source: Source,
+        key: str,
+        reference: tuple[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The term in the place of a Dice loss; arguments as in `ce`, `voxel_weight` inside all its sums."""
+        weight = voxel_weight if mask is None else mask if voxel_weight is None else mask * voxel_weight
+        return self._plain_dice(logits, target, weight, class_weight)
+
+    def supervised(self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Any) -> Tensor:
+        """`ce` and `dice` in the weights of the recipe's `criteria`, whichever loss is plugged in."""
+        return self.criteria.ce_weight * self.ce(
+            logits, target, source=source, key=key, **rest
+        ) + self.criteria.dice_weight * self.dice(logits, target, source=source, key=key, **rest)
+
+    def consistency(
+        self,
+        logits: Tensor,
+        own: Callable[[], Tensor],
+        *,
+        key: str,
+        reference: tuple[str, Tensor],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """A soft consistency term: `own()`, the criterion of the method's paper, unless the loss defines one itself.
+
+        Args:
+            logits: (B, C, *S) of the learner.
+            own: makes the method's own term.
+            key: the predictor that learns.
+            reference: (key, probabilities) that it is drawn to.
+            mask: (B, *S), the voxels that the term is about.
+        """
+        return own()

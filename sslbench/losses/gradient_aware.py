@@ -1,0 +1,192 @@
+"""The gradient-aware loss GA (Qi, Wu, Chan; ECCV 2024): GADice + GACE."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from sslbench.losses.base import Loss, Source
+from sslbench.losses.cross_entropy import full_precision, nll_map
+from sslbench.losses.dice import dice_sums
+from sslbench.registry import register
+
+Absent = Literal["p", "p2", "inv", "none"]
+
+
+class GADiceLoss(nn.Module):
+    """Dice whose absent classes have a gradient that fades with the prediction (GA eq. 8).
+
+    A class with a voxel in the target: 1 - (2Σpy + s) / (Σp² + Σy² + s). A class without one, N voxels in all, by
+    `absent` (GA Table 5c): `p` Σ⟨p⟩p/N, `p2` Σ⟨p²⟩p/N, `inv` Σp/N², `none` the plain Dice term; ⟨·⟩ stops the gradient.
+    The mean is over all classes, background included. Equation 8 omits the sum over voxels; the authors' code has it.
+
+    Args:
+        absent: what an absent class contributes.
+        smooth: s.
+    """
+
+    def __init__(self, absent: Absent = "p", smooth: float = 1e-10) -> None:
+        super().__init__()
+        self.absent, self.smooth = absent, smooth
+
+    def forward(
+        self, logits: Tensor, target: Tensor, mask: Tensor | None = None, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss, a 0-d tensor in fp32.
+
+        Args:
+            logits: (B, C, *S).
+            target: (B, *S) int64 labels.
+            mask: (B, *S), the voxels that count, or their weights; presence and N are taken where it is not 0.
+            class_weight: (C,) factors of the classes' terms; the divisor stays C.
+        """
+        p = full_precision(logits).softmax(1)
+        sums = dice_sums(p, target, mask)
+        present = 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
+        terms = present
+        if self.absent != "none":
+            count = target.numel() if mask is None else (mask > 0).sum().clamp_min(1)
+            weight = 1.0 if mask is None else mask.unsqueeze(1)
+            pull = {"p": lambda: p.detach(), "p2": lambda: p.detach() ** 2, "inv": lambda: 1.0 / count}[self.absent]()
+            absent = (weight * pull * p).flatten(2).sum((0, 2)) / count
+            terms = torch.where(sums.reference > 0, present, absent)
+        return (terms if class_weight is None else class_weight * terms).mean()
+
+
+class GACELoss(nn.Module):
+    """Cross-entropy over the hardest k % of the voxels, each class damped by how often it is mined (GA eq. 11).
+
+    K holds the N_K = max(1, ⌊N·k/100⌋) voxels of largest nll, N_c counts its labels:
+    Σ_c [Σ_{i∈K, y_i=c} nll_i] / (N_K^γ · (N_c + 1e-10)^(1-γ) + 1e-10). γ = 1 is top-k cross-entropy, γ = 0 the sum of
+    per-class means. N_K is at least 1 (the authors' code gives a zero without gradient there).
+
+    Args:
+        k: percent of the voxels that are mined: 10 with true labels, 100 with pseudo-labels.
+        gamma: the equilibrium factor γ.
+    """
+
+    def __init__(self, k: float = 10, gamma: float = 0.5) -> None:
+        super().__init__()
+        self.k, self.gamma = k, gamma
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss, a 0-d tensor in fp32.
+
+        Args:
+            logits: (B, C, *S).
+            target: (B, *S) int64 labels.
+            mask: (B, *S), the voxels that exist for this term.
+            voxel_weight: (B, *S), multiplies nll before the mining; voxels of weight 0 do not exist for it.
+            class_weight: (C,), multiplies nll before the mining.
+        """
+        C = logits.shape[1]
+        nll, labels = nll_map(logits, target).flatten(), target.flatten()
+        exists = None
+        if voxel_weight is not None:
+            nll, exists = nll * voxel_weight.flatten(), voxel_weight.flatten() > 0
+        if class_weight is not None:
+            nll = nll * class_weight.to(nll.dtype)[labels]
+        if mask is not None:
+            inside = mask.flatten() > 0
+            exists = inside if exists is None else exists & inside
+        if exists is None:
+            mined = nll.new_ones(())
+            number = max(1, int(nll.numel() * self.k / 100))
+            total = nll.new_tensor(float(number))
+            if self.k < 100:
+                nll, hardest = torch.topk(nll, number, sorted=False)
+                labels = labels[hardest]
+        else:
+            mined, total = self._hardest(nll, exists)
+        counts = nll.new_zeros(C).index_add(0, labels, mined.expand_as(nll))
+        damping = 1 / (total**self.gamma * (counts + 1e-10) ** (1 - self.gamma) + 1e-10)
+        return (nll * mined * damping[labels]).sum()
+
+    def _hardest(self, nll: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+        """1 for the hardest k % of the voxels that exist, and how many they are, without leaving the device."""
+        total = torch.clamp_min((exists.sum() * self.k / 100).floor(), 1.0)
+        if self.k >= 100:
+            return exists.to(nll.dtype), total
+        order = torch.where(exists, nll.detach(), -torch.inf).argsort(descending=True)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return ((rank < total) & exists).to(nll.dtype), total
+
+
+class GAOptions(BaseModel):
+    """Options of the loss `ga`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    gamma: float = Field(default=0.5, ge=0, le=1, description="equilibrium factor (GA Table 5a)")
+    k: float = Field(default=10, gt=0, le=100, description="percent of voxels mined with true labels (GA Table 5b)")
+    k_pseudo: float = Field(default=100, gt=0, le=100, description="the same with pseudo-labels (GA section 4.2)")
+    absent: Absent = Field(default="p", description="gradient of absent classes (GA Table 5c)")
+    applies_to: Literal["both", "label", "pseudo"] = Field(
+        default="both", description="which targets GA serves; the others keep the default loss (GA Table 6)"
+    )
+
+
+@register("loss", "ga")
+class GALoss(Loss):
+    """GADice in the place of every Dice, GACE in the place of every cross-entropy.
+
+    The coefficients of the two in a supervised sum are the recipe's (`criteria`); GA's own recipes have 1 and 1. A
+    soft target is hardened: GA is defined on labels.
+    """
+
+    title = "GA"
+    Options: ClassVar[type[BaseModel]] = GAOptions
+    options: GAOptions
+
+    def ce(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        source: Source,
+        key: str,
+        reference: tuple[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+    ) -> Tensor:
+        if self.options.applies_to not in ("both", source):
+            weights = {"mask": mask, "voxel_weight": voxel_weight, "class_weight": class_weight}
+            return super().ce(logits, target, source=source, key=key, reference=reference, **weights)
+        criterion = GACELoss(self.options.k if source == "label" else self.options.k_pseudo, self.options.gamma)
+        return criterion(logits, _hard(logits, target), mask, voxel_weight, class_weight)
+
+    def dice(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        source: Source,
+        key: str,
+        reference: tuple[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+    ) -> Tensor:
+        if self.options.applies_to not in ("both", source):
+            weights = {"mask": mask, "voxel_weight": voxel_weight, "class_weight": class_weight}
+            return super().dice(logits, target, source=source, key=key, reference=reference, **weights)
+        weight = voxel_weight if mask is None else mask if voxel_weight is None else mask * voxel_weight
+        return GADiceLoss(self.options.absent)(logits, _hard(logits, target), weight, class_weight)
+
+
+def _hard(logits: Tensor, target: Tensor) -> Tensor:
+    return target.argmax(1) if target.ndim == logits.ndim else target
+
+
+register("loss", "ga_labeled_only", preset_of="ga", set={"applies_to": "label"})
+register("loss", "ga_unlabeled_only", preset_of="ga", set={"applies_to": "pseudo"})

@@ -1,0 +1,227 @@
+"""The contract of an SSL method, and what it is handed. A method sees tensors and returns named loss terms: no I/O,
+no optimiser step, no device move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from sslbench.data.base import NoOptions
+from sslbench.networks import Network
+
+if TYPE_CHECKING:
+    from sslbench.config import ResolvedJob
+    from sslbench.losses.base import Loss
+    from sslbench.networks.base import Decoder
+
+View = Literal["raw", "weak", "strong"]
+Stream = Literal["labeled", "unlabeled"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The patches of a step, labelled ones first.
+
+    Attributes:
+        image: per view, (B, channels, *S) float32.
+        label: per view, (B, *S) int64; -1 where there is no truth, so everywhere on unlabelled patches.
+        num_labeled: how many of the B patches are labelled.
+        index: (B,) which training item each patch was cut from.
+        origin: (B, dims) where in that item it starts.
+    """
+
+    image: Mapping[str, Tensor]
+    label: Mapping[str, Tensor]
+    num_labeled: int
+    index: Tensor
+    origin: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands, and what a step may draw and log.
+
+    Attributes:
+        iteration: from 0, within the phase.
+        iterations: of the phase.
+        epoch, epochs: the same in epochs of the recipe.
+        last_of_epoch: whether the next iteration begins a new epoch.
+        phase: its name.
+        ramp: the consistency weight now, a 0-d tensor on the device.
+        generators: makes the generator of a named stream; see `generator`.
+        logger: receives what is logged.
+        sweeper: yields the training set once; see `sweep`.
+    """
+
+    iteration: int
+    iterations: int
+    epoch: int
+    epochs: int
+    last_of_epoch: bool
+    phase: str
+    ramp: Tensor
+    generators: Callable[[str, torch.device | str | None], torch.Generator]
+    logger: Callable[[str, Tensor], None]
+    sweeper: Callable[[], Iterator[Batch]]
+
+    @property
+    def progress(self) -> float:
+        """Share of the phase that is done, in [0, 1)."""
+        return self.iteration / self.iterations
+
+    def generator(self, stream: str, device: torch.device | str | None = None) -> torch.Generator:
+        """A generator seeded from (job seed, stream, iteration), on the CPU or on `device`."""
+        return self.generators(stream, device)
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Log a 0-d tensor; it is read from the device only every so many iterations."""
+        self.logger(name, value)
+
+    def sweep(self) -> Iterator[Batch]:
+        """The training set once, in order, raw and without labels of unlabelled items."""
+        return self.sweeper()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training with its own length, schedule and optimisers.
+
+    Attributes:
+        name: for logs and `Step.phase`.
+        iterations: None: the recipe's.
+        streams: which patches its batches hold.
+        hand_on: the state that the next phase starts from: that of the best validation, or the last.
+        optimizer: fresh optimisers at its start, or those of the phase before kept.
+    """
+
+    name: str
+    iterations: int | None = None
+    streams: tuple[Stream, ...] = ("labeled", "unlabeled")
+    hand_on: Literal["best-val", "last"] = "best-val"
+    optimizer: Literal["fresh", "keep"] = "fresh"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share an optimiser, and where it and its schedule differ from the recipe's.
+
+    Attributes:
+        parameters: of one or more modules.
+        optimizer, schedule: fields of the recipe's `optimizer` and `schedule` with other values.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is known of the training data before the first step.
+
+    Attributes:
+        class_counts: (labelled cases, C) int64, voxels of whole volumes on the native grid.
+        labeled, unlabeled: numbers of cases.
+        shapes: stored shapes of the training items.
+        num_classes: C, background included.
+        patch_size: of a patch.
+        batch: labelled and unlabelled patches in a step.
+    """
+
+    class_counts: Tensor
+    labeled: int
+    unlabeled: int
+    shapes: tuple[tuple[int, ...], ...]
+    num_classes: int
+    patch_size: tuple[int, ...]
+    batch: tuple[int, int]
+
+
+class Build(Protocol):
+    """Makes networks for a method: the recipe's or a named one, each key with its own initialisation stream."""
+
+    def __call__(self, key: str, name: str | None = None, **options: Any) -> Network:
+        """The network of predictor `key`, with the job's plugin attached."""
+        ...
+
+    def decoder(self, like: Network, key: str, **options: Any) -> Decoder:
+        """A further decoder for the encoder of `like`."""
+        ...
+
+    def ema(self, network: nn.Module) -> Any:
+        """A copy without gradient, for a teacher."""
+        ...
+
+
+class Method(nn.Module):
+    """A training algorithm: what is predicted from which views by which networks, and which supervises which.
+
+    `state_dict()` must hold every bit of state (teachers, thresholds, banks) and load into a fresh object.
+
+    Attributes:
+        version: raised when the same options would train differently.
+        title: its row name in tables; `group`: the heading it stands under.
+        Options: typed hyper-parameters, each with its source.
+        defaults: recipe fields (dotted paths) that it changes.
+        keys: its predictors by name, for losses, weightings, validation.
+        views: the views that its batches hold, per stream.
+    """
+
+    version: ClassVar[int] = 1
+    title: ClassVar[str]
+    group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    keys: ClassVar[tuple[str, ...]] = ("net",)
+    views: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"labeled": ("weak",), "unlabeled": ("weak",)}
+
+    def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
+        super().__init__()
+        self.options, self.loss, self.statistics = options, loss, statistics
+
+    @classmethod
+    def objection(cls, job: ResolvedJob) -> str | None:
+        """The one line why this job has no meaning, before anything is built; None where it has one."""
+        return None
+
+    def phases(self) -> list[Phase]:
+        """The parts of the training, in order; one of the recipe's length unless the method says otherwise."""
+        return [Phase("train")]
+
+    def begin(self, phase: Phase) -> None:
+        """The state of the phase before is loaded: copy it to second students and teachers."""
+
+    def groups(self, phase: Phase) -> dict[str, Group]:
+        """What is optimised; one group of everything with a gradient unless the method says otherwise."""
+        return {"networks": Group([parameter for parameter in self.parameters() if parameter.requires_grad])}
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The terms to minimise: `loss`, or one `loss/<group>` per group, which reaches only that group's parameters.
+
+        Further entries are logged. Each is a 0-d tensor.
+        """
+        raise NotImplementedError
+
+    def after_step(self, step: Step) -> None:
+        """What follows the optimisers' step: moving averages, queues."""
+
+    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
+        """Class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the method's paper."""
+        raise NotImplementedError
+
+
+def frozen_copy(network: nn.Module) -> nn.Module:
+    """A deep copy whose parameters take no gradient."""
+    return deepcopy(network).requires_grad_(False)
+
+
+def mean_logits(networks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """softmax of the mean of the networks' logits (GA and DHC inference), fp32."""
+    logits = [network(x).float() for network in networks]
+    return torch.stack(logits).mean(0).softmax(1) if len(logits) > 1 else logits[0].softmax(1)

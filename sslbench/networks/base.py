@@ -1,0 +1,152 @@
+"""The contract of a network: an encoder's `Features`, decoders that read them, a head that gives logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple, cast
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from sslbench import registry
+
+
+class Features(NamedTuple):
+    """What an encoder hands to decoders.
+
+    Attributes:
+        maps: one (B, c, *S) map per stage, finest first; the last is the bottleneck.
+        prior: from a plugin, one map per decoder stage, coarse to fine, which every decoder adds after its skip.
+    """
+
+    maps: tuple[Tensor, ...]
+    prior: tuple[Tensor, ...] | None = None
+
+    def map(self, f: Callable[[int, Tensor], Tensor]) -> Features:
+        """The same features with each map replaced by `f(stage, map)`: noise, dropout, gradient reversal, attention."""
+        return Features(tuple(f(stage, content) for stage, content in enumerate(self.maps)), self.prior)
+
+
+class Decoder(nn.Module):
+    """Reads `Features` (forward: a list of maps, coarse to fine) and, through `head`, gives logits.
+
+    Attributes:
+        prior_channels: channels of the maps that a prior is added to, one per decoder stage, coarse to fine.
+    """
+
+    head: nn.Module
+    prior_channels: tuple[int, ...]
+
+    def forward(self, features: Features) -> list[Tensor]:
+        raise NotImplementedError
+
+
+class Network(nn.Module):
+    """An encoder with one or more decoders.
+
+    `forward` chains `encode`, `decode` and `head`; with several decoders it returns a list of logits, main first.
+
+    Attributes:
+        version: raised when the same options would give another function.
+        Options: typed options, each with its source.
+        decoders: the first is the main one.
+    """
+
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[BaseModel]]
+    divisor: ClassVar[int] = 16
+
+    def __init__(self, encoder: nn.Module, decoders: Sequence[Decoder]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoders = nn.ModuleList(decoders)
+
+    @property
+    def base(self) -> Network:
+        """The bare network; a plugin's wrapper returns what it wraps."""
+        return self
+
+    @property
+    def decoder(self) -> Decoder:
+        """The main decoder."""
+        return cast(Decoder, self.decoders[0])
+
+    def encode(self, x: Tensor) -> Features:
+        """Maps of every encoder stage for an image (B, channels, *S), each side divisible by `divisor`."""
+        return Features(tuple(self.encoder(x)))
+
+    def decode(self, features: Features) -> list[Tensor]:
+        """Maps of the main decoder, coarse to fine."""
+        return self.decoder(features)
+
+    def head(self, content: Tensor) -> Tensor:
+        """Logits (B, C, *S) of the main decoder's finest map."""
+        return self.decoder.head(content)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        features = self.encode(x)
+        if len(self.decoders) == 1:
+            return self.head(self.decode(features)[-1])
+        decoders = [cast(Decoder, decoder) for decoder in self.decoders]
+        return [decoder.head(decoder(features)[-1]) for decoder in decoders]
+
+    def make_decoder(self, **options: object) -> Decoder:
+        """A fresh decoder with head for this network's encoder; options that are not given are the network's own."""
+        raise NotImplementedError
+
+
+def build_network(name: str, in_channels: int, num_classes: int, **options: object) -> Network:
+    """Build a registered network.
+
+    Args:
+        name: `vnet`, `unet`, ...
+        in_channels: channels of the image.
+        num_classes: channels of the logits, background included.
+        options: the network's `Options` fields.
+    """
+    component = registry.component("network", name)
+    return cast(Network, component(in_channels, num_classes, component.Options(**options)))
+
+
+def build_decoder(like: Network, **options: object) -> Decoder:
+    """A fresh decoder and head for the encoder of `like` (`dropout`, and what else the network's decoder takes)."""
+    return like.base.make_decoder(**options)
+
+
+def add_prior(content: Tensor, features: Features, stage: int) -> Tensor:
+    """The map of a decoder stage after its skip, with the prior of that stage where there is one."""
+    return content if features.prior is None else content + features.prior[stage]
+
+
+def initialize(module: nn.Module, scheme: str) -> None:
+    """Re-initialise the plain convolutions of a module in place.
+
+    `kaiming`: normal with fan-in, a = 0; `xavier`: normal with gain 1; `default`: PyTorch's own, nothing is drawn.
+    Biases, transposed convolutions and linear layers keep PyTorch's defaults and norms stay at weight 1, bias 0, as
+    in the DHC and GA code (spec of their networks).
+    """
+    if scheme == "default":
+        return
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            if scheme == "kaiming":
+                nn.init.kaiming_normal_(layer.weight)
+            elif scheme == "xavier":
+                nn.init.xavier_normal_(layer.weight)
+            else:
+                raise ValueError(f"unknown initialisation {scheme!r}; known: default, kaiming, xavier")
+
+
+class Conv3d(nn.Conv3d):
+    """A 3-D convolution that is right in bf16 on a CPU.
+
+    With torch 2.13.0 on a CPU the bf16 weight gradient of a 3³ convolution on an input that is 2 voxels deep is wrong
+    and differs from run to run, often infinite; other depths are right. Such inputs are computed in fp32.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type == "cpu" and input.shape[2] == 2 and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)

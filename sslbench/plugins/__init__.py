@@ -1,0 +1,1 @@
+"""Feature-level modules that any method can carry."""

@@ -1,0 +1,61 @@
+"""The contract of a plugin: a feature-level module that attaches to the networks of any method."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from sslbench.data.base import NoOptions
+from sslbench.methods.base import Batch, Statistics, Step
+from sslbench.networks import Features, Network
+
+
+class Plugin(nn.Module):
+    """One instance per network of a method.
+
+    Attributes:
+        version: raised when the same options would compute otherwise.
+        title: what a table's row name begins with (`SCDL`).
+        Options: typed options, each with its source.
+    """
+
+    version: ClassVar[int] = 1
+    title: ClassVar[str]
+    Options: ClassVar[type[BaseModel]] = NoOptions
+
+    def __init__(self, options: BaseModel, network: Network, statistics: Statistics) -> None:
+        super().__init__()
+        self.options, self.statistics = options, statistics
+
+    def prior(self, features: Features) -> tuple[Tensor, ...] | None:
+        """Maps that every decoder adds after its skips, coarse to fine, in `Decoder.prior_channels`; None: none."""
+        return None
+
+    def terms(self, network: Network, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Loss terms of this step, from the features of the network; they are added to the loss of its group."""
+        return {}
+
+
+class Attached(Network):
+    """A network with a plugin: the same interface, with the plugin's prior in its features.
+
+    `base` is the bare network, for cubes or a denoiser, where nothing is injected.
+    """
+
+    def __init__(self, network: Network, plugin: Plugin) -> None:
+        nn.Module.__init__(self)
+        self.network, self.plugin = network, plugin
+
+    @property
+    def base(self) -> Network:
+        return self.network
+
+    @property
+    def decoders(self) -> nn.ModuleList:  # type: ignore[override]
+        return self.network.decoders
+
+    def encode(self, x: Tensor) -> Features:
+        features = self.network.encode(x)
+        return Features(features.maps, self.plugin.prior(features))

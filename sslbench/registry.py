@@ -1,0 +1,192 @@
+"""One registry for everything that a job names: datasets, networks, methods, losses, plugins, protocols, ...
+
+A component registers itself with `register`; the built-in ones are known by name beforehand (`_BUILTIN`), so that
+listing names and completing them in a shell imports nothing heavy. Third parties announce theirs through entry
+points of the group `sslbench.<kind>` (for example `sslbench.method`), whose modules call `register` when loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from sslbench.errors import SSLBenchError, UnknownNameError
+
+T = TypeVar("T")
+
+KINDS = ("dataset", "network", "method", "loss", "weighting", "plugin", "protocol")
+
+# kind -> module -> the names it registers (presets included). A test holds this index against the modules.
+_BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
+    "dataset": {
+        "sslbench.data.acdc": ("acdc",),
+        "sslbench.data.synapse": ("synapse", "phantom"),
+    },
+    "network": {
+        "sslbench.networks.unet": ("unet",),
+        "sslbench.networks.vnet": ("vnet",),
+    },
+    "method": {
+        "sslbench.methods.cross_pseudo_supervision": ("cps",),
+        "sslbench.methods.supervised": ("supervised",),
+    },
+    "loss": {
+        "sslbench.losses.base": ("default",),
+        "sslbench.losses.gradient_aware": ("ga", "ga_labeled_only", "ga_unlabeled_only"),
+    },
+    "weighting": {},
+    "plugin": {},
+    "protocol": {
+        "sslbench.metrics.protocols": ("ga", "native", "ssl4mis"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: the slug used on command lines, in YAML and in folder names.
+        target: the registered class or value; None for a preset.
+        aliases: other names that mean this one.
+        preset_of: for a preset, the name whose options it sets.
+        set: for a preset, those options.
+    """
+
+    kind: str
+    name: str
+    target: Any = None
+    aliases: tuple[str, ...] = ()
+    preset_of: str | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
+_entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+
+
+def register(
+    kind: str,
+    name: str,
+    aliases: Iterable[str] = (),
+    preset_of: str | None = None,
+    set: Mapping[str, Any] | None = None,
+) -> Callable[[T], T]:
+    """Register the decorated class (or any value) under `name`.
+
+    With `preset_of` a name for options is registered instead, at once, and there is nothing to decorate:
+    `register("loss", "ga_labeled_only", preset_of="ga", set={"applies_to": "label"})`.
+
+    Args:
+        kind: one of `KINDS`.
+        name: the slug; lower case, without spaces.
+        aliases: other spellings.
+        preset_of: the name that this one configures.
+        set: the options that it sets.
+
+    Raises:
+        SSLBenchError: an unknown kind, or a name that something else has.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("kind of component", kind, KINDS)
+
+    def add(target: Any) -> None:
+        entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}))
+        for taken in (name, *entry.aliases):
+            other = _lookup(kind, taken)
+            # Loading a module twice (a reload, a test) registers the same thing again; anything else is a clash.
+            if other is not None and (other.name != name or _place(other.target) != _place(target)):
+                raise SSLBenchError(f"the {kind} name '{taken}' is taken by '{other.name}'")
+        _entries[kind][name] = entry
+
+    if preset_of is not None:
+        add(None)
+
+    def decorate(target: T) -> T:
+        add(target)
+        return target
+
+    return decorate
+
+
+def unregister(kind: str, name: str) -> None:
+    """Forget a name: for tests and notebooks that register throw-away components."""
+    _entries[kind].pop(name, None)
+
+
+def names(kind: str) -> list[str]:
+    """All names of a kind, presets included and aliases not, sorted; imports no component."""
+    builtin = [name for group in _BUILTIN[kind].values() for name in group]
+    return sorted({*builtin, *_entries[kind], *(point.name for point in _entry_points(kind))})
+
+
+def get(kind: str, name: str) -> Entry:
+    """The entry that a name or alias means.
+
+    Raises:
+        UnknownNameError: nothing answers to the name; near names are suggested.
+    """
+    found = _lookup(kind, name)
+    if found is None:
+        for module, group in _BUILTIN[kind].items():
+            if name in group:
+                import_module(module)
+        for point in _entry_points(kind):
+            if point.name == name:
+                _load(kind, point)
+        found = _lookup(kind, name)
+    if found is None:
+        found = next((entry for entry in entries(kind) if name in entry.aliases), None)
+    if found is None:
+        known = {alias for entry in entries(kind) for alias in entry.aliases} | {*names(kind)}
+        raise UnknownNameError(kind, name, known)
+    return found
+
+
+def component(kind: str, name: str) -> Any:
+    """The class or value that a name means; for a preset, that of what it configures."""
+    entry = get(kind, name)
+    return component(kind, entry.preset_of) if entry.preset_of else entry.target
+
+
+def entries(kind: str) -> list[Entry]:
+    """All entries of a kind, sorted by name; imports every component of that kind."""
+    for module in _BUILTIN[kind]:
+        import_module(module)
+    for point in _entry_points(kind):
+        _load(kind, point)
+    return [_entries[kind][name] for name in sorted(_entries[kind])]
+
+
+def presets(kind: str, base: str) -> list[Entry]:
+    """The presets that configure `base`, those with most options first."""
+    found = [entry for entry in entries(kind) if entry.preset_of == base]
+    return sorted(found, key=lambda entry: -len(entry.set))
+
+
+def _lookup(kind: str, name: str) -> Entry | None:
+    found = _entries[kind].get(name)
+    if found is None:
+        found = next((entry for entry in _entries[kind].values() if name in entry.aliases), None)
+    return found
+
+
+def _place(target: Any) -> Any:
+    return (getattr(target, "__module__", None), getattr(target, "__qualname__", type(target).__name__))
+
+
+@cache
+def _entry_points(kind: str) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=f"sslbench.{kind}"))
+
+
+def _load(kind: str, point: EntryPoint) -> None:
+    try:
+        point.load()
+    except Exception as error:  # a stranger's broken package must not take ours down
+        raise SSLBenchError(f"the {kind} '{point.name}' of {point.value} cannot be loaded: {error}") from error

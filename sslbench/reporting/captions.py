@@ -1,0 +1,124 @@
+"""What is said under and over a table: how it was measured, what is missing, what must not be compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sslbench.config import TableSpec
+from sslbench.reporting.collect import Run
+from sslbench.reporting.labels import dataset_title
+from sslbench.reporting.material import Material
+from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row
+from sslbench.reporting.statistics import missed_organs
+
+_CHECKPOINTS = {"best-val": "best on the validation cases", "last": "those of the last iteration"}
+_SPREADS = {0: "population SD", 1: "sample SD"}
+
+
+def title(material: Material, spec: TableSpec, columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Dataset and budget (or the grid's own caption), recipe, splits, and what ± is, in full sentences."""
+    first = material.first
+    return _sentences(
+        spec.caption or f"{dataset_title(first.dataset)}, {first.budget} labelled",
+        f"Recipe {first.recipe}" + (f", splits {first.splits}" if first.splits else ""),
+        _spread(material, columns, rows),
+    )
+
+
+def measured(material: Material) -> str:
+    """The protocol in its own words, and which weights were tested."""
+    return _sentences(material.protocol.caption(), _weights(material))
+
+
+def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]:
+    """What a reader must know beside the caption: marks, missing runs, partial data, missed structures."""
+    told = []
+    cells = [cell for row in rows for cell in row.cells]
+    if any(cell.best for cell in cells):
+        titles = ", ".join(dict.fromkeys(row.budget for row in material.bounds))
+        apart = f"; rows with {titles} of the labels do not compete" if titles else ""
+        told.append(f"Best in bold, second underlined, on unrounded means{apart}.")
+    if any(cell.marked for cell in cells):
+        told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
+    most = max(row.expected for row in rows)
+    if fewer := [f"{row.label} {row.expected}" for row in rows if row.expected < most]:
+        told.append(f"Number of seeds: {', '.join(fewer)}, other rows {most}.")
+    told += _progress(material, rows)
+    absent = [name for name in spec.columns if name.partition("/")[0] not in material.protocol.metrics]
+    if absent:
+        told.append(f"The protocol {material.first.protocol} has no {', '.join(absent)}.")
+    if material.common:
+        settings = (f"{path}={value}" for path, value in material.common.items())
+        told.append(f"All rows: {', '.join(settings)}.")
+    return [*told, *_data(material), *_missed(material, rows)]
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part.rstrip(". ") + "." for part in parts if part)
+
+
+def _spread(material: Material, columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    seeds = {row.expected for row in rows}
+    number = f"up to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
+    kind = _SPREADS[material.protocol.ddof]
+    alone = "; per class the mean alone" if any(column.std_decimals is None for column in columns) else ""
+    if material.protocol.spread == "cases":
+        return f"Mean over {number} seeds ± {kind} over cases{alone}"
+    return f"Mean ± {kind} over {number} seeds{alone}" if seeds != {1} else "One seed per row, so no ±"
+
+
+def _weights(material: Material) -> str:
+    rules = dict.fromkeys(row.checkpoint for row in material.rows if row.checkpoint)
+    told = " or ".join(_CHECKPOINTS.get(rule, rule) for rule in rules)
+    return f"Tested weights: {told}" + (", by method" if len(rules) > 1 else "") if told else ""
+
+
+def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
+    missing = sum(row.expected - row.n for row in rows)
+    if not missing:
+        return []
+    states = Counter(
+        "unreadable" if run.state == "finished" else run.state
+        for row in material.rows
+        for run in row.runs
+        if run.name not in material.found.reported
+    )
+    states["not started"] = missing - states.total()
+    told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    every = sum(row.expected for row in rows)
+    return [f"{NO_VALUE} No value: {missing} of {every} runs have no result ({told})."]
+
+
+def _data(material: Material) -> list[str]:
+    told = []
+    for found, official in sorted({_held(run) for run in material.runs}):
+        if found < official:
+            told.append(f"Not the complete dataset: {found} of {official} official cases.")
+    states = {run.data.get("fingerprint") for run in material.runs} - {None}
+    if len(states) > 1:
+        told.append(f"Caution: the rows come from {len(states)} different states of the prepared data.")
+    if len(set(material.cases.values())) > 1:
+        told.append("Caution: the rows were not all measured on the same cases.")
+    return told
+
+
+def _held(run: Run) -> tuple[int, int]:
+    """How many cases the run's dataset had, and how many the official one has; equal where that is not known."""
+    found, official = run.data.get("found"), run.data.get("official")
+    return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)
+
+
+def _missed(material: Material, rows: Sequence[Row]) -> list[str]:
+    counts = missed_organs(material.records).set_index("run")
+    reported = [row for row in rows if row.runs]
+    means = {row.label: counts["missed"].reindex(list(row.runs), fill_value=0).mean() for row in reported}
+    if not reported or counts.empty:
+        return []
+    pairs = sorted(set(counts["pairs"]))
+    of = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+    told = [f"{label} {mean:.1f}" for label, mean in means.items() if mean]
+    rest = "" if len(told) == len(means) else "other rows none" if told else "none"
+    listed = ", ".join([*told, rest] if rest else told)
+    what = "Missed structures (in the reference, predicted nowhere)"
+    return [f"{what}, of {of} in the test cases, per seed: {listed}."]

@@ -1,0 +1,111 @@
+"""Tables in LaTeX, as the papers print them: `booktabs`, one row per method, groups under headings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import groupby
+
+from sslbench.reporting.model import NO_VALUE, PARTIAL, Cell, Column, Table, cell_text, manifest
+
+PACKAGES = (r"\usepackage{booktabs}", r"\usepackage{graphicx}")
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#",
+    "$": r"\$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+}  # fmt: skip
+# pdflatex reads accented letters by itself, but not these.
+_MATH = {
+    "±": r"\pm", "↑": r"\uparrow", "↓": r"\downarrow", "→": r"\rightarrow", "×": r"\times", "·": r"\cdot",
+    "−": "-", "≤": r"\leq", "≥": r"\geq", "≈": r"\approx", "≠": r"\neq", "∞": r"\infty", "√": r"\surd",
+    "∈": r"\in", "∩": r"\cap", "∪": r"\cup", "Σ": r"\Sigma", "†": r"^{\dagger}", "‡": r"^{\ddagger}",
+    "²": "^{2}", "³": "^{3}", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
+    "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
+}  # fmt: skip
+_TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
+
+
+def latex(table: Table) -> str:
+    """A `table*` environment to paste into a paper; comments name the packages it needs, and its runs."""
+    columns = table.columns
+    lines = [
+        f"% Written by sslbench. Needs {' '.join(PACKAGES)}",
+        r"\begin{table*}[t]",
+        r"\centering",
+        r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
+        rf"\caption{{{escape(table.title)}}}",
+        rf"\label{{tab:{_slug(table.name)}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+        # Shrinks a table that is too wide, and leaves others at their size.
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+        r"\toprule",
+        *_header(columns),
+    ]
+    for group in table.groups:
+        heading = rf"\textit{{{escape(group.title)}}}"
+        lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{heading}}} \\"]
+        for row in group.rows:
+            cells = [_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)]
+            lines.append(_line([escape(row.full_label), *cells]))
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    notes = " ".join(escape(note) for note in (table.measured, *table.notes))
+    lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}", r"\end{table*}"]
+    lines += [f"% run {item['run']}" for item in manifest([table])]
+    return "\n".join(lines) + "\n"
+
+
+def document(tables: Iterable[Table]) -> str:
+    """A document of its own that holds the tables, a page each."""
+    preamble = [
+        r"\documentclass[10pt]{article}",
+        r"\usepackage[a4paper,margin=2cm]{geometry}",
+        *PACKAGES,
+        r"\pagestyle{empty}",
+        r"\begin{document}",
+    ]
+    pages = [latex(table) + r"\clearpage" for table in tables]
+    return "\n".join([*preamble, *pages, r"\end{document}"]) + "\n"
+
+
+def escape(text: str) -> str:
+    """Any text as LaTeX that prints it: reserved characters escaped, mathematical signs in math mode."""
+    return " ".join(text.translate(_TRANSLATION).split())
+
+
+def _header(columns: tuple[Column, ...]) -> list[str]:
+    """Two lines: names over senses (direction, unit); a heading over the names of the class columns."""
+    upper, rules, place = [""], [], 2
+    for span, members in groupby(columns, key=lambda column: column.span):
+        block = list(members)
+        if span:
+            heading = escape(f"{span} of each class {block[0].sense}")
+            upper.append(rf"\multicolumn{{{len(block)}}}{{c}}{{{heading}}}")
+            rules.append(rf"\cmidrule(lr){{{place}-{place + len(block) - 1}}}")
+        else:
+            upper += [escape(column.header) for column in block]
+        place += len(block)
+    lower = [escape(column.header if column.span else column.sense) for column in columns]
+    return [_line(upper), *filter(None, [" ".join(rules)]), _line(["Method", *lower])]
+
+
+def _cell(cell: Cell, column: Column) -> str:
+    mean, std = cell_text(cell, column)
+    text = mean if mean == NO_VALUE else mean.replace("-", "$-$") + (rf"$\pm${std}" if std else "")
+    if cell.best:
+        text = rf"\textbf{{{text}}}"
+    elif cell.second:
+        text = rf"\underline{{{text}}}"
+    return text + (escape(PARTIAL) if cell.marked else "")
+
+
+def _line(cells: list[str]) -> str:
+    # A bracket or star at the start would be taken for an argument of the line end before it.
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""
+    return guard + " & ".join(cells) + r" \\"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,284 @@
+"""From runs on disk to tables: which rows and columns, what every cell holds, and which are best."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sslbench import registry
+from sslbench.config import Grid, Job, TableSpec, split_outside_brackets
+from sslbench.errors import UnknownNameError
+from sslbench.reporting import captions
+from sslbench.reporting.collect import Collection, Run, collect, plain, read_run, records_of
+from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
+from sslbench.reporting.material import Material, Planned
+from sslbench.reporting.model import AVERAGE, Cell, Column, Group, Row, Table, manifest
+from sslbench.reporting.statistics import over_seeds, per_run
+
+__all__ = ["Cell", "Column", "Group", "Row", "Table", "grid_table", "manifest", "tables_of_runs"]
+
+_NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
+
+
+def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str) -> list[Table]:
+    """The tables that a grid fills, one per recipe × label budget, with what its runs have given so far.
+
+    Supervised rows with all labels stand in the tables of the other budgets, as the papers print them.
+
+    Args:
+        grid: says which columns and groups.
+        jobs: of the grid (`grid.expand()`).
+        results_dir: the folder that holds `runs`.
+
+    Raises:
+        UnknownNameError: the grid asks for a metric that none of its protocols has.
+        SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
+    """
+    rows: dict[tuple[str, ...], Planned] = {}
+    faults: list[str] = []
+    others = 0
+    for job in jobs:
+        directory = Path(results_dir, "runs", job.directory)
+        try:
+            run = read_run(directory)
+        except ValueError as error:
+            run = None
+            faults.append(str(error))
+        if run is None:
+            others += len(list(directory.parent.glob(f"seed-{job.seed}-????????/cases.csv")))
+        key = (*directory.parts[-4:-1], job.digest())
+        row = rows.get(key) or _planned(job)
+        rows[key] = replace(row, runs=(*row.runs, run) if run else row.runs, expected=row.expected + 1)
+    _check_columns(grid.table, list(rows.values()))
+    found = records_of([run for row in rows.values() for run in row.runs], faults)
+    notes = [f"Left out: {others} results of these jobs under other settings or versions."] if others else []
+    return _tables(list(rows.values()), found, grid.table, notes)
+
+
+def tables_of_runs(results_dir: Path | str) -> list[Table]:
+    """One table per recipe × label budget of all finished runs, grids aside.
+
+    The seeds asked for are those that ever began. Rows of which no run is finished are left out.
+
+    Args:
+        results_dir: anything that `load_results` takes.
+
+    Raises:
+        UsageError: nothing is there.
+        SSLBenchError: as for `grid_table`.
+    """
+    found = collect(results_dir)
+    cells: dict[tuple[str, ...], list[Run]] = {}
+    for run in found.runs:
+        cells.setdefault(run.cell, []).append(run)
+    measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
+    rows = [_found(runs, measured[runs[0].digest]) for runs in cells.values() if runs[0].digest in measured]
+    left_out = len(found.runs) - sum(len(row.runs) for row in rows)
+    notes = [f"Left out: {left_out} runs of rows without any result."] if left_out else []
+    columns = [column for column in TableSpec().columns if column in _column_names(rows)]
+    return _tables(rows, found, TableSpec(columns=columns), notes)
+
+
+def _planned(job: Job) -> Planned:
+    canonical, recipe = job.resolved.job, job.resolved.recipe
+    return Planned(
+        recipe=Path(canonical.recipe).stem,
+        labeled=canonical.labeled,
+        method=canonical.method,
+        loss=canonical.loss,
+        plugin=canonical.plugin or "",
+        digest=job.digest(),
+        settings={path: plain(value) for path, value in canonical.set.items()},
+        dataset=recipe.dataset,
+        splits=recipe.splits,
+        protocol=recipe.protocol,
+        checkpoint=recipe.checkpoint,
+        runs=(),
+        expected=0,
+    )
+
+
+def _found(runs: list[Run], measured: Mapping[Any, Any]) -> Planned:
+    """The row of runs that differ in the seed alone."""
+    first = runs[0]
+    variant = split_outside_brackets(first.variant)
+    return Planned(
+        recipe=first.recipe,
+        labeled=str(first.job["labeled"]),
+        method=str(first.job["method"]),
+        loss=str(first.job["loss"]),
+        plugin=str(first.job["plugin"] or ""),
+        digest=first.digest,
+        settings={path: value for path, _, value in (item.partition("=") for item in variant)},
+        dataset=str(measured["dataset"]),
+        splits=str(first.values.get("splits", "")),
+        protocol=str(measured["protocol"]),
+        checkpoint=str(first.values.get("checkpoint", "")),
+        runs=tuple(runs),
+        expected=len(runs),
+    )
+
+
+def _tables(rows: list[Planned], found: Collection, spec: TableSpec, notes: list[str]) -> list[Table]:
+    scores = per_run(found.records)
+    families: dict[tuple[str, ...], dict[str, list[Planned]]] = {}
+    for row in rows:
+        families.setdefault(row.family, {}).setdefault(row.labeled, []).append(row)
+    tables = []
+    for budgets in families.values():
+        bounds = [labeled for labeled, members in budgets.items() if all(row.upper_bound for row in members)]
+        own = [labeled for labeled in budgets if labeled not in bounds]
+        beside = tuple(row for labeled in bounds if own for row in budgets[labeled])
+        for labeled in own or bounds:
+            material = Material(tuple(budgets[labeled]), beside, found, scores)
+            tables.append(_table(material, spec, notes))
+    return _named_apart(tables)
+
+
+def _check_columns(spec: TableSpec, rows: list[Planned]) -> None:
+    known = _column_names(rows)
+    for column in spec.columns:
+        if column not in known:
+            raise UnknownNameError("table column", column, known)
+
+
+def _column_names(rows: list[Planned]) -> set[str]:
+    """What the rows' protocols measure, as averages and by class."""
+    protocols = {registry.component("protocol", row.protocol) for row in rows}
+    return {metric + end for protocol in protocols for metric in protocol.metrics for end in ("", "/class")}
+
+
+def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
+    columns = _columns(material, spec)
+    rows = _ranked([_row(planned, material, columns) for planned in material.rows], columns)
+    rows, apart = _told_apart(rows)
+    first = material.first
+    said = [*captions.notes(material, spec, rows), *apart, *notes, spec.note]
+    return Table(
+        name=f"{first.recipe}-{first.labeled}",
+        recipe=first.recipe,
+        labeled=first.labeled,
+        dataset=first.dataset,
+        protocol=first.protocol,
+        columns=columns,
+        groups=_grouped(rows, spec.groups),
+        title=captions.title(material, spec, columns, rows),
+        measured=captions.measured(material),
+        notes=tuple(note for note in said if note),
+        warnings=material.found.warnings,
+    )
+
+
+def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
+    columns = []
+    for name in spec.columns:
+        metric, per_class, _ = name.partition("/")
+        if metric not in material.protocol.metrics:
+            continue  # another table of the grid has it; a note says so
+        style = metric_style(metric)
+        unit = "percent" if style.percent else material.unit(metric)
+        if not per_class:
+            header = f"Avg. {style.title}"
+            columns.append(Column(metric, AVERAGE, header, "", unit, style.direction, 2, 1))
+            continue
+        for short in material.classes():
+            header = class_title(short)
+            columns.append(Column(metric, short, header, style.title, unit, style.direction, 1, None))
+    return tuple(columns)
+
+
+def _row(planned: Planned, material: Material, columns: tuple[Column, ...]) -> Row:
+    runs = material.reported(planned)
+    scores: dict[tuple[str, str], Mapping[Any, Any]] = {}
+    if runs:
+        rows = over_seeds(material.scores_of(planned)).to_dict("records")
+        scores = {(score["metric"], score["class"]): score for score in rows}
+    cells = []
+    for column in columns:
+        score = scores.get((column.metric, column.class_name), _NO_SCORE)
+        scale = 100.0 if column.unit == "percent" and score["unit"] != "percent" else 1.0
+        n = int(score["n"])
+        # A dagger in every class column would say many times what the average says.
+        marked = 0 < n < (planned.expected if column.class_name == AVERAGE else len(runs))
+        cells.append(Cell(score["mean"] * scale, score["std"] * scale, n, planned.expected, marked=marked))
+    settings = {path: value for path, value in planned.settings.items() if path not in material.common}
+    bound = planned in material.bounds
+    return Row(
+        label=row_label(planned.method, planned.loss, planned.plugin, settings)
+        + (f" ({planned.budget})" if bound else ""),
+        method=planned.method,
+        loss=planned.loss,
+        plugin=planned.plugin,
+        variant=",".join(f"{path}={value}" for path, value in sorted(planned.settings.items())),
+        labeled=planned.labeled,
+        digest=planned.digest,
+        n=len(runs),
+        expected=planned.expected,
+        competes=not bound,
+        cells=tuple(cells),
+        runs=tuple(run.name for run in runs),
+    )
+
+
+def _grouped(rows: list[Row], titles: list[str]) -> tuple[Group, ...]:
+    """Rows under their headings: methods as they appear, each plain first, then with losses and plugins."""
+    methods = list(dict.fromkeys(row.method for row in rows))
+    losses = list(dict.fromkeys(["default", *(row.loss for row in rows)]))
+    groups: dict[str, list[Row]] = {title: [] for title in titles}
+
+    def order(row: Row) -> tuple[bool, int, int, bool]:
+        return not row.competes, methods.index(row.method), losses.index(row.loss), bool(row.plugin)
+
+    for row in sorted(rows, key=order):
+        title = group_of(row.method, row.loss, titles if row.competes else ())
+        groups.setdefault(title, []).append(row)
+    return tuple(Group(title, tuple(members)) for title, members in groups.items() if members)
+
+
+def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
+    """The rows with `best` and `second` set, column by column, on unrounded means."""
+    ranks: dict[tuple[int, int], str] = {}
+    for place, column in enumerate(columns):
+        values = {number: row.cells[place].mean for number, row in enumerate(rows) if row.competes}
+        values = {number: value for number, value in values.items() if not math.isnan(value)}
+        if not column.direction or len(values) < 2:
+            continue
+        top = max if column.direction == "up" else min
+        for rank in ("best", "second"):
+            left = {number: value for number, value in values.items() if (number, place) not in ranks}
+            for number, value in left.items():
+                # Only the last bits of a sum differ between runs that scored the same.
+                if math.isclose(value, top(left.values()), rel_tol=1e-12, abs_tol=1e-12):
+                    ranks[number, place] = rank
+    marked = []
+    for number, row in enumerate(rows):
+        given = [ranks.get((number, place)) for place in range(len(columns))]
+        cells = zip(row.cells, given, strict=True)
+        ranked = (replace(cell, best=rank == "best", second=rank == "second") for cell, rank in cells)
+        marked.append(replace(row, cells=tuple(ranked)))
+    return marked
+
+
+def _told_apart(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """The rows with labels that are unique, and the note that explains how."""
+    counts = Counter(row.label for row in rows)
+    if counts.total() == len(counts):
+        return rows, []
+    labels = [f"{row.label} [{row.digest[:8]}]" if counts[row.label] > 1 else row.label for row in rows]
+    rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
+    return rows, ["In square brackets: the digest, where rows of one name differ in version or case lists."]
+
+
+def _named_apart(tables: list[Table]) -> list[Table]:
+    """The tables with names that are unique: one recipe has several where splits or protocols differ."""
+    seen: Counter[str] = Counter()
+    named = []
+    for table in tables:
+        seen[table.name] += 1
+        number = seen[table.name]
+        named.append(table if number == 1 else replace(table, name=f"{table.name}-{number}"))
+    return named

@@ -1,0 +1,144 @@
+"""A job put together: training set on the device, networks, loss, plugin, method, sampler, precision."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from sslbench import registry
+from sslbench.config import ResolvedJob
+from sslbench.data.sampling import Sampler, TrainingSet
+from sslbench.losses.base import Loss
+from sslbench.methods.base import Method, Statistics
+from sslbench.networks import Network, build_decoder, build_network
+from sslbench.networks.base import Decoder
+from sslbench.plugins.base import Attached, Plugin
+from sslbench.training.precision import Precision, choose_precision
+from sslbench.training.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """A preprocessed validation case: image and label (*S) in the stored grid."""
+
+    id: str
+    image: np.ndarray
+    label: np.ndarray
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a trainer needs of a job. No path leads from here to test cases or to labels of unlabelled ones."""
+
+    resolved: ResolvedJob
+    method: Method
+    sampler: Sampler
+    validation: Sequence[ValidationCase]
+    num_classes: int
+    precision: Precision
+
+
+class Builder:
+    """Makes networks for a method (`methods.base.Build`), each key from its own initialisation stream."""
+
+    def __init__(self, resolved: ResolvedJob, in_channels: int, statistics: Statistics) -> None:
+        self.resolved, self.in_channels, self.statistics = resolved, in_channels, statistics
+
+    def __call__(self, key: str, name: str | None = None, **options: Any) -> Network:
+        """The recipe's network, or the named one, with the job's plugin attached."""
+        spec = self.resolved.recipe.network
+        base = spec.options if name in (None, spec.name) else {}
+        with self._stream(f"init/{key}"):
+            network = build_network(
+                name or spec.name, self.in_channels, self.statistics.num_classes, **{**base, **options}
+            )
+            plugin = self.resolved.plugin
+            if plugin is None:
+                return network
+            component = registry.component("plugin", plugin["name"])
+            chosen = component.Options(**{key: value for key, value in plugin.items() if key != "name"})
+            return Attached(network, cast(Plugin, component(chosen, network, self.statistics)))
+
+    def decoder(self, like: Network, key: str, **options: Any) -> Decoder:
+        """A further decoder and head for the encoder of `like`."""
+        with self._stream(f"init/{key}"):
+            return build_decoder(like, **options)
+
+    def ema(self, network: nn.Module) -> Any:
+        """A copy without gradient."""
+        return copy.deepcopy(network).requires_grad_(False)
+
+    def _stream(self, name: str) -> Any:
+        return _seeded(derive_seed(self.resolved.job.seed, name))
+
+
+class _seeded:  # noqa: N801  a context manager, used like a function
+    """The default CPU generator seeded inside the block and as before behind it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.state = torch.get_rng_state()
+        torch.default_generator.manual_seed(self.seed)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_rng_state(self.state)
+
+
+def build_experiment(
+    resolved: ResolvedJob,
+    data: TrainingSet,
+    class_counts: np.ndarray,
+    validation: Sequence[ValidationCase],
+    num_classes: int,
+    device: torch.device,
+) -> Experiment:
+    """Put a job together.
+
+    Args:
+        resolved: the job.
+        data: the training set.
+        class_counts: (labelled cases, C), native voxels.
+        validation: validation cases, possibly none.
+        num_classes: C, background included.
+        device: where to train.
+    """
+    recipe = resolved.recipe
+    sampler = Sampler(data, recipe, resolved.job.seed, device)
+    statistics = Statistics(
+        class_counts=torch.as_tensor(class_counts, dtype=torch.int64),
+        labeled=data.num_labeled,
+        unlabeled=len(data.images) - data.num_labeled,
+        shapes=sampler.shapes,
+        num_classes=num_classes,
+        patch_size=tuple(recipe.patch_size),
+        batch=(recipe.batch.labeled, recipe.batch.unlabeled),
+    )
+    build = Builder(resolved, 1, statistics)
+    probe = sampler.batch(0, streams=("labeled",)).image["weak"]
+    precision = choose_precision(recipe.precision, device, lambda: build("probe"), probe)
+    method = build_method(resolved, build, statistics)
+    precision.place(method)
+    return Experiment(resolved, method, sampler, validation, num_classes, precision)
+
+
+def build_method(resolved: ResolvedJob, build: Builder, statistics: Statistics) -> Method:
+    """The method of a job with its loss, on the CPU, freshly initialised."""
+    loss_class = registry.component("loss", resolved.loss["name"])
+    loss = cast(
+        Loss,
+        loss_class(loss_class.Options(**_options(resolved.loss)), resolved.recipe.criteria, statistics.num_classes),
+    )
+    method_class = registry.component("method", resolved.method["name"])
+    return cast(Method, method_class(method_class.Options(**_options(resolved.method)), build, loss, statistics))
+
+
+def _options(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "name"}

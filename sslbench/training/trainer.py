@@ -1,0 +1,291 @@
+"""The one training loop. A method contributes a step; data, schedules, saving and measuring are here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sslbench.config import OptimizerSpec, ScheduleSpec
+from sslbench.errors import SSLBenchError, TrainingError, UsageError
+from sslbench.inference.predictor import Predictor
+from sslbench.methods.base import Batch, Group, Phase, Step
+from sslbench.plugins.base import Attached
+from sslbench.training.checkpoint import Checkpoints, Selection
+from sslbench.training.experiment import Experiment
+from sslbench.training.randomness import reseed, torch_generator
+from sslbench.training.schedules import learning_rate, ramp_weight
+
+LOG_EVERY = 10  # iterations between two records; reading the device more often would hold it up
+CHECKPOINT_EVERY = 500  # where the recipe neither validates nor says
+
+
+class Interrupted(SSLBenchError):
+    """The job was asked to stop; its state is saved, running it again continues."""
+
+
+class Recorder(Protocol):
+    """Where a trainer's records go; what they are for is none of its business."""
+
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """A training or validation record: it carries `iteration`, counted over all phases."""
+        ...
+
+    def rewind(self, iteration: int) -> None:
+        """Forget records behind an iteration: training continues from there."""
+        ...
+
+    def message(self, text: str) -> None:
+        """A line for people."""
+        ...
+
+
+class Trainer:
+    """Trains an experiment, from its last checkpoint where there is one.
+
+    Args:
+        experiment: the job put together.
+        checkpoints: of its run directory.
+        recorder: takes records.
+        should_stop: asked before every iteration; when it says yes, state is saved and `Interrupted` raised.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        checkpoints: Checkpoints,
+        recorder: Recorder,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.experiment, self.checkpoints, self.recorder = experiment, checkpoints, recorder
+        self.should_stop = should_stop
+        self.method, self.recipe = experiment.method, experiment.resolved.recipe
+        self.device = experiment.precision.device
+        self.phases = self.method.phases()
+        keys = self.method.keys
+        apart = self.recipe.inference.networks == "best_val" and len(keys) > 1
+        self.selection = Selection(self.recipe.checkpoint, keys if apart else (None,))
+        self.lengths = [phase.iterations or self.recipe.schedule.iterations for phase in self.phases]
+        self.total = sum(self.lengths)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.groups: dict[str, Group] = {}
+        self.specs: dict[str, tuple[OptimizerSpec, ScheduleSpec]] = {}
+        if self.recipe.checkpoint == "best-val" and not experiment.validation:
+            raise UsageError(
+                "the recipe tests the best validation checkpoint, but no validation case is held",
+                "prepare the validation cases, or --set checkpoint=last",
+            )
+
+    def fit(self) -> None:
+        """Train to the end; afterwards the method holds the weights that are tested, and `chosen` their predictor."""
+        first_phase, first_iteration = 0, 0
+        state = self.checkpoints.load()
+        for line in self.checkpoints.unreadable:
+            self.recorder.message(f"checkpoint {line}: falling back to the one before, or to the start")
+        if state is not None:
+            first_phase, first_iteration = state["phase"], state["iteration"]
+            self.method.load_state_dict(state["method"])
+            self._start_phase(first_phase, state["optimizers"])
+            self.selection.restore(state["selection"])
+            done = sum(self.lengths[:first_phase]) + first_iteration
+            self.recorder.message(f"resumed after iteration {done} of {self.total}")
+        self.recorder.rewind(sum(self.lengths[:first_phase]) + first_iteration)
+        for number in range(first_phase, len(self.phases)):
+            start = first_iteration if number == first_phase else 0
+            if not (state is not None and number == first_phase):
+                self._enter_phase(number)
+            self._run_phase(number, start)
+        self.chosen, name = self.selection.choose()
+        if name is not None:
+            self.method.load_state_dict(self.checkpoints.load_best(name)["method"])
+
+    # ------------------------------------------------------------------------------------------------- phases
+
+    def _enter_phase(self, number: int) -> None:
+        """Begin a phase that has not begun: hand on the state of the one before, make optimisers."""
+        phase, optimizers = self.phases[number], None
+        if number:
+            if self.phases[number - 1].hand_on == "best-val" and self.selection.latest:
+                kept = self.checkpoints.load_best(self.selection.best_file())
+                self.method.load_state_dict(kept["method"])
+                optimizers = kept["optimizers"]
+            else:
+                optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+            self.selection.best, self.selection.latest = {}, {}
+        self.method.begin(phase)
+        self._start_phase(number, optimizers if phase.optimizer == "keep" else None)
+
+    def _start_phase(self, number: int, optimizers: Mapping[str, Any] | None) -> None:
+        self.groups = self.method.groups(self.phases[number])
+        self.optimizers = {}
+        for name, group in self.groups.items():
+            optimizer = OptimizerSpec(**{**self.recipe.optimizer.model_dump(), **group.optimizer})
+            schedule = ScheduleSpec(**{**self.recipe.schedule.model_dump(), **group.schedule})
+            self.specs[name] = optimizer, schedule
+            self.optimizers[name] = make_optimizer(optimizer, group)
+            if optimizers and name in optimizers:
+                self.optimizers[name].load_state_dict(optimizers[name])
+
+    def _run_phase(self, number: int, start: int) -> None:
+        phase, length, offset = self.phases[number], self.lengths[number], sum(self.lengths[:number])
+        schedule = self.recipe.schedule
+        save_every = schedule.checkpoint_every or schedule.validate_every or CHECKPOINT_EVERY
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        last_log, last_time = start, time.perf_counter()
+        for iteration in range(start, length):
+            if self.should_stop():
+                self._save(number, iteration)
+                raise Interrupted(f"stopped after iteration {offset + iteration} of {self.total}; state is saved")
+            terms, rates = self._step(phase, iteration, length, offset)
+            finite = (
+                finite
+                & torch.isfinite(torch.stack([terms[name].detach().float() for name in self._losses(terms)])).all()
+            )
+            done = iteration + 1
+            validates = bool(schedule.validate_every) and (done % schedule.validate_every == 0 or done == length)
+            saves = done % save_every == 0 or done == length
+            logs = done % LOG_EVERY == 0 or done == length
+            # Reading the flag waits for a GPU, so there it is read with the records; on a CPU it costs nothing.
+            if (logs or saves or validates or self.device.type == "cpu") and not bool(finite):
+                shown = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+                raise TrainingError(f"the loss is not finite at iteration {offset + done} ({shown})")
+            if logs:
+                now = time.perf_counter()
+                speed = (done - last_log) / max(now - last_time, 1e-9)
+                last_log, last_time = done, now
+                values = {name: round(float(value), 6) for name, value in terms.items()}
+                self.recorder.record({"iteration": offset + done, **values, **rates, "it_per_s": round(speed, 3)})
+            if validates and self.experiment.validation:
+                self._validate(offset + done)
+                last_time = time.perf_counter()
+            if saves:
+                self._save(number, done)
+
+    # --------------------------------------------------------------------------------------------- iterations
+
+    def _step(
+        self, phase: Phase, iteration: int, length: int, offset: int
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        seed, sampler = self.experiment.resolved.job.seed, self.experiment.sampler
+        epoch_length = sampler.epoch_length
+        weight = ramp_weight(self.recipe.ramp, iteration, length, epoch_length)
+        logged: dict[str, Tensor] = {}
+        step = Step(
+            iteration=iteration,
+            iterations=length,
+            epoch=iteration // epoch_length,
+            epochs=-(-length // epoch_length),
+            last_of_epoch=(iteration + 1) % epoch_length == 0,
+            phase=phase.name,
+            ramp=torch.full((), weight, device=self.device),
+            generators=lambda stream, device: torch_generator(seed, stream, offset + iteration, device=device),
+            logger=logged.__setitem__,
+            sweeper=sampler.sweep,
+        )
+        views = [view for stream in phase.streams for view in self.method.views.get(stream, ())]
+        batch = self._laid_out(sampler.batch(offset + iteration, phase.streams, tuple(dict.fromkeys(views))))
+        rates = self._set_rates(iteration, length)
+        reseed(seed, "forward", offset + iteration)
+        self.method.train()
+        with self.experiment.precision.autocast():
+            terms = dict(self.method.training_step(batch, step))
+            self._add_plugin_terms(terms, batch, step)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        if "loss" in terms:
+            terms["loss"].backward()
+        else:
+            for name, group in self.groups.items():
+                torch.autograd.backward(terms[f"loss/{name}"], inputs=list(group.parameters))
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.method.after_step(step)
+        return {name: value.detach() for name, value in {**terms, **logged}.items()}, {**rates, "ramp": weight}
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        images = {view: self.experiment.precision.layout(image) for view, image in batch.image.items()}
+        return Batch(images, batch.label, batch.num_labeled, batch.index, batch.origin)
+
+    def _add_plugin_terms(self, terms: dict[str, Tensor], batch: Batch, step: Step) -> None:
+        """A plugin's terms join the loss of the group that trains its network."""
+        for name, module in self.method.named_modules():
+            if isinstance(module, Attached) and any(parameter.requires_grad for parameter in module.parameters()):
+                target = "loss" if "loss" in terms else f"loss/{self._group_of(module)}"
+                for label, term in module.plugin.terms(module, batch, step).items():
+                    terms[target] = terms[target] + term
+                    terms[f"{name}/{label}"] = term
+
+    def _group_of(self, module: torch.nn.Module) -> str:
+        own = {id(parameter) for parameter in module.parameters()}
+        return next(
+            name for name, group in self.groups.items() if any(id(parameter) in own for parameter in group.parameters)
+        )
+
+    def _set_rates(self, iteration: int, length: int) -> dict[str, float]:
+        rates = {}
+        for name, (optimizer, schedule) in self.specs.items():
+            rate = learning_rate(optimizer, schedule, iteration, length)
+            for parameters in self.optimizers[name].param_groups:
+                parameters["lr"] = rate
+            rates["lr" if len(self.specs) == 1 else f"lr/{name}"] = rate
+        return rates
+
+    @staticmethod
+    def _losses(terms: Mapping[str, Tensor]) -> list[str]:
+        return ["loss"] if "loss" in terms else [name for name in terms if name.startswith("loss/")]
+
+    # ------------------------------------------------------------------------------------- validation, saving
+
+    def _validate(self, iteration: int) -> None:
+        scores = {key: self._validation_score(key) for key in self.selection.candidates}
+        shown = {("dsc" if key is None else f"dsc/{key}"): round(score, 6) for key, score in scores.items()}
+        self.recorder.record({"iteration": iteration, "validation": shown})
+        for key in self.selection.observe(iteration, scores):
+            self.checkpoints.save_best(
+                {"method": self.method.state_dict(), "optimizers": self._optimizer_states(), "iteration": iteration},
+                Selection.file(key),
+            )
+
+    @torch.no_grad()
+    def _validation_score(self, key: str | None) -> float:
+        """Mean over classes of the mean over validation cases of DSC; a class that is absent from a case and not
+        predicted there says nothing about the case and is left out."""
+        C = self.experiment.num_classes
+        predictor = Predictor(self.method, key, self.recipe, C, self.experiment.precision)
+        scores = []
+        for case in self.experiment.validation:
+            prediction = predictor.segment(case.image, validation=True).flatten().long().cpu()
+            reference = torch.from_numpy(case.label.astype("int64")).flatten()
+            table = torch.bincount(reference * C + prediction, minlength=C * C).view(C, C).double()
+            sizes = table.sum(0) + table.sum(1)
+            scores.append(torch.where(sizes > 0, 2 * table.diagonal() / sizes, torch.nan)[1:])
+        per_class = torch.stack(scores).nanmean(0)
+        return float(per_class.nanmean())
+
+    def _optimizer_states(self) -> dict[str, Any]:
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def _save(self, phase: int, iteration: int) -> None:
+        """All state after `iteration` iterations of a phase. Random draws need none: they follow from the iteration."""
+        state = {
+            "phase": phase,
+            "iteration": iteration,
+            "method": self.method.state_dict(),
+            "optimizers": self._optimizer_states(),
+            "selection": self.selection.state(),
+        }
+        self.checkpoints.save(state, sum(self.lengths[:phase]) + iteration)
+
+
+def make_optimizer(spec: OptimizerSpec, group: Group) -> torch.optim.Optimizer:
+    """The optimiser that a spec names, over a group's parameters."""
+    parameters = list(group.parameters)
+    if spec.name == "sgd":
+        return torch.optim.SGD(
+            parameters, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay
+        )
+    kind = torch.optim.Adam if spec.name == "adam" else torch.optim.AdamW
+    return kind(parameters, spec.lr, weight_decay=spec.weight_decay)
