@@ -369,7 +369,10 @@ def resolve(job: Job) -> ResolvedJob:
         layers=layers,
         digest=_digest(values, base, lists.fingerprint(labeled), recipe),
     )
-    objection = registry.component("method", str(base["method"])).objection(resolved)
+    kind = registry.component("method", str(base["method"]))
+    objection = kind.objection(resolved)
+    if "unlabeled" in kind.views and len(lists.budget(labeled).labeled) == len(lists.train):
+        objection = f"the method needs unlabelled images, and at {lists.budget(labeled).title} there are none"
     if objection:
         raise UsageError(f"{canonical.method} + {canonical.loss} on {canonical.recipe}: {objection}")
     return resolved

@@ -34,9 +34,7 @@ class ACDC(Dataset):
     }
     default_grid = "acdc-short"
     official_cases = 200
-    source_hint = (
-        "download the ACDC training set from humanheart-project.creatis.insa-lyon.fr, then --source FOLDER"
-    )
+    source_hint = "download the ACDC training set from humanheart-project.creatis.insa-lyon.fr, then --source FOLDER"
 
     def find(self, source: Path) -> list[RawCase]:
         """The annotated frames of patients 1 to 100.
@@ -61,11 +59,7 @@ class ACDC(Dataset):
             assert image is not None and label is not None
             cases.append(RawCase(f"patient{patient}_frame{frame}", f"patient{patient}", image, label))
         if others:
-            self.notes.append(
-                f"left out {len(others)} patients after number {_PATIENTS}: ACDC's test set is not used"
-            )
+            self.notes.append(f"left out {len(others)} patients after number {_PATIENTS}: ACDC's test set is not used")
         if not cases:
-            raise UsageError(
-                f"no ACDC training frames (patient001_frame01_gt.nii.gz, ...) in {root}", self.source_hint
-            )
+            raise UsageError(f"no ACDC training frames (patient001_frame01_gt.nii.gz, ...) in {root}", self.source_hint)
         return cases

@@ -27,6 +27,7 @@ from sslbench.data.preprocess import load_case, preprocess, to_nifti
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.files import atomic_path, read_json, write_json
+from sslbench.settings import data_dir as data_folder
 
 Progress = Callable[[str, str], None]
 Task = TypeVar("Task")
@@ -65,7 +66,7 @@ def prepare(
     name: str,
     source: Path | str | None = None,
     *,
-    data_dir: Path | str,
+    data_dir: Path | str | None = None,
     preprocessing: str | None = None,
     options: Mapping[str, Any] | None = None,
     workers: int = 2,
@@ -77,7 +78,7 @@ def prepare(
     Args:
         name: of the dataset.
         source: folder of the official release; only a computed dataset (`phantom`) goes without.
-        data_dir: folder of prepared datasets.
+        data_dir: folder of prepared datasets; that of `settings.data_dir` by default.
         preprocessing: name of a preprocessing; the dataset's first by default.
         options: of the dataset.
         workers: processes, each of which holds a few volumes; 1 stays in this process. As they are spawned, a
@@ -95,17 +96,16 @@ def prepare(
     preprocessing = preprocessing or next(iter(kind.preprocessings))
     kind.preprocessing_hash(preprocessing)  # refuses an unknown name
     dataset = kind(_options(kind, options or {}))
-    folder = Path(data_dir) / kind.name / preprocessing
+    root = data_folder(data_dir)
+    folder = root / kind.name / preprocessing
     say = progress or (lambda id, state: None)
     try:
-        raws = dataset.find(_source(dataset, source, Path(data_dir), workers, say))
+        raws = dataset.find(_source(dataset, source, root, workers, say))
         cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
         _refuse_copies(dataset, cases, failed, say)
         _write_index(dataset, preprocessing, folder, cases, failed, found=len(raws))
     except OSError as error:
-        raise SSLBenchError(
-            f"cannot read or write {error.filename or folder}: {error.strerror or error}"
-        ) from error
+        raise SSLBenchError(f"cannot read or write {error.filename or folder}: {error.strerror or error}") from error
     return PrepareReport(
         dataset=kind.name,
         preprocessing=preprocessing,
@@ -189,9 +189,7 @@ def _prepare_cases(
     index = read_json(folder / "dataset.json")
     gone = set(index.get("cases", ()) if isinstance(index, dict) else ()) - {raw.id for raw in raws}
     if gone:
-        dataset.notes.append(
-            f"left out {len(gone)} cases of an earlier preparation that are not in this source"
-        )
+        dataset.notes.append(f"left out {len(gone)} cases of an earlier preparation that are not in this source")
     common = {
         "format": FORMAT,
         "version": dataset.version,
@@ -218,7 +216,7 @@ def _prepare_cases(
         if isinstance(result, Case):
             cases[id] = result
         else:
-            failed[id] = result or "no result"
+            failed[id] = result
         say(id, "written" if id in cases else "failed")
     return cases, failed, set(tasks) & set(cases)
 

@@ -149,9 +149,7 @@ def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Imag
     if geometry["axes"] == "zyx":
         labels = labels.transpose(2, 1, 0)
     if list(labels.shape) != new["shape"]:
-        raise ValueError(
-            f"labels of shape {labels.shape} (x, y, z) for a stored grid of {tuple(new['shape'])}"
-        )
+        raise ValueError(f"labels of shape {labels.shape} (x, y, z) for a stored grid of {tuple(new['shape'])}")
     if new != grid:
         labels = resample_nearest(labels, new, grid)
     return to_nifti(_turned_back(labels, geometry["turn"]).astype(np.uint8), geometry["header"])
@@ -170,9 +168,7 @@ def to_nifti(labels: NDArray[np.uint8], header: Mapping[str, Any]) -> nib.Nifti1
     return nib.Nifti1Image(labels, fields.get_best_affine(), fields)
 
 
-def resample_linear(
-    image: NDArray[np.float32], grid: Mapping[str, Any], new: Mapping[str, Any]
-) -> NDArray[np.float32]:
+def resample_linear(image: NDArray[np.float32], grid: Mapping[str, Any], new: Mapping[str, Any]) -> NDArray[np.float32]:
     """Trilinear resampling of (X, Y, Z) between two grids (`shape`, `spacing_mm`) with a common centre."""
     # One axis at a time, the strongest reduction first: two gathers and a blend need little memory.
     for axis in sorted(range(3), key=lambda axis: new["shape"][axis] / grid["shape"][axis]):
@@ -252,9 +248,7 @@ def _turned_back(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[
     return np.flip(array, tuple(axis for axis, (_, sign) in enumerate(turn) if sign < 0))
 
 
-def read_nifti(
-    path: Path, dtype: type | None = None
-) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+def read_nifti(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """Voxels (X, Y, Z; scaled as the header says), affine and geometry fields of a NIfTI file.
 
     Raises:
@@ -268,15 +262,13 @@ def read_nifti(
         content = gzip.decompress(content) if path.name.endswith(".gz") else content
         nifti = nib.Nifti1Image.from_bytes(content)
         voxels = np.asanyarray(nifti.dataobj, dtype=dtype)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes readers raise anything
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path}: {error.strerror}") from error
         lines = str(error).splitlines() or [type(error).__name__]
-        raise DataError(
-            f"{path}: cannot be read as NIfTI, it is damaged or incomplete: {lines[0]}"
-        ) from error
+        raise DataError(f"{path}: cannot be read as NIfTI, it is damaged or incomplete: {lines[0]}") from error
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
     if voxels.ndim != 3 or voxels.size == 0:
@@ -292,9 +284,7 @@ def _spacing(path: Path, affine: NDArray[np.float64]) -> tuple[float, ...]:
     """Voxel sizes along the file's axes, checked."""
     spacing = tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
     if not all(0 < size <= MAX_SPACING_MM for size in spacing):
-        raise DataError(
-            f"{path}: a voxel of {' x '.join(f'{size:g}' for size in spacing)} mm is not plausible"
-        )
+        raise DataError(f"{path}: a voxel of {' x '.join(f'{size:g}' for size in spacing)} mm is not plausible")
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
         raise DataError(f"{path}: the axes in its header lie almost in a plane")
     return spacing

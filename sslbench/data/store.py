@@ -287,9 +287,7 @@ def unlike_record(folder: Path, case: Case) -> Path | None:
 
 def fingerprint(cases: Mapping[str, Case]) -> str:
     """Hash over the ids and the content of stored images and labels."""
-    content = [
-        (id, cases[id].files["image"]["sha256"], cases[id].files["label"]["sha256"]) for id in sorted(cases)
-    ]
+    content = [(id, cases[id].files["image"]["sha256"], cases[id].files["label"]["sha256"]) for id in sorted(cases)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

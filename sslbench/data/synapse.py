@@ -62,9 +62,7 @@ class Synapse(Dataset):
     preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"ga": _GA, "native": _NATIVE}
     default_grid = "ga-t1"
     official_cases = len(_IDS)
-    source_hint = (
-        "download RawData.zip (Abdomen) from synapse.org, project syn3193805, unzip it, then --source FOLDER"
-    )
+    source_hint = "download RawData.zip (Abdomen) from synapse.org, project syn3193805, unzip it, then --source FOLDER"
 
     def find(self, source: Path) -> list[RawCase]:
         """The scans of BTCV's training set: `RawData/Training/{img,label}` or `{imagesTr,labelsTr}`."""

@@ -404,11 +404,11 @@ def _compare(pred: Labels, ref: Labels, num_classes: int, spacing: NDArray[np.fl
     pred_boxes = class_boxes(pred, num_classes - 1)
     ref_boxes = class_boxes(ref, num_classes - 1)
 
+    # Counted where any class is: background voxels outside are missing, and nothing asks for them.
     matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
     occupied = _union([*pred_boxes, *ref_boxes])
     if occupied is not None:
         matrix += count_pairs(pred[occupied], ref[occupied], num_classes)
-    matrix[0, 0] += pred.size - matrix.sum()
 
     states: list[State] = ["both"]
     found: dict[int, SurfaceDistances] = {}

@@ -51,8 +51,8 @@ class SurfaceDistances:
     def assd(self) -> float:
         """Mean over the pooled distances of both directions.
 
-        Every surface voxel weighs the same. MedPy's `assd` is the mean of the two directed means instead,
-        which differs when the surfaces are of different size.
+        Every surface voxel weighs the same, as in MedPy 0.5; it is not the mean of the two directed means, which
+        differs when the surfaces are of different size.
         """
         pooled = self._pooled()
         return float(pooled.mean()) if pooled.size else float("nan")

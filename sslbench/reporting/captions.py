@@ -78,8 +78,10 @@ def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
     missing = sum(row.expected - row.n for row in rows)
     if not missing:
         return []
+    # A process that was killed could not say so: only its lease tells, and a report leaves leases alone.
+    words = {"finished": "unreadable", "running": "running or cut off"}
     states = Counter(
-        "unreadable" if run.state == "finished" else run.state
+        words.get(run.state, run.state)
         for row in material.rows
         for run in row.runs
         if run.name not in material.found.reported
@@ -87,7 +89,8 @@ def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
     states["not started"] = missing - states.total()
     told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     every = sum(row.expected for row in rows)
-    return [f"{NO_VALUE} No value: {missing} of {every} runs have no result ({told})."]
+    gaps = any(not cell.n for row in rows for cell in row.cells)
+    return [f"{missing} of {every} runs have no result ({told})" + (f"; {NO_VALUE}: no value." if gaps else ".")]
 
 
 def _data(material: Material) -> list[str]:

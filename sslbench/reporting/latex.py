@@ -81,7 +81,9 @@ def _header(columns: tuple[Column, ...]) -> list[str]:
     for span, members in groupby(columns, key=lambda column: column.span):
         block = list(members)
         if span:
-            heading = escape(f"{span} of each class {block[0].sense}")
+            # Over few columns a long heading would stretch the last of them.
+            named = f"{span} of each class" if len(block) > 3 else span
+            heading = escape(f"{named} {block[0].sense}")
             upper.append(rf"\multicolumn{{{len(block)}}}{{c}}{{{heading}}}")
             rules.append(rf"\cmidrule(lr){{{place}-{place + len(block) - 1}}}")
         else:

@@ -148,8 +148,8 @@ def _check_columns(spec: TableSpec, rows: list[Planned]) -> None:
 
 def _column_names(rows: list[Planned]) -> set[str]:
     """What the rows' protocols measure, as averages and by class."""
-    protocols = {registry.component("protocol", row.protocol) for row in rows}
-    return {metric + end for protocol in protocols for metric in protocol.metrics for end in ("", "/class")}
+    metrics = {name for row in rows for name in registry.component("protocol", row.protocol).metrics}
+    return metrics | {f"{metric}/class" for metric in metrics}
 
 
 def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:

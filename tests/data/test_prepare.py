@@ -193,15 +193,19 @@ def test_force_makes_everything_anew(acdc_source, tmp_path):
 
 def test_an_interrupted_run_is_taken_up_again(acdc_source, tmp_path, monkeypatch):
     source = acdc_source(TWO)
+    prepare("acdc", source, data_dir=tmp_path, workers=1)
 
     def stop(id, state):
         if state == "written" and id == "patient001_frame12":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare("acdc", source, data_dir=tmp_path, workers=1, progress=stop)
-    with pytest.raises(UsageError, match="not finished"):
+        prepare("acdc", source, data_dir=tmp_path, workers=1, force=True, progress=stop)
+    with pytest.raises(UsageError, match="not finished"):  # although the first run left an index
         Store.open(tmp_path, "acdc", "ssl4mis")
+    shutil.rmtree(tmp_path / "acdc")
+    with pytest.raises(KeyboardInterrupt):
+        prepare("acdc", source, data_dir=tmp_path, workers=1, progress=stop)
     report = prepare("acdc", source, data_dir=tmp_path, workers=1)
     assert (report.written, report.unchanged) == (2, 2)
 
@@ -257,7 +261,7 @@ def test_faulty_cases_are_named_and_the_others_prepared(synapse_source, tmp_path
     for id, name in (("0002", "img0002"), ("0003", "label0003"), ("0004", "label0004")):
         assert name in report.failed[id] and "\n" not in report.failed[id]
     assert "label values 14 are not" in report.failed["0003"]
-    assert "no such file" in report.failed["0004"]
+    assert "No such file" in report.failed["0004"]
     assert list(Store.open(tmp_path, "synapse", "ga").cases) == ["0001", "0005"]
 
 

@@ -197,7 +197,10 @@ def test_missing_foreign_truncated_and_flipped_bytes_are_found(scan, raw_case):
         assert str(raw.image) in str(raised.value), name
         assert "\n" not in str(raised.value), name
     raw.image.unlink()
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"img0001\.nii\.gz: No such file"):
+        load_case(raw, ACDC)
+    raw.image.mkdir()
+    with pytest.raises(DataError, match=r"img0001\.nii\.gz: Is a directory"):
         load_case(raw, ACDC)
 
 

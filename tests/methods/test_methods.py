@@ -1,0 +1,187 @@
+"""Laws of SSL methods: what reaches what, whatever the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sslbench.config import Job
+from sslbench.errors import UsageError
+from sslbench.losses.cross_entropy import cross_entropy
+from sslbench.methods.base import Batch, Method, Step, mean_logits
+from sslbench.training.experiment import Experiment
+from tests.conftest import random_experiment, tiny_job, tiny_job_2d
+
+METHODS = ("supervised", "cps")
+LOSSES = ("default", "ga")
+DIMENSIONS = {"3d": tiny_job, "2d": tiny_job_2d}
+
+
+def make_step(ramp: float = 0.1) -> Step:
+    def no_sweep() -> Any:
+        raise AssertionError("not asked for")
+
+    return Step(
+        iteration=5,
+        iterations=10,
+        epoch=1,
+        epochs=2,
+        last_of_epoch=False,
+        phase="train",
+        ramp=torch.tensor(ramp),
+        generators=lambda stream, device: torch.Generator().manual_seed(0),
+        logger=lambda name, value: None,
+        sweeper=no_sweep,
+    )
+
+
+def batch_of(experiment: Experiment) -> Batch:
+    phase = experiment.method.phases()[0]
+    return experiment.sampler.batch(0, phase.streams)
+
+
+def gradients(method: Method, batch: Batch, ramp: float = 0.1) -> dict[str, Tensor]:
+    method.zero_grad()
+    torch.manual_seed(0)
+    method.train().training_step(batch, make_step(ramp))["loss"].backward()
+    return {
+        name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None
+    }
+
+
+@pytest.fixture(params=[f"{method}-{loss}-{dims}" for method in METHODS for loss in LOSSES for dims in DIMENSIONS])
+def job(request: pytest.FixtureRequest) -> Job:
+    method, loss, dims = request.param.split("-")
+    return DIMENSIONS[dims](method, loss)
+
+
+def test_losses_and_gradients_are_finite_and_reach_every_parameter(job: Job) -> None:
+    experiment = random_experiment(job)
+    found = gradients(experiment.method, batch_of(experiment))
+    assert found.keys() == dict(experiment.method.named_parameters()).keys()
+    assert all(torch.isfinite(gradient).all() for gradient in found.values())
+
+
+def test_finite_under_bf16(job: Job) -> None:
+    experiment = random_experiment(job)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(experiment.method, batch_of(experiment))
+    assert all(torch.isfinite(gradient).all() for gradient in found.values())
+
+
+def test_batches_of_background_and_of_missing_classes_stay_finite(job: Job) -> None:
+    experiment = random_experiment(job)
+    batch = batch_of(experiment)
+    for content in (0, 1):
+        batch.label["weak"][: batch.num_labeled] = content
+        assert all(torch.isfinite(value).all() for value in gradients(experiment.method, batch).values())
+
+
+def test_predict_gives_probabilities_by_every_key(job: Job) -> None:
+    experiment = random_experiment(job)
+    image = batch_of(experiment).image["weak"]
+    for key in (None, *experiment.method.keys):
+        probabilities = experiment.method.eval().predict(image, key)
+        assert probabilities.shape == (len(image), experiment.num_classes, *image.shape[2:])
+        assert torch.allclose(probabilities.sum(1), torch.ones_like(probabilities[:, 0]), atol=1e-5)
+
+
+def test_state_loads_into_a_fresh_object_and_predicts_alike(job: Job) -> None:
+    trained = random_experiment(job)
+    gradients(trained.method, batch_of(trained))  # moves the batch statistics
+    fresh = random_experiment(job.model_copy(update={"seed": 7}))
+    image = batch_of(trained).image["weak"]
+    assert not torch.equal(trained.method.eval().predict(image), fresh.method.eval().predict(image))
+    fresh.method.load_state_dict(trained.method.state_dict())
+    assert torch.equal(trained.method.eval().predict(image), fresh.method.eval().predict(image))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dims", DIMENSIONS)
+def test_cps_learns_from_unlabelled_patches_and_each_network_from_the_other(loss: str, dims: str) -> None:
+    experiment = random_experiment(DIMENSIONS[dims]("cps", loss))
+    method, batch = experiment.method, batch_of(experiment)
+    terms = method.train().training_step(batch, make_step())
+    cross = torch.autograd.grad(terms["cross"], list(method.parameters()), allow_unused=True)
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in cross[-2:])
+    # The target is detached: network a's term has no gradient in network b.
+    logits = {key: method.get_submodule(key)(batch.image["weak"]) for key in ("a", "b")}
+    for key in method.keys:
+        method.loss.observe(make_step(), key, logits[key], batch.label["weak"])
+    one_sided = method._cross(logits, "a", "b", batch.num_labeled)
+    assert all(
+        gradient is None
+        for gradient in torch.autograd.grad(one_sided, list(method.b.parameters()), allow_unused=True, retain_graph=True)
+    )
+
+
+def test_cps_cross_term_is_the_published_one() -> None:
+    experiment = random_experiment(tiny_job_2d("cps"))
+    method, batch = experiment.method.eval(), batch_of(experiment)
+    terms = method.training_step(batch, make_step())
+    a, b = (method.get_submodule(key)(batch.image["weak"])[batch.num_labeled :] for key in ("a", "b"))
+    expected = cross_entropy(a, b.argmax(1)) + cross_entropy(b, a.argmax(1))
+    assert torch.allclose(terms["cross"], expected)
+    assert torch.allclose(terms["loss"], terms["supervised"] + 0.1 * expected)
+
+
+def test_cps_in_the_3d_recipes_crosses_all_patches() -> None:
+    experiment = random_experiment(tiny_job("cps"))
+    method, batch = experiment.method.eval(), batch_of(experiment)
+    terms = method.training_step(batch, make_step())
+    a, b = (method.get_submodule(key)(batch.image["weak"]) for key in ("a", "b"))
+    assert torch.allclose(terms["cross"], cross_entropy(a, b.argmax(1)) + cross_entropy(b, a.argmax(1)))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_with_weight_zero_cps_is_supervised_training_of_each_network(loss: str) -> None:
+    experiment = random_experiment(tiny_job_2d("cps", loss, set={"network.dropout": [0, 0, 0, 0, 0]}))
+    method, batch = experiment.method, batch_of(experiment)
+    # Batch statistics aside: they mix labelled and unlabelled patches, so both sides take the running ones.
+    method.eval()
+    method.zero_grad()
+    method.training_step(batch, make_step(0.0))["loss"].backward()
+    found = {name: parameter.grad.clone() for name, parameter in method.a.named_parameters()}
+    L = batch.num_labeled
+    method.a.zero_grad()
+    logits = method.a(batch.image["weak"][:L])
+    method.loss.supervised(logits, batch.label["weak"][:L], key="a").backward()
+    for name, parameter in method.a.named_parameters():
+        assert torch.allclose(found[name], parameter.grad, atol=1e-6), name
+
+
+def test_the_two_networks_begin_differently_and_the_same_key_alike() -> None:
+    cps, again = random_experiment(tiny_job("cps")).method, random_experiment(tiny_job("cps", "ga")).method
+    a, b = cps.a.state_dict(), cps.b.state_dict()
+    assert not torch.equal(a["encoder.blocks.0.0.weight"], b["encoder.blocks.0.0.weight"])
+    assert torch.equal(a["encoder.blocks.0.0.weight"], again.a.state_dict()["encoder.blocks.0.0.weight"])
+
+
+def test_cps_predicts_with_the_mean_of_the_logits() -> None:
+    experiment = random_experiment(tiny_job("cps"))
+    method, image = experiment.method.eval(), batch_of(experiment).image["weak"]
+    expected = ((method.a(image) + method.b(image)) / 2).softmax(1)
+    assert torch.allclose(method.predict(image), expected)
+    assert torch.allclose(method.predict(image, "b"), mean_logits([method.b], image))
+
+
+def test_supervised_never_draws_an_unlabelled_patch() -> None:
+    experiment = random_experiment(tiny_job())
+    assert len(batch_of(experiment).image["weak"]) == experiment.resolved.recipe.batch.labeled
+
+
+def test_all_methods_of_a_seed_meet_the_same_labelled_patches() -> None:
+    with_unlabelled = batch_of(random_experiment(tiny_job_2d("cps")))
+    without = batch_of(random_experiment(tiny_job_2d("supervised")))
+    L = without.num_labeled
+    assert torch.equal(with_unlabelled.image["weak"][:L], without.image["weak"])
+    assert torch.equal(with_unlabelled.label["weak"][:L], without.label["weak"])
+
+
+def test_a_method_that_needs_unlabelled_images_objects_where_there_are_none() -> None:
+    with pytest.raises(UsageError, match="unlabelled"):
+        tiny_job("cps", labeled="100%").resolved  # noqa: B018
+    assert tiny_job("supervised", labeled="100%").resolved.job.labeled == "100pct"

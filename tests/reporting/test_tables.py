@@ -1,0 +1,465 @@
+"""Which rows, which cells, which marks: from runs on disk to the table's value."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sslbench import registry
+from sslbench.config import Grid
+from sslbench.errors import SSLBenchError, UnknownNameError
+from sslbench.files import write_text
+from sslbench.reporting.model import Cell, Column, Row, Table, cell_text, manifest
+from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
+
+from .conftest import CLASSES, component, protocol, same
+
+Write = Callable[..., Path]
+
+
+def row(table: Table, label: str) -> Row:
+    return next(row for row in table.rows if row.label == label)
+
+
+def labels(table: Table) -> dict[str, list[str]]:
+    return {group.title: [row.label for row in group.rows] for group in table.groups}
+
+
+def tables_of(grid: Grid, tmp_path: Path) -> list[Table]:
+    return grid_table(grid, grid.expand(), tmp_path / "results")
+
+
+@pytest.fixture
+def write_job(write_run: Write, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the run of a grid's job, in its own directory."""
+
+    def write(job, dsc=0.5, **more) -> Path:
+        canonical = job.canonical()
+        run = write_run(
+            dsc,
+            method=canonical.method,
+            loss=canonical.loss,
+            plugin=canonical.plugin,
+            labeled=canonical.labeled,
+            seed=canonical.seed,
+            settings=canonical.set,
+            recipe=canonical.recipe,
+            digest=job.digest(),
+            **more,
+        )
+        assert run == tmp_path / "results" / "runs" / job.directory
+        return run
+
+    return write
+
+
+# ------------------------------------------------------------------------------------------------ a grid's table
+
+
+def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        labeled=["5%"],
+        jobs=[
+            {"method": ["dhc", "cps", "mt"], "loss": ["default", "ga"]},
+            {"method": "supervised"},
+            {"method": "supervised", "labeled": "100%"},
+        ],
+        table={"columns": ["dsc", "asd", "dsc/class"], "groups": ["Reference", "General", "Imbalance"]},
+    )
+    numbers = {"cps": 0.5, "mt": 0.6, "dhc": 0.7, "supervised": 0.4}
+    for job in grid.expand():
+        dsc = 0.9 if job.labeled == "100%" else numbers[job.method] + 0.05 * (job.loss == "ga") + 0.02 * job.seed
+        write_job(job, dsc)
+    (table,) = tables_of(grid, tmp_path)
+    assert labels(table) == {
+        "Reference": ["Supervised", "Supervised (100%)"],
+        "General": ["CPS", "GA-CPS", "MT", "GA-MT"],
+        "Imbalance": ["DHC", "GA-DHC"],
+    }
+    assert (table.name, table.recipe, table.labeled, table.protocol) == (
+        "short-3-patients",
+        "short",
+        "3-patients",
+        "papers",
+    )
+    assert [f"{column.header} {column.sense}" for column in table.columns] == [
+        "Avg. DSC ↑ (%)",
+        "Avg. ASD ↓ (voxel)",
+        "RV ↑ (%)",
+        "MYO ↑ (%)",
+        "LV ↑ (%)",
+    ]
+    cell = row(table, "GA-CPS").cells[0]
+    assert (cell.mean, cell.std, cell.n, cell.expected) == (pytest.approx(56.0), pytest.approx(1.0), 2, 2)
+    assert cell_text(cell, table.columns[0]) == ("56.00", "1.0")
+    assert cell_text(row(table, "GA-CPS").cells[1], table.columns[1]) == ("4.40", "0.1")
+    assert cell_text(row(table, "GA-CPS").cells[2], table.columns[2]) == ("56.0", "")
+    assert [item.label for item in table.rows if item.cells[0].best] == ["GA-DHC"]  # 100 % of the labels do not compete
+    assert [item.label for item in table.rows if item.cells[1].second] == ["DHC"]
+    assert row(table, "Supervised (100%)").labeled == "100pct"
+    assert table.notes[0] == (
+        "Best in bold, second underlined, on unrounded means; rows with 100% of the labels do not compete."
+    )
+    assert not any("Caution" in note or "complete" in note for note in table.notes)
+    assert table.caption.startswith(
+        "Hearts & more, 3 patients labelled. Recipe short, splits ssl4mis. "
+        "Mean ± population SD over 2 seeds; per class the mean alone. Protocol papers (version 1): "
+    )
+    assert table.caption.endswith("Tested weights: best on the validation cases.")
+    assert len(manifest([table])) == 16
+    assert manifest([table])[0] == {"run": row(table, "Supervised").runs[0], "digest": row(table, "Supervised").digest}
+    json.dumps(manifest([table]))
+
+
+def test_missing_runs_are_counted(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": ["cps", "mt", "dhc"]}])
+    jobs = {(job.method, job.seed): job for job in grid.expand()}
+    write_job(jobs["cps", 0], 0.5)
+    write_job(jobs["cps", 1], 0.5, state="failed")
+    write_job(jobs["mt", 0], 0.5, state="running")
+    (table,) = tables_of(grid, tmp_path)
+    assert [item.full_label for item in table.rows] == ["CPS (1/2 seeds)", "MT (0/2 seeds)", "DHC (0/2 seeds)"]
+    cps, mt = row(table, "CPS").cells, row(table, "MT").cells
+    assert (cps[0].n, cps[0].expected, cps[0].marked, cps[2].marked) == (1, 2, True, False)
+    assert cell_text(cps[0], table.columns[0]) == ("50.00", "")
+    assert cell_text(mt[0], table.columns[0]) == ("--", "")
+    assert not any(cell.best or cell.second for item in table.rows for cell in item.cells)  # one row is no contest
+    assert "† Mean over fewer seeds than asked for." in table.notes
+    assert "5 of 6 runs have no result (1 failed, 1 running or cut off, 3 not started); --: no value." in table.notes
+
+
+def test_a_table_without_any_run_has_all_its_columns(recipe: str, tmp_path: Path) -> None:
+    grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}])
+    (table,) = tables_of(grid, tmp_path)
+    assert [(column.header, column.unit) for column in table.columns] == [
+        ("Avg. DSC", "percent"),
+        ("Avg. ASD", "voxel"),
+        ("RV", "percent"),
+        ("MYO", "percent"),
+        ("LV", "percent"),
+    ]
+    assert all(math.isnan(cell.mean) for cell in table.rows[0].cells)
+    assert manifest([table]) == []
+
+
+def test_one_table_per_budget_each_with_the_upper_bound(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        seeds=[0],
+        jobs=[
+            {"method": ["cps", "mt"], "labeled": ["3 patients", "10%"]},
+            {"method": "supervised", "labeled": "100%"},
+        ],
+    )
+    for job in grid.expand():
+        write_job(job)
+    tables = tables_of(grid, tmp_path)
+    assert [table.name for table in tables] == ["short-3-patients", "short-7-patients"]
+    assert [labels(table)["Reference"] for table in tables] == [["Supervised (100%)"]] * 2
+    assert "One seed per row, so no ±." in tables[0].title
+    assert len(manifest(tables)) == 5  # the upper bound once
+
+
+def test_upper_bounds_alone_compete_with_each_other(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        seeds=[0],
+        labeled=["100%"],
+        jobs=[{"method": "supervised", "loss": ["default", "ga"]}],
+    )
+    for job in grid.expand():
+        write_job(job, 0.8 if job.loss == "ga" else 0.7)
+    (table,) = tables_of(grid, tmp_path)
+    assert [(item.label, item.cells[0].best) for item in table.rows] == [("Supervised", False), ("GA-Supervised", True)]
+
+
+def test_a_group_named_like_a_loss_takes_its_rows(recipe: str, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        labeled=["5%"],
+        jobs=[
+            {"method": ["cps", "dhc"], "loss": ["default", "ga", "ga_labeled_only"]},
+            {"method": "mt", "plugin": "scdl"},
+        ],
+        table={"groups": ["General", "Imbalance", "GA"]},
+    )
+    (table,) = tables_of(grid, tmp_path)
+    assert labels(table) == {
+        "General": ["CPS", "SCDL-MT"],
+        "Imbalance": ["DHC"],
+        "GA": ["GA-CPS", "GA-CPS (labeled only)", "GA-DHC", "GA-DHC (labeled only)"],
+    }
+
+
+def test_settings_stand_in_the_name_and_shared_ones_in_a_note(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        labeled=["5%"],
+        set={"schedule.iterations": 20},
+        jobs=[{"method": "cps", "loss": ["ga", "ga[gamma=0.75]"]}, {"method": "cps", "set": {"optimizer.lr": 0.1}}],
+    )
+    for job in grid.expand():
+        write_job(job)
+    expected = {"General": ["CPS (optimizer.lr=0.1)", "GA-CPS", "GA-CPS (gamma=0.75)"]}
+    (table,) = tables_of(grid, tmp_path)
+    assert labels(table) == expected
+    assert "All rows: schedule.iterations=20." in table.notes
+    assert row(table, "GA-CPS (gamma=0.75)").variant == "loss.gamma=0.75,schedule.iterations=20"
+    (of_runs,) = tables_of_runs(tmp_path / "results")
+    assert {item.label for item in of_runs.rows} == set(expected["General"])
+
+
+def test_columns_are_the_protocols(recipe: str, tmp_path: Path) -> None:
+    for columns in (["dice"], ["dsc/organ"], ["dsc", "hd95"]):
+        grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}], table={"columns": columns})
+        with pytest.raises(UnknownNameError, match="table column"):
+            tables_of(grid, tmp_path)
+
+
+def test_another_protocol_makes_another_table(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        labeled=["5%"],
+        jobs=[{"method": "cps"}, {"method": "mt", "set": {"protocol": "ours"}}],
+    )
+    tables = tables_of(grid, tmp_path)
+    assert [(table.name, table.protocol) for table in tables] == [
+        ("short-3-patients", "papers"),
+        ("short-3-patients-2", "ours"),
+    ]
+    assert "sample SD" in tables[1].title
+    assert tables[1].columns[1].unit == "mm"
+
+
+def test_runs_of_another_version_are_left_out_and_counted(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(name="g", recipe=[recipe], labeled=["5%"], seeds=[0], jobs=[{"method": "cps"}])
+    (job,) = grid.expand()
+    run = write_job(job)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(job.digest(), "0" * 64))
+    run.rename(run.with_name("seed-0-00000000"))
+    (table,) = tables_of(grid, tmp_path)
+    assert table.rows[0].full_label == "CPS (0/1 seeds)"
+    assert "Left out: 1 results of these jobs under other settings or versions." in table.notes
+
+
+def test_damage_is_reported_beside_the_table(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}])
+    first, second = (write_job(job) for job in grid.expand())
+    write_text(first / "cases.csv", "")
+    write_text(second / "config.yaml", "a: [")
+    (table,) = tables_of(grid, tmp_path)
+    assert [line.split(" is left out")[0] for line in table.warnings] == [
+        str(second / "config.yaml"),
+        str(first / "cases.csv"),
+    ]
+    assert table.rows[0].full_label == "CPS (0/2 seeds)"
+    assert any("1 unreadable" in note for note in table.notes)
+
+
+def test_notes_of_the_grid_come_last(recipe: str, tmp_path: Path) -> None:
+    table = {"caption": "Our own words", "note": "A demonstration."}
+    grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}], table=table)
+    (built,) = tables_of(grid, tmp_path)
+    assert built.title.startswith("Our own words. Recipe short")
+    assert built.notes[-1] == "A demonstration."
+
+
+# ------------------------------------------------------------------------------------------------ tables of runs
+
+
+def test_runs_without_a_grid(write_run: Write, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(0.5, seed=seed)
+        write_run(0.6, loss="ga", seed=seed, labeled="7-patients", recipe="long")
+    write_run(0.7, method="mt", seed=0)
+    write_run(0.7, method="mt", seed=1, state="running")
+    write_run(0.7, method="dhc", state="failed")
+    tables = tables_of_runs(tmp_path / "results")
+    assert [(table.recipe, table.labeled) for table in tables] == [("long", "7-patients"), ("short", "3-patients")]
+    assert [item.full_label for item in tables[1].rows] == ["CPS", "MT (1/2 seeds)"]
+    assert "Left out: 1 runs of rows without any result." in tables[1].notes
+
+
+def test_components_that_are_not_installed_keep_their_names(write_run: Write, tmp_path: Path) -> None:
+    write_run(method="theirs", loss="odd", plugin="extra", labeled="15pct")
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert labels(table) == {"Other": ["extra-odd-theirs"]}
+    assert "15% labelled" in table.title
+
+
+def test_one_name_with_two_digests_is_two_rows(write_run: Write, tmp_path: Path) -> None:
+    write_run(0.5, digest="a" * 64)
+    write_run(0.7, digest="b" * 64, seed=1)
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert [item.label for item in table.rows] == ["CPS [aaaaaaaa]", "CPS [bbbbbbbb]"]
+    assert [item.cells[0].mean for item in table.rows] == [pytest.approx(50), pytest.approx(70)]
+    assert any("digest" in note for note in table.notes)
+
+
+def test_seeds_measured_on_other_cases_are_not_averaged(write_run: Write, tmp_path: Path) -> None:
+    write_run(same(0.5, cases=2), seed=0)
+    write_run(same(0.5, cases=3), seed=1)
+    with pytest.raises(SSLBenchError, match="measured on other cases"):
+        tables_of_runs(tmp_path / "results")
+
+
+def test_partial_and_differing_data_are_told(write_run: Write, tmp_path: Path) -> None:
+    write_run(same(0.5, cases=2), data={"found": 12})
+    write_run(same(0.5, cases=3), method="mt", data={"fingerprint": "g"})
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert "Not the complete dataset: 12 of 100 official cases." in table.notes
+    assert "Caution: the rows come from 2 different states of the prepared data." in table.notes
+    assert "Caution: the rows were not all measured on the same cases." in table.notes
+
+
+def test_missed_structures_are_told(write_run: Write, tmp_path: Path) -> None:
+    write_run({"rv": [0.0, 0.0], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=0)
+    write_run({"rv": [0.0, 0.5], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=1)
+    write_run({"rv": [0.5, 0.5], "myo": [0.5, 0.5], "lv": [None, 0.5]}, method="mt")
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert table.notes[-1] == (
+        "Missed structures (in the reference, predicted nowhere), of 5 in the test cases, per seed: "
+        "CPS 1.5, other rows none."
+    )
+    assert "Number of seeds: MT 1, other rows 2." in table.notes
+
+
+def test_a_class_without_values_is_marked_where_seeds_differ(write_run: Write, tmp_path: Path) -> None:
+    write_run({"rv": [None, None], "myo": [0.5, 0.5], "lv": [None, None]}, seed=0)
+    write_run({"rv": [0.5, 0.5], "myo": [0.5, 0.5], "lv": [None, None]}, seed=1)
+    (table,) = tables_of_runs(tmp_path / "results")
+    cells = dict(zip(("avg", "asd", *CLASSES), table.rows[0].cells, strict=True))
+    assert [cells[name].marked for name in ("avg", *CLASSES)] == [False, True, False, False]
+    assert math.isnan(cells["lv"].mean)
+    assert cells["lv"].n == 0
+
+
+def test_a_csv_of_records_gives_the_same_numbers(write_run: Write, tmp_path: Path) -> None:
+    from sslbench.reporting.collect import collect, records_csv
+
+    write_run(0.5, loss="ga", settings={"loss.gamma": 0.75})
+    write_run(0.6)
+    write_text(tmp_path / "records.csv", records_csv(collect(tmp_path / "results").records))
+    (direct,) = tables_of_runs(tmp_path / "results")
+    (again,) = tables_of_runs(tmp_path / "records.csv")
+    assert repr(again.groups) == repr(direct.groups)
+    assert again.columns == direct.columns
+
+
+# --------------------------------------------------------------------------------------------------------- marks
+
+
+def column(direction: str = "up") -> Column:
+    return Column("dsc", "avg", "Avg. DSC", "", "percent", direction, 2, 1)  # type: ignore[arg-type]
+
+
+def rows_of(means: list[float], competes: list[bool] | None = None) -> list[Row]:
+    return [
+        Row(
+            str(k), "m", "l", "", "", "b", "d", 1, 1, competes is None or competes[k], (Cell(mean, math.nan, 1, 1),), ()
+        )
+        for k, mean in enumerate(means)
+    ]
+
+
+def marks(means: list[float], direction: str = "up", competes: list[bool] | None = None) -> str:
+    ranked = _ranked(rows_of(means, competes), (column(direction),))
+    return "".join("b" if item.cells[0].best else "s" if item.cells[0].second else "." for item in ranked)
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("means", "expected"),
+    [
+        ([1.0, 3.0, 2.0], ".bs"),
+        ([3.0, 3.0, 2.0, 1.0], "bbs."),  # ties are shared; the next value is second
+        ([3.0, 2.0, 2.0], "bss"),
+        ([50.001, 50.002], "sb"),  # both print as 50.00
+        ([0.1 + 0.2, 0.3, 0.2], "bbs"),  # the last bit is no difference
+        ([2.0, 2.0], "bb"),
+        ([NAN, 1.0, 2.0], ".sb"),
+        ([NAN, 1.0], ".."),
+        ([1.0], "."),
+        ([], ""),
+    ],
+)
+def test_best_and_second(means: list[float], expected: str) -> None:
+    assert marks(means) == expected
+    assert marks([-mean for mean in means], "down") == expected
+    assert marks(means, "") == "." * len(means)
+
+
+def test_only_those_who_compete_are_ranked() -> None:
+    assert marks([9.0, 1.0, 2.0], competes=[False, True, True]) == ".sb"
+    assert marks([9.0, 1.0], competes=[False, True]) == ".."
+
+
+@given(st.lists(st.floats(0, 100) | st.just(NAN), max_size=8))
+def test_marks_agree_with_the_values(means: list[float]) -> None:
+    given_marks = marks(means)
+    values = [mean for mean in means if not math.isnan(mean)]
+    assert ("b" in given_marks) == (len(values) > 1)
+    if len(values) > 1:
+        best = [mean for mean, mark in zip(means, given_marks, strict=True) if mark == "b"]
+        rest = [mean for mean, mark in zip(means, given_marks, strict=True) if mark != "b" and not math.isnan(mean)]
+        assert max(values) in best
+        assert all(other < min(best) for other in rest)
+        assert ("s" in given_marks) == bool(rest)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e3) | st.just(NAN), st.integers(0, 4), st.integers(0, 3) | st.none())
+def test_what_is_printed_is_the_number_rounded(
+    mean: float, std: float, decimals: int, std_decimals: int | None
+) -> None:
+    shown = Column("m", "avg", "M", "", "mm", "", decimals, std_decimals)
+    first, second = cell_text(Cell(mean, std, 2, 2), shown)
+    assert abs(float(first) - mean) <= 0.5 * 10**-decimals * (1 + 1e-9)
+    assert len(first.partition(".")[2]) == decimals
+    assert bool(second) == (std_decimals is not None and not math.isnan(std))
+    if second and std_decimals is not None:
+        assert abs(float(second) - std) <= 0.5 * 10**-std_decimals * (1 + 1e-9)
+
+
+# -------------------------------------------------------------------------------------------------------- labels
+
+
+def test_names_of_rows_and_metrics() -> None:
+    from sslbench.reporting.labels import class_title, metric_style, row_label
+
+    registry.register("plugin", "scdl_cdba_only", preset_of="scdl", set={"x": 1})
+    registry.register("method", "crest", preset_of="cps", set={"weighting": "crest"})
+    assert row_label("cps", "ga", "scdl", {}) == "SCDL-GA-CPS"
+    assert row_label("cps", "ga_labeled_only", "scdl_cdba_only", {}) == "SCDL-GA-CPS (cdba only, labeled only)"
+    assert row_label("crest", "default", "", {}) == "CREST"
+    assert (
+        row_label("cps", "ga", "", {"loss.gamma": "1", "optimizer.lr": "0.1"}) == "GA-CPS (gamma=1, optimizer.lr=0.1)"
+    )
+    both = {"loss.gamma": "1", "method.gamma": "2"}
+    assert row_label("cps", "ga", "", both) == "GA-CPS (loss.gamma=1, method.gamma=2)"
+    assert [class_title(short) for short in ("rk", "ga", "myo", "pu", "Tumour")] == ["RK", "Ga", "MYO", "P/U", "Tumour"]
+    assert (metric_style("nsd@2").title, metric_style("nsd@2").percent) == ("NSD@2", True)
+    assert (metric_style("volume").title, metric_style("volume").direction) == ("VOLUME", "")
+
+
+def test_a_metric_of_unknown_sense_is_shown_without_marks(write_run: Write, tmp_path: Path) -> None:
+    assert protocol("x", 0).metrics == ("dsc", "asd")
+    assert component("T").title == "T"
+    write_run(0.5)
+    write_run(0.6, method="mt")
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert [cell.best for cell in row(table, "MT").cells] == [True] * 5

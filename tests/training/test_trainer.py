@@ -1,0 +1,219 @@
+"""The training loop: exact resume, phases, groups, faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sslbench.config import Job
+from sslbench.errors import TrainingError, UsageError
+from sslbench.losses.base import Loss
+from sslbench.methods.base import Batch, Group, Method, Phase, Step
+from sslbench.training.checkpoint import Checkpoints
+from sslbench.training.trainer import Interrupted, Trainer
+from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
+
+
+def train(job: Job, folder: Path, stop_after: int | None = None, records: Records | None = None) -> Trainer:
+    """Train until the end, or until `stop_after` more iterations began."""
+    asked = iter(range(10**6))
+    should_stop = (lambda: False) if stop_after is None else (lambda: next(asked) >= stop_after)
+    trainer = Trainer(random_experiment(job), Checkpoints(folder), records or Records(), should_stop)
+    trainer.fit()
+    return trainer
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return trainer.method.state_dict()
+
+
+def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(torch.as_tensor(left[name]), torch.as_tensor(right[name])), name
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 5])
+@pytest.mark.parametrize(
+    "job",
+    [tiny_job("cps", "ga"), tiny_job_2d("cps"), tiny_job_2d("supervised", "ga"), tiny_job("cps", set={"precision": "auto"})],
+    ids=["cps-ga-3d", "cps-2d", "supervised-ga-2d", "cps-3d-auto-precision"],
+)
+def test_a_stopped_and_resumed_job_ends_like_one_never_stopped(job: Job, stop_after: int, tmp_path: Path) -> None:
+    through, records = Records(), Records()
+    whole = train(job, tmp_path / "whole", records=through)
+    with pytest.raises(Interrupted):
+        train(job, tmp_path / "parts", stop_after, records)
+    resumed = train(job, tmp_path / "parts", records=records)
+    assert_same(weights(resumed), weights(whole))
+    assert resumed.selection == whole.selection
+    assert [entry for entry in records.entries if "validation" in entry] == [
+        entry for entry in through.entries if "validation" in entry
+    ]
+    assert any("resumed" in message for message in records.messages)
+
+
+def test_resume_falls_back_a_generation_when_the_newest_is_damaged(tmp_path: Path) -> None:
+    job = tiny_job_2d("supervised")
+    whole = train(job, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(job, tmp_path / "parts", 5)
+    newest = sorted((tmp_path / "parts").glob("step-*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    records = Records()
+    resumed = train(job, tmp_path / "parts", records=records)
+    assert_same(weights(resumed), weights(whole))
+    assert newest.name in records.messages[0]
+
+
+def test_the_same_job_gives_the_same_numbers_and_another_seed_others(tmp_path: Path) -> None:
+    first, again = train(tiny_job_2d(), tmp_path / "a"), train(tiny_job_2d(), tmp_path / "b")
+    other = train(tiny_job_2d(seed=1), tmp_path / "c")
+    assert_same(weights(first), weights(again))
+    assert not torch.equal(weights(first)["net.encoder.blocks.0.0.weight"], weights(other)["net.encoder.blocks.0.0.weight"])
+
+
+def test_a_finished_job_trained_again_keeps_its_weights(tmp_path: Path) -> None:
+    first = train(tiny_job_2d(), tmp_path)
+    assert_same(weights(train(tiny_job_2d(), tmp_path)), weights(first))
+
+
+def test_best_val_tests_the_best_and_last_the_last(tmp_path: Path) -> None:
+    best = train(tiny_job_2d("cps"), tmp_path / "best")
+    assert best.chosen in ("a", "b")
+    key = best.chosen
+    score, iteration = best.selection.best[key]
+    assert score == max(value for value, _ in best.selection.best.values())
+    kept = Checkpoints(tmp_path / "best").load_best(f"best-{key}")
+    assert kept["iteration"] == iteration
+    assert_same(weights(best), kept["method"])
+    last = train(tiny_job_2d("cps", set={"checkpoint": "last"}), tmp_path / "last")
+    newest = Checkpoints(tmp_path / "last").load()
+    assert newest is not None
+    assert_same(weights(last), newest["method"])
+
+
+def test_best_val_without_validation_cases_is_refused(tmp_path: Path) -> None:
+    experiment = random_experiment(tiny_job())
+    object.__setattr__(experiment, "validation", [])
+    with pytest.raises(UsageError, match="no validation case"):
+        Trainer(experiment, Checkpoints(tmp_path), Records())
+
+
+def test_a_loss_that_is_not_finite_stops_the_job_and_leaves_no_such_checkpoint(
+    tmp_path: Path, throw_away: Callable[..., Any]
+) -> None:
+    @throw_away("loss", "explodes")
+    class Explodes(Loss):
+        def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
+            return super().ce(logits, target, **rest) * (torch.inf if self.training and self._count() > 4 else 1.0)
+
+        def _count(self) -> int:
+            self.calls = getattr(self, "calls", 0) + 1
+            return self.calls
+
+    with pytest.raises(TrainingError, match="not finite at iteration 5 .*loss inf"):
+        train(tiny_job_2d("supervised", "explodes"), tmp_path)
+    state = Checkpoints(tmp_path).load()
+    assert state is not None and state["iteration"] == 3
+    assert all(torch.isfinite(value).all() for value in state["method"].values())
+
+
+def test_training_is_handed_no_label_of_an_unlabelled_case_and_no_test_case() -> None:
+    experiment = random_experiment(tiny_job("cps"))
+    batch = experiment.sampler.batch(0)
+    assert (batch.label["weak"][batch.num_labeled :] == -1).all()
+    assert (batch.label["weak"][: batch.num_labeled] >= 0).all()
+    for whole in experiment.sampler.sweep():
+        if int(whole.index) >= experiment.sampler.count["labeled"]:
+            assert (whole.label["raw"] == -1).all()
+
+
+class TwoGroups(Method):
+    """A generator and a critic-like pair whose losses would leak into each other if gradients were not kept apart."""
+
+    title = "Two groups"
+    keys = ("net",)
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.net = parts[1]("net")
+        self.critic = nn.Conv3d(14, 1, 1)
+
+    def groups(self, phase: Phase) -> dict[str, Group]:
+        return {
+            "networks": Group(list(self.net.parameters())),
+            "critic": Group(list(self.critic.parameters()), optimizer={"name": "sgd", "lr": 0.5, "weight_decay": 0.0}),
+        }
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        probabilities = self.net(batch.image["weak"]).softmax(1)
+        return {
+            "loss/networks": self.critic(probabilities).mean(),
+            "loss/critic": -self.critic(probabilities.detach()).mean(),
+        }
+
+    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
+        return self.net(x).softmax(1)
+
+
+def test_each_group_moves_by_its_own_loss_and_its_own_rate(tmp_path: Path, throw_away: Callable[..., Any]) -> None:
+    throw_away("method", "two_groups")(TwoGroups)
+    experiment = random_experiment(tiny_job("two_groups", set={"schedule.lr": "constant"}))
+    before = experiment.method.critic.bias.detach().clone()
+    records = Records()
+    Trainer(experiment, Checkpoints(tmp_path), records).fit()
+    kept = Checkpoints(tmp_path).load()
+    assert kept is not None
+    # d(-mean)/d(bias) is -1: after 6 steps of momentum SGD at 0.5 the bias has risen by what that sums up to.
+    velocity, moved = 0.0, 0.0
+    for _ in range(6):
+        velocity = 0.9 * velocity + 1
+        moved += 0.5 * velocity
+    assert torch.allclose(kept["method"]["critic.bias"] - before, torch.tensor([moved]), atol=1e-4)
+    assert {"lr/networks", "lr/critic"} <= records.entries[-2].keys() | records.entries[-1].keys()
+
+
+class TwoPhases(Method):
+    """Counts what the trainer does with phases."""
+
+    title = "Two phases"
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.net = parts[1]("net")
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))
+
+    def phases(self) -> list[Phase]:
+        return [Phase("first", iterations=4, streams=("labeled",)), Phase("second", hand_on="last", optimizer="keep")]
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        second = step.phase == "second"
+        assert step.iterations == (6 if second else 4)
+        assert len(batch.image["weak"]) == (4 if second else 2)
+        self.seen[int(second)] += 1
+        labels = batch.label["weak"][:2]
+        return {"loss": self.loss.supervised(self.net(batch.image["weak"])[:2], labels, key="net")}
+
+    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
+        return self.net(x).softmax(1)
+
+
+@pytest.mark.parametrize("stop_after", [2, 4, 5, 8])
+def test_phases_run_in_order_hand_on_their_best_and_resume(
+    stop_after: int, tmp_path: Path, throw_away: Callable[..., Any]
+) -> None:
+    throw_away("method", "two_phases")(TwoPhases)
+    job = tiny_job("two_phases", set={"schedule.validate_every": 2, "checkpoint": "last"})
+    whole = train(job, tmp_path / "whole")
+    seen = weights(whole)["seen"].tolist()
+    assert seen[0] in (2, 4)  # the best of the first phase was handed on
+    assert seen[1] == 6
+    with pytest.raises(Interrupted):
+        train(job, tmp_path / "parts", stop_after)
+    assert_same(weights(train(job, tmp_path / "parts")), weights(whole))
