@@ -445,6 +445,8 @@ def report(
         made = tables.tables_of_runs(results)
     if not made:
         raise UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
+    for warning in dict.fromkeys(warning for table in made for warning in table.warnings):
+        _err().print(f"[yellow]warning:[/] {_escape(warning)}", soft_wrap=True, highlight=False)
     if latex:
         text = "\n\n".join(latex_module.latex(table) for table in made)
     elif markdown:

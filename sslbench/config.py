@@ -191,7 +191,7 @@ def _recipe_layers(name: str) -> tuple[dict[str, Any], dict[str, str], tuple[Ove
     own = flatten({key: value for key, value in raw.items() if key not in _ABOUT})
     values.update(own)
     layers.update(dict.fromkeys(own, f"recipe {path.stem}"))
-    overrides += tuple(_validated(Override, item, f"{path}: overrides") for item in raw.get("overrides", []))
+    overrides += tuple(validated(Override, item, f"{path}: overrides") for item in raw.get("overrides", []))
     return values, layers, overrides, about
 
 
@@ -203,7 +203,7 @@ def load_recipe(name: str) -> Recipe:
     """
     values, _, overrides, about = _recipe_layers(name)
     nested = unflatten(values) | about | {"overrides": [override.model_dump() for override in overrides]}
-    return _validated(Recipe, nested, f"recipe {name}")
+    return validated(Recipe, nested, f"recipe {name}")
 
 
 # ------------------------------------------------------------------------------------------------------- the job
@@ -340,7 +340,7 @@ def resolve(job: Job) -> ResolvedJob:
         if any(values.get(leaf) != lower.get(leaf) for leaf in flatten({path: value}))
     }
 
-    recipe = _validated(
+    recipe = validated(
         Recipe,
         unflatten({path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS})
         | about
@@ -412,10 +412,10 @@ def _complete(
         raise UnknownNameError("field", unknown[0], known | {path for path in values if path not in unknown})
     full: dict[str, Any] = {}
     plain = {path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS}
-    checked = _validated(Recipe, unflatten(plain) | {"name": recipe}, f"recipe {recipe}", values)
+    checked = validated(Recipe, unflatten(plain) | {"name": recipe}, f"recipe {recipe}", values)
     network = registry.component("network", checked.network.name)
     dumped = checked.model_dump(exclude=_ABOUT | {"network"})
-    dumped["network"] = {"name": registry.get("network", checked.network.name).name} | _validated(
+    dumped["network"] = {"name": registry.get("network", checked.network.name).name} | validated(
         network.Options, checked.network.options, f"network {checked.network.name}"
     ).model_dump()
     full.update(flatten(dumped))
@@ -426,7 +426,7 @@ def _complete(
             full.update(
                 {
                     f"{part}.{key}": value
-                    for key, value in flatten(_validated(model, options, f"{part} {base[part]}").model_dump()).items()
+                    for key, value in flatten(validated(model, options, f"{part} {base[part]}").model_dump()).items()
                 }
             )
         elif _under(values, part):
@@ -594,7 +594,7 @@ def load_grid(name: str) -> Grid:
         if name not in found:
             raise UnknownNameError("grid", name, found)
         path = found[name]
-    return _validated(Grid, {"name": path.stem, **load_yaml(path)}, str(path))
+    return validated(Grid, {"name": path.stem, **load_yaml(path)}, str(path))
 
 
 def grid_files() -> dict[str, Path]:
@@ -730,7 +730,7 @@ def _stable_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
-def _validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()) -> Any:
+def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()) -> Any:
     """`model(**data)`, its first fault told in one line, with near names for an unknown key."""
     try:
         return model.model_validate(data)

@@ -16,13 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
-from scipy import ndimage
-from scipy.interpolate import PchipInterpolator
-from scipy.spatial.transform import Rotation
 
 from sslbench.files import atomic_path
 
@@ -104,6 +100,8 @@ class _Ball:
         return _Ball(tuple(self.centre + shift), tuple(radii), tuple(self.tilt + _normal(rng, 4.0, 3)))
 
     def _axes(self) -> NDArray[np.float64]:
+        from scipy.spatial.transform import Rotation
+
         return Rotation.from_euler("xyz", self.tilt, degrees=True).as_matrix()
 
     def bounds(self) -> tuple[NDArray, NDArray]:
@@ -141,6 +139,8 @@ class _Tube:
 
     def distance(self, x: Array, y: Array, z: Array) -> Array:
         steps = np.linspace(0, len(self.points) - 1, 3 * (len(self.points) - 1) + 1)
+        from scipy.interpolate import PchipInterpolator
+
         path = PchipInterpolator(np.arange(len(self.points)), np.array(self.points))(steps)
         path = (path / (*self.stretch, 1.0)).astype(np.float32)
         x, y, z = (v / np.float32(s) for v, s in zip((x, y, z), self.stretch, strict=True))
@@ -472,6 +472,8 @@ def generate_case(
     """
     if case_id not in CASE_IDS:
         raise ValueError(f"unknown phantom case {case_id!r}: expected one of {CASE_IDS[0]} to {CASE_IDS[-1]}")
+    from scipy import ndimage
+
     patient = _Patient(case_id)
     spacing = np.divide(options.extent_mm, options.size)
     steps = tuple(int(s) for s in np.ceil(spacing / SAMPLE_MM))
@@ -501,6 +503,8 @@ def generate_case(
 
 
 def _write_nifti(path: Path, data: NDArray, affine: NDArray[np.float64]) -> None:
+    import nibabel as nib
+
     nifti = nib.Nifti1Image(data, affine)
     nifti.set_sform(affine, code=1)
     nifti.set_qform(affine, code=1)

@@ -122,9 +122,9 @@ def prepare(
 
 def _options(kind: type[Dataset], given: Mapping[str, Any]) -> Any:
     """The dataset's options, checked; `options` of the caller stay as they are."""
-    from sslbench.config import _validated
+    from sslbench.config import validated
 
-    return _validated(kind.Options, dict(given), f"options of {kind.name}")
+    return validated(kind.Options, dict(given), f"options of {kind.name}")
 
 
 def _source(dataset: Dataset, given: Path | str | None, data_dir: Path, workers: int, say: Progress) -> Path:

@@ -155,6 +155,27 @@ def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Imag
     return to_nifti(_turned_back(labels, geometry["turn"]).astype(np.uint8), geometry["header"])
 
 
+def stored_nifti(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Image:
+    """Labels of the stored grid as a uint8 NIfTI image on that grid, placed where the scan lies.
+
+    Args:
+        labels, geometry: as for `restore`.
+    """
+    import nibabel as nib
+
+    grid, new = geometry["from"], geometry["to"]
+    labels = np.asarray(labels)
+    if geometry["axes"] == "zyx":
+        labels = labels.transpose(2, 1, 0)
+    source = to_nifti(np.zeros(geometry["shape"], np.uint8), geometry["header"])
+    turned = source.affine @ nib.orientations.inv_ornt_aff(np.array(geometry["turn"]), source.shape)
+    cells = np.diag([*np.divide(new["spacing_mm"], grid["spacing_mm"]), 1.0])
+    cells[:3, 3] = [_source_indices(grid, new, axis)[0] for axis in range(3)]
+    image = nib.Nifti1Image(labels.astype(np.uint8), turned @ cells)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
 def to_nifti(labels: NDArray[np.uint8], header: Mapping[str, Any]) -> nib.Nifti1Image:
     """A label map (X, Y, Z) with the geometry fields of a source file's header."""
     import nibabel as nib

@@ -74,7 +74,7 @@ class Splits:
 
 def slug_of(text: str) -> str:
     """The folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
-    text = str(text).strip().lower().replace("%", "pct")
+    text = re.sub(r"\s*%", "pct", str(text).strip().lower())
     text = re.sub(r"[\s_]+", "-", text)
     return re.sub(r"\.0+(?=pct|$)", "", text)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sslbench import registry
 from sslbench.data.base import Dataset
-from sslbench.data.preprocess import read_nifti, restore
+from sslbench.data.preprocess import read_nifti, restore, stored_nifti
 from sslbench.data.splits import Splits, expand
 from sslbench.errors import DataError, UsageError
 from sslbench.files import read_json
@@ -184,6 +184,10 @@ class Store:
     def restore(self, id: str, labels: NDArray[Any]) -> nib.Nifti1Image:
         """Labels of a case's stored grid, in the geometry of its scan."""
         return restore(labels, self.cases[id].geometry)
+
+    def on_stored_grid(self, id: str, labels: NDArray[Any]) -> nib.Nifti1Image:
+        """Labels of a case's stored grid as an image on that grid, placed where the scan lies."""
+        return stored_nifti(labels, self.cases[id].geometry)
 
     def resamples(self, id: str) -> bool:
         """Whether the stored grid differs from the scan's by more than the order and direction of axes."""

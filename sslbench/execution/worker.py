@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import signal
@@ -183,15 +184,15 @@ class _Worker:
             restored = store.restore(case, labels)
             save_nifti(restored, self.run_dir.predictions / f"{case}.nii.gz")
             if store.resamples(case):
-                save_nifti(
-                    store.stored_image(case, labels), self.run_dir.predictions / "preprocessed" / f"{case}.nii.gz"
-                )
+                path = self.run_dir.predictions / "preprocessed" / f"{case}.nii.gz"
+                save_nifti(store.on_stored_grid(case, labels), path)
             if protocol.grid == "original":
                 reference, spacing = store.reference(case)
-                prediction = np.asanyarray(restored.dataobj)
+                prediction, axes = np.asanyarray(restored.dataobj), "xyz"
             else:
                 reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
-            rows = protocol.score(prediction, reference, short, spacing)
+                axes = store.dataset.preprocessings[store.preprocessing].axes
+            rows = protocol.score(prediction, reference, short, spacing, axes)
             records += [{"protocol": protocol.name, "case": case, **row} for row in rows]
         return records
 
@@ -253,13 +254,12 @@ def save_nifti(image: Any, path: Path) -> None:
 def _write_cases(path: Path, records: list[dict[str, Any]]) -> None:
     """Stable order, no times: the same job gives the same bytes. Floats keep all their digits."""
     columns = ["protocol", "case", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels", "pred_voxels"]
-    lines = [",".join(columns)]
-    for record in records:
-        value = float(record["value"])
-        shown = {**record, "value": "" if np.isnan(value) else repr(value)}
-        lines.append(",".join(str(shown[column]) for column in columns))
-    with atomic_path(path) as aside:
-        aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with atomic_path(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, columns, lineterminator="\n")
+        table.writeheader()
+        for record in records:
+            value = float(record["value"])
+            table.writerow({**record, "value": "" if np.isnan(value) else repr(value)})
 
 
 def _logger(path: Path) -> logging.Logger:

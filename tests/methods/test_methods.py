@@ -47,9 +47,7 @@ def gradients(method: Method, batch: Batch, ramp: float = 0.1) -> dict[str, Tens
     method.zero_grad()
     torch.manual_seed(0)
     method.train().training_step(batch, make_step(ramp))["loss"].backward()
-    return {
-        name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None
-    }
+    return {name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None}
 
 
 @pytest.fixture(params=[f"{method}-{loss}-{dims}" for method in METHODS for loss in LOSSES for dims in DIMENSIONS])
@@ -114,7 +112,9 @@ def test_cps_learns_from_unlabelled_patches_and_each_network_from_the_other(loss
     one_sided = method._cross(logits, "a", "b", batch.num_labeled)
     assert all(
         gradient is None
-        for gradient in torch.autograd.grad(one_sided, list(method.b.parameters()), allow_unused=True, retain_graph=True)
+        for gradient in torch.autograd.grad(
+            one_sided, list(method.b.parameters()), allow_unused=True, retain_graph=True
+        )
     )
 
 

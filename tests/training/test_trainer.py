@@ -41,7 +41,12 @@ def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 5])
 @pytest.mark.parametrize(
     "job",
-    [tiny_job("cps", "ga"), tiny_job_2d("cps"), tiny_job_2d("supervised", "ga"), tiny_job("cps", set={"precision": "auto"})],
+    [
+        tiny_job("cps", "ga"),
+        tiny_job_2d("cps"),
+        tiny_job_2d("supervised", "ga"),
+        tiny_job("cps", set={"precision": "auto"}),
+    ],
     ids=["cps-ga-3d", "cps-2d", "supervised-ga-2d", "cps-3d-auto-precision"],
 )
 def test_a_stopped_and_resumed_job_ends_like_one_never_stopped(job: Job, stop_after: int, tmp_path: Path) -> None:
@@ -75,7 +80,9 @@ def test_the_same_job_gives_the_same_numbers_and_another_seed_others(tmp_path: P
     first, again = train(tiny_job_2d(), tmp_path / "a"), train(tiny_job_2d(), tmp_path / "b")
     other = train(tiny_job_2d(seed=1), tmp_path / "c")
     assert_same(weights(first), weights(again))
-    assert not torch.equal(weights(first)["net.encoder.blocks.0.0.weight"], weights(other)["net.encoder.blocks.0.0.weight"])
+    assert not torch.equal(
+        weights(first)["net.encoder.blocks.0.0.weight"], weights(other)["net.encoder.blocks.0.0.weight"]
+    )
 
 
 def test_a_finished_job_trained_again_keeps_its_weights(tmp_path: Path) -> None:
@@ -117,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_the_job_and_leaves_no_such_checkpoint(
             self.calls = getattr(self, "calls", 0) + 1
             return self.calls
 
-    with pytest.raises(TrainingError, match="not finite at iteration 5 .*loss inf"):
+    with pytest.raises(TrainingError, match=r"not finite at iteration 5 .*loss inf"):
         train(tiny_job_2d("supervised", "explodes"), tmp_path)
     state = Checkpoints(tmp_path).load()
     assert state is not None and state["iteration"] == 3

@@ -1,0 +1,135 @@
+"""Ramps of the consistency weight and laws of the learning rate, in the numbers of the published protocols."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sslbench.config import OptimizerSpec, RampSpec, ScheduleSpec
+from sslbench.training.schedules import (
+    cosine_rampdown,
+    learning_rate,
+    linear_rampup,
+    poly_lr,
+    ramp_weight,
+    sigmoid_rampup,
+)
+
+SSL4MIS = RampSpec(weight=0.1, shape="gaussian", length=30_000, every=150)
+GA = RampSpec(weight=0.1, shape="gaussian", length="full", every="epoch")
+MAGICNET = RampSpec(weight=0.1, shape="gaussian", length=70_000, every=350)
+
+
+def rate(iteration, iterations, base=0.01, **schedule):
+    return learning_rate(OptimizerSpec(lr=base), ScheduleSpec(iterations=iterations, **schedule), iteration, iterations)
+
+
+@pytest.mark.parametrize(
+    ("t", "value"), [(0, 0.006738), (0.1, 0.017422), (0.25, 0.060055), (0.5, 0.286505), (0.75, 0.731616), (1, 1)]
+)
+def test_the_gaussian_ramp(t, value):
+    assert sigmoid_rampup(200 * t, 200) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("ramp", [sigmoid_rampup, linear_rampup])
+def test_ramps_rise_to_one_and_stay_there(ramp):
+    values = [ramp(step, 40) for step in range(-3, 60)]
+    assert values == sorted(values)
+    assert values[:4] == [values[3]] * 4
+    assert set(values[43:]) == {1.0}
+    assert ramp(0, 0) == ramp(7, 0) == 1.0
+
+
+def test_the_linear_ramp_and_the_cosine_rampdown():
+    assert [linear_rampup(step, 4) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+    assert [cosine_rampdown(step, 4) for step in (-1, 0, 2, 4, 9)] == pytest.approx([1, 1, 0.5, 0, 0])
+
+
+# ---------------------------------------------------------------------------------------------- consistency weight
+
+
+@pytest.mark.parametrize(
+    ("iteration", "weight"),
+    [(0, 0.000673795), (149, 0.000673795), (15_000, 0.0286505), (29_999, 0.1 * math.exp(-5 / 200**2)), (30_000, 0.1)],
+)
+def test_the_weight_of_ssl4mis(iteration, weight):
+    assert ramp_weight(SSL4MIS, iteration, 30_000, 11) == pytest.approx(weight, rel=1e-5)
+
+
+def test_the_weight_of_ssl4mis_changes_every_150_iterations():
+    weights = [ramp_weight(SSL4MIS, iteration, 30_000, 11) for iteration in range(900)]
+    assert [n for n in range(1, 900) if weights[n] != weights[n - 1]] == [150, 300, 450, 600, 750]
+
+
+@pytest.mark.parametrize(("unlabeled", "epochs"), [(16, 1063), (18, 945), (206, 83), (212, 81)])
+def test_the_weight_of_ga_over_its_epochs(unlabeled, epochs):
+    """An epoch has |U| iterations; the ramp lasts ⌊17000/|U|⌋ + 1 epochs and never quite reaches its end."""
+    for epoch in (0, 1, epochs // 2, epochs - 1):
+        expected = 0.1 * math.exp(-5 * (1 - epoch / epochs) ** 2)
+        for iteration in (epoch * unlabeled, min((epoch + 1) * unlabeled - 1, 16_999)):
+            assert ramp_weight(GA, iteration, 17_000, unlabeled) == pytest.approx(expected)
+    assert 0.099 < ramp_weight(GA, 16_999, 17_000, unlabeled) < 0.1
+
+
+def test_the_weight_of_magicnet_is_small_when_a_short_run_ends():
+    weight = ramp_weight(MAGICNET, 17_000, 17_000, 16)
+    assert weight == pytest.approx(0.1 * sigmoid_rampup(48, 200)) == pytest.approx(0.0056, abs=5e-5)
+
+
+def test_a_full_ramp_follows_the_length_of_its_phase():
+    spec = RampSpec(weight=2, length="full", every="iteration")
+    assert ramp_weight(spec, 50, 100, 7) == ramp_weight(spec, 500, 1000, 7) == pytest.approx(2 * 0.286505, abs=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "weights"), [("linear", [0, 0.2, 0.4]), ("constant", [0.4, 0.4, 0.4])])
+def test_other_shapes(shape, weights):
+    spec = RampSpec(weight=0.4, shape=shape, length=10, every="iteration")
+    assert [ramp_weight(spec, iteration, 10, 1) for iteration in (0, 5, 20)] == pytest.approx(weights)
+
+
+@pytest.mark.parametrize("every", ["epoch", "iteration", 1, 7, 150])
+@pytest.mark.parametrize("length", ["full", 5, 40])
+def test_no_ramp_ever_falls_or_exceeds_its_weight(every, length):
+    spec = RampSpec(weight=0.1, length=length, every=every)
+    weights = [ramp_weight(spec, iteration, 60, 8) for iteration in range(200)]
+    assert weights == sorted(weights)
+    assert weights[0] > 0 and weights[-1] <= 0.1
+
+
+# ---------------------------------------------------------------------------------------------------- learning rate
+
+
+def test_the_poly_law():
+    assert poly_lr(0, 17_000, 0.01) == 0.01
+    assert poly_lr(8_500, 17_000, 0.01) == pytest.approx(0.01 * 0.5**0.9)
+    last = poly_lr(16_999, 17_000, 0.01)
+    assert 0 < last == poly_lr(17_000, 17_000, 0.01) == poly_lr(20_000, 17_000, 0.01)
+    assert poly_lr(5, 10, 1, power=2) == 0.25
+
+
+def test_a_poly_law_longer_than_the_run():
+    """MagicNet decays over 70 000 iterations, of which 17 000 are run."""
+    assert rate(17_000, 17_000, lr_length=70_000) == pytest.approx(0.00778, abs=1e-5)
+    assert rate(0, 17_000, lr_length=70_000) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("iteration", "expected"), [(0, 0.01), (2_499, 0.01), (2_500, 0.001), (4_999, 0.001), (5_000, 0.0001)]
+)
+def test_the_step_law_of_la(iteration, expected):
+    assert rate(iteration, 6_000, lr="step") == pytest.approx(expected)
+
+
+def test_steps_of_another_length_and_factor():
+    rates = [rate(n, 100, base=1, lr="step", step_every=10, step_factor=0.5) for n in (9, 10, 29, 30)]
+    assert rates == [1, 0.5, 0.25, 0.125]
+
+
+def test_the_constant_law():
+    assert {rate(iteration, 100, base=0.3, lr="constant") for iteration in (0, 50, 99)} == {0.3}
+
+
+def test_the_law_follows_the_length_of_its_phase():
+    specs = OptimizerSpec(lr=0.01), ScheduleSpec(iterations=30_000)
+    assert learning_rate(*specs, 5_000, 10_000) == pytest.approx(0.01 * 0.5**0.9)
