@@ -442,7 +442,7 @@ def report(
         grid = load_grid(name)
         made = tables.grid_table(grid, grid.expand(parse_set(set or [])), results)
     else:
-        made = tables.tables_of_runs(results)
+        made = tables.tables_of_runs(results) if (results / "runs").exists() else []
     if not made:
         raise UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):

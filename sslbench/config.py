@@ -735,7 +735,8 @@ def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        fault = error.errors()[0]
+        # A misspelt field is also a missing one: say what was written, not what was meant.
+        fault = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         path = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if fault["type"] == "extra_forbidden":
