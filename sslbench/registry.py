@@ -32,6 +32,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "method": {
         "sslbench.methods.cross_pseudo_supervision": ("cps",),
+        "sslbench.methods.mean_teacher": ("mt",),
         "sslbench.methods.supervised": ("supervised",),
     },
     "loss": {

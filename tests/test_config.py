@@ -31,6 +31,10 @@ from sslbench.errors import SSLBenchError, UsageError
 from sslbench.methods.base import Method
 
 
+PHANTOM = load_recipe("phantom")
+RATE = {"optimizer.lr": PHANTOM.optimizer.lr}  # what the recipe says anyway
+
+
 def job(method="supervised", **fields):
     return Job(method=method, **{"recipe": "phantom", "labeled": "20%"} | fields)
 
@@ -92,8 +96,8 @@ def test_later_layers_win_and_each_value_names_its_layer(toy, recipe_file):
     overriding = recipe_file(extends=child, overrides=[override])
     preset = recipe_file(extends=child)
 
-    # The overrides of a chain are counted from its first recipe, which has one already.
-    override_layer = "recipe recipe2, override 2"
+    # The overrides of a chain are counted from its first recipe on.
+    override_layer = f"recipe recipe2, override {len(PHANTOM.overrides) + 1}"
 
     def value(path, recipe, method="toy", grid_set=None, entry_set=None, overrides=None):
         (found,) = grid({"method": method, "set": entry_set or {}}, recipe=recipe, set=grid_set or {}).expand(overrides)
@@ -209,14 +213,13 @@ SPELLINGS = {
     ],
     "an alias": [job("supervised"), job("sl"), job("fully_supervised"), job("supervised[]")],
     "a budget": [acdc(labeled=text) for text in ("3 patients", "3-patients", "3 volumes", "5%", "5.0 %", "5pct")],
-    "defaults spelt out": [
+    "what lower layers say": [
         job("cps"),
         job("cps[on=all]"),  # the recipe's override
-        job("cps", set={"method.init_a": "kaiming"}),
-        job("cps", set={"optimizer.lr": 0.004, "network.base_filters": 8, "precision": "auto"}),
-        job("cps", set={"patch_size": [48, 48, 48], "network.name": "vnet", "network.norm": "batch"}),
+        job("cps", set=RATE),
+        job("cps", set={"precision": "auto", "network.name": "vnet"}),
     ],
-    "the default against the recipe": [job("cps[on=unlabeled]"), job("cps", set={"method.on": "unlabeled"})],
+    "a default against the recipe": [job("cps[on=unlabeled]"), job("cps", set={"method.on": "unlabeled"})],
     "order": [
         job("cps[on=unlabeled,init_a=default]", set={"ramp.weight": 1.5, "optimizer.lr": 0.1}),
         job("cps[init_a=default,on=unlabeled]", set={"optimizer.lr": 0.1, "ramp.weight": 1.5}),
@@ -234,12 +237,21 @@ def test_spellings_of_a_job_are_one_run(spellings):
         assert other.resolved.values == first.resolved.values
 
 
+@pytest.mark.parametrize("spelt", [job("cps"), acdc("cps"), acdc(), job(loss="ga_labeled_only[gamma=0.25]")], ids=str)
+def test_every_value_that_the_lower_layers_give_drops_out(spelt):
+    values = {path: value for path, value in spelt.resolved.values.items() if not path.startswith("loss.")}
+    for given_set in [*({path: value} for path, value in values.items()), values]:
+        again = spelt.model_copy(update={"set": given_set})
+        again = Job(**again.model_dump())
+        assert (again.canonical(), again.digest()) == (spelt.canonical(), spelt.digest())
+
+
 def test_no_two_of_those_runs_are_one():
-    assert len({spellings[0].directory for spellings in SPELLINGS.values()}) == len(SPELLINGS) - 0
+    assert len({spellings[0].directory for spellings in SPELLINGS.values()}) == len(SPELLINGS)
 
 
 def test_the_canonical_form_says_what_differs_and_nothing_else():
-    named = job("sl", loss="ga[gamma=0.75,k=10,applies_to=label]", set={"optimizer.lr": 0.004, "ramp.weight": 1.5})
+    named = job("sl", loss="ga[gamma=0.75,k=10,applies_to=label]", set=RATE | {"ramp.weight": 1.5})
     assert named.canonical() == Job(
         recipe="phantom",
         method="supervised",
@@ -275,7 +287,7 @@ def test_a_whole_number_spelt_out_is_the_default(spelt):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"optimizer": {"lr": 0.004}}, {"criteria": {"dice": "squared"}}, {"network": {"name": "vnet"}}],
+    [{"optimizer": {"lr": PHANTOM.optimizer.lr}}, {"criteria": {"dice": "squared"}}, {"network": {"name": "vnet"}}],
     ids=lambda changed: next(iter(changed)),
 )
 @pytest.mark.xfail(
@@ -314,11 +326,11 @@ def test_splits_and_dataset_of_a_later_layer_are_looked_up():
     st.fixed_dictionaries(
         {},
         optional={
-            "optimizer.lr": st.sampled_from([0.004, 0.02]),
-            "schedule.iterations": st.sampled_from([300, 100]),
+            "optimizer.lr": st.sampled_from([PHANTOM.optimizer.lr, 0.02]),
+            "schedule.iterations": st.sampled_from([PHANTOM.schedule.iterations, 7]),
             "network.base_filters": st.sampled_from([8, 4]),
             "network.dropout": st.sampled_from([0.0, 0.5]),
-            "patch_size": st.sampled_from([[48, 48, 48], [32, 32, 32]]),
+            "patch_size": st.sampled_from([PHANTOM.patch_size, [32, 32, 32]]),
             "ramp.length": st.sampled_from(["full", 40]),
             "inference.stride": st.just([16, 16, 16]),
         },
@@ -336,13 +348,27 @@ def test_the_canonical_form_is_a_fixed_point_and_the_same_run(method, loss, valu
     assert (backwards, hash(backwards), backwards.directory) == (spelt, hash(spelt), spelt.directory)
 
 
-def test_the_run_directory_is_readable_and_relative():
+def test_the_run_directory_is_readable():
     assert cells([job(loss="ga[gamma=0.75]")]) == ["phantom/20pct/supervised+ga~loss.gamma=0.75"]
     assert cells([acdc("cps", loss="ga_labeled_only")]) == ["ssl4mis-acdc/3-patients/cps+ga_labeled_only"]
     assert job(seed=7).directory.name == f"seed-7-{job().digest()[:8]}"
-    for value in ("a/b", "../x", "ä b", "x" * 300):
-        parts = job(set={"network.init": "kaiming"}).model_copy(update={"recipe": "phantom"}).directory.parts
-        assert len(parts) == 4 and value not in parts
+    assert job(seed=7).title == "phantom 20pct supervised+default seed-7"
+
+
+def test_the_run_directory_is_four_plain_folders_whatever_is_set(throw_away):
+    class Texts(BaseModel):
+        text: str = ""
+
+    class Texted(Method):
+        Options = Texts
+
+    throw_away("method", "texted")(Texted)
+    spelt = [job("texted", set={"method.text": text}) for text in ("a/b", "../x", "ä b", "x" * 300, "x" * 301, "%:*?")]
+    for one in spelt:
+        assert not one.directory.is_absolute() and len(one.directory.parts) == 4
+        assert all(len(part) < 200 and part not in (".", "..") for part in one.directory.parts)
+        assert not set("/ :*?%") & set("".join(one.directory.parts))
+    assert len({one.directory for one in spelt}) == len(spelt), "where names are cut the digest still tells them apart"
 
 
 def test_a_job_survives_its_own_record():
@@ -515,10 +541,10 @@ def test_a_job_without_meaning_is_refused(spelt):
 
 
 UNFIT = {
-    "a stride of two numbers in 3-D": {"inference.stride": [16, 16]},
-    "a stride of no voxel": {"inference.stride": [0, 16, 16]},
-    "a stride that leaves gaps": {"inference.stride": [64, 64, 64]},
-    "a validation stride of two numbers": {"inference.validation_stride": [16, 16]},
+    "a stride of two numbers in 3-D": {"patch_size": [48] * 3, "inference.stride": [16, 16]},
+    "a stride of no voxel": {"patch_size": [48] * 3, "inference.stride": [0, 16, 16]},
+    "a stride that leaves gaps": {"patch_size": [48] * 3, "inference.stride": [64, 64, 64]},
+    "a validation stride of two numbers": {"patch_size": [48] * 3, "inference.validation_stride": [16, 16]},
     "a patch that the network cannot halve four times": {"patch_size": [40, 48, 48]},
     "quarter turns of a patch that is not square": {"patch_size": [32, 48, 48], "augment.weak": ["rot90_flip"]},
     "a 3-D network for slices": {"patch_size": [48, 48]},
@@ -599,7 +625,7 @@ def test_what_is_spelt_twice_runs_once():
     jobs = grid(
         {"method": ["supervised", "sl"], "loss": ["ga", "ga[gamma=0.5]"]},
         {"method": "cps"},
-        {"method": "fully_supervised", "loss": "ga[applies_to=both]", "set": {"optimizer.lr": 0.004}},
+        {"method": "fully_supervised", "loss": "ga[applies_to=both]", "set": RATE},
     ).expand()
     assert cells(jobs) == ["phantom/20pct/supervised+ga", "phantom/20pct/cps+default"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from sslbench.config import Job
 from sslbench.errors import UsageError
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.methods.base import Batch, Method, Step, mean_logits
+from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment
-from tests.conftest import random_experiment, tiny_job, tiny_job_2d
+from sslbench.training.trainer import Trainer
+from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
 
-METHODS = ("supervised", "cps")
+METHODS = ("supervised", "mt", "cps")
 LOSSES = ("default", "ga")
 DIMENSIONS = {"3d": tiny_job, "2d": tiny_job_2d}
 
@@ -59,7 +62,8 @@ def job(request: pytest.FixtureRequest) -> Job:
 def test_losses_and_gradients_are_finite_and_reach_every_parameter(job: Job) -> None:
     experiment = random_experiment(job)
     found = gradients(experiment.method, batch_of(experiment))
-    assert found.keys() == dict(experiment.method.named_parameters()).keys()
+    learned = {name for name, parameter in experiment.method.named_parameters() if parameter.requires_grad}
+    assert found.keys() == learned
     assert all(torch.isfinite(gradient).all() for gradient in found.values())
 
 
@@ -95,6 +99,69 @@ def test_state_loads_into_a_fresh_object_and_predicts_alike(job: Job) -> None:
     assert not torch.equal(trained.method.eval().predict(image), fresh.method.eval().predict(image))
     fresh.method.load_state_dict(trained.method.state_dict())
     assert torch.equal(trained.method.eval().predict(image), fresh.method.eval().predict(image))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dims", DIMENSIONS)
+def test_mt_learns_from_unlabelled_patches_and_its_teacher_takes_no_gradient(loss: str, dims: str) -> None:
+    experiment = random_experiment(DIMENSIONS[dims]("mt", loss))
+    method, batch = experiment.method, batch_of(experiment)
+    update = method.student.encoder.blocks[0][0].weight
+    terms = method.train().training_step(batch, make_step())
+    (from_unlabelled,) = torch.autograd.grad(terms["consistency"], update, retain_graph=True)
+    assert from_unlabelled.abs().sum() > 0
+    terms["loss"].backward()
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+
+
+def test_mt_consistency_is_the_mean_square_between_student_and_noisy_teacher() -> None:
+    experiment = random_experiment(tiny_job("mt", set={"method.noise_std": 0.0}))
+    method, batch = experiment.method.eval(), batch_of(experiment)
+    with torch.no_grad():
+        for parameter in method.teacher.parameters():
+            parameter += 0.01
+    terms = method.training_step(batch, make_step(0.3))
+    unlabelled = batch.image["weak"][batch.num_labeled :]
+    expected = (method.student(unlabelled).softmax(1) - method.teacher(unlabelled).softmax(1)).square().mean()
+    assert torch.allclose(terms["consistency"], expected, atol=1e-7)
+    assert torch.allclose(terms["loss"], terms["supervised"] + 0.3 * expected)
+
+
+def test_mt_noise_is_clipped_and_follows_the_iteration() -> None:
+    method = random_experiment(tiny_job("mt")).method
+    image = torch.zeros(2, 1, 8, 8, 8)
+    noise = method._noise(image, make_step())
+    assert noise.abs().max() <= 0.2 and 0.05 < noise.std() < 0.11
+    assert torch.equal(noise, method._noise(image, make_step()))
+
+
+def test_mt_consistency_waits_for_its_start() -> None:
+    experiment = random_experiment(tiny_job("mt", set={"method.start": 6}))
+    terms = experiment.method.training_step(batch_of(experiment), make_step())
+    assert torch.equal(terms["loss"], terms["supervised"])  # the step is iteration 5
+    assert tiny_job_2d("mt").resolved.method["start"] == 1000
+
+
+def test_the_teacher_is_the_closed_form_of_the_average(tmp_path: Path) -> None:
+    experiment = random_experiment(tiny_job("mt"))
+    method, history = experiment.method, []
+    after = method.after_step
+
+    def spy(step: Step) -> None:
+        history.append({name: value.clone() for name, value in method.student.named_parameters()})
+        after(step)
+
+    method.after_step = spy
+    Trainer(experiment, Checkpoints(tmp_path), Records()).fit()
+    trained = Checkpoints(tmp_path).load()["method"]
+    # With the warm-up a = min(1 - 1/(k + 1), 0.99) the average of the first steps is their plain mean.
+    for name in history[0]:
+        expected = torch.stack([weights[name] for weights in history]).mean(0)
+        assert torch.allclose(trained[f"teacher.{name}"], expected, atol=1e-6), name
+    # Batch statistics are the teacher's own: it saw the unlabelled patches alone, through its own weights.
+    assert not torch.equal(
+        trained["teacher.encoder.blocks.0.1.running_mean"], trained["student.encoder.blocks.0.1.running_mean"]
+    )
 
 
 @pytest.mark.parametrize("loss", LOSSES)

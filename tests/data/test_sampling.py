@@ -1,0 +1,314 @@
+"""Batches as a function of (seed, iteration): order of the streams, epochs, padding, and what cannot be reached."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from sslbench.config import load_recipe
+from sslbench.data.sampling import Sampler, TrainingSet
+from sslbench.methods.base import Batch
+
+CPU = torch.device("cpu")
+
+
+def training_set(labeled, unlabeled, shape):
+    """Cases whose image tells case and place, and whose label is a function of the image."""
+    volumes = [np.arange(np.prod(shape)).reshape(shape) + 100_000.0 * n for n in range(labeled + unlabeled)]
+    images = [volume.astype(np.float32) for volume in volumes]
+    return TrainingSet(images, [(volume % 5).astype(np.uint8) for volume in volumes[:labeled]])
+
+
+def sampler(data, patch, batch=(2, 2), epoch="unlabeled", weak=(), seed=0):
+    base = load_recipe("ssl4mis-acdc" if len(patch) == 2 else "phantom")
+    changes = {
+        "patch_size": list(patch),
+        "batch": base.batch.model_copy(update={"labeled": batch[0], "unlabeled": batch[1]}),
+        "schedule": base.schedule.model_copy(update={"epoch": epoch}),
+        "augment": base.augment.model_copy(update={"weak": list(weak)}),
+    }
+    return Sampler(data, base.model_copy(update=changes), seed, CPU)
+
+
+def volumes(labeled=3, unlabeled=4, **rest):
+    return sampler(training_set(labeled, unlabeled, (12, 11, 9)), (8, 8, 4), weak=["rot90_flip"], **rest)
+
+
+def slices(labeled=5, unlabeled=7, **rest):
+    """One slice a case, so that items and cases have one number."""
+    return sampler(training_set(labeled, unlabeled, (1, 6, 5)), (8, 8), weak=["ssl4mis"], **rest)
+
+
+either = pytest.mark.parametrize("make", [volumes, slices], ids=["3-D", "2-D"])
+
+
+def same(first, second):
+    return (
+        first.num_labeled == second.num_labeled
+        and torch.equal(first.index, second.index)
+        and torch.equal(first.origin, second.origin)
+        and all(torch.equal(first.image[view], second.image[view]) for view in first.image)
+        and all(torch.equal(first.label[view], second.label[view]) for view in first.label)
+    )
+
+
+def part(batch, rows):
+    images = {view: image[rows] for view, image in batch.image.items()}
+    labels = {view: label[rows] for view, label in batch.label.items()}
+    return Batch(images, labels, 0, batch.index[rows], batch.origin[rows])
+
+
+def picks(made, stream, iterations):
+    return [made.batch(iteration, (stream,)).index.tolist() for iteration in iterations]
+
+
+# ------------------------------------------------------------------------------------------------------- determinism
+
+
+@either
+def test_a_batch_follows_from_seed_and_iteration_alone(make):
+    """Whatever was drawn before: a resumed job meets what it would have met."""
+    first, second = make(seed=3), make(seed=3)
+    for iteration in range(9):
+        first.batch(iteration)
+    for iteration in (7, 0, 40, 7):
+        assert same(first.batch(iteration), second.batch(iteration))
+
+
+@either
+def test_other_seeds_and_iterations_give_other_batches(make):
+    assert not same(make(seed=3).batch(5), make(seed=4).batch(5))
+    assert not same(make(seed=3).batch(5), make(seed=3).batch(6))
+
+
+@either
+def test_default_generators_are_neither_asked_nor_moved(make):
+    made = make()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = made.batch(2)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    torch.manual_seed(1)
+    assert same(made.batch(2), first)
+
+
+@either
+def test_a_stream_does_not_depend_on_whether_the_other_is_drawn(make):
+    made = make()
+    for iteration in (0, 3, 11):
+        both = made.batch(iteration)
+        assert both.num_labeled == 2
+        assert same(part(both, slice(0, 2)), part(made.batch(iteration, ("labeled",)), slice(0, 2)))
+        assert same(part(both, slice(2, 4)), part(made.batch(iteration, ("unlabeled",)), slice(0, 2)))
+        assert same(made.batch(iteration, ("unlabeled", "labeled")), both), "labelled patches come first in any case"
+
+
+@either
+def test_labelled_patches_do_not_depend_on_the_number_of_unlabelled_ones(make):
+    few, many = make(unlabeled=4, epoch=5), make(unlabeled=9, epoch=5)
+    for iteration in range(4):
+        assert same(few.batch(iteration, ("labeled",)), many.batch(iteration, ("labeled",)))
+
+
+# -------------------------------------------------------------------------------------------------------- what is seen
+
+
+@either
+def test_a_batch_has_the_shapes_of_the_contract(make):
+    batch = make().batch(0, views=("raw", "weak"))
+    size = (8, 8) if make is slices else (8, 8, 4)
+    for view in ("raw", "weak"):
+        assert (batch.image[view].shape, batch.image[view].dtype) == ((4, 1, *size), torch.float32)
+        assert (batch.label[view].shape, batch.label[view].dtype) == ((4, *size), torch.int64)
+    assert batch.index.shape == (4,) and batch.origin.shape == (4, len(size))
+
+
+@either
+def test_unlabelled_patches_have_no_label_anywhere(make):
+    made = make()
+    for iteration in range(12):
+        batch = made.batch(iteration, views=("raw", "weak"))
+        for label in batch.label.values():
+            assert bool((label[:2] >= 0).all()) and bool((label[2:] == -1).all())
+        assert set(batch.index[:2].tolist()) <= set(range(made.count["labeled"]))
+        assert set(batch.index[2:].tolist()).isdisjoint(range(made.count["labeled"]))
+    assert bool((made.batch(0, ("unlabeled",)).label["weak"] == -1).all())
+
+
+def test_a_training_set_has_no_place_for_labels_of_unlabelled_cases():
+    data = training_set(2, 5, (3, 4, 5))
+    assert (data.num_labeled, len(data.labels), len(data.images)) == (2, 2, 7)
+    for made in (sampler(data, (4, 4)), sampler(data, (2, 2, 2))):
+        held = made._items.label.numel() if len(made.size) == 2 else sum(label.numel() for label in made._items.labels)
+        padding = 0 if len(made.size) == 2 else held - 2 * 60
+        assert held - padding == 2 * 60, "voxels of the two labelled cases and no more"
+
+
+@either
+def test_image_and_label_of_every_view_are_aligned(make):
+    made = make()
+    for iteration in range(12):
+        batch = made.batch(iteration, ("labeled",), ("raw", "weak"))
+        for view, image in batch.image.items():
+            inside = image[:, 0] > 0  # what a rotation brings in from outside is 0 in both
+            assert torch.equal(batch.label[view][inside], image[:, 0][inside].long() % 5)
+            assert bool((batch.label[view][~inside] == 0).all())
+
+
+@either
+def test_views_show_the_same_patches_and_raw_ones_are_not_augmented(make):
+    made = make()
+    both = made.batch(4, views=("raw", "weak"))
+    for view in ("raw", "weak"):
+        alone = made.batch(4, views=(view,))
+        assert list(alone.image) == [view]
+        assert torch.equal(alone.image[view], both.image[view])
+        assert torch.equal(alone.index, both.index) and torch.equal(alone.origin, both.origin)
+    assert not torch.equal(both.image["raw"], both.image["weak"])
+    if make is volumes:  # turned and flipped, no voxel is lost
+        for raw, weak in zip(both.image["raw"], both.image["weak"], strict=True):
+            assert torch.equal(raw.flatten().sort().values, weak.flatten().sort().values)
+
+
+def test_a_raw_patch_is_the_volume_at_its_origin():
+    data = training_set(2, 2, (12, 11, 9))
+    batch = sampler(data, (8, 8, 4)).batch(3, views=("raw",))
+    for row, (item, (x, y, z)) in enumerate(zip(batch.index.tolist(), batch.origin.tolist(), strict=True)):
+        assert np.array_equal(batch.image["raw"][row, 0], data.images[item][x : x + 8, y : y + 8, z : z + 4])
+
+
+def test_images_stored_in_half_precision_are_trained_on_in_fp32():
+    data = training_set(1, 1, (12, 12, 12))
+    halves = TrainingSet([(image / 1e6).astype(np.float16) for image in data.images], data.labels)
+    for patch in ((8, 8), (4, 4, 4)):
+        assert sampler(halves, patch).batch(0).image["weak"].dtype == torch.float32
+
+
+# --------------------------------------------------------------------------------------------------- order and epochs
+
+
+@either
+@pytest.mark.parametrize("stream", ["labeled", "unlabeled"])
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_every_item_appears_once_in_each_pass(make, stream, size):
+    """An endless chain of permutations, whatever the batch; with 9 a batch spans several."""
+    made = make(batch=(size, size))
+    count = made.count[stream]
+    chain = [item for batch in picks(made, stream, range(4 * count)) for item in batch]
+    first = 0 if stream == "labeled" else made.count["labeled"]
+    passes = [chain[start : start + count] for start in range(0, len(chain) - count + 1, count)]
+    assert all(sorted(block) == list(range(first, first + count)) for block in passes)
+    assert len({tuple(block) for block in passes}) > 1, "passes differ in order"
+
+
+@pytest.mark.parametrize(
+    ("labeled", "unlabeled", "batch", "epoch", "length"),
+    [
+        (4, 16, 2, "unlabeled", 16),  # GA: as many iterations as unlabelled cases
+        (4, 16, 2, "unlabeled_pass", 8),  # DHC
+        (4, 15, 2, "unlabeled_pass", 8),
+        (32, 100, 12, "labeled_pass", 2),  # SSL4MIS
+        (68, 100, 12, "labeled_pass", 5),
+        (136, 100, 12, "labeled_pass", 11),
+        (5, 20, 12, "labeled_pass", 1),
+        (4, 16, 2, 7, 7),
+        (4, 0, 2, "unlabeled", 1),
+    ],
+)
+def test_how_long_an_epoch_is(labeled, unlabeled, batch, epoch, length):
+    made = sampler(training_set(labeled, unlabeled, (1, 2, 2)), (4, 4), (batch, batch), epoch)
+    assert made.epoch_length == length
+    assert made.count == {"labeled": labeled, "unlabeled": unlabeled}
+
+
+def test_slices_are_the_items_in_2d_and_cases_in_3d():
+    data = training_set(2, 3, (5, 6, 6))
+    assert sampler(data, (4, 4)).count == {"labeled": 10, "unlabeled": 15}
+    assert sampler(data, (4, 4, 4)).count == {"labeled": 2, "unlabeled": 3}
+
+
+def test_with_labeled_pass_both_streams_start_anew_at_every_epoch():
+    """⌊14/4⌋ = 3 batches an epoch; the two slices left over are dropped, 12 of 40 unlabelled ones are drawn."""
+    made = sampler(training_set(14, 40, (1, 2, 2)), (4, 4), (4, 4), "labeled_pass")
+    assert made.epoch_length == 3
+    for stream in ("labeled", "unlabeled"):
+        drawn = [picks(made, stream, range(3 * epoch, 3 * epoch + 3)) for epoch in range(20)]
+        flat = [[item for batch in epoch for item in batch] for epoch in drawn]
+        assert all(len(set(epoch)) == 12 for epoch in flat), "without replacement inside an epoch"
+        assert len({tuple(epoch) for epoch in flat}) == 20, "another permutation in every epoch"
+        assert len({item for epoch in flat for item in epoch}) == (14 if stream == "labeled" else 40)
+
+
+def test_without_labeled_pass_no_unlabelled_item_comes_again_before_all_have_come():
+    made = sampler(training_set(14, 40, (1, 2, 2)), (4, 4), (4, 4), "unlabeled")
+    chain = [item for batch in picks(made, "unlabeled", range(20)) for item in batch]
+    assert len(set(chain[:40])) == len(set(chain[40:])) == 40
+
+
+# ------------------------------------------------------------------------------------------------------------ cutting
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [((10, 20, 20), (16, 16, 16)), ((16, 16, 16), (16, 16, 16)), ((17, 15, 30), (16, 16, 16)), ((5, 6, 7), (4, 8, 8))],
+    ids=str,
+)
+def test_a_volume_that_does_not_exceed_the_patch_is_padded_by_the_papers_rule(shape, patch):
+    """(P - S)//2 + 3 zeros on both sides, not less than none: a side somewhat larger than the patch is padded too."""
+    data = training_set(1, 1, shape)
+    pads = [max((size - side) // 2 + 3, 0) for side, size in zip(shape, patch, strict=True)]
+    padded = [np.pad(image, [(pad, pad) for pad in pads]) for image in data.images]
+    made = sampler(data, patch, (1, 1))
+    for iteration in range(10):
+        batch = made.batch(iteration, views=("raw",))
+        for row, (item, origin) in enumerate(zip(batch.index.tolist(), batch.origin.tolist(), strict=True)):
+            where = tuple(slice(start, start + size) for start, size in zip(origin, patch, strict=True))
+            assert np.array_equal(batch.image["raw"][row, 0], padded[item][where])
+        label = np.pad(data.labels[0], [(pad, pad) for pad in pads])
+        where = tuple(slice(start, start + size) for start, size in zip(batch.origin[0].tolist(), patch, strict=True))
+        assert np.array_equal(batch.label["raw"][0], label[where])
+
+
+def test_a_volume_larger_than_the_patch_on_every_side_is_not_padded():
+    made = sampler(training_set(1, 1, (17, 18, 40)), (16, 16, 16))
+    assert made.shapes == ((17, 18, 40), (17, 18, 40))
+
+
+def test_the_last_position_is_never_cut_and_all_others_are():
+    made = sampler(training_set(1, 1, (9, 12, 13)), (8, 8, 8), (2, 0))
+    origins = torch.cat([made.batch(iteration, ("labeled",)).origin for iteration in range(150)])
+    assert [sorted(set(axis.tolist())) for axis in origins.T] == [[0], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
+    counts = Counter(origins[:, 1].tolist())
+    assert min(counts.values()) > 45, "alike likely"
+
+
+# -------------------------------------------------------------------------------------------------------------- sweep
+
+
+@either
+def test_a_sweep_shows_every_item_once_in_order_raw_and_without_labels_of_unlabelled_ones(make):
+    made = make()
+    seen = list(made.sweep())
+    assert [batch.index.tolist() for batch in seen] == [[item] for item in range(sum(made.count.values()))]
+    for batch in seen:
+        (item,) = batch.index.tolist()
+        labeled = item < made.count["labeled"]
+        assert list(batch.image) == list(batch.label) == ["raw"] and batch.num_labeled == int(labeled)
+        image, label = batch.image["raw"], batch.label["raw"]
+        assert image.shape == (1, 1, *label.shape[1:]) and label.dtype == torch.int64
+        if labeled:
+            assert torch.equal(label, image[:, 0].long() % 5)
+        else:
+            assert bool((label == -1).all())
+
+
+def test_a_sweep_shows_whole_volumes_and_resized_slices():
+    data = training_set(2, 2, (12, 11, 9))
+    for batch in sampler(data, (8, 8, 4)).sweep():
+        assert np.array_equal(batch.image["raw"][0, 0], data.images[int(batch.index)])
+    assert [tuple(batch.image["raw"].shape) for batch in sampler(data, (8, 6)).sweep()] == [(1, 1, 8, 6)] * 48
