@@ -522,7 +522,7 @@ class Grid(Frozen):
         return _axes_as_lists(data)
 
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
-        """The canonical jobs, each once, in the order of the file; seeds vary fastest.
+        """The jobs, checked, each once however often it is spelt, in the order of the file; seeds vary fastest.
 
         Args:
             overrides: `--set` values, the last layer.

@@ -24,6 +24,7 @@ KINDS = ("dataset", "network", "method", "loss", "weighting", "plugin", "protoco
 _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
         "sslbench.data.acdc": ("acdc",),
+        "sslbench.data.la": ("la",),
         "sslbench.data.synapse": ("synapse", "phantom"),
     },
     "network": {
@@ -42,7 +43,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     "weighting": {},
     "plugin": {},
     "protocol": {
-        "sslbench.metrics.protocols": ("ga", "native", "ssl4mis"),
+        "sslbench.metrics.protocols": ("ga", "la-uamt", "native", "ssl4mis"),
     },
 }
 

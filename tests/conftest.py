@@ -64,7 +64,7 @@ def tiny_job_2d(method: str = "supervised", loss: str = "default", **fields: Any
     return Job(method=method, loss=loss, **chosen | {"set": small | fields.get("set", {})})
 
 
-def random_experiment(job: Job, labeled: int = 3, unlabeled: int = 4, seed: int = 0) -> Experiment:
+def random_experiment(job: Job, labeled: int = 3, unlabeled: int = 4, seed: int = 0, device: str = "cpu") -> Experiment:
     """A job put together on random volumes whose labels are bright blobs: no file is read."""
     random = np.random.default_rng(seed)
     resolved = job.resolved
@@ -82,7 +82,7 @@ def random_experiment(job: Job, labeled: int = 3, unlabeled: int = 4, seed: int 
     data = TrainingSet([image for image, _ in cases[: labeled + unlabeled]], [label for _, label in cases[:labeled]])
     counts = np.array([np.bincount(label.ravel(), minlength=C) for label in data.labels])
     validation = [ValidationCase(str(number), *pair) for number, pair in enumerate(cases[labeled + unlabeled :])]
-    return build_experiment(resolved, data, counts, validation, C, torch.device("cpu"))
+    return build_experiment(resolved, data, counts, validation, C, torch.device(device))
 
 
 @pytest.fixture

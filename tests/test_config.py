@@ -30,7 +30,6 @@ from sslbench.data.splits import load_splits
 from sslbench.errors import SSLBenchError, UsageError
 from sslbench.methods.base import Method
 
-
 PHANTOM = load_recipe("phantom")
 RATE = {"optimizer.lr": PHANTOM.optimizer.lr}  # what the recipe says anyway
 

@@ -10,11 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from sslbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,37 @@ class RawCase:
     Attributes:
         id: unique in the dataset, stable; file names and split lists use it or `group`.
         group: what must not be torn apart by a split (the patient).
-        image, label: NIfTI files, plain or gzipped. One that the source lacks is named all the same, and
-            refused when it is read.
+        image, label: NIfTI files, plain or gzipped, or NRRD files (`.nrrd`). One that the source lacks is
+            named all the same, and refused when it is read.
     """
 
     id: str
     group: str
     image: Path
     label: Path
+
+
+@dataclass(frozen=True)
+class LabelCrop:
+    """A crop around the reference's bounding box: an oracle, which no scan without a reference can have.
+
+    Along each of `axes`, with the first and last foreground index i, j of n voxels, out of `size`, and two
+    margins r, r': p = max(out - (j - i), 0) // 2, and the crop is [max(i - r - p, 0), min(j + r' + p, n)).
+
+    Attributes:
+        size: voxels along x, y, z that the padding p aims at; the volume's border may leave fewer.
+        margin: smallest and largest margin in voxels. Margins are drawn uniformly, from the case's id.
+        axes: what is cropped; the other axes stay whole.
+    """
+
+    size: tuple[int, int, int]
+    margin: tuple[int, int]
+    axes: tuple[Literal["x", "y", "z"], ...] = ("x", "y", "z")
+
+    def __post_init__(self) -> None:
+        # The end of the crop is exclusive: without a margin it would cut the last foreground voxel off.
+        if not 1 <= self.margin[0] <= self.margin[1]:
+            raise ValueError(f"margins from {self.margin[0]} to {self.margin[1]} voxels, expected 1 or more, in order")
 
 
 @dataclass(frozen=True)
@@ -53,6 +79,7 @@ class Preprocessing:
         clip: intensities are clipped to these two values, after resampling and before scaling, or None.
         scale: `clip` maps the clip range to [0, 1]; `minmax` the volume's own extremes; `zscore` subtracts
             its mean and divides by its standard deviation.
+        crop: cut around the reference, after scaling by the whole volume, or None.
         dtype: of the stored image.
         description: one sentence with the source.
     """
@@ -63,12 +90,15 @@ class Preprocessing:
     clip: tuple[float, float] | None = None
     scale: Literal["clip", "minmax", "zscore"] = "minmax"
     dtype: Literal["float32", "float16"] = "float32"
+    crop: LabelCrop | None = None
     description: str = ""
 
     @property
     def hash(self) -> str:
         """16 hexadecimal digits over everything but the description."""
         fields = {key: value for key, value in asdict(self).items() if key != "description"}
+        if self.crop is None:
+            del fields["crop"]  # what was hashed before there were crops keeps its hash
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -122,6 +152,11 @@ class Dataset(ABC):
     def generate(self, folder: Path, case_id: str) -> None:
         """Write one of `generated_ids` under `folder` in the official layout."""
         raise NotImplementedError
+
+    @classmethod
+    def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:
+        """Class ids of the values in a label file; a value that means no class stays, to be refused by its name."""
+        return values
 
     @classmethod
     def num_classes(cls) -> int:

@@ -4,12 +4,14 @@ Arrays are in the axis order of the NIfTI file (x, y, z) until the last step sto
 orientation swaps and flips axes only, so it is lossless. Resampling keeps the volume's centre in place and
 gives voxels exactly the target spacing (voxels are cells, as in ITK and in torch with `align_corners=False`):
 `n' = round(n s/s')`, and output cell `i` lies at input index `(i + 1/2 - n'/2) s'/s + n/2 - 1/2`, held at the
-outermost cell where that is outside (by half an output cell at most). Nothing is smoothed beforehand.
+outermost cell where that is outside (by half an output cell at most). Nothing is smoothed beforehand. A crop
+comes last; on the way back everything outside of it is background.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.data.base import Dataset, Preprocessing, RawCase
+from sslbench.data.base import Dataset, LabelCrop, Preprocessing, RawCase
 from sslbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ class LoadedCase:
         label: uint8 (X, Y, Z).
         affine: float64 (4, 4), of the image: voxel indices to RAS+ mm.
         spacing_mm: per axis.
-        header: the geometry fields of the image's header, as JSON takes them.
+        header: the geometry fields of the image's header (of NRRD: of the NIfTI header that places voxels
+            there), as JSON takes them.
         class_voxels: voxels of each class in the reference, background first.
     """
 
@@ -67,7 +70,8 @@ class Preprocessed:
         spacing_mm: per stored axis.
         geometry: what `restore` needs, as JSON takes it: `header` and `shape` of the file; `turn`, the stored
             orientation's axis and sign for each axis of the file; `from` and `to`, the turned grid before and
-            after resampling (the same where nothing was resampled); `axes` of the stored array.
+            after resampling (the same where nothing was resampled); `crop`, only where it was cropped, the
+            `start` and `shape` of the stored part of the grid `to`; `axes` of the stored array.
     """
 
     image: NDArray[np.floating]
@@ -84,14 +88,14 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
             image that is constant or not 3-D; a label map of other shape or place than its image, with values
             that are no class, or without foreground; an implausible spacing. The message names the file.
     """
-    image, affine, header = read_nifti(raw.image, np.float32)
+    image, affine, header = read_volume(raw.image, np.float32)
     if not np.isfinite(image).all():
         raise DataError(f"{raw.image}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
     if image.min() == image.max():
         raise DataError(f"{raw.image}: every voxel is {image.flat[0]:g}")
     spacing = _spacing(raw.image, affine)
 
-    values, label_affine, _ = read_nifti(raw.label)
+    values, label_affine, _ = read_volume(raw.label)
     if values.shape != image.shape:
         raise DataError(f"{raw.label}: shape {values.shape} differs from the image's {image.shape}")
     # Written so that a NaN in the label's header counts as a difference.
@@ -102,12 +106,16 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
             f"{raw.label}: its {what} differ from the image's"
             f" (affine [{row},{column}]: {label_affine[row, column]:g}, not {affine[row, column]:g})"
         )
-    label, class_voxels = _classes(raw.label, values, dataset.num_classes())
+    label, class_voxels = _classes(raw.label, dataset.class_ids(values), dataset.num_classes())
     return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels)
 
 
 def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
-    """Turn, resample, clip, scale and reorder a case as `prep` says."""
+    """Turn, resample, clip, scale, crop and reorder a case as `prep` says.
+
+    Raises:
+        DataError: nothing to crop around is left after resampling.
+    """
     turn = _turn(loaded.affine, prep.orientation)
     image, label = _turned(loaded.image, turn), _turned(loaded.label, turn)
     spacing = tuple(loaded.spacing_mm[axis] for axis in np.argsort([axis for axis, _ in turn]))
@@ -115,7 +123,13 @@ def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
     new = _resampled_grid(grid, prep.spacing_mm)
     if new != grid:
         image, label = resample_linear(image, grid, new), resample_nearest(label, grid, new)
-    image = _scaled(image, prep).astype(prep.dtype, copy=False)
+    image = _scaled(image, prep)
+    crop = {}
+    if prep.crop is not None:
+        box = label_box(label, loaded.id, prep.crop)
+        image, label = image[box], label[box]
+        crop = {"crop": {"start": [part.start for part in box], "shape": list(label.shape)}}
+    image = image.astype(prep.dtype, copy=False)
     order = (2, 1, 0) if prep.axes == "zyx" else (0, 1, 2)
     return Preprocessed(
         image=np.ascontiguousarray(image.transpose(order)),
@@ -128,14 +142,45 @@ def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
             "from": grid,
             "to": new,
             "axes": prep.axes,
+            **crop,
         },
     )
+
+
+def label_box(label: NDArray[np.uint8], id: str, crop: LabelCrop) -> tuple[slice, slice, slice]:
+    """The box (x, y, z) that `crop` cuts out of a case; all foreground is inside.
+
+    Args:
+        label: (X, Y, Z).
+        id: of the case; the same id gives the same margins on every machine.
+        crop: the rule.
+
+    Raises:
+        DataError: there is no foreground.
+    """
+    box = []
+    for axis, name in enumerate("xyz"):
+        size = label.shape[axis]
+        if name not in crop.axes:
+            box.append(slice(0, size))
+            continue
+        there = np.flatnonzero(label.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not there.size:
+            raise DataError(f"{id}: no foreground to crop around")
+        first, last = int(there[0]), int(there[-1])
+        # Not a NumPy generator: its streams may change between releases, and caches would differ.
+        digest = hashlib.sha256(f"{id}/{name}".encode()).digest()
+        low, high = crop.margin
+        before, behind = (low + int.from_bytes(half) % (high - low + 1) for half in (digest[:16], digest[16:]))
+        pad = max(crop.size[axis] - (last - first), 0) // 2
+        box.append(slice(max(first - before - pad, 0), min(last + behind + pad, size)))
+    return box[0], box[1], box[2]
 
 
 def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Image:
     """Labels of the stored grid as a uint8 NIfTI image in the geometry of the source file.
 
-    Exact where nothing was resampled, nearest neighbour otherwise.
+    Exact where nothing was resampled, nearest neighbour otherwise; background outside a crop.
 
     Args:
         labels: integers 0 to 255 in the stored axes.
@@ -148,8 +193,14 @@ def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Imag
     labels = np.asarray(labels)
     if geometry["axes"] == "zyx":
         labels = labels.transpose(2, 1, 0)
-    if list(labels.shape) != new["shape"]:
-        raise ValueError(f"labels of shape {labels.shape} (x, y, z) for a stored grid of {tuple(new['shape'])}")
+    crop = geometry.get("crop") or {"start": [0, 0, 0], "shape": new["shape"]}
+    if list(labels.shape) != crop["shape"]:
+        raise ValueError(f"labels of shape {labels.shape} (x, y, z) for a stored grid of {tuple(crop['shape'])}")
+    if crop["shape"] != new["shape"]:
+        whole = np.zeros(new["shape"], labels.dtype)
+        box = tuple(slice(start, start + side) for start, side in zip(crop["start"], crop["shape"], strict=True))
+        whole[box] = labels
+        labels = whole
     if new != grid:
         labels = resample_nearest(labels, new, grid)
     return to_nifti(_turned_back(labels, geometry["turn"]).astype(np.uint8), geometry["header"])
@@ -170,7 +221,8 @@ def stored_nifti(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti
     source = to_nifti(np.zeros(geometry["shape"], np.uint8), geometry["header"])
     turned = source.affine @ nib.orientations.inv_ornt_aff(np.array(geometry["turn"]), source.shape)
     cells = np.diag([*np.divide(new["spacing_mm"], grid["spacing_mm"]), 1.0])
-    cells[:3, 3] = [_source_indices(grid, new, axis)[0] for axis in range(3)]
+    start = geometry["crop"]["start"] if "crop" in geometry else [0, 0, 0]
+    cells[:3, 3] = [_source_indices(grid, new, axis)[start[axis]] for axis in range(3)]
     image = nib.Nifti1Image(labels.astype(np.uint8), turned @ cells)
     image.header.set_xyzt_units("mm")
     return image
@@ -269,6 +321,61 @@ def _turned_back(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[
     return np.flip(array, tuple(axis for axis, (_, sign) in enumerate(turn) if sign < 0))
 
 
+def read_volume(
+    path: Path, dtype: type | None = None
+) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+    """`read_nifti`, or for a file called `.nrrd` the same of NRRD.
+
+    Raises:
+        DataError: it is missing, damaged, or no volume of numbers.
+    """
+    return read_nrrd(path, dtype) if path.suffix == ".nrrd" else read_nifti(path, dtype)
+
+
+def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+    """Voxels (X, Y, Z), affine and the geometry fields of a NIfTI header that says the same, of an NRRD file.
+
+    Whatever world axes the file's header uses, ITK gives them as LPS+; the affine is RAS+ as everywhere here.
+
+    Raises:
+        DataError: it is missing, damaged, or no volume of numbers.
+    """
+    import nibabel as nib
+    import SimpleITK
+
+    try:
+        with path.open("rb"):
+            pass  # the system's own words where it cannot be opened; ITK has none
+        image = SimpleITK.ReadImage(str(path))
+        voxels = SimpleITK.GetArrayFromImage(image).T
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()  # ITK wraps; the innermost reason stands last
+        raise DataError(f"{path}: cannot be read as NRRD, it is damaged or incomplete: {reason}") from error
+    if voxels.ndim != 3 or voxels.size == 0:
+        raise DataError(f"{path}: shape {voxels.shape} is not a volume")
+    if voxels.dtype.kind not in "iuf":
+        raise DataError(f"{path}: voxels of type {voxels.dtype} are not numbers")
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    affine[:2] *= -1  # LPS+ to RAS+
+    fields = nib.Nifti1Header()
+    fields.set_data_shape(voxels.shape)
+    # Both forms, as ITK writes them: readers differ in which one they prefer.
+    fields.set_sform(affine, "scanner")
+    fields.set_qform(affine, "scanner")
+    fields.set_xyzt_units("mm")
+    return voxels.astype(dtype or voxels.dtype, copy=False), affine, _geometry_fields(fields)
+
+
+def _geometry_fields(fields: nib.Nifti1Header) -> dict[str, Any]:
+    return {name: fields[name].tolist() for name in _GEOMETRY_FIELDS} | {"pixdim": fields["pixdim"][:4].tolist()}
+
+
 def read_nifti(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """Voxels (X, Y, Z; scaled as the header says), affine and geometry fields of a NIfTI file.
 
@@ -296,9 +403,7 @@ def read_nifti(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDA
         raise DataError(f"{path}: shape {voxels.shape} is not a volume")
     if voxels.dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels of type {voxels.dtype} are not numbers")
-    header = {name: nifti.header[name].tolist() for name in _GEOMETRY_FIELDS}
-    header["pixdim"] = nifti.header["pixdim"][:4].tolist()
-    return voxels, np.asarray(nifti.affine, np.float64), header
+    return voxels, np.asarray(nifti.affine, np.float64), _geometry_fields(nifti.header)
 
 
 def _spacing(path: Path, affine: NDArray[np.float64]) -> tuple[float, ...]:

@@ -129,6 +129,8 @@ class Sampler:
         images: dict[str, Tensor] = {}
         labels: dict[str, Tensor] = {}
         for view in views:
+            if view not in ("raw", "weak"):
+                raise ValueError(f"the sampler makes raw and weak views, not '{view}'")
             maps = planes if view == "weak" else [augment.identity(self._items.plane(item)) for item in items]
             images[view], labels[view] = self._items.cut(items, origins, maps, num_labeled)
         return Batch(images, labels, num_labeled, torch.tensor(items), torch.tensor(np.array(origins)))
@@ -166,11 +168,11 @@ class _Slices:
     ) -> tuple[Tensor, Tensor]:
         H, W = self.size
         # float64: the rounding of a nearest-neighbour position must not depend on the arithmetic.
-        rows = torch.tensor(np.stack([nearest_positions(plane.size[0], H) for plane in maps]), device=self.device)
-        cols = torch.tensor(np.stack([nearest_positions(plane.size[1], W) for plane in maps]), device=self.device)
-        matrix = torch.tensor(np.stack([plane.matrix for plane in maps]), device=self.device)
-        offset = torch.tensor(np.stack([plane.offset for plane in maps]), device=self.device)
-        limits = torch.tensor([self.shapes[item] for item in items], device=self.device)
+        rows = _send(np.stack([nearest_positions(plane.size[0], H) for plane in maps]), self.device)
+        cols = _send(np.stack([nearest_positions(plane.size[1], W) for plane in maps]), self.device)
+        matrix = _send(np.stack([plane.matrix for plane in maps]), self.device)
+        offset = _send(np.stack([plane.offset for plane in maps]), self.device)
+        limits = _send(np.array([self.shapes[item] for item in items]), self.device)
         u, v = rows.double().unsqueeze(2), cols.double().unsqueeze(1)
         place = []
         for axis in range(2):
@@ -178,7 +180,7 @@ class _Slices:
             place.append((a0.view(-1, 1, 1) + a1.view(-1, 1, 1) * u + a2.view(-1, 1, 1) * v + 0.5).floor().long())
         limit = limits.view(-1, 2, 1, 1)
         inside = (place[0] >= 0) & (place[1] >= 0) & (place[0] < limit[:, 0]) & (place[1] < limit[:, 1])
-        flat = self.offset[torch.tensor(items, device=self.device)].view(-1, 1, 1) + place[0] * limit[:, 1] + place[1]
+        flat = self.offset[_send(np.array(items), self.device)].view(-1, 1, 1) + place[0] * limit[:, 1] + place[1]
         flat = torch.where(inside, flat, 0)
         image = torch.where(inside, self.image[flat], 0.0).unsqueeze(1)
         label = torch.full(flat.shape, -1, dtype=torch.int64, device=self.device)
@@ -265,6 +267,12 @@ def nearest_positions(size_in: int, size_out: int) -> np.ndarray:
     if size_out == 1:
         return np.zeros(1, dtype=np.int64)
     return np.floor(np.arange(size_out) * ((size_in - 1) / (size_out - 1)) + 0.5).astype(np.int64)
+
+
+def _send(array: np.ndarray, device: torch.device) -> Tensor:
+    """A small array on the device, without waiting for it there."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _flat(arrays: Sequence[np.ndarray], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -23,7 +23,8 @@ from sslbench.execution.rundir import RunDirectory, State
 from sslbench.files import read_json
 
 POLL_S = 0.2
-HELD_EXIT = 75  # a worker's exit code where another process holds the run
+# Exit codes of a worker process: another process holds the run; it was asked to stop and saved its state.
+HELD_EXIT, INTERRUPTED_EXIT = 75, 143
 
 Outcome = Literal["finished", "failed", "interrupted"]
 
@@ -111,7 +112,8 @@ def make_plan(
                 f"{run.path} was run on other data than {recipe.dataset}/{recipe.preprocessing} holds now",
                 "--force runs it again and keeps the old results aside, or use another --results-dir",
             )
-        runs = force or state in ("pending", "interrupted") or (state == "failed" and retry_failed)
+        wanted = force or state in ("pending", "interrupted") or (state == "failed" and retry_failed)
+        runs = wanted and state != "running"  # what another process works on is waited for, forced or not
         planned = Planned(job, run, state, runs)
         if not runs and state in ("finished", "failed"):
             planned.outcome = "finished" if state == "finished" else "failed"
@@ -177,7 +179,7 @@ class Launcher:
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while queue or self._running or elsewhere:
-                self._start(queue)
+                self._start(queue, elsewhere)
                 self._reap(elsewhere)
                 if self._signals and not self._running:
                     break
@@ -201,13 +203,19 @@ class Launcher:
         for process in self._running.values():
             (process.popen.terminate if len(self._signals) == 1 else process.popen.kill)()
 
-    def _start(self, queue: deque[Planned]) -> None:
+    def _start(self, queue: deque[Planned], elsewhere: list[Planned]) -> None:
         for slot, device in enumerate(self.devices):
-            if queue and slot not in self._running and not self._signals:
+            while queue and slot not in self._running and not self._signals:
                 planned = queue.popleft()
-                self._running[slot] = _Process(planned, self.data_dir, device, self.threads)
-                word = "resumes" if planned.state == "interrupted" else "starts"
-                self.display.event(f"{planned.job.title}: {word} on {device}")
+                state = planned.run.state()
+                if state == "running":  # another launcher was faster
+                    elsewhere.append(planned)
+                elif state == "finished":
+                    self._settle(planned)
+                else:
+                    self._running[slot] = _Process(planned, self.data_dir, device, self.threads)
+                    word = "continues" if state == "interrupted" else "starts"
+                    self.display.event(f"{planned.job.title}: {word} on {device}")
 
     def _reap(self, elsewhere: list[Planned]) -> None:
         for slot, process in list(self._running.items()):
@@ -220,11 +228,13 @@ class Launcher:
                 elsewhere.append(planned)
                 continue
             state = planned.run.state()
-            if code < 0 and state == "interrupted" and not self._signals:
-                planned.run.set_status("interrupted", error=f"the worker was killed by {_signal_name(-code)}")
-            elif state not in ("finished", "failed", "interrupted"):
-                # The process ended before it could say why: an import error, a missing device.
-                planned.run.set_status("failed", error=process.last_words() or f"the worker ended with code {code}")
+            if state not in ("finished", "failed"):
+                if code < 0 and not self._signals:
+                    planned.run.set_status("interrupted", error=f"the worker was killed by {_signal_name(-code)}")
+                elif code < 0 or code == INTERRUPTED_EXIT:
+                    planned.run.set_status("interrupted", error="stopped")
+                else:  # it ended before it could say why: an import error, a missing device
+                    planned.run.set_status("failed", error=process.last_words() or f"the worker ended with code {code}")
             process.close()
             self._settle(planned)
 

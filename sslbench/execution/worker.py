@@ -22,6 +22,7 @@ from sslbench.data.sampling import TrainingSet
 from sslbench.data.splits import load_splits
 from sslbench.data.store import Partition, Store, partition
 from sslbench.errors import SSLBenchError
+from sslbench.execution.local import HELD_EXIT, INTERRUPTED_EXIT
 from sslbench.execution.provenance import describe
 from sslbench.execution.rundir import Held, RunDirectory, now
 from sslbench.files import atomic_path, write_json
@@ -29,9 +30,6 @@ from sslbench.inference.predictor import Predictor
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.trainer import Interrupted, Trainer
-
-# Exit codes of a worker process, for its launcher.
-FINISHED, FAILED, HELD, INTERRUPTED = 0, 1, 75, 143
 
 
 def run_job(
@@ -82,16 +80,16 @@ def main(directory: Path, data_dir: Path, device: str | None, threads: int | Non
     try:
         _Worker(run, data_dir, device, threads, lambda: stop["asked"]).run()
     except Held:
-        return HELD
+        return HELD_EXIT
     except Interrupted:
-        return INTERRUPTED
+        return INTERRUPTED_EXIT
     except SSLBenchError as error:
         print(error, file=sys.stderr)
-        return FAILED
+        return 1
     except Exception as error:  # a bug of ours or a third party's: it must not take the grid down
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return FAILED
-    return FINISHED
+        return 1
+    return 0
 
 
 class _Worker:
@@ -118,6 +116,9 @@ class _Worker:
             status = self.run_dir.status()
             if self.run_dir.state() == "finished":
                 return
+            for folder in (self.run_dir.checkpoints, self.run_dir.predictions):
+                for path in folder.glob("**/.writing-*"):  # what a kill left half-written
+                    path.unlink()
             # Threads change rounding, so a run keeps the number that it began with.
             self.threads = status.get("threads") or self.threads or torch.get_num_threads()
             torch.set_num_threads(self.threads)

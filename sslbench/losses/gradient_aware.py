@@ -102,7 +102,7 @@ class GACELoss(nn.Module):
         if exists is None:
             mined = nll.new_ones(())
             number = max(1, int(nll.numel() * self.k / 100))
-            total = nll.new_tensor(float(number))
+            total: float | Tensor = float(number)
             if self.k < 100:
                 nll, hardest = torch.topk(nll, number, sorted=False)
                 labels = labels[hardest]

@@ -530,6 +530,23 @@ SSL4MIS = register("protocol", "ssl4mis")(
     )
 )
 
+LA_UAMT = register("protocol", "la-uamt")(
+    Protocol(
+        name="la-uamt",
+        version=1,
+        description=(
+            "UA-MT's public LA test and its descendants: the scan's own voxels, 0.625 mm, each step counting 1 (MetaSSL "
+            "prints mm; no largest component). That code scores an empty prediction 0 everywhere, distances too; here "
+            "it scores the image diagonal."
+        ),
+        grid="original",
+        unit="voxel",
+        metrics=("dsc", "jaccard", "hd95", "asd"),
+        policy=EmptyPolicy(),
+        ddof=0,
+    )
+)
+
 GA = register("protocol", "ga")(
     Protocol(
         name="ga",

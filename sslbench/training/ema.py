@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,9 @@ def update_ema(
         ValueError: modules of another structure.
     """
     alpha = ema_decay(decay, step)
-    pairs = [(list(teacher.parameters()), list(student.parameters()))]
+    pairs: list[tuple[list[Any], list[Any]]] = [(list(teacher.parameters()), list(student.parameters()))]
     if buffers:
-        pairs.append((cast(list, list(teacher.buffers())), cast(list, list(student.buffers()))))
+        pairs.append((list(teacher.buffers()), list(student.buffers())))
     for ours, theirs in pairs:
         if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
             raise ValueError("teacher and student have other parameters: an average needs twins")
