@@ -109,6 +109,15 @@ def test_a_stream_does_not_depend_on_whether_the_other_is_drawn(make):
 
 
 @either
+def test_the_streams_are_drawn_apart(make):
+    made = make(labeled=6, unlabeled=6)
+    batches = [made.batch(iteration) for iteration in range(9)]
+    assert any(batch.index[:2].tolist() != (batch.index[2:] - 6).tolist() for batch in batches)
+    if make is volumes:
+        assert any(not torch.equal(batch.origin[:2], batch.origin[2:]) for batch in batches)
+
+
+@either
 def test_labelled_patches_do_not_depend_on_the_number_of_unlabelled_ones(make):
     few, many = make(unlabeled=4, epoch=5), make(unlabeled=9, epoch=5)
     for iteration in range(4):

@@ -134,6 +134,32 @@ def test_classes_that_all_weigh_nothing_give_zero_where_the_released_code_gives_
     assert value.item() == 0 and logits.grad.abs().sum().item() == 0
 
 
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("background", [True, False])
+def test_dice_in_its_closed_form(squared, batch, background):
+    logits, labels = example_logits(torch.float64), example_labels("full")
+    p, y = logits.softmax(1).flatten(2), F.one_hot(labels, C).movedim(-1, 1).double().flatten(2)
+    scores = []
+    for chosen in [slice(0, 2)] if batch else [slice(0, 1), slice(1, 2)]:
+        for c in range(0 if background else 1, C):
+            size = (p[chosen, c] ** 2).sum() if squared else p[chosen, c].sum()
+            scores.append((2 * (p * y)[chosen, c].sum() + 3) / (size + y[chosen, c].sum() + 3))
+    close(DiceLoss(3, squared, batch, background)(logits, labels), float(1 - sum(scores) / len(scores)))
+
+
+def test_dice_takes_weights_inside_all_its_sums_and_class_weights_as_factors():
+    logits, labels = example_logits(torch.float64), example_labels("full")
+    p, y = logits.softmax(1), F.one_hot(labels, C).movedim(-1, 1).double()
+    v, m = (torch.linspace(0, 2, N, dtype=torch.float64).view(B, *SHAPE), torch.arange(N).view(B, *SHAPE) % 3 > 0)
+    sums = [((v * m).unsqueeze(1) * content).sum((0, 2, 3, 4)) for content in (p * y, p * p, y)]
+    terms = 1 - (2 * sums[0] + 1e-5) / (sums[1] + sums[2] + 1e-5)
+    value = make_loss("default").dice(
+        logits, labels, source="label", key="net", mask=m, voxel_weight=v, class_weight=WEIGHTS
+    )
+    torch.testing.assert_close(value, (WEIGHTS * terms).mean())
+
+
 def test_cps_and_cps_with_ga():
     logits_a = example_logits()
     logits_b = logits_a.roll(-1, dims=1)  # channel c is the first network's channel c + 1
