@@ -105,8 +105,8 @@ def prepare(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from sslbench import settings
-    from sslbench.config import parse_set
     from sslbench.data.prepare import prepare as prepare_dataset
+    from sslbench.spelling import parse_set
 
     console = _err()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -190,10 +190,11 @@ def run(
     """Run a grid, or the product of the methods, losses, budgets and seeds given. Finished jobs are skipped,
     interrupted ones continue."""
     from sslbench import settings
+    from sslbench.config import COMMAND_LINE, GridEntry
     from sslbench.config import Grid as GridModel
-    from sslbench.config import GridEntry, parse_set
     from sslbench.execution import local
     from sslbench.execution.display import LiveDisplay, PlainDisplay
+    from sslbench.spelling import parse_set
 
     data, results = settings.data_dir(data_dir), settings.results_dir(results_dir)
     if grid or name:
@@ -228,7 +229,7 @@ def run(
             method=_several(method), loss=_several(loss) or ["default"], plugin=_several(plugin) or [None],
             labeled=_several(labeled), seeds=_seeds(seed),
         )  # fmt: skip
-        chosen = GridModel(name="command line", recipe=[recipe], jobs=[entry])
+        chosen = GridModel(name=COMMAND_LINE, recipe=[recipe], jobs=[entry])
     expanded = chosen.expand(parse_set(set or []))
 
     if dry_run:
@@ -331,7 +332,8 @@ def validate(
     """Check a grid and show every resolved value with the layer it came from."""
     from rich.table import Table
 
-    from sslbench.config import load_grid, parse_set
+    from sslbench.config import load_grid
+    from sslbench.spelling import parse_set
 
     jobs = load_grid(name).expand(parse_set(set or []))
     first_of: dict[str, Any] = {}
@@ -429,10 +431,11 @@ def report(
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
     from sslbench import settings
-    from sslbench.config import load_grid, parse_set
+    from sslbench.config import load_grid
     from sslbench.files import write_json, write_text
     from sslbench.reporting import latex as latex_module
     from sslbench.reporting import render, tables
+    from sslbench.spelling import parse_set
 
     chosen = [label for label, asked in (("--latex", latex), ("--markdown", markdown), ("--csv", csv)) if asked]
     if len(chosen) > 1:
@@ -494,7 +497,7 @@ def _grid_or_default(name: str | None, data: Path) -> Grid:
 
 def _several(values: list[str] | None) -> list[str]:
     """Repeated and comma-separated values as one list."""
-    from sslbench.config import split_outside_brackets
+    from sslbench.spelling import split_outside_brackets
 
     return [part for value in values or [] for part in split_outside_brackets(value)]
 
@@ -527,6 +530,8 @@ def _print_plan(plan: list[Planned], devices: list[str]) -> None:
 
 
 def _print_outcome(grid: Grid, plan: list[Planned], results_dir: Path | None) -> None:
+    from sslbench.config import COMMAND_LINE
+
     outcomes = [planned.outcome for planned in plan]
     counts = {outcome: outcomes.count(outcome) for outcome in ("finished", "failed", "interrupted")}
     console = _err()
@@ -540,7 +545,7 @@ def _print_outcome(grid: Grid, plan: list[Planned], results_dir: Path | None) ->
                 f"       log: {planned.run.log}; --retry-failed runs it again", soft_wrap=True, highlight=False
             )
     if counts["finished"]:
-        which = "" if grid.name == "command line" else f" {grid.name}"
+        which = "" if grid.name == COMMAND_LINE else f" {grid.name}"
         place = f" --results-dir {results_dir}" if results_dir else ""
         console.print(f"the table: sslbench report{which}{place}", highlight=False, soft_wrap=True)
 

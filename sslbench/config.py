@@ -11,20 +11,22 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sslbench import registry, settings
+from sslbench.data.splits import Splits, load_splits
 from sslbench.errors import UnknownNameError, UsageError
+from sslbench.spelling import flatten, load_yaml, parse_component, unflatten, validated
 
 # Bump when the meaning of a resolved job changes for all jobs at once (sampling, schedules, the trainer).
 ENGINE_VERSION = 1
 
+COMMAND_LINE = "command line"  # the last layer, and the name of a grid that was put together there
 COMPONENTS = ("method", "loss", "plugin")  # the parts of a job that have options under their own prefix
 
 
@@ -91,7 +93,6 @@ class ScheduleSpec(Frozen):
     step_every: int = Field(default=2500, description="iterations between two drops of the step law")
     step_factor: float = Field(default=0.1, description="factor of a drop of the step law")
     validate_every: int = Field(default=0, ge=0, description="iterations between validations; 0: never")
-    checkpoint_every: int = Field(default=0, ge=0, description="iterations between checkpoints; 0: as validation")
 
 
 class RampSpec(Frozen):
@@ -114,6 +115,9 @@ class InferenceSpec(Frozen):
         description="what predicts when a method trains several networks: the mean of their logits (the field's "
         "3-D habit), or the one better on validation (2-D)",
     )
+
+
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Override(Frozen):
@@ -144,7 +148,7 @@ class Recipe(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the device is fast at it and its gradients agree with fp32"
     )
-    seeds: list[int] = Field(default=[1337], description="seeds of a grid that names none")
+    seeds: list[Seed] = Field(default=[1337], description="seeds of a grid that names none")
     overrides: list[Override] = []
 
     @field_validator("patch_size")
@@ -160,6 +164,14 @@ class Recipe(Frozen):
             raise ValueError("the augmentation ssl4mis rotates slices: it needs a patch_size of two numbers")
         if len(self.patch_size) == 3 and not self.inference.stride:
             raise ValueError("a patch_size of three numbers needs inference.stride")
+        for name in ("stride", "validation_stride"):
+            stride = getattr(self.inference, name) or self.patch_size
+            if len(stride) != len(self.patch_size) or not all(
+                0 < step <= side for step, side in zip(stride, self.patch_size, strict=False)
+            ):
+                raise ValueError(f"inference.{name} {stride} leaves gaps between patches of {self.patch_size}")
+        if len(self.patch_size) == 3 and self.augment.weak and self.patch_size[0] != self.patch_size[1]:
+            raise ValueError(f"rot90_flip turns the first two axes: they differ in patch_size {self.patch_size}")
         if self.checkpoint == "best-val" and not self.schedule.validate_every:
             raise ValueError("the checkpoint rule best-val needs schedule.validate_every")
         return self
@@ -175,24 +187,54 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml")))
 
 
+class Layers:
+    """Values by dotted path, and the layer that each came from."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None) -> None:
+        self.values, self.origins = dict(values or {}), dict(origins or {})
+
+    def copy(self) -> Layers:
+        """The same values, to lay more over."""
+        return Layers(self.values, self.origins)
+
+    def put(self, new: Mapping[str, Any], layer: str) -> None:
+        """Lay values over what is there; groups are merged field by field. Another network takes none of the options
+        that the one before had."""
+        leaves = flatten(new)
+        if leaves.get("network.name", self.values.get("network.name")) != self.values.get("network.name"):
+            for path in [path for path in self.values if path.startswith("network.")]:
+                del self.values[path]
+        self.values.update(leaves)
+        self.origins.update(dict.fromkeys(leaves, layer))
+
+
 @lru_cache(maxsize=64)
-def _recipe_layers(name: str) -> tuple[dict[str, Any], dict[str, str], tuple[Override, ...], dict[str, Any]]:
-    """Flattened values, the recipe that each came from, overrides (base recipe's first), and what is said about it."""
+def _read_recipe(
+    name: str, chain: tuple[str, ...] = ()
+) -> tuple[Layers, tuple[tuple[str, Override], ...], dict[str, Any]]:
+    """A recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what the
+    recipe says about itself."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else Path(__file__).parent / "recipes" / f"{name}.yaml"
     if not path.exists():
         raise UnknownNameError("recipe", name, recipe_names())
     raw = load_yaml(path)
+    layers, about = Layers(), {}
+    overrides: tuple[tuple[str, Override], ...] = ()
     if "extends" in raw:
-        base_values, base_layers, overrides, base_about = _recipe_layers(raw["extends"])
-        values, layers, about = dict(base_values), dict(base_layers), dict(base_about)
-    else:
-        values, layers, overrides, about = {}, {}, (), {}
+        base = raw["extends"]
+        if not isinstance(base, str) or base in (*chain, name):
+            raise UsageError(f"{path}: extends takes the name of another recipe, not {base!r}")
+        below, overrides, above = _read_recipe(base, (*chain, name))
+        layers, about = below.copy(), dict(above)
     about.update({key: raw[key] for key in _ABOUT - {"overrides", "extends"} if key in raw} | {"name": path.stem})
-    own = flatten({key: value for key, value in raw.items() if key not in _ABOUT})
-    values.update(own)
-    layers.update(dict.fromkeys(own, f"recipe {path.stem}"))
-    overrides += tuple(validated(Override, item, f"{path}: overrides") for item in raw.get("overrides", []))
-    return values, layers, overrides, about
+    layers.put({key: value for key, value in raw.items() if key not in _ABOUT}, f"recipe {path.stem}")
+    listed = raw.get("overrides", [])
+    if not isinstance(listed, list):
+        raise UsageError(f"{path}: overrides is a list of `when` and `set`")
+    for number, item in enumerate(listed, 1):
+        override = validated(Override, item, f"{path}: override {number}")
+        overrides += ((f"recipe {path.stem}, override {number}", override),)
+    return layers, overrides, about
 
 
 def load_recipe(name: str) -> Recipe:
@@ -201,9 +243,15 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UsageError: no such recipe, or a field that is unknown, missing or of the wrong type.
     """
-    values, _, overrides, about = _recipe_layers(name)
-    nested = unflatten(values) | about | {"overrides": [override.model_dump() for override in overrides]}
-    return validated(Recipe, nested, f"recipe {name}")
+    layers, overrides, about = _read_recipe(name)
+    return _recipe(layers.values, about, overrides)
+
+
+def _recipe(values: Mapping[str, Any], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]) -> Recipe:
+    fields = {path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS}
+    more = {"overrides": [override.model_dump() for _, override in overrides]}
+    found: Recipe = validated(Recipe, unflatten(fields) | dict(about) | more, f"recipe {about['name']}", fields)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- the job
@@ -221,9 +269,11 @@ class Job(Frozen):
     loss: str = "default"
     plugin: str | None = None
     labeled: str
-    seed: int = Field(default=1337, ge=0)
+    seed: Seed = 1337
     set: dict[str, Any] = Field(default={}, description="dotted paths: recipe fields, method.*, loss.*, plugin.*")
-    layers: dict[str, str] = Field(default={}, exclude=True, repr=False, description="which layer set each path")
+    layers: dict[str, str] = Field(
+        default={}, exclude=True, repr=False, description="which layer set each path; `*`: all others"
+    )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and self.model_dump() == other.model_dump()
@@ -277,6 +327,7 @@ class ResolvedJob(Frozen):
         method, loss, plugin: the component's name (never a preset's) with its options complete.
         values: every dotted path and its value.
         layers: for each path of `values`, the layer that it came from.
+        digest: see `Job.digest`.
     """
 
     job: Job
@@ -291,73 +342,47 @@ class ResolvedJob(Frozen):
 
 def resolve(job: Job) -> ResolvedJob:
     """Apply all layers to a job and check every value; see `Job.resolved`."""
-    names: dict[str, str | None] = {}
-    base: dict[str, str | None] = {}
-    options: dict[str, dict[str, Any]] = {}  # what was asked of each component, a preset's options included
-    for part in COMPONENTS:
-        names[part], base[part], options[part] = _component(part, getattr(job, part), job.set)
-    given = {path: value for path, value in job.set.items() if path.split(".")[0] not in COMPONENTS}
-    for part in COMPONENTS:
-        preset = registry.get(part, names[part]).set if names[part] else {}  # type: ignore[arg-type]
-        given |= {f"{part}.{key}": value for key, value in options[part].items() if key not in preset}
+    parts = _parts(job)
+    below, overrides, about = _read_recipe(job.recipe)
+    given, origins = _given(job, parts)
 
-    recipe_values, recipe_layers, overrides, about = _recipe_layers(job.recipe)
-    from sslbench.data.splits import load_splits
-
-    lists = load_splits(str(recipe_values.get("dataset")), str(recipe_values.get("splits")))
-    labeled = lists.budget(job.labeled).slug
-    facts = {"recipe": about["name"], "labeled": labeled} | names
-
-    def layered(extra: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        values, layers = dict(recipe_values), dict(recipe_layers)
-
-        def put(new: Mapping[str, Any], layer: str) -> None:
-            for path, value in new.items():
-                for stale in [known for known in values if known.startswith(path + ".")]:
-                    del values[stale], layers[stale]
-                for leaf, content in flatten({path: value}).items():
-                    values[leaf], layers[leaf] = content, layer
-
-        method = registry.component("method", str(base["method"]))
-        put(method.defaults, f"method {base['method']}")
-        for part in COMPONENTS:
-            if names[part] != base[part]:
-                chosen = registry.get(part, str(names[part])).set
-                put({f"{part}.{key}": value for key, value in chosen.items()}, f"preset {names[part]}")
-        for number, override in enumerate(overrides, 1):
-            if _matches(override.when, facts, base, lists):
-                put(override.set, f"recipe {about['name']}, override {number}")
+    def layered(extra: Mapping[str, Any]) -> Layers:
+        layers = below.copy()
+        method = parts["method"].base
+        layers.put(registry.component("method", str(method)).defaults, f"method {method}")
+        for part, spelt in parts.items():
+            if spelt.name != spelt.base:
+                chosen = registry.get(part, str(spelt.name)).set
+                layers.put({f"{part}.{key}": value for key, value in chosen.items()}, f"preset {spelt.name}")
+        for layer, override in overrides:
+            if _matches(override.when, about["name"], parts, labeled, lists):
+                layers.put(override.set, layer)
         for path, value in extra.items():
-            put({path: value}, job.layers.get(path, "job"))
-        return values, layers
+            layers.put({path: value}, origins[path])
+        return layers
 
-    values, layers = _complete(*layered(given), base, about["name"])
+    lists = _splits(below, parts, given)
+    labeled = lists.budget(job.labeled).slug
+    values, layers = _complete(layered(given), parts, about, overrides)
     # A value that the lower layers give anyway is no difference: it must not make another run.
-    lower, _ = _complete(*layered({}), base, about["name"])
-    differs = {
-        path: value
-        for path, value in given.items()
-        if any(values.get(leaf) != lower.get(leaf) for leaf in flatten({path: value}))
-    }
+    lower, _ = _complete(layered({}), parts, about, overrides)
+    differs = {path: values[path] for path in given if values.get(path, _MISSING) != lower.get(path, _MISSING)}
 
-    recipe = validated(
-        Recipe,
-        unflatten({path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS})
-        | about
-        | {"overrides": [override.model_dump() for override in overrides]},
-        f"recipe {about['name']}",
-    )
+    recipe = _recipe(values, about, overrides)
+    if (recipe.dataset, recipe.splits) != (lists.dataset, lists.name):
+        raise UsageError(f"recipe {about['name']}: an override must not change dataset or splits")
     canonical = Job(
         recipe=job.recipe if job.recipe.endswith((".yaml", ".yml")) else about["name"],
-        method=str(names["method"]),
-        loss=str(names["loss"]),
-        plugin=names["plugin"],
+        method=str(parts["method"].name),
+        loss=str(parts["loss"].name),
+        plugin=parts["plugin"].name,
         labeled=labeled,
         seed=job.seed,
         set=dict(sorted(differs.items())),
     )
     chosen = {
-        part: {"name": base[part]} | unflatten(_under(values, part)) if base[part] else None for part in COMPONENTS
+        part: {"name": spelt.base} | unflatten(_under(values, part)) if spelt.base else None
+        for part, spelt in parts.items()
     }
     resolved = ResolvedJob(
         job=canonical,
@@ -367,127 +392,258 @@ def resolve(job: Job) -> ResolvedJob:
         plugin=chosen["plugin"],
         values=values,
         layers=layers,
-        digest=_digest(values, base, lists.fingerprint(labeled), recipe),
+        digest=_digest(values, parts, lists.fingerprint(labeled), recipe),
     )
-    kind = registry.component("method", str(base["method"]))
-    objection = kind.objection(resolved)
-    if "unlabeled" in kind.views and len(lists.budget(labeled).labeled) == len(lists.train):
-        objection = f"the method needs unlabelled images, and at {lists.budget(labeled).title} there are none"
+    objection = _objection(resolved, lists)
     if objection:
         raise UsageError(f"{canonical.method} + {canonical.loss} on {canonical.recipe}: {objection}")
     return resolved
 
 
-def _component(part: str, spelt: str | None, given: Mapping[str, Any]) -> tuple[str | None, str | None, dict[str, Any]]:
-    """(canonical name, name of what it configures, all options asked for) of one part of a job."""
-    if spelt is None:
-        stray = [path for path in given if path.startswith(part + ".")]
-        if stray:
-            raise UsageError(f"'{stray[0]}' is set, but the job has no {part}")
-        return None, None, {}
-    name, bracketed = parse_component(spelt)
-    entry = registry.get(part, name)
-    base = entry.preset_of or entry.name
-    prefix = part + "."
-    direct = {path.removeprefix(prefix): value for path, value in given.items() if path.startswith(prefix)}
-    options = {**entry.set, **bracketed, **direct}
-    fitting = [
-        preset
-        for preset in registry.presets(part, base)
-        if all(options.get(key, _MISSING) == value for key, value in preset.set.items())
-    ]
-    return (fitting[0].name if fitting else base), base, options
+class _Spelt(Frozen):
+    """One component of a job, as it was written.
+
+    Attributes:
+        name: canonical: the preset that its options make, else what they configure.
+        base: what the preset configures, or the name.
+        options: those beyond the preset's.
+        bracketed: names of those that stood in brackets.
+    """
+
+    name: str | None = None
+    base: str | None = None
+    options: dict[str, Any] = {}
+    bracketed: tuple[str, ...] = ()
 
 
 _MISSING = object()
 
 
+def _parts(job: Job) -> dict[str, _Spelt]:
+    """The components of a job, their aliases, brackets and presets understood."""
+    for path in job.set:
+        top = path.split(".")[0]
+        if path in COMPONENTS and not isinstance(job.set[path], Mapping):
+            raise UsageError(f"'{path}' is a part of the job, not a field to set", f"name the {path} instead")
+        if top in _ABOUT:
+            raise UsageError(f"'{path}' is what the recipe says about itself: it cannot be set")
+    given = flatten(job.set)
+    return {part: _component(part, getattr(job, part), given) for part in COMPONENTS}
+
+
+def _component(part: str, spelt: str | None, given: Mapping[str, Any]) -> _Spelt:
+    direct = _under(given, part)
+    if spelt is None:
+        if direct:
+            raise UsageError(f"'{part}.{next(iter(direct))}' is set, but the job has no {part}")
+        return _Spelt()
+    name, bracketed = parse_component(spelt)
+    entry = registry.get(part, name)
+    base = entry.preset_of or entry.name
+    options = {**entry.set, **flatten(bracketed), **direct}
+    fitting = [
+        preset
+        for preset in registry.presets(part, base)
+        if all(options.get(key, _MISSING) == value for key, value in preset.set.items())
+    ]
+    made = fitting[0] if fitting else None
+    return _Spelt(
+        name=made.name if made else base,
+        base=base,
+        options={key: value for key, value in options.items() if made is None or key not in made.set},
+        bracketed=tuple(flatten(bracketed)),
+    )
+
+
+def _given(job: Job, parts: Mapping[str, _Spelt]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the job itself sets, by path, and the layer that set it."""
+    otherwise = job.layers.get("*", "job")
+    given, origins = {}, {}
+    for path, value in job.set.items():
+        for leaf, content in flatten({path: value}).items():
+            if leaf.split(".")[0] not in COMPONENTS:
+                given[leaf] = content
+            origins[leaf] = job.layers.get(path, otherwise)
+    for part, spelt in parts.items():
+        for key, value in spelt.options.items():
+            given[f"{part}.{key}"] = value
+            origins.setdefault(f"{part}.{key}", otherwise)
+    return given, origins
+
+
+def _splits(below: Layers, parts: Mapping[str, _Spelt], given: Mapping[str, Any]) -> Splits:
+    """The case lists of a job: overrides may depend on its budget, so they cannot change them."""
+    layers = below.copy()
+    layers.put(registry.component("method", str(parts["method"].base)).defaults, "")
+    layers.put({path: value for path, value in given.items() if path in ("dataset", "splits")}, "")
+    missing = [name for name in ("dataset", "splits") if not isinstance(layers.values.get(name), str)]
+    if missing:
+        raise UsageError(f"the recipe names no {missing[0]}")
+    return load_splits(layers.values["dataset"], layers.values["splits"])
+
+
 def _complete(
-    values: dict[str, Any], layers: dict[str, str], base: Mapping[str, str | None], recipe: str
+    layers: Layers, parts: Mapping[str, _Spelt], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Validate and fill in every default, so that a default spelt out and one left out are the same."""
-    unknown = [path for path in values if path.split(".")[0] not in (*Recipe.model_fields, *COMPONENTS)]
+    known = {*Recipe.model_fields, *COMPONENTS} - _ABOUT
+    unknown = [path for path in layers.values if path.split(".")[0] not in known]
     if unknown:
-        known = {*Recipe.model_fields, *COMPONENTS} - _ABOUT
-        raise UnknownNameError("field", unknown[0], known | {path for path in values if path not in unknown})
-    full: dict[str, Any] = {}
-    plain = {path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS}
-    checked = validated(Recipe, unflatten(plain) | {"name": recipe}, f"recipe {recipe}", values)
-    network = registry.component("network", checked.network.name)
-    dumped = checked.model_dump(exclude=_ABOUT | {"network"})
-    dumped["network"] = {"name": registry.get("network", checked.network.name).name} | validated(
-        network.Options, checked.network.options, f"network {checked.network.name}"
-    ).model_dump()
-    full.update(flatten(dumped))
-    for part in COMPONENTS:
-        if base[part]:
-            options = unflatten(_under(values, part))
-            model = registry.component(part, str(base[part])).Options
-            full.update(
-                {
-                    f"{part}.{key}": value
-                    for key, value in flatten(validated(model, options, f"{part} {base[part]}").model_dump()).items()
-                }
-            )
-        elif _under(values, part):
+        raise UnknownNameError("field", unknown[0], known | {path for path in layers.values if path not in unknown})
+    recipe = _recipe(layers.values, about, overrides)
+    network = registry.component("network", recipe.network.name)
+    if len(recipe.patch_size) != network.dims or any(side % network.divisor for side in recipe.patch_size):
+        raise UsageError(
+            f"recipe {about['name']}: {recipe.network.name} takes {network.dims} sides divisible by {network.divisor},"
+            f" not patch_size {recipe.patch_size}"
+        )
+    tree: dict[str, Any] = _dumped(Recipe, recipe.model_dump(), "")
+    tree = {key: value for key, value in tree.items() if key not in _ABOUT}
+    options = _dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
+    tree["network"] = {"name": registry.get("network", recipe.network.name).name} | options
+    for part, spelt in parts.items():
+        asked = unflatten(_under(layers.values, part))
+        if spelt.base:
+            tree[part] = _dumped(registry.component(part, spelt.base).Options, asked, f"{part} {spelt.base}")
+        elif asked:
             raise UsageError(f"the recipe sets options of a {part}, but the job has none")
-    return full, {path: layers.get(path, "default") for path in full}
+    full = flatten({key: value for key, value in tree.items() if value != {}})
+    return full, {path: layers.origins.get(path, "default") for path in full}
 
 
-def _matches(when: Mapping[str, Any], facts: Mapping[str, Any], base: Mapping[str, str | None], lists: Any) -> bool:
+def _dumped(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:
+    """All fields of a model as JSON has them. Twice: a default is not validated, and 10 is to be what 10.0 is."""
+    once = validated(model, data, where)
+    return dict(model.model_validate(once.model_dump()).model_dump(mode="json"))
+
+
+def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], labeled: str, lists: Splits) -> bool:
+    """Whether an override is meant for a job; a preset is also what it configures."""
     for key, wanted in when.items():
-        if key not in facts:
-            raise UnknownNameError("part of a job", key, facts)
-        accepted = [str(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
-        if key == "labeled":
-            accepted = [lists.budget(value).slug for value in accepted]
-        if str(facts[key]) not in accepted and str(base.get(key)) not in accepted:
+        asked = wanted if isinstance(wanted, list) else [wanted]
+        if key in parts:
+            names = {None if name is None else registry.get(key, str(name)).name for name in asked}
+            fits = bool({parts[key].name, parts[key].base} & names)
+        elif key == "labeled":
+            fits = labeled in {lists.budget(str(name)).slug for name in asked}
+        elif key == "recipe":
+            fits = recipe in asked
+        else:
+            raise UnknownNameError("part of a job", key, ("recipe", "labeled", *parts))
+        if not fits:
             return False
     return True
 
 
-def _digest(values: Mapping[str, Any], base: Mapping[str, str | None], lists: str, recipe: Recipe) -> str:
+def _objection(resolved: ResolvedJob, lists: Splits) -> str | None:
+    kind = registry.component("method", resolved.method["name"])
+    budget = lists.budget(resolved.job.labeled)
+    if "unlabeled" in kind.views and len(budget.labeled) == len(lists.train):
+        return f"the method needs unlabelled images, and at {budget.title} there are none"
+    found: str | None = kind.objection(resolved)
+    return found
+
+
+def _digest(values: Mapping[str, Any], parts: Mapping[str, _Spelt], lists: str, recipe: Recipe) -> str:
     dataset = registry.component("dataset", recipe.dataset)
-    versions = {
+    versions: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "dataset": dataset.version,
         "preprocessing": dataset.preprocessing_hash(recipe.preprocessing),
     }
-    for kind, name in {"network": recipe.network.name, "protocol": recipe.protocol, **base}.items():
+    used = {part: spelt.base for part, spelt in parts.items()}
+    for kind, name in {"network": recipe.network.name, "protocol": recipe.protocol, **used}.items():
         if name:
-            versions[kind] = [name, registry.component(kind, name).version]
+            versions[kind] = [registry.get(kind, name).name, _version(registry.component(kind, name))]
     return hashlib.sha256(_stable_json({"values": values, "versions": versions, "splits": lists}).encode()).hexdigest()
+
+
+def _version(component: Any) -> list[int]:
+    """The version of a component and of the classes that it is built on: a fix below invalidates what stands on it."""
+    if not isinstance(component, type):
+        return [component.version]
+    return [vars(kind)["version"] for kind in component.__mro__ if "version" in vars(kind)]
+
+
+def _under(values: Mapping[str, Any], part: str) -> dict[str, Any]:
+    prefix = part + "."
+    return {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}
+
+
+def _compact(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _stable_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
 # ------------------------------------------------------------------------------------------------------ the grid
 
 
+_AXES = ("recipe", "method", "loss", "plugin", "labeled", "seeds")
+
+
 def _axes_as_lists(data: Any) -> Any:
-    """An axis of a grid may be written as one value."""
+    """An axis of a grid may be written as one value, seeds as a range: `0-4`."""
     if not isinstance(data, dict):
         return data
-    axes = ("recipe", "method", "loss", "plugin", "labeled", "seeds")
-    data = {key: [value] if key in axes and not isinstance(value, list) else value for key, value in data.items()}
+    data = {key: [value] if key in _AXES and not isinstance(value, list) else value for key, value in data.items()}
     if "labeled" in data:
         data["labeled"] = [str(value) for value in data["labeled"]]
+    if "seeds" in data:
+        data["seeds"] = [seed for value in data["seeds"] for seed in seed_range(value)]
     return data
 
 
-class GridEntry(Frozen):
-    """A product of the axes it names; an axis left out takes the grid's."""
+def seed_range(value: Any) -> list[Any]:
+    """The seeds that `0-4` means; any other value alone."""
+    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", value) if isinstance(value, str) else None
+    return list(range(int(match[1]), int(match[2]) + 1)) if match else [value]
+
+
+class JobFilter(Frozen):
+    """Jobs by their parts: a job matches that is among the values of every axis named."""
 
     recipe: list[str] = []
     method: list[str] = []
     loss: list[str] = []
     plugin: list[str | None] = []
     labeled: list[str] = []
-    seeds: list[int] = []
+    seeds: list[Seed] = []
     set: dict[str, Any] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _as_lists(cls, data: Any) -> Any:
         return _axes_as_lists(data)
+
+    def matches(self, job: Job) -> bool:
+        """Whether the job is meant, however both are spelt. Only options and `set` need the job to be valid.
+
+        Raises:
+            UsageError: a name or budget that nothing answers to.
+        """
+        parts = _parts(job)
+        wanted = [flatten(self.set)]
+        for axis in COMPONENTS:
+            asked = [_component(axis, spelt, {}) for spelt in getattr(self, axis)]
+            named = [spelt.options for spelt in asked if spelt.name == parts[axis].name]
+            if asked and not named:
+                return False
+            if len(named) == 1:
+                wanted.append({f"{axis}.{key}": value for key, value in named[0].items()})
+        if self.labeled:
+            lists = _splits(_read_recipe(job.recipe)[0], parts, flatten(job.set))
+            if lists.budget(job.labeled).slug not in {lists.budget(name).slug for name in self.labeled}:
+                return False
+        if (self.recipe and job.recipe not in self.recipe) or (self.seeds and job.seed not in self.seeds):
+            return False
+        return all(job.resolved.values.get(path) == value for options in wanted for path, value in options.items())
+
+
+class GridEntry(JobFilter):
+    """A product of the axes it names, with what it sets; an axis left out takes the grid's."""
 
 
 class TableSpec(Frozen):
@@ -510,10 +666,10 @@ class Grid(Frozen):
     description: str = ""
     recipe: list[str] = []
     labeled: list[str] = []
-    seeds: list[int] = []
+    seeds: list[Seed] = []
     set: dict[str, Any] = {}
     jobs: list[GridEntry]
-    exclude: list[GridEntry] = []
+    exclude: list[JobFilter] = []
     table: TableSpec = TableSpec()
 
     @model_validator(mode="before")
@@ -522,7 +678,7 @@ class Grid(Frozen):
         return _axes_as_lists(data)
 
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
-        """The jobs, checked, each once however often it is spelt, in the order of the file; seeds vary fastest.
+        """The canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
         Args:
             overrides: `--set` values, the last layer.
@@ -533,9 +689,10 @@ class Grid(Frozen):
         found: dict[Path, Job] = {}
         for entry in self.jobs:
             for job in self._product(entry, overrides or {}):
-                if not any(_excluded(job, exclude) for exclude in self.exclude):
-                    job.resolved  # noqa: B018  every job is checked before any starts
-                    found.setdefault(job.directory, job)
+                if not any(exclude.matches(job) for exclude in self.exclude):
+                    canonical = job.canonical()  # every job is checked before any starts
+                    layers = {path: job.resolved.layers[path] for path in canonical.set}
+                    found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
         if not found:
             raise UsageError(f"grid {self.name} names no job")
         return list(found.values())
@@ -547,9 +704,8 @@ class Grid(Frozen):
             if not value:
                 raise UsageError(f"grid {self.name}: an entry of `jobs` names no {axis}, and the grid has none")
         chosen = {**self.set, **entry.set, **overrides}
-        layers = dict.fromkeys({**self.set, **entry.set}, f"grid {self.name}") | dict.fromkeys(
-            overrides, "command line"
-        )
+        own = self.name if self.name == COMMAND_LINE else f"grid {self.name}"
+        layers = dict.fromkeys({**self.set, **entry.set, "*": ""}, own) | dict.fromkeys(overrides, COMMAND_LINE)
         for recipe, budget, method, loss, plugin in itertools.product(
             recipes, budgets, entry.method, entry.loss or ["default"], entry.plugin or [None]
         ):
@@ -564,19 +720,6 @@ class Grid(Frozen):
                     set=chosen,
                     layers=layers,
                 )
-
-
-def _excluded(job: Job, exclude: GridEntry) -> bool:
-    parts = job.canonical()
-    asked: list[tuple[Sequence[Any], Any]] = [
-        (exclude.recipe, parts.recipe),
-        (exclude.method, parts.method),
-        (exclude.loss, parts.loss),
-        (exclude.plugin, parts.plugin),
-        (exclude.labeled, parts.labeled),
-        (exclude.seeds, parts.seed),
-    ]
-    return all(not axis or value in axis for axis, value in asked)
 
 
 def load_grid(name: str) -> Grid:
@@ -604,154 +747,3 @@ def grid_files() -> dict[str, Path]:
         for path in sorted(folder.glob("*.yaml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
-
-
-# ------------------------------------------------------------------------------------------------- small pieces
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, read by the safe loader.
-
-    Raises:
-        UsageError: the file cannot be read as YAML, repeats a key, or holds no mapping.
-    """
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UsageError(f"{where} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} holds no mapping of fields")
-    return value
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, with two of YAML's traps closed."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-5 as a string: every number of this field would need a decimal point.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_value(text: str) -> Any:
-    """The value of an option as typed on a command line: `0.75`, `true`, `[1, 2]`, `name`."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UsageError(f"cannot read the value {text!r}") from error
-
-
-def parse_set(items: Iterable[str]) -> dict[str, Any]:
-    """`a.b=c` strings as dotted paths and values."""
-    found = {}
-    for item in items:
-        path, equals, value = item.partition("=")
-        if not equals or not path.strip():
-            raise UsageError(f"--set takes PATH=VALUE, not '{item}'", "for example --set optimizer.lr=0.005")
-        found[path.strip()] = parse_value(value)
-    return found
-
-
-def parse_component(text: str) -> tuple[str, dict[str, Any]]:
-    """`ga[gamma=0.75,k=5]` as its name and options.
-
-    Raises:
-        UsageError: brackets that do not close, or an item that is no `key=value`.
-    """
-    match = re.fullmatch(r"\s*([\w.&+-]+)\s*(?:\[(.*)\])?\s*", text, flags=re.DOTALL)
-    if not match:
-        raise UsageError(f"cannot read '{text}'", "write a name, or name[option=value,option=value]")
-    return match[1], parse_set(split_outside_brackets(match[2] or ""))
-
-
-def split_outside_brackets(text: str) -> list[str]:
-    """Split at commas that stand outside brackets: `cps,ga[k=5,gamma=1]` are two items."""
-    parts, depth, start = [], 0, 0
-    for position, sign in enumerate(text):
-        depth += (sign in "[{(") - (sign in "]})")
-        if sign == "," and depth == 0:
-            parts.append(text[start:position])
-            start = position + 1
-    return [part.strip() for part in [*parts, text[start:]] if part.strip()]
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted paths; lists and empty mappings are leaves."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, path + "."))
-        else:
-            flat[path] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted paths as nested mappings.
-
-    Raises:
-        UsageError: a path that goes through a plain value.
-    """
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *outer, last = path.split(".")
-        node = tree
-        for key in outer:
-            node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                raise UsageError(f"'{path}' is set, but '{key}' is a value, not a group of fields")
-        node[last] = value
-    return tree
-
-
-def _under(values: Mapping[str, Any], part: str) -> dict[str, Any]:
-    prefix = part + "."
-    return {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}
-
-
-def _compact(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def _stable_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()) -> Any:
-    """`model(**data)`, its first fault told in one line, with near names for an unknown key."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        # A misspelt field is also a missing one: say what was written, not what was meant.
-        fault = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        path = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        if fault["type"] == "extra_forbidden":
-            raise UnknownNameError(f"field in {where}:", path, [*_paths(model), *known]) from None
-        if fault["type"] == "missing":
-            raise UsageError(f"{where}: the field '{path}' is missing{more}") from None
-        message = fault["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(fault["input"], Mapping) else f", not {fault['input']!r}"
-        raise UsageError(f"{where}: {path}: {message[:1].lower()}{message[1:]}{given}{more}") from None
-
-
-def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted path of a model, for suggestions."""
-    for name, info in model.model_fields.items():
-        yield prefix + name
-        for part in (info.annotation, *get_args(info.annotation)):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                yield from _paths(part, f"{prefix}{name}.")

@@ -43,7 +43,7 @@ class UnknownNameError(UsageError):
     """A name that nothing answers to, with the nearest ones that exist."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(set(known))
+        known = sorted(set(known) - {name})
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
             hint = f"did you mean {' or '.join(near)}?"

@@ -1,15 +1,30 @@
-"""What `sslbench list` shows: every name that a job or a grid can use."""
+"""The listings of the command line as plain rows, ready for JSON: names, fields, runs, plans, numbers."""
 
 from __future__ import annotations
 
+import csv
 import inspect
-from typing import Any
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from sslbench import config, registry
 from sslbench.errors import UnknownNameError
+from sslbench.execution.rundir import RunDirectory
+from sslbench.files import read_json
 
-# What users type, and the kind of the registry that it lists.
-_KINDS = {
+if TYPE_CHECKING:
+    from sslbench.config import Job
+    from sslbench.execution.local import Planned
+    from sslbench.reporting.model import Table
+
+# What users type after `list`, and the kind of the registry that it lists.
+KINDS = {
     "methods": "method",
     "losses": "loss",
     "plugins": "plugin",
@@ -18,6 +33,7 @@ _KINDS = {
     "networks": "network",
     "protocols": "protocol",
 }
+LISTS = (*KINDS, "recipes", "grids")
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -27,13 +43,13 @@ def listing(what: str) -> list[dict[str, Any]]:
     Raises:
         UnknownNameError: nothing of that name is listed.
     """
-    if what in _KINDS:
-        return _components(_KINDS[what])
+    if what in KINDS:
+        return _components(KINDS[what])
     if what == "recipes":
         return [_recipe(name) for name in config.recipe_names()]
     if what == "grids":
         return [_grid(name, str(path)) for name, path in config.grid_files().items()]
-    raise UnknownNameError("listing", what, [*_KINDS, "recipes", "grids"])
+    raise UnknownNameError("listing", what, LISTS)
 
 
 def _components(kind: str) -> list[dict[str, Any]]:
@@ -50,7 +66,7 @@ def _components(kind: str) -> list[dict[str, Any]]:
             {
                 "name": preset.name,
                 "aliases": list(preset.aliases),
-                "about": f"{entry.name}[{','.join(f'{key}={value}' for key, value in preset.set.items())}]",
+                "about": spelt_out(preset),
                 "preset_of": entry.name,
                 "set": dict(preset.set),
             }
@@ -59,8 +75,13 @@ def _components(kind: str) -> list[dict[str, Any]]:
     return rows
 
 
+def spelt_out(preset: registry.Entry) -> str:
+    """A preset as one could write it out: `ga[applies_to=label]`."""
+    return f"{preset.preset_of}[{','.join(f'{key}={value}' for key, value in preset.set.items())}]"
+
+
 def _about(target: Any) -> str:
-    """The first sentence of a component's docstring, or a value's own description."""
+    """The first paragraph of a component's docstring, or a value's own description."""
     text = getattr(target, "description", None) or getattr(target, "title", None)
     if inspect.isclass(target) and target.__doc__:
         text = target.__doc__
@@ -82,3 +103,165 @@ def _recipe(name: str) -> dict[str, Any]:
 def _grid(name: str, path: str) -> dict[str, Any]:
     grid = config.load_grid(name)
     return {"name": name, "aliases": [], "about": grid.description, "file": path}
+
+
+# ------------------------------------------------------------------------------------------------------- fields
+
+
+def fields_of(model: type[BaseModel], prefix: str = "", given: BaseModel | None = None) -> Iterator[dict[str, Any]]:
+    """The settable fields of a model, groups of fields opened into dotted paths.
+
+    Each has `name`, `type` (for people), `choices` (empty where the values are not named), `default`, `required`
+    and `description`.
+
+    Args:
+        model: the class.
+        prefix: what its paths begin with.
+        given: an instance whose values are the defaults; None: those of the class.
+    """
+    for name, field in model.model_fields.items():
+        required = given is None and field.is_required()
+        default = getattr(given, name) if given is not None else None
+        if given is None and not required:
+            default = field.get_default(call_default_factory=True, validated_data={})
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
+            inner = default if isinstance(default, BaseModel) else None
+            yield from fields_of(field.annotation, f"{prefix}{name}.", inner)
+            continue
+        yield {
+            "name": prefix + name,
+            "type": _type_text(field.annotation) + _limits(field),
+            "choices": _choices(field.annotation),
+            "default": default.model_dump(mode="json") if isinstance(default, BaseModel) else default,
+            "required": required,
+            "description": field.description or "",
+        }
+
+
+def _choices(annotation: Any) -> list[Any]:
+    if annotation is bool:
+        return [True, False]
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return [choice for part in get_args(annotation) for choice in _choices(part)]
+    return []
+
+
+def _type_text(annotation: Any) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_text(parts[0])
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(_type_text(part) for part in parts)
+    if origin in (list, tuple) and parts:
+        if origin is tuple and ... not in parts and len(set(parts)) == 1:
+            return f"{len(parts)} × {_type_text(parts[0])}"
+        return "list of " + ", ".join(_type_text(part) for part in parts if part is not ...)
+    if annotation is NoneType:
+        return "none"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def _limits(field: FieldInfo) -> str:
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    found = [
+        f"{sign} {getattr(limit, name):g}"
+        for limit in field.metadata
+        for name, sign in signs.items()
+        if isinstance(getattr(limit, name, None), (int, float))
+    ]
+    return f" {', '.join(found)}" if found else ""
+
+
+# --------------------------------------------------------------------------------------------------- runs, plans
+
+
+def runs(results: Path, jobs: Iterable[Job] | None = None) -> list[dict[str, Any]]:
+    """Where runs stand: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`.
+
+    Args:
+        results: the results folder.
+        jobs: whose runs, begun or not; None: every run there is.
+    """
+    if jobs is not None:
+        found = [RunDirectory.of(job, results) for job in jobs]
+    else:
+        paths = sorted((results / "runs").glob("*/*/*/seed-*/config.yaml"))
+        found = [RunDirectory(path.parent) for path in paths if ".old-" not in path.parent.name]
+    return [_run(run, results) for run in found]
+
+
+def _run(run: RunDirectory, results: Path) -> dict[str, Any]:
+    record = run.status()
+    return {
+        **_place(run, results),
+        "state": run.state(),
+        "attempts": record.get("attempts", 0),
+        "error": str(record.get("error", "")),
+        "progress": read_json(run.progress_file) or {},
+    }
+
+
+def _place(run: RunDirectory, results: Path) -> dict[str, Any]:
+    relative = run.path.relative_to(results / "runs")
+    recipe, labeled, cell, folder = relative.parts
+    seed, _, digest = folder.removeprefix("seed-").partition("-")
+    return {
+        "run": str(relative),
+        "recipe": recipe,
+        "labeled": labeled,
+        "cell": cell,
+        "seed": int(seed) if seed.isdecimal() else seed,
+        "digest": digest,
+    }
+
+
+def planned(plan: Iterable[Planned], results: Path) -> list[dict[str, Any]]:
+    """The jobs of a launch: as `runs`, with `job` (canonical), `state` when it was planned, `action` (`run`,
+    `continue`, `run again`, `skip`, `wait`), and, once it ended, `outcome` and `reason`."""
+    return [
+        {
+            **_place(entry.run, results),
+            "job": entry.job.canonical().model_dump(),
+            "state": entry.state,
+            "action": _action(entry),
+            "outcome": entry.outcome,
+            "reason": entry.reason,
+        }
+        for entry in plan
+    ]
+
+
+def _action(entry: Planned) -> str:
+    if not entry.runs:
+        return "wait" if entry.state == "running" else "skip"
+    return {"interrupted": "continue", "failed": "run again", "finished": "run again"}.get(entry.state, "run")
+
+
+# ------------------------------------------------------------------------------------------------------- numbers
+
+
+def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
+    """Tables as data: what each says about itself, and its `records`, the rows of the tidy CSV with typed numbers."""
+    from sslbench.reporting.model import manifest
+    from sslbench.reporting.render import tidy_csv
+
+    return [
+        {
+            "name": table.name,
+            "title": table.title,
+            "measured": table.measured,
+            "notes": list(table.notes),
+            "records": [_typed(record) for record in csv.DictReader(io.StringIO(tidy_csv([table])))],
+            "runs": manifest([table]),
+        }
+        for table in tables
+    ]
+
+
+def _typed(record: dict[str, str]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {name: float(record[name]) if record[name] else None for name in ("mean", "std")}
+    return {**record, **numbers, "n": int(record["n"]), "expected": int(record["expected"])}

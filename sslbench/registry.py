@@ -7,6 +7,7 @@ points of the group `sslbench.<kind>` (for example `sslbench.method`), whose mod
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -102,8 +103,11 @@ def register(
         for taken in (name, *entry.aliases):
             other = _lookup(kind, taken)
             # Loading a module twice (a reload, a test) registers the same thing again; anything else is a clash.
-            if other is not None and (other.name != name or _place(other.target) != _place(target)):
+            if other is not None and not _same(other, entry):
                 raise SSLBenchError(f"the {kind} name '{taken}' is taken by '{other.name}'")
+            home = next((module for module, group in _BUILTIN[kind].items() if taken in group), None)
+            if home is not None and isinstance(target, type) and target.__module__ != home:
+                raise SSLBenchError(f"the {kind} name '{taken}' is taken by sslbench's own")
         _entries[kind][name] = entry
 
     if preset_of is not None:
@@ -157,11 +161,17 @@ def component(kind: str, name: str) -> Any:
 
 
 def entries(kind: str) -> list[Entry]:
-    """All entries of a kind, sorted by name; imports every component of that kind."""
+    """All entries of a kind, sorted by name; imports every component of that kind.
+
+    A third party's component that cannot be loaded is left out with a warning: it must not stop the others.
+    """
     for module in _BUILTIN[kind]:
         import_module(module)
     for point in _entry_points(kind):
-        _load(kind, point)
+        try:
+            _load(kind, point)
+        except SSLBenchError as error:
+            warnings.warn(str(error), stacklevel=2)
     return [_entries[kind][name] for name in sorted(_entries[kind])]
 
 
@@ -178,8 +188,16 @@ def _lookup(kind: str, name: str) -> Entry | None:
     return found
 
 
-def _place(target: Any) -> Any:
-    return (getattr(target, "__module__", None), getattr(target, "__qualname__", type(target).__name__))
+def _same(left: Entry, right: Entry) -> bool:
+    if (left.name, left.preset_of, left.set) != (right.name, right.preset_of, right.set):
+        return False
+    if isinstance(left.target, type) and isinstance(right.target, type):
+        # A class that was loaded anew is another object, but the same thing.
+        return (left.target.__module__, left.target.__qualname__) == (
+            right.target.__module__,
+            right.target.__qualname__,
+        )
+    return bool(left.target == right.target)
 
 
 @cache

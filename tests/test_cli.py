@@ -84,7 +84,7 @@ USAGE = [
     (["run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "-s", "x"], "cannot read the seed 'x'", "0-2"),
     (["run", "-r", "phantom", "-m", "cps[on=all", "--labeled", "20%"], "cannot read 'cps[on=all'", "option=value"),
     (["run", "-r", "phantom", "-m", "cps[of=all]", "--labeled", "20%"], "unknown field", "on"),
-    (["run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "--set", "optimizer.lrr=1"], "optimizer.lrr", "optimizer.lr"),
+    (["run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "--set", "optimizer.lrr=1"], "lrr", "optimizer.lr"),
     (["run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "--set", "optimizer.lr=fast"], "optimizer.lr", ""),
     (["run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "--set", "lr"], "PATH=VALUE", "optimizer.lr"),
     (["report"], "no finished run", "sslbench run"),

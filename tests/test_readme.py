@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sslbench import cli, config
+from sslbench import cli, config, spelling
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,7 +43,7 @@ def test_there_are_commands_to_check() -> None:
 
 def test_the_grid_shown_is_the_grid_shipped() -> None:
     shown = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
-    shipped = config.load_yaml(ROOT / "benchmarks" / "acdc-short.yaml")
+    shipped = spelling.load_yaml(ROOT / "benchmarks" / "acdc-short.yaml")
     assert shown["jobs"] == shipped["jobs"] and shown["table"]["columns"] == shipped["table"]["columns"]
     assert {key: shipped[key] for key in ("recipe", "labeled", "seeds")} == {
         key: shown[key] for key in ("recipe", "labeled", "seeds")

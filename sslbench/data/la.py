@@ -6,14 +6,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sslbench.data.base import ClassInfo, Dataset, LabelCrop, Preprocessing, RawCase
 from sslbench.data.splits import load_splits
 from sslbench.errors import UsageError
 from sslbench.registry import register
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ID = r"[0-9A-Z]{20}"
 _IMAGE, _LABEL = "lgemri.nrrd", "laendo.nrrd"

@@ -122,7 +122,7 @@ def prepare(
 
 def _options(kind: type[Dataset], given: Mapping[str, Any]) -> Any:
     """The dataset's options, checked; `options` of the caller stay as they are."""
-    from sslbench.config import validated
+    from sslbench.spelling import validated
 
     return validated(kind.Options, dict(given), f"options of {kind.name}")
 

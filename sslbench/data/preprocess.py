@@ -321,9 +321,7 @@ def _turned_back(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[
     return np.flip(array, tuple(axis for axis, (_, sign) in enumerate(turn) if sign < 0))
 
 
-def read_volume(
-    path: Path, dtype: type | None = None
-) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+def read_volume(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """`read_nifti`, or for a file called `.nrrd` the same of NRRD.
 
     Raises:

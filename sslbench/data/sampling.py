@@ -174,12 +174,15 @@ class _Slices:
         offset = _send(np.stack([plane.offset for plane in maps]), self.device)
         limits = _send(np.array([self.shapes[item] for item in items]), self.device)
         u, v = rows.double().unsqueeze(2), cols.double().unsqueeze(1)
-        place = []
-        for axis in range(2):
-            a0, a1, a2 = offset[:, axis], matrix[:, axis, 0], matrix[:, axis, 1]
-            place.append((a0.view(-1, 1, 1) + a1.view(-1, 1, 1) * u + a2.view(-1, 1, 1) * v + 0.5).floor().long())
         limit = limits.view(-1, 2, 1, 1)
-        inside = (place[0] >= 0) & (place[1] >= 0) & (place[0] < limit[:, 0]) & (place[1] < limit[:, 1])
+        place: list[Tensor] = []
+        inside = torch.ones((), dtype=torch.bool, device=self.device)
+        for axis in range(2):
+            a0, a1, a2 = (part.view(-1, 1, 1) for part in (offset[:, axis], matrix[:, axis, 0], matrix[:, axis, 1]))
+            position = a0 + a1 * u + a2 * v
+            # What lies outside the centres of the border voxels is outside, as scipy has it.
+            inside = inside & (position >= 0) & (position <= limit[:, axis] - 1)
+            place.append((position + 0.5).floor().long())
         flat = self.offset[_send(np.array(items), self.device)].view(-1, 1, 1) + place[0] * limit[:, 1] + place[1]
         flat = torch.where(inside, flat, 0)
         image = torch.where(inside, self.image[flat], 0.0).unsqueeze(1)

@@ -93,7 +93,7 @@ def load_splits(dataset: str, name: str) -> Splits:
     if not path.exists():
         known = [found.stem.removeprefix(f"{owner}-") for found in folder.glob(f"{owner}-*.yaml")]
         raise UnknownNameError(f"splits of {dataset}", name, known)
-    from sslbench.config import load_yaml
+    from sslbench.spelling import load_yaml
 
     return parse_splits(load_yaml(path), dataset, name)
 

@@ -16,6 +16,11 @@ from sslbench.registry import register
 Absent = Literal["p", "p2", "inv", "none"]
 
 
+def hard_labels(logits: Tensor, target: Tensor) -> Tensor:
+    """Labels (B, *S) of a target that may be probabilities (B, C, *S): GA counts voxels, so it needs labels."""
+    return target.argmax(1) if target.ndim == logits.ndim else target
+
+
 class GADiceLoss(nn.Module):
     """Dice whose absent classes have a gradient that fades with the prediction (GA eq. 8).
 
@@ -39,11 +44,11 @@ class GADiceLoss(nn.Module):
 
         Args:
             logits: (B, C, *S).
-            target: (B, *S) int64 labels.
+            target: (B, *S) int64 labels; probabilities (B, C, *S) are hardened.
             mask: (B, *S), the voxels that count, or their weights; presence and N are taken where it is not 0.
             class_weight: (C,) factors of the classes' terms; the divisor stays C.
         """
-        p = full_precision(logits).softmax(1)
+        p, target = full_precision(logits).softmax(1), hard_labels(logits, target)
         sums = dice_sums(p, target, mask)
         present = 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
         terms = present
@@ -84,12 +89,12 @@ class GACELoss(nn.Module):
 
         Args:
             logits: (B, C, *S).
-            target: (B, *S) int64 labels.
+            target: (B, *S) int64 labels; probabilities (B, C, *S) are hardened.
             mask: (B, *S), the voxels that exist for this term.
             voxel_weight: (B, *S), multiplies nll before the mining; voxels of weight 0 do not exist for it.
             class_weight: (C,), multiplies nll before the mining.
         """
-        C = logits.shape[1]
+        C, target = logits.shape[1], hard_labels(logits, target)
         nll, labels = nll_map(logits, target).flatten(), target.flatten()
         exists = None
         if voxel_weight is not None:
@@ -114,7 +119,7 @@ class GACELoss(nn.Module):
 
     def _hardest(self, nll: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
         """1 for the hardest k % of the voxels that exist, and how many they are, without leaving the device."""
-        total = torch.clamp_min((exists.sum() * self.k / 100).floor(), 1.0)
+        total = torch.clamp_min((exists.sum().double() * self.k / 100).floor(), 1.0)
         if self.k >= 100:
             return exists.to(nll.dtype), total
         order = torch.where(exists, nll.detach(), -torch.inf).argsort(descending=True)
@@ -163,7 +168,7 @@ class GALoss(Loss):
             weights = {"mask": mask, "voxel_weight": voxel_weight, "class_weight": class_weight}
             return super().ce(logits, target, source=source, key=key, reference=reference, **weights)
         criterion = GACELoss(self.options.k if source == "label" else self.options.k_pseudo, self.options.gamma)
-        return criterion(logits, _hard(logits, target), mask, voxel_weight, class_weight)
+        return criterion(logits, target, mask, voxel_weight, class_weight)
 
     def dice(
         self,
@@ -181,11 +186,7 @@ class GALoss(Loss):
             weights = {"mask": mask, "voxel_weight": voxel_weight, "class_weight": class_weight}
             return super().dice(logits, target, source=source, key=key, reference=reference, **weights)
         weight = voxel_weight if mask is None else mask if voxel_weight is None else mask * voxel_weight
-        return GADiceLoss(self.options.absent)(logits, _hard(logits, target), weight, class_weight)
-
-
-def _hard(logits: Tensor, target: Tensor) -> Tensor:
-    return target.argmax(1) if target.ndim == logits.ndim else target
+        return GADiceLoss(self.options.absent)(logits, target, weight, class_weight)
 
 
 register("loss", "ga_labeled_only", preset_of="ga", set={"applies_to": "label"})

@@ -535,9 +535,9 @@ LA_UAMT = register("protocol", "la-uamt")(
         name="la-uamt",
         version=1,
         description=(
-            "UA-MT's public LA test and its descendants: the scan's own voxels, 0.625 mm, each step counting 1 (MetaSSL "
-            "prints mm; no largest component). That code scores an empty prediction 0 everywhere, distances too; here "
-            "it scores the image diagonal."
+            "UA-MT's public LA test: distances in voxels (0.625 mm; MetaSSL calls such numbers mm), no largest "
+            "component. That code scores an empty prediction 0 everywhere, distances too; here it scores the image "
+            "diagonal."
         ),
         grid="original",
         unit="voxel",

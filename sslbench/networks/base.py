@@ -50,11 +50,13 @@ class Network(nn.Module):
     Attributes:
         version: raised when the same options would give another function.
         Options: typed options, each with its source.
+        dims: of the images that it takes, 2 or 3; every side divisible by `divisor`.
         decoders: the first is the main one.
     """
 
     version: ClassVar[int] = 1
     Options: ClassVar[type[BaseModel]]
+    dims: ClassVar[int]
     divisor: ClassVar[int] = 16
 
     def __init__(self, encoder: nn.Module, decoders: Sequence[Decoder]) -> None:

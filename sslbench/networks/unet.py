@@ -103,6 +103,7 @@ class UNet(Network):
     """
 
     Options = UNetOptions
+    dims = 2
 
     def __init__(self, in_channels: int, num_classes: int, options: UNetOptions) -> None:
         super().__init__(UNetEncoder(in_channels, options), [UNetDecoder(num_classes, options)])

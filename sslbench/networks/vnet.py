@@ -111,6 +111,7 @@ class VNet(Network):
     """
 
     Options = VNetOptions
+    dims = 3
 
     def __init__(self, in_channels: int, num_classes: int, options: VNetOptions) -> None:
         super().__init__(VNetEncoder(in_channels, options), [VNetDecoder(num_classes, options)])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslbench import registry
-from sslbench.config import Grid, Job, TableSpec, split_outside_brackets
+from sslbench.config import Grid, Job, TableSpec
 from sslbench.errors import UnknownNameError
 from sslbench.reporting import captions
 from sslbench.reporting.collect import Collection, Run, collect, plain, read_run, records_of
@@ -18,6 +18,7 @@ from sslbench.reporting.labels import class_title, group_of, metric_style, row_l
 from sslbench.reporting.material import Material, Planned
 from sslbench.reporting.model import AVERAGE, Cell, Column, Group, Row, Table, manifest
 from sslbench.reporting.statistics import over_seeds, per_run
+from sslbench.spelling import split_outside_brackets
 
 __all__ = ["Cell", "Column", "Group", "Row", "Table", "grid_table", "manifest", "tables_of_runs"]
 

@@ -96,10 +96,11 @@ class Selection:
 
     def choose(self) -> tuple[str | None, str | None]:
         """(predictor to test, name of the file with its weights; None: the last ones)."""
-        if not self.latest:
-            return (self.candidates[0] if len(self.candidates) == 1 else None), None
-        if self.rule == "last":
-            return max(self.latest, key=lambda key: self.latest[key]), None
+        if self.rule == "last" or not self.best:
+            # Without a score (no validation, or none that is a number) the method's own rule decides.
+            known = {key: score for key, score in self.latest.items() if score == score}
+            own = self.candidates[0] if len(self.candidates) == 1 else None
+            return max(known, key=lambda key: known[key], default=own), None
         key = max(self.best, key=lambda key: self.best[key][0])
         return key, self.file(key)
 

@@ -20,7 +20,7 @@ from sslbench.training.randomness import reseed, torch_generator
 from sslbench.training.schedules import learning_rate, ramp_weight
 
 LOG_EVERY = 10  # iterations between two records; reading the device more often would hold it up
-CHECKPOINT_EVERY = 500  # where the recipe neither validates nor says
+SAVE_EVERY_S = 60.0  # seconds of training between two checkpoints; when they fall changes no result
 
 
 class Interrupted(SSLBenchError):
@@ -132,9 +132,9 @@ class Trainer:
     def _run_phase(self, number: int, start: int) -> None:
         phase, length, offset = self.phases[number], self.lengths[number], sum(self.lengths[:number])
         schedule = self.recipe.schedule
-        save_every = schedule.checkpoint_every or schedule.validate_every or CHECKPOINT_EVERY
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         last_log, last_time = start, time.perf_counter()
+        last_save = last_time
         for iteration in range(start, length):
             if self.should_stop():
                 self._save(number, iteration)
@@ -146,7 +146,7 @@ class Trainer:
             )
             done = iteration + 1
             validates = bool(schedule.validate_every) and (done % schedule.validate_every == 0 or done == length)
-            saves = done % save_every == 0 or done == length
+            saves = validates or done == length or time.perf_counter() - last_save > SAVE_EVERY_S
             logs = done % LOG_EVERY == 0 or done == length
             # Reading the flag waits for a GPU, so there it is read with the records; on a CPU it costs nothing.
             if (logs or saves or validates or self.device.type == "cpu") and not bool(finite):
@@ -163,6 +163,7 @@ class Trainer:
                 last_time = time.perf_counter()
             if saves:
                 self._save(number, done)
+                last_save = time.perf_counter()
 
     # --------------------------------------------------------------------------------------------- iterations
 

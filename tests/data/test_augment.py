@@ -208,7 +208,6 @@ def test_a_turned_slice_is_resized_as_by_numpy_and_scipy(k, axis, patch, monkeyp
 
 @pytest.mark.parametrize("patch", PATCHES, ids=str)
 @pytest.mark.parametrize("degrees", [-20, -7, 1, 19])
-@pytest.mark.xfail(strict=True, reason="positions up to half a voxel outside are taken for inside; scipy fills in 0")
 def test_a_rotated_slice_is_resized_as_by_scipy(degrees, patch, monkeypatch):
     check_slices(
         lambda content: ndimage.rotate(content, degrees, order=0, reshape=False),

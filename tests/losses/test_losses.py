@@ -354,7 +354,6 @@ def test_a_one_hot_target_is_its_labels(term, labels):
     torch.testing.assert_close(value_and_gradient(term, logits, hot), value_and_gradient(term, logits, target))
 
 
-@pytest.mark.xfail(strict=True, reason="a one-hot target counts N·C voxels (GADice) or fails deep inside (GACE)")
 @pytest.mark.parametrize("criterion", [GADiceLoss(), GACELoss()], ids=repr)
 def test_the_ga_functions_take_one_hot_targets_or_refuse_them(criterion):
     logits, target = example_logits(torch.float64), example_labels("absent")

@@ -41,7 +41,15 @@ class GAOptions(BaseModel):
 
 def component(title: str = "", group: str = "", options: type[BaseModel] = NoOptions) -> Any:
     return SimpleNamespace(
-        title=title, group=group, Options=options, version=1, defaults={}, views={}, objection=lambda job: None
+        title=title,
+        group=group,
+        Options=options,
+        version=1,
+        defaults={},
+        views={},
+        objection=lambda job: None,
+        dims=3,
+        divisor=1,
     )
 
 

@@ -1,0 +1,159 @@
+"""What the shell offers after Tab: names of the registries' index and of files; no component and no torch is imported.
+
+Each completer takes what Typer hands over (the context, the unfinished word) and gives whole words that begin with it.
+A fault (a broken recipe file, say) means no offer: a traceback in the middle of somebody's prompt helps nobody.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sslbench.errors import UsageError
+
+Completer = Callable[[typer.Context, str], list[str]]
+
+
+def _quiet(complete: Callable[[typer.Context, str], Iterable[str]]) -> Completer:
+    @functools.wraps(complete)
+    def quietly(context: typer.Context, incomplete: str) -> list[str]:
+        try:
+            return [word for word in dict.fromkeys(complete(context, incomplete)) if word.startswith(incomplete)]
+        except Exception:
+            return []
+
+    return quietly
+
+
+def _after_comma(words: Iterable[str], incomplete: str) -> list[str]:
+    """Words for the last item of a comma-separated list; those that are in it already are not offered again."""
+    done, comma, _ = incomplete.rpartition(",")
+    if "[" in incomplete.rpartition("]")[2]:
+        return []  # inside the brackets of a name's options
+    taken = done.split(",")
+    return [f"{done}{comma}{word}" for word in words if word not in taken]
+
+
+def _component(kind: str) -> Completer:
+    @_quiet
+    def complete(context: typer.Context, incomplete: str) -> Iterable[str]:
+        from sslbench import registry
+
+        return _after_comma(registry.names(kind), incomplete)
+
+    return complete
+
+
+methods, losses, plugins = _component("method"), _component("loss"), _component("plugin")
+datasets = _component("dataset")
+
+
+@_quiet
+def recipes(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The shipped recipes; files are left to the shell."""
+    from sslbench.config import recipe_names
+
+    return recipe_names()
+
+
+@_quiet
+def grids(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The grids by name; after `run` only with `--grid`, as a name means nothing without."""
+    from sslbench.config import grid_files
+
+    return grid_files() if context.params.get("grid", True) else []
+
+
+@_quiet
+def labeled(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The label budgets of the recipe that is on the line, or of all shipped ones."""
+    from sslbench.config import load_recipe, recipe_names
+    from sslbench.data.splits import load_splits
+
+    recipe = context.params.get("recipe")
+    chosen = [load_recipe(name) for name in ([recipe] if recipe else recipe_names())]
+    budgets = [
+        budget for made in chosen for budget in load_splits(made.dataset, made.splits).budgets.values()
+    ]
+    # A title with a space would need quotes, which the shell does not add: its slug means the same.
+    words = [budget.slug if " " in budget.title else budget.title for budget in budgets]
+    more = [budget.slug for budget in budgets]
+    last = incomplete.rpartition(",")[2]
+    return _after_comma([word for word in words if word.startswith(last)] or more, incomplete)
+
+
+@_quiet
+def devices(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The devices that this machine seems to have."""
+    cards = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in range(len(cards)) if len(cards) > 1)]
+
+
+@_quiet
+def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """What `list` lists."""
+    from sslbench.listing import LISTS
+
+    return LISTS
+
+
+@_quiet
+def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """What `show` shows."""
+    from sslbench.show import KINDS
+
+    return KINDS
+
+
+@_quiet
+def names(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The names of the kind that is on the line."""
+    from sslbench import registry
+    from sslbench.config import recipe_names
+
+    kind = context.params.get("kind")
+    return recipe_names() if kind == "recipe" else registry.names(kind) if kind in registry.KINDS else []
+
+
+@_quiet
+def preprocessings(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The preprocessings of the dataset that is on the line."""
+    from sslbench import registry
+
+    return registry.component("dataset", context.params["dataset"]).preprocessings
+
+
+@_quiet
+def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """`PATH=` for every field of a recipe, and those that the chosen recipe writes down (its network's options);
+    `PATH=value` where a field has named values and the shell keeps `=` inside a word."""
+    from sslbench.config import _ABOUT, Recipe, load_recipe
+    from sslbench.listing import fields_of
+    from sslbench.spelling import flatten
+
+    fields = {row["name"]: row["choices"] for row in fields_of(Recipe) if row["name"] not in _ABOUT}
+    if recipe := context.params.get("recipe"):
+        fields = dict.fromkeys(flatten(load_recipe(recipe).model_dump(exclude=_ABOUT)), []) | fields
+    return _assignments(fields, incomplete)
+
+
+@_quiet
+def dataset_settings(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The same for the options of the dataset that is being prepared."""
+    from sslbench import registry
+    from sslbench.listing import fields_of
+
+    options = registry.component("dataset", context.params["dataset"]).Options
+    return _assignments({row["name"]: row["choices"] for row in fields_of(options)}, incomplete)
+
+
+def _assignments(fields: dict[str, list[Any]], incomplete: str) -> list[str]:
+    path, equals, _ = incomplete.partition("=")
+    if equals:
+        words = [str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in fields.get(path, [])]
+        return [f"{path}={word}" for word in words]
+    return [f"{field}=" for field in fields]

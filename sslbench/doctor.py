@@ -1,0 +1,429 @@
+"""What `sslbench doctor` finds: versions, hardware, folders, prepared data, and what to do where something is wrong.
+
+Nothing is written but short-lived files that show whether a folder can be written and locked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any, Literal
+
+import sslbench
+from sslbench import registry, settings
+from sslbench.errors import SSLBenchError, UsageError
+from sslbench.listing import KINDS
+
+Status = Literal["ok", "warn", "fail"]
+STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")
+
+# Disk space in bytes below which a results folder is worth a word: checkpoints and predictions of a few runs.
+_LITTLE_SPACE = 2 * 2**30
+# Variables that are no setting of the program.
+_OTHER_VARIABLES = ("SSLBENCH_TEST_DATA",)
+_TORCH_2_9 = "3-D convolutions under AMP are slow and, with some cuDNN releases, wrong (pytorch #166122, #166643)"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        area: what it belongs to: `software`, `hardware`, `places` or `data`.
+        name: of the thing.
+        status: `ok`, `warn` (it works, but may not be what was meant) or `fail`.
+        message: what was found, in one line.
+        remedy: what to do; empty where nothing is wrong.
+        facts: the same for programs.
+    """
+
+    area: str
+    name: str
+    status: Status
+    message: str
+    remedy: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as a JSON object."""
+        return asdict(self)
+
+
+def examine(
+    data_dir: Path, results_dir: Path, verify: bool = False, progress: Callable[[str], None] | None = None
+) -> list[Check]:
+    """Look at everything, in the order in which it is shown; no check stops the others.
+
+    Args:
+        data_dir: prepared datasets.
+        results_dir: runs and reports.
+        verify: hold every prepared file against its hash.
+        progress: told each file before it is read.
+    """
+    areas: list[Callable[[], Iterable[Check]]] = [
+        _software,
+        _components,
+        _hardware,
+        lambda: _places(data_dir, results_dir),
+        lambda: _data(data_dir, verify, progress or (lambda file: None)),
+    ]
+    return [check for area in areas for check in area()]
+
+
+def verdict(checks: Iterable[Check]) -> Status:
+    """The worst status of all."""
+    return max((check.status for check in checks), key=STATUSES.index, default="ok")
+
+
+# ------------------------------------------------------------------------------------------------------ software
+
+
+def _software() -> Iterator[Check]:
+    import platform
+
+    yield Check("software", "python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    needed, extras = requirements()
+    yield _self(bool(needed))
+    missing = [name for name in needed if _installed(name) is None]
+    outdated = {
+        name: wanted
+        for name, wanted in needed.items()
+        if name not in missing and name != "torch" and not satisfies(str(_installed(name)), wanted)
+    }
+    yield _torch(needed.get("torch", ""))
+    others = [name for name in needed if name != "torch"]
+    found = ", ".join(f"{name} {_installed(name)}" for name in others if _installed(name))
+    facts = {name: _installed(name) for name in others}
+    if missing:
+        remedy = f"pip install {' '.join(missing)}"
+        yield Check("software", "packages", "fail", f"not installed: {', '.join(missing)}", remedy, facts)
+    elif outdated:
+        wanted = ", ".join(f"{name} {_installed(name)} (needs {limits})" for name, limits in outdated.items())
+        remedy = "pip install " + " ".join(f"'{name}{limits}'" for name, limits in outdated.items())
+        yield Check("software", "packages", "warn", wanted, remedy, facts)
+    else:
+        yield Check("software", "packages", "ok", found, "", facts)
+    for extra, names in extras.items():
+        absent = [name for name in names if _installed(name) is None]
+        said = f"[{extra}] not installed: {', '.join(absent)}" if absent else f"[{extra}] complete"
+        facts = {name: _installed(name) for name in names}
+        yield Check("software", "extras", "ok", f"{said} (optional)" if absent else said, "", {extra: facts})
+
+
+def _self(installed: bool) -> Check:
+    message = f"{sslbench.__version__} in {Path(sslbench.__file__).parent}"
+    if not installed:
+        return Check(
+            "software", "sslbench", "warn", f"{message}, not installed as a package", "pip install -e . in the checkout"
+        )
+    return Check("software", "sslbench", "ok", message, "", {"version": sslbench.__version__})
+
+
+def _torch(wanted: str) -> Check:
+    try:
+        import torch
+    except Exception as error:  # a broken installation fails in ways of its own: OSError for a missing library
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return Check("software", "torch", "fail", f"cannot be imported: {reason}", "pip install torch")
+    number = str(torch.__version__)
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
+    facts = {"version": number, "cuda": torch.version.cuda}
+    if number.startswith("2.9."):
+        return Check("software", "torch", "warn", f"{number}: {_TORCH_2_9}", "pip install 'torch>=2.10'", facts)
+    if not satisfies(number, wanted):
+        return Check("software", "torch", "warn", f"{number}, needs {wanted}", f"pip install 'torch{wanted}'", facts)
+    if not torch.version.cuda and _has_nvidia_card():
+        return Check(
+            "software",
+            "torch",
+            "warn",
+            f"{number}, {build}, but this machine has an NVIDIA card",
+            "install the CUDA build: pytorch.org/get-started",
+            facts,
+        )
+    return Check("software", "torch", "ok", f"{number}, {build}", "", facts)
+
+
+def _has_nvidia_card() -> bool:
+    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
+
+
+def requirements() -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The packages that an installed sslbench needs with their version limits, and those of each extra."""
+    try:
+        lines = requires("sslbench") or []
+    except PackageNotFoundError:
+        return {}, {}
+    needed: dict[str, str] = {}
+    extras: dict[str, list[str]] = {}
+    for line in lines:
+        match = re.match(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)", line)
+        extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)['\"]", line)
+        if match and extra:
+            extras.setdefault(extra[1], []).append(match[1])
+        elif match:
+            needed[match[1]] = match[2].strip()
+    return needed, extras
+
+
+def satisfies(number: str, limits: str) -> bool:
+    """Whether a version is within limits such as `>=2.8,!=2.9.*`; what is not understood counts as satisfied."""
+    have = _parts(number)
+    for limit in filter(None, (part.strip() for part in limits.split(","))):
+        match = re.fullmatch(r"(>=|<=|==|!=|>|<|~=)\s*([\d.]+?)(\.\*)?", limit)
+        if not match:
+            continue
+        sign, wanted = match[1], _parts(match[2])
+        same = have[: len(wanted)] == wanted if match[3] else _padded(have, wanted) == _padded(wanted, have)
+        above = _padded(have, wanted) >= _padded(wanted, have)
+        held = {"==": same, "!=": not same, ">=": above, "~=": above, "<=": same or not above, "<": not above}
+        if not held.get(sign, above and not same):
+            return False
+    return True
+
+
+def _parts(number: str) -> tuple[int, ...]:
+    match = re.match(r"\d+(?:\.\d+)*", number)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+def _padded(number: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return number + (0,) * (len(other) - len(number))
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _components() -> Iterator[Check]:
+    """Whether everything that is registered can be loaded, third parties' components included."""
+    import warnings
+
+    counts: dict[str, int] = {}
+    faults: list[str] = []
+    for kind in registry.KINDS:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                counts[kind] = sum(entry.preset_of is None for entry in registry.entries(kind))
+            except Exception as error:  # whatever a broken module raises, the other checks go on
+                faults.append(f"{kind}: {error}")
+        faults += [str(line.message) for line in said if "cannot be loaded" in str(line.message)]
+    if faults:
+        remedy = "repair the package that it names, or uninstall it"
+        yield Check("software", "components", "fail", "; ".join(faults), remedy, counts)
+        return
+    plurals = {kind: plural for plural, kind in KINDS.items()}
+    words = [f"{count} {kind if count == 1 else plurals[kind]}" for kind, count in counts.items() if count]
+    yield Check("software", "components", "ok", ", ".join(words), "", counts)
+
+
+# ------------------------------------------------------------------------------------------------------ hardware
+
+
+def _hardware() -> Iterator[Check]:
+    try:
+        import torch
+    except Exception:  # said under software
+        return
+    from sslbench.execution.local import default_slots
+    from sslbench.execution.provenance import device_name
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    total, free = _memory()
+    memory = f", {_gib(total)} of memory ({_gib(free)} free)" if total else ""
+    cpu = torch.device("cpu")
+    facts: dict[str, Any] = {"cores": os.cpu_count(), "usable": usable, "memory": total, "free": free}
+    facts |= _bf16(cpu)
+    restricted = "" if usable == os.cpu_count() else f", {usable} of them usable"
+    yield Check("hardware", "cpu", "ok", f"{device_name(cpu)}{restricted}{memory}; {facts['auto']}", "", facts)
+    slots = default_slots()
+    threads = max(1, (os.cpu_count() or 1) // slots)
+    plural = "" if slots == 1 else "s"
+    message = f"{slots} job{plural} at a time, {threads} thread{'' if threads == 1 else 's'} each, unless -j says more"
+    yield Check("hardware", "threads", "ok", message, "", {"slots": slots, "threads": threads})
+    if torch.version.cuda and not torch.cuda.is_available():
+        reason = "no NVIDIA driver or card is seen"
+        remedy = "check nvidia-smi and CUDA_VISIBLE_DEVICES; without a card, jobs run on the CPU"
+        yield Check("hardware", "gpu", "warn", f"torch is built for CUDA, but {reason}", remedy)
+    elif not torch.cuda.is_available():
+        yield Check("hardware", "gpu", "ok", "none: jobs run on the CPU")
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        yield _gpu(number)
+
+
+def _gpu(number: int) -> Check:
+    import torch
+
+    device = torch.device("cuda", number)
+    name = f"cuda:{number}"
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        float(torch.ones(8, device=device).sum())  # a card that this build has no kernels for fails here
+        facts = {"name": torch.cuda.get_device_name(device), "memory": total, "free": free, **_bf16(device)}
+        capability = torch.cuda.get_device_capability(device)
+    except RuntimeError as error:
+        remedy = "check nvidia-smi; this torch may have no kernels for the card: install another build"
+        return Check("hardware", name, "fail", f"cannot compute: {str(error).splitlines()[0]}", remedy)
+    facts["capability"] = list(capability)
+    message = f"{facts['name']}, {_gib(total)} ({_gib(free)} free), capability {capability[0]}.{capability[1]}"
+    return Check("hardware", name, "ok", f"{message}; {facts['auto']}", "", facts)
+
+
+def _bf16(device: Any) -> dict[str, Any]:
+    """What the precision `auto` makes of a device, before a job's own network decides."""
+    from sslbench.training.precision import fast_bf16
+
+    fast = fast_bf16(device)
+    said = "auto tries bf16, network by network" if fast else "auto takes fp32: bf16 is not fast here"
+    return {"fast_bf16": fast, "auto": said}
+
+
+def _memory() -> tuple[int, int]:
+    """Total and available memory of this machine in bytes; 0, 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
+        return found["MemTotal"], found["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError):
+        return 0, 0
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.0f} GiB" if count >= 10 * 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+# -------------------------------------------------------------------------------------------------------- places
+
+
+def _places(data_dir: Path, results_dir: Path) -> Iterator[Check]:
+    yield _variables()
+    yield _folder("data", data_dir, "prepared datasets")
+    results = _folder("results", results_dir, "runs and reports")
+    yield results
+    if results.status != "fail":
+        yield _locks(results_dir)
+
+
+def _variables() -> Check:
+    mine = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SSLBENCH_")}
+    unknown = [name for name in mine if name not in settings.VARIABLES and name not in _OTHER_VARIABLES]
+    if unknown:
+        known = ", ".join(settings.VARIABLES)
+        message = f"{', '.join(unknown)}: no such variable, it has no effect"
+        return Check("places", "environment", "warn", message, f"known: {known}", mine)
+    said = ", ".join(f"{name}={value}" for name, value in mine.items()) or "no SSLBENCH_* variable is set"
+    return Check("places", "environment", "ok", said, "", mine)
+
+
+def _folder(name: str, folder: Path, holds: str) -> Check:
+    place = _existing(folder)
+    exists = folder.is_dir()
+    free = shutil.disk_usage(place).free
+    facts = {"path": str(folder.absolute()), "exists": exists, "writable": _writable(place), "free": free}
+    message = f"{folder.absolute()}, {'' if exists else 'not there yet, '}{_gib(free)} free"
+    needed = name == "results"
+    choose = f"choose another with --{name}-dir or SSLBENCH_{name.upper()}"
+    if place.is_file() or (folder.exists() and not exists):
+        return Check("places", name, "fail", f"{place} is not a folder", choose, facts)
+    if not facts["writable"]:
+        # A data folder that is shared and read-only serves training; results must be written.
+        status: Status = "fail" if needed or not exists else "warn"
+        return Check("places", name, status, f"{message}, cannot be written", f"change its rights, or {choose}", facts)
+    if needed and free < _LITTLE_SPACE:
+        remedy = f"free some space for {holds}, or {choose}"
+        return Check("places", name, "warn", message, remedy, facts)
+    return Check("places", name, "ok", f"{message}, writable", "", facts)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _locks(results_dir: Path) -> Check:
+    """Whether a lock keeps a second holder out: what keeps two launchers from repeating each other's work."""
+    remedy = "put the results on a local disk, or mount the shared one with file locks"
+    try:
+        with tempfile.NamedTemporaryFile(dir=_existing(results_dir), prefix=".lock-test-") as first:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with Path(first.name).open() as second:
+                try:
+                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return Check("places", "locks", "ok", "flock keeps a second launcher out")
+    except OSError as error:
+        return Check("places", "locks", "fail", f"flock does not work there: {error.strerror or error}", remedy)
+    message = "flock does not keep a second launcher out: run one at a time"
+    return Check("places", "locks", "warn", message, remedy)
+
+
+# ---------------------------------------------------------------------------------------------------------- data
+
+
+def _data(data_dir: Path, verify: bool, progress: Callable[[str], None]) -> Iterator[Check]:
+    found = False
+    for dataset in registry.names("dataset"):
+        for folder in sorted(path for path in (data_dir / dataset).glob("*") if _looks_prepared(path)):
+            found = True
+            yield _prepared(data_dir, dataset, folder.name, verify, progress)
+    if not found:
+        yield Check("data", "datasets", "warn", f"none is prepared in {data_dir}", "sslbench prepare phantom")
+
+
+def _looks_prepared(folder: Path) -> bool:
+    """A preparation, finished or not; the raw files of a computed dataset are none."""
+    return (folder / "dataset.json").exists() or (folder / "cases").is_dir()
+
+
+def _prepared(data_dir: Path, dataset: str, preprocessing: str, verify: bool, progress: Callable[[str], None]) -> Check:
+    from sslbench.data.store import Store, case_files, command, sha256
+
+    name = f"{dataset}/{preprocessing}"
+    try:
+        store = Store.open(data_dir, dataset, preprocessing)
+        facts: dict[str, Any] = {"found": len(store.cases), "official": store.official, "verified": verify}
+        damaged = []
+        if verify:
+            for id, case in store.cases.items():
+                for kind, recorded in case.files.items():
+                    path = case_files(store.folder, id)[kind]
+                    progress(str(path))
+                    if sha256(path) != recorded["sha256"]:
+                        damaged.append(str(path))
+    except SSLBenchError as error:
+        # What was never finished stands in nobody's way; what was, and is damaged, does.
+        status: Status = "warn" if isinstance(error, UsageError) else "fail"
+        return Check("data", name, status, error.message, error.hint)
+    except OSError as error:
+        return Check("data", name, "fail", f"{error.filename}: {error.strerror}", f"sslbench prepare {dataset}")
+    except Exception as error:  # a component that cannot be loaded is told under software
+        return Check("data", name, "fail", str(error))
+    if damaged:
+        first = f"{damaged[0]} is damaged" + (f", and {len(damaged) - 1} more" if len(damaged) > 1 else "")
+        return Check("data", name, "fail", first, f"run {command(store.dataset, preprocessing, force=True)}", facts | {"damaged": damaged})
+    subset = "a subset, " if store.is_subset else ""
+    checked = "every file as prepared" if verify else "all files there in full size; --verify reads them"
+    message = f"{facts['found']} of {facts['official']} cases, {subset}{checked}"
+    return Check("data", name, "ok", message, "", facts)
