@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from sslbench import __version__
+from sslbench import __version__, completion
 from sslbench.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
@@ -27,26 +27,50 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DataDir = Annotated[Path | None, typer.Option(help="Prepared datasets [env SSLBENCH_DATA; default data/].")]
-ResultsDir = Annotated[Path | None, typer.Option(help="Runs and reports [env SSLBENCH_RESULTS; default results/].")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field, e.g. optimizer.lr=0.005.")
-]
-Json = Annotated[bool, typer.Option("--json/--no-json", help="Machine-readable output on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet/--no-quiet", "-q", help="Print less.")]
-GridArgument = Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="A grid by name, or its YAML file.")]
+_WHAT, _HOW, _OUTPUT = "What to run", "How to run it", "Output and places"
+
+
+def _value(metavar: str, help: str, *flags: str, panel: str | None = None, complete: Any = None, **more: Any) -> Any:
+    """An option that takes a value; its default is said in the help, where there is one."""
+    shown: dict[str, Any] = {"metavar": metavar, "help": help, "show_default": False}
+    return typer.Option(..., *flags, rich_help_panel=panel, autocompletion=complete, **shown, **more)
+
+
+def _flag(help: str, *flags: str, panel: str | None = None, **more: Any) -> Any:
+    """An option that is on or off: always a pair. A type and a default would tell nobody anything."""
+    return typer.Option(..., *flags, help=help, metavar="", show_default=False, rich_help_panel=panel, **more)
+
+
+def _argument(metavar: str, help: str, complete: Any) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=False, autocompletion=complete)
+
+
+def _set(help: str, complete: Any, panel: str | None = None) -> Any:
+    return _value("PATH=VALUE", help, "--set", panel=panel, complete=complete)
+
+
+DataDir = Annotated[Path | None, _value("DIR", "Prepared datasets: SSLBENCH_DATA, else data/.", panel=_OUTPUT)]
+ResultsDir = Annotated[Path | None, _value("DIR", "Runs and reports: SSLBENCH_RESULTS, else results/.", panel=_OUTPUT)]
+Sets = Annotated[list[str] | None, _set("Change a field, e.g. optimizer.lr=0.005.", completion.settings)]
+Json = Annotated[bool, _flag("Machine-readable, alone on stdout.", "--json/--no-json", panel=_OUTPUT)]
+Quiet = Annotated[bool, _flag("Print less.", "--quiet/--no-quiet", "-q", panel=_OUTPUT)]
+GridArgument = Annotated[str | None, _argument("GRID", "A grid by name, or its YAML file.", completion.grids)]
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and an exit code."""
-    debug = "--debug" in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    """Entry point: errors of ours and of the command line become one line, a hint and an exit code."""
+    debug = _take_debug()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show ± gets a question mark, not a traceback.
+        getattr(stream, "reconfigure", lambda **how: None)(errors="replace")
     try:
-        app()
+        code = app(standalone_mode=False)
     except SSLBenchError as error:
         if debug:
             raise
         _fail(error.message, error.hint, error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
     except BrokenPipeError:
         # A reader like `head` had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,6 +79,23 @@ def main() -> None:
         if debug:
             raise
         _fail(f"{error.filename or 'I/O'}: {error.strerror or error}", "", 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail_unforeseen(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _take_debug() -> bool:
+    """Whether `--debug` stands anywhere on the line; taken off it, so that every command knows the option."""
+    debug, kept = False, []
+    for argument in sys.argv:
+        if argument in ("--debug", "--no-debug"):
+            debug = argument == "--debug"
+        else:
+            kept.append(argument)
+    sys.argv = kept
+    return debug
 
 
 def _fail(message: str, hint: str, code: int) -> NoReturn:
@@ -65,6 +106,19 @@ def _fail(message: str, hint: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _fail_unforeseen(error: Exception) -> NoReturn:
+    """Typer's own errors by what they have, as their classes moved between its versions; others are our bugs."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        message = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "sslbench"
+        _fail(message[:1].lower() + message[1:].rstrip("."), f"{command} --help", error.exit_code)
+    _fail(f"{type(error).__name__}: {' '.join(str(error).split())}", "a bug in sslbench: --debug shows where", 1)
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(f"sslbench {__version__}")
@@ -73,10 +127,8 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where an error ends a command.")] = False,
+    version: Annotated[bool, _flag("Print the version.", "--version", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, _flag("Show a traceback where an error ends a command.", "--debug/--no-debug")] = False,
 ) -> None:
     pass
 
@@ -86,22 +138,29 @@ def _options(
 
 @app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="synapse, acdc, phantom, ...: see `sslbench list datasets`.")],
-    source: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
+    dataset: Annotated[
+        str, _argument("DATASET", "synapse, acdc, phantom, ...: see `sslbench list datasets`.", completion.datasets)
+    ],
+    source: Annotated[Path | None, _value("DIR", "Folder with the official files.")] = None,
     preprocessing: Annotated[
-        str | None, typer.Option(help="A named preprocessing; default: the dataset's first.")
+        str | None,
+        _value("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
     ] = None,
-    set: Sets = None,
+    set: Annotated[
+        list[str] | None,
+        _set("Change an option of the dataset: see `sslbench show dataset`.", completion.dataset_settings),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", "-j", help="Cases at a time; default: one per core.")
+        int | None, _value("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force/--no-force", "-f", help="Prepare cases again that are there.")
-    ] = False,
+    force: Annotated[bool, _flag("Prepare cases again that are there.", "--force/--no-force", "-f")] = False,
     quiet: Quiet = False,
+    as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """Read official files, check them, and write the verified cache that training reads."""
+    from dataclasses import asdict
+
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from sslbench import settings
@@ -139,7 +198,9 @@ def prepare(
     subset = (
         "" if report.found >= report.official else f" — a subset: {report.found} of {report.official} official cases"
     )
-    if not quiet:
+    if as_json:
+        _print_json(asdict(report))
+    elif not quiet:
         print(
             f"{report.dataset} ({report.preprocessing}): {report.written} written, {report.unchanged} unchanged, "
             f"{len(report.failed)} failed in {report.seconds:.1f} s -> {report.folder}{subset}"
@@ -155,106 +216,100 @@ def prepare(
 def run(
     name: GridArgument = None,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Run a grid; without a name, that of the prepared dataset.")
+        bool, _flag("Run a grid; without a name, that of the prepared dataset.", "--grid/--no-grid", panel=_WHAT)
     ] = False,
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="Recipe of a run without a grid.")] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Methods; name[option=value].")] = None,
-    loss: Annotated[list[str] | None, typer.Option("--loss", "-l", help="Losses; default: default.")] = None,
-    plugin: Annotated[list[str] | None, typer.Option("--plugin", "-p", help="Plugins; default: none.")] = None,
-    labeled: Annotated[list[str] | None, typer.Option("--labeled", help="Label budgets, e.g. 20%.")] = None,
-    seed: Annotated[
-        list[str] | None, typer.Option("--seed", "-s", help="Seeds: 0,1 or 0-2; default: the recipe's.")
+    recipe: Annotated[
+        str | None,
+        _value("NAME", "Recipe of a run without a grid.", "--recipe", "-r", panel=_WHAT, complete=completion.recipes),
     ] = None,
-    set: Sets = None,
+    method: Annotated[
+        list[str] | None,
+        _value(
+            "NAMES", "Methods: a,b or name\\[option=value].", "--method", "-m", panel=_WHAT, complete=completion.methods
+        ),
+    ] = None,
+    loss: Annotated[
+        list[str] | None,
+        _value("NAMES", "Losses; default: default.", "--loss", "-l", panel=_WHAT, complete=completion.losses),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        _value("NAMES", "Plugins; default: none.", "--plugin", "-p", panel=_WHAT, complete=completion.plugins),
+    ] = None,
+    labeled: Annotated[
+        list[str] | None,
+        _value("BUDGETS", "Label budgets, e.g. 20%.", "--labeled", panel=_WHAT, complete=completion.labeled),
+    ] = None,
+    seed: Annotated[
+        list[str] | None, _value("SEEDS", "Seeds: 0,1 or 0-2; default: the recipe's.", "--seed", "-s", panel=_WHAT)
+    ] = None,
+    set: Annotated[
+        list[str] | None, _set("Change a field of all jobs, e.g. optimizer.lr=0.005.", completion.settings, _WHAT)
+    ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Jobs at a time; default: one per GPU or core.")
+        int | None, _value("N", "Jobs at a time; default: one per GPU or core.", "--jobs", "-j", panel=_HOW, min=1)
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: the GPUs there are, else the CPU.")
+        str | None,
+        _value(
+            "DEVICE",
+            "cpu, cuda, cuda:1; default: the GPUs there are, else the CPU.",
+            panel=_HOW,
+            complete=completion.devices,
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per job; default: cores / jobs.")] = None,
+    threads: Annotated[
+        int | None, _value("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run/--no-dry-run", "-n", help="Print the plan; write nothing.")
+        bool, _flag("Print the plan; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force/--no-force", "-f", help="Start over; old results are kept aside.")
+        bool, _flag("Start over; old results are kept aside.", "--force/--no-force", "-f", panel=_HOW)
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed/--no-retry-failed", help="Run failed jobs again.")
+        bool, _flag("Run failed jobs again.", "--retry-failed/--no-retry-failed", panel=_HOW)
     ] = False,
-    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Live bars on a terminal.")] = True,
+    progress: Annotated[bool, _flag("Live bars on a terminal (on).", "--progress/--no-progress", panel=_OUTPUT)] = True,
     quiet: Quiet = False,
+    as_json: Json = False,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
 ) -> None:
     """Run a grid, or the product of the methods, losses, budgets and seeds given. Finished jobs are skipped,
     interrupted ones continue."""
     from sslbench import settings
-    from sslbench.config import COMMAND_LINE, GridEntry
-    from sslbench.config import Grid as GridModel
     from sslbench.execution import local
     from sslbench.execution.display import LiveDisplay, PlainDisplay
     from sslbench.spelling import parse_set
 
     data, results = settings.data_dir(data_dir), settings.results_dir(results_dir)
-    if grid or name:
-        if not grid:
-            raise UsageError(f"unexpected argument '{name}'", f"to run a grid: sslbench run --grid {name}")
-        clash = [
-            flag
-            for flag, value in (
-                ("-r", recipe),
-                ("-m", method),
-                ("-l", loss),
-                ("-p", plugin),
-                ("--labeled", labeled),
-                ("-s", seed),
-            )
-            if value
-        ]
-        if clash:
-            raise UsageError(
-                f"--grid and {clash[0]} do not go together", "a grid names its own jobs; use --set for fields"
-            )
-        chosen = _grid_or_default(name, data)
-    else:
-        if not (recipe and method and labeled):
-            missing = [
-                flag
-                for flag, value in (("--recipe", recipe), ("--method", method), ("--labeled", labeled))
-                if not value
-            ]
-            raise UsageError(f"missing {', '.join(missing)}", "or run a grid: sslbench run --grid [NAME]")
-        entry = GridEntry(
-            method=_several(method), loss=_several(loss) or ["default"], plugin=_several(plugin) or [None],
-            labeled=_several(labeled), seeds=_seeds(seed),
-        )  # fmt: skip
-        chosen = GridModel(name=COMMAND_LINE, recipe=[recipe], jobs=[entry])
+    axes = {"-r": recipe, "-m": method, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
+    chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
     expanded = chosen.expand(parse_set(set or []))
-
-    if dry_run:
-        try:
-            stores = local.check_data(expanded, data)
-        except UsageError as error:
-            _err().print(f"[yellow]not ready:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
-            stores = {}
-        plan = local.make_plan(expanded, results, stores, retry_failed, force)
-        slots = jobs or local.default_slots()
-        devices = local.slot_devices(min(slots, len(plan)), device)
-        _print_plan(plan, devices)
-        return
-    stores = local.check_data(expanded, data)
+    missing = ""
+    try:
+        stores = local.check_data(expanded, data)
+    except UsageError as error:
+        if not dry_run:
+            raise
+        stores, missing = {}, str(error)
     plan = local.make_plan(expanded, results, stores, retry_failed, force)
     slots = min(jobs or local.default_slots(), len(plan))
-    devices = local.slot_devices(slots, device)
-    worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
+    devices = local.slot_devices(slots, _checked_device(device))
+    if dry_run:
+        _print_plan(plan, results, devices, missing, as_json)
+        return
     console = _err()
     live = progress and console.is_terminal and not quiet
     kind = LiveDisplay if live else PlainDisplay
+    worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
     with kind(Console(quiet=True) if quiet else console) as display:
         code = local.Launcher(plan, data, devices, worker_threads, display).run(force)
     if not quiet:
         _print_outcome(chosen, plan, results_dir)
+    if as_json:
+        _print_json(_plan_facts(plan, results, devices, missing))
     if code:
         raise typer.Exit(code)
 
@@ -272,160 +327,141 @@ def worker(directory: Path, data_dir: DataDir = None, device: str | None = None,
 
 
 @app.command()
-def status(
-    name: GridArgument = None,
-    as_json: Json = False,
-    data_dir: DataDir = None,
-    results_dir: ResultsDir = None,
-) -> None:
+def status(name: GridArgument = None, as_json: Json = False, results_dir: ResultsDir = None) -> None:
     """Where jobs stand: those of a grid, or every run there is."""
-    from rich.table import Table
-
-    from sslbench import settings
+    from sslbench import settings, terminal
     from sslbench.config import load_grid
-    from sslbench.execution.display import progress_cells
-    from sslbench.execution.rundir import RunDirectory
-    from sslbench.files import read_json
+    from sslbench.listing import runs
 
-    results = settings.results_dir(results_dir)
-    if name:
-        runs = [RunDirectory.of(job, results) for job in load_grid(name).expand()]
-    else:
-        found = sorted((results / "runs").glob("*/*/*/seed-*/config.yaml"))
-        runs = [RunDirectory(path.parent) for path in found if ".old-" not in path.parent.name]
-    rows = []
-    for run_dir in runs:
-        state, record = run_dir.state(), run_dir.status()
-        rows.append(
-            {
-                "run": str(run_dir.path.relative_to(results / "runs")),
-                "state": state,
-                "attempts": record.get("attempts", 0),
-                "error": record.get("error", ""),
-                "progress": read_json(run_dir.progress_file) or {},
-            }
-        )
+    rows = runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
     if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    if not rows:
-        _err().print("no runs yet: sslbench run --grid [NAME]")
-        return
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for header in ("run", "state", "step", "loss", "val. DSC", "it/s", "left", "reason"):
-        table.add_column(header, overflow="fold")
-    styles = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "pending": "dim"}
-    for row in rows:
-        cells = progress_cells(row["progress"])
-        if row["state"] != "running":
-            cells[3:] = ["", ""]
-        table.add_row(row["run"], f"[{styles[row['state']]}]{row['state']}[/]", *cells, _escape(str(row["error"])))
-    _out().print(table)
+        _print_json(rows)
+    elif rows:
+        terminal.runs(_out(), rows)
+    else:
+        _err().print("no runs yet: sslbench run --grid [NAME]", markup=False)
 
 
 @app.command()
 def validate(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A grid by name, or its YAML file.")],
+    name: Annotated[str, _argument("GRID", "A grid by name, or its YAML file.", completion.grids)],
     set: Sets = None,
     as_json: Json = False,
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
-    from rich.table import Table
-
+    from sslbench import terminal
     from sslbench.config import load_grid
     from sslbench.spelling import parse_set
 
     jobs = load_grid(name).expand(parse_set(set or []))
-    first_of: dict[str, Any] = {}
+    seeds: dict[str, list[int]] = {}
     for job in jobs:
-        first_of.setdefault(job.digest(), job)
-    resolved = [job.resolved for job in first_of.values()]
+        seeds.setdefault(job.digest(), []).append(job.seed)
+    first_of = {job.digest(): job for job in reversed(jobs)}
+    resolved = [first_of[digest].resolved for digest in seeds]
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {"job": r.job.model_dump(), "digest": r.digest, "values": r.values, "layers": r.layers}
-                    for r in resolved
-                ],
-                indent=2,
-            )
+        _print_json(
+            [{"job": r.job.model_dump(), "digest": r.digest, "values": r.values, "layers": r.layers} for r in resolved]
         )
         return
-    shared = [
-        path
-        for path in resolved[0].values
-        if all(
-            (r.values.get(path), r.layers.get(path)) == (resolved[0].values[path], resolved[0].layers[path])
-            for r in resolved
-        )
+    titles = [
+        f"{Path(*r.job.directory.parts[:3])}  seeds {', '.join(map(str, seeds[r.digest]))}  digest {r.digest[:8]}"
+        for r in resolved
     ]
-    console = _out()
-
-    def show(title: str, values: dict[str, Any], layers: dict[str, str], paths: list[str]) -> None:
-        console.print(f"[bold]{_escape(title)}[/]", soft_wrap=True, highlight=False)
-        if not paths:
-            console.print(" nothing of its own")
-            return
-        table = Table(box=None, padding=(0, 1), header_style="dim")
-        for header in ("field", "value", "from"):
-            table.add_column(header, overflow="fold")
-        for path in paths:
-            table.add_row(path, _escape(json.dumps(values[path])), layers[path])
-        console.print(table)
-
-    if len(resolved) > 1:
-        show("all jobs", resolved[0].values, resolved[0].layers, shared)
-    for r in resolved:
-        own = [path for path in r.values if len(resolved) == 1 or path not in shared]
-        seeds = [str(job.seed) for job in jobs if job.digest() == r.digest]
-        show(
-            f"\n{Path(*r.job.directory.parts[:3])}  seeds {', '.join(seeds)}  digest {r.digest[:8]}",
-            r.values,
-            r.layers,
-            own,
-        )
-    console.print(f"\n{len(jobs)} jobs, {len(resolved)} configurations: valid")
+    rows = [{"title": title, "values": r.values, "layers": r.layers} for title, r in zip(titles, resolved, strict=True)]
+    terminal.layers(_out(), rows)
+    print(f"{len(jobs)} jobs, {len(resolved)} configurations: valid")
 
 
-# ------------------------------------------------------------------------------------------------- list, report
+# ------------------------------------------------------------------------------------------- list, show, doctor
 
 
 @app.command("list")
 def list_(
     what: Annotated[
         str,
-        typer.Argument(help="methods, losses, plugins, weightings, datasets, recipes, networks, protocols or grids"),
+        _argument(
+            "WHAT",
+            "methods, losses, plugins, weightings, datasets, recipes, networks, protocols or grids",
+            completion.lists,
+        ),
     ],
     as_json: Json = False,
 ) -> None:
     """List what a job can name."""
-    from rich.table import Table
-
+    from sslbench import terminal
     from sslbench.listing import listing
 
     rows = listing(what)
     if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    if not rows:
+        _print_json(rows)
+    elif rows:
+        terminal.names(_out(), rows)
+    else:
         _err().print(f"no {what} are registered")
-        return
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for header in ("name", "aliases", "about"):
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        indent = "  " if row.get("preset_of") else ""
-        table.add_row(indent + row["name"], ", ".join(row["aliases"]), _escape(row["about"]))
-    _out().print(table)
+
+
+@app.command()
+def show(
+    kind: Annotated[
+        str,
+        _argument("KIND", "method, loss, plugin, weighting, recipe, network, dataset or protocol", completion.kinds),
+    ],
+    name: Annotated[str, _argument("NAME", "A name, an alias or a preset.", completion.names)],
+    as_json: Json = False,
+) -> None:
+    """Show one of them: its options with their sources, what it changes, what is known to be different."""
+    from sslbench import terminal
+    from sslbench.show import describe
+
+    facts = describe(kind, name)
+    if as_json:
+        _print_json(facts)
+    else:
+        terminal.card(_out(), facts)
+
+
+@app.command()
+def doctor(
+    verify: Annotated[bool, _flag("Hold every prepared file against its hash.", "--verify/--no-verify")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
+) -> None:
+    """Check versions, hardware, folders and prepared data; what is wrong comes with its remedy."""
+    from contextlib import nullcontext
+
+    from rich.text import Text
+
+    from sslbench import settings, terminal
+    from sslbench.doctor import examine, verdict
+
+    console = _err()
+    with console.status("looking around") if console.is_terminal else nullcontext() as spinner:
+        tell = (lambda file: spinner.update(Text(f"reading {file}"))) if spinner else None
+        found = examine(settings.data_dir(data_dir), settings.results_dir(results_dir), verify, tell)
+    rows = [check.to_json() for check in found]
+    worst = verdict(found)
+    if as_json:
+        _print_json({"status": worst, "checks": rows})
+    else:
+        terminal.checks(_out(), rows)
+        print(f"\n{worst}: " + ", ".join(f"{sum(c.status == s for c in found)} {s}" for s in ("ok", "warn", "fail")))
+    if worst == "fail":
+        raise typer.Exit(1)
+
+
+# -------------------------------------------------------------------------------------------------------- report
 
 
 @app.command()
 def report(
     name: GridArgument = None,
-    latex: Annotated[bool, typer.Option("--latex", help="A booktabs table.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="GitHub's table.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Tidy, unrounded numbers.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    latex: Annotated[bool, _flag("A booktabs table.", "--latex/--no-latex")] = False,
+    markdown: Annotated[bool, _flag("GitHub's table.", "--markdown/--no-markdown")] = False,
+    csv: Annotated[bool, _flag("Tidy, unrounded numbers.", "--csv/--no-csv")] = False,
+    as_json: Annotated[bool, _flag("The same numbers with captions and runs.", "--json/--no-json")] = False,
+    output: Annotated[Path | None, _value("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
     results_dir: ResultsDir = None,
 ) -> None:
@@ -433,13 +469,16 @@ def report(
     from sslbench import settings
     from sslbench.config import load_grid
     from sslbench.files import write_json, write_text
-    from sslbench.reporting import latex as latex_module
-    from sslbench.reporting import render, tables
+    from sslbench.reporting import tables
+    from sslbench.reporting.render import terminal
     from sslbench.spelling import parse_set
 
-    chosen = [label for label, asked in (("--latex", latex), ("--markdown", markdown), ("--csv", csv)) if asked]
+    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json}
+    chosen = [label for label, asked in formats.items() if asked]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
+    if output and not chosen:
+        raise UsageError("-o needs a format", f"add {', '.join(formats)}")
     results = settings.results_dir(results_dir)
     if name:
         grid = load_grid(name)
@@ -450,35 +489,41 @@ def report(
         raise UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):
         _err().print(f"[yellow]warning:[/] {_escape(warning)}", soft_wrap=True, highlight=False)
-    if latex:
-        text = "\n\n".join(latex_module.latex(table) for table in made)
-    elif markdown:
-        text = "\n\n".join(render.markdown(table) for table in made)
-    elif csv:
-        text = render.tidy_csv(made)
-    elif output:
-        raise UsageError("-o needs a format", "add --latex, --markdown or --csv")
-    else:
+    if not chosen:
         console = _out()
         for table in made:
-            console.print(render.terminal(table, console.width))
+            console.print(terminal(table, console.width))
         return
+    text = _rendered(made, chosen[0]).rstrip("\n") + "\n"
     if output:
-        write_text(output, text.rstrip("\n") + "\n")
+        write_text(output, text)
         write_json(output.with_name(output.name + ".manifest.json"), tables.manifest(made))
         _err().print(f"wrote {output} and its manifest", soft_wrap=True, highlight=False)
     else:
-        sys.stdout.write(text.rstrip("\n") + "\n")
+        sys.stdout.write(text)
+
+
+def _rendered(made: list[Any], form: str) -> str:
+    from sslbench.listing import numbers
+    from sslbench.reporting import latex, render
+
+    if form == "--json":
+        return json.dumps(numbers(made), indent=2)
+    if form == "--csv":
+        return render.tidy_csv(made)
+    return "\n\n".join(latex.latex(table) if form == "--latex" else render.markdown(table) for table in made)
 
 
 # ------------------------------------------------------------------------------------------------- small pieces
 
 
-def _grid_or_default(name: str | None, data: Path) -> Grid:
+def _grid_or_default(name: str | None, data: Path, axes: dict[str, Any]) -> Grid:
     """The grid named, or that of the one dataset that is prepared; the phantom counts only where it is alone."""
     from sslbench import registry
     from sslbench.config import load_grid
 
+    if clash := [flag for flag, value in axes.items() if value]:
+        raise UsageError(f"--grid and {clash[0]} do not go together", "a grid names its own jobs; use --set for fields")
     if name:
         return load_grid(name)
     prepared = [dataset for dataset in registry.names("dataset") if list((data / dataset).glob("*/dataset.json"))]
@@ -495,6 +540,25 @@ def _grid_or_default(name: str | None, data: Path) -> Grid:
     return load_grid(grids[candidates[0]])
 
 
+def _grid_of(name: str | None, axes: dict[str, Any]) -> Grid:
+    """The product of what the command line names, as a grid."""
+    from sslbench.config import COMMAND_LINE, Grid, GridEntry
+
+    if name:
+        raise UsageError(f"unexpected argument '{name}'", f"to run a grid: sslbench run --grid {name}")
+    needed = {"--recipe": axes["-r"], "--method": axes["-m"], "--labeled": axes["--labeled"]}
+    if missing := [flag for flag, value in needed.items() if not value]:
+        raise UsageError(f"missing {', '.join(missing)}", "or run a grid: sslbench run --grid [NAME]")
+    entry = GridEntry(
+        method=_several(axes["-m"]),
+        loss=_several(axes["-l"]) or ["default"],
+        plugin=_several(axes["-p"]) or [None],
+        labeled=_several(axes["--labeled"]),
+        seeds=_seeds(axes["-s"]),
+    )
+    return Grid(name=COMMAND_LINE, recipe=[axes["-r"]], jobs=[entry])
+
+
 def _several(values: list[str] | None) -> list[str]:
     """Repeated and comma-separated values as one list."""
     from sslbench.spelling import split_outside_brackets
@@ -508,25 +572,47 @@ def _seeds(values: list[str] | None) -> list[int]:
     for part in _several(values):
         first, dash, last = part.partition("-")
         try:
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            seeds = range(int(first), int(last) + 1) if dash else [int(first)]
         except ValueError:
-            raise UsageError(f"cannot read the seed '{part}'", "write 0, 0,1 or 0-2") from None
+            seeds = []
+        if not seeds:
+            raise UsageError(f"cannot read the seed '{part}'", "write 0, 0,1 or 0-2")
+        found += seeds
     return list(dict.fromkeys(found))
 
 
-def _print_plan(plan: list[Planned], devices: list[str]) -> None:
-    from rich.table import Table
+def _checked_device(device: str | None) -> str | None:
+    """A device as torch spells it, before it reaches a worker process."""
+    import re
 
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for header in ("job", "state", "plan"):
-        table.add_column(header, overflow="fold")
-    words = {"pending": "run", "interrupted": "continue", "failed": "run again", "finished": "run again"}
-    for planned in plan:
-        waits = "wait for its process" if planned.state == "running" else "skip"
-        table.add_row(planned.job.title, planned.state, words.get(planned.state, "run") if planned.runs else waits)
-    _out().print(table)
-    count = sum(planned.runs for planned in plan)
-    print(f"{len(plan)} jobs, {count} to run, {len(devices)} at a time on {', '.join(dict.fromkeys(devices))}")
+    if device is None or re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        return device
+    raise UsageError(f"unknown device '{device}'", "write cpu, cuda or cuda:1")
+
+
+def _plan_facts(plan: list[Planned], results: Path, devices: list[str], missing: str) -> dict[str, Any]:
+    from sslbench.listing import planned
+
+    return {
+        "jobs": planned(plan, results),
+        "to_run": sum(job.runs for job in plan),
+        "devices": devices,
+        "missing_data": missing or None,
+    }
+
+
+def _print_plan(plan: list[Planned], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
+    from sslbench import terminal
+
+    facts = _plan_facts(plan, results, devices, missing)
+    if missing:
+        _err().print(f"[yellow]not ready:[/] {_escape(missing)}", soft_wrap=True, highlight=False)
+    if as_json:
+        _print_json(facts)
+        return
+    terminal.plan(_out(), facts["jobs"])
+    places = ", ".join(dict.fromkeys(devices))
+    print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}")
 
 
 def _print_outcome(grid: Grid, plan: list[Planned], results_dir: Path | None) -> None:
@@ -548,6 +634,10 @@ def _print_outcome(grid: Grid, plan: list[Planned], results_dir: Path | None) ->
         which = "" if grid.name == COMMAND_LINE else f" {grid.name}"
         place = f" --results-dir {results_dir}" if results_dir else ""
         console.print(f"the table: sslbench report{which}{place}", highlight=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
 
 
 def _out() -> Console:

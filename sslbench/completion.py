@@ -13,8 +13,6 @@ from typing import Any
 
 import typer
 
-from sslbench.errors import UsageError
-
 Completer = Callable[[typer.Context, str], list[str]]
 
 
@@ -76,9 +74,7 @@ def labeled(context: typer.Context, incomplete: str) -> Iterable[str]:
 
     recipe = context.params.get("recipe")
     chosen = [load_recipe(name) for name in ([recipe] if recipe else recipe_names())]
-    budgets = [
-        budget for made in chosen for budget in load_splits(made.dataset, made.splits).budgets.values()
-    ]
+    budgets = [budget for made in chosen for budget in load_splits(made.dataset, made.splits).budgets.values()]
     # A title with a space would need quotes, which the shell does not add: its slug means the same.
     words = [budget.slug if " " in budget.title else budget.title for budget in budgets]
     more = [budget.slug for budget in budgets]
@@ -137,7 +133,8 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
 
     fields = {row["name"]: row["choices"] for row in fields_of(Recipe) if row["name"] not in _ABOUT}
     if recipe := context.params.get("recipe"):
-        fields = dict.fromkeys(flatten(load_recipe(recipe).model_dump(exclude=_ABOUT)), []) | fields
+        written = flatten(load_recipe(recipe).model_dump(exclude=_ABOUT))
+        fields |= {path: [] for path in written if path not in fields}
     return _assignments(fields, incomplete)
 
 

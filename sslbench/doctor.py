@@ -422,7 +422,14 @@ def _prepared(data_dir: Path, dataset: str, preprocessing: str, verify: bool, pr
         return Check("data", name, "fail", str(error))
     if damaged:
         first = f"{damaged[0]} is damaged" + (f", and {len(damaged) - 1} more" if len(damaged) > 1 else "")
-        return Check("data", name, "fail", first, f"run {command(store.dataset, preprocessing, force=True)}", facts | {"damaged": damaged})
+        return Check(
+            "data",
+            name,
+            "fail",
+            first,
+            f"run {command(store.dataset, preprocessing, force=True)}",
+            facts | {"damaged": damaged},
+        )
     subset = "a subset, " if store.is_subset else ""
     checked = "every file as prepared" if verify else "all files there in full size; --verify reads them"
     message = f"{facts['found']} of {facts['official']} cases, {subset}{checked}"

@@ -48,7 +48,7 @@ def component(title: str = "", group: str = "", options: type[BaseModel] = NoOpt
         defaults={},
         views={},
         objection=lambda job: None,
-        dims=3,
+        dims=2,
         divisor=1,
     )
 

@@ -1,0 +1,401 @@
+"""How the command line draws its rows: for people, at any width. What is drawn comes from the modules beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+Rows = Sequence[Mapping[str, Any]]
+
+_STATES = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "pending": "dim"}
+_STATUSES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_NARROWEST = 24  # columns that a run's name keeps
+_JOB = ("recipe", "labeled", "cell")  # what names a job, the seed apart
+
+
+def value_text(value: Any) -> str:
+    """A value of a configuration as one would type it."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print one line that the terminal may wrap, but that stays one line when it is copied."""
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def _table(*headers: str, style: str = "bold") -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style=style, pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, overflow="fold", no_wrap=number == 0)
+    return table
+
+
+def _indented(console: Console, content: Any, left: int = 1) -> None:
+    console.print(Padding(content, (0, 0, 0, left)))
+
+
+# ---------------------------------------------------------------------------------------------- list, validate
+
+
+def names(console: Console, rows: Rows) -> None:
+    """A listing: name, aliases where there are any, what it is."""
+    aliased = any(row["aliases"] for row in rows)
+    table = _table("name", *(["aliases"] if aliased else []), "about")
+    for row in rows:
+        name = ("  " if row.get("preset_of") else "") + row["name"]
+        cells = [name, *([", ".join(row["aliases"])] if aliased else []), row["about"]]
+        table.add_row(*map(Text, cells))
+    _indented(console, table)
+
+
+def layers(console: Console, resolved: Rows) -> None:
+    """The values of configurations with the layer that each came from: what all share first, then what differs.
+
+    Args:
+        console: to print on.
+        resolved: `title`, `values` and `layers` of each.
+    """
+    first = resolved[0]
+    shared = [path for path in first["values"] if all(_same(row, first, path) for row in resolved)]
+    if len(resolved) > 1:
+        _values(console, "all jobs", first, shared)
+    for row in resolved:
+        own = [path for path in row["values"] if len(resolved) == 1 or path not in shared]
+        _values(console, row["title"], row, own)
+
+
+def _same(row: Mapping[str, Any], other: Mapping[str, Any], path: str) -> bool:
+    return all(row[key].get(path) == other[key].get(path) and path in row[key] for key in ("values", "layers"))
+
+
+def _values(console: Console, title: str, row: Mapping[str, Any], paths: list[str]) -> None:
+    say(console, title, "bold")
+    if not paths:
+        console.print(" nothing of its own")
+    else:
+        _indented(console, _field_table([(path, row["values"][path], row["layers"][path]) for path in paths]))
+    console.print()
+
+
+def _field_table(rows: Iterable[tuple[str, Any, str]]) -> Table:
+    table = _table("field", "value", "from", style="dim")
+    for path, value, layer in rows:
+        table.add_row(path, Text(value_text(value)), Text(layer, style="dim" if layer == "default" else ""))
+    return table
+
+
+# ------------------------------------------------------------------------------------------------- status, plan
+
+
+def runs(console: Console, rows: Rows) -> None:
+    """Where runs stand, under headings of recipe and budget; then the reasons of those that did not end well."""
+    from sslbench.execution.display import progress_cells
+
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        # Seeds that never began have nothing to tell each on its own.
+        own = () if row["state"] == "pending" else (number,)
+        line = lines.setdefault((*(row[part] for part in _JOB), *own), {**row, "seeds": []})
+        line["seeds"].append(_seed(row, rows))
+    cells: list[list[Text]] = []
+    for line in lines.values():
+        step, loss, score, *pace = progress_cells(line["progress"])
+        if line["state"] != "running":
+            pace = ["", ""]
+        step = "" if line["state"] == "finished" else step
+        state = Text(line["state"], style=_STATES.get(line["state"], ""))
+        cells.append([Text(", ".join(line["seeds"])), state, *map(Text, (step, loss, score, *pace))])
+    headers = ["seed", "state", "step", "loss", "val. DSC", "it/s", "left"]
+    _grouped(console, list(lines.values()), headers, cells)
+    for row in rows:
+        if row["error"]:
+            console.print()
+            say(console, f"{row['state']}: {row['run']}", _STATES.get(row["state"], ""))
+            _indented(console, Text(row["error"]), 2)
+    counts = {state: sum(row["state"] == state for row in rows) for state in _STATES}
+    console.print()
+    say(console, f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
+
+
+def _seed(row: Mapping[str, Any], rows: Rows) -> str:
+    """The seed, with the digest where another run differs in nothing else: an older version, other case lists."""
+    twins = sum(all(other[part] == row[part] for part in (*_JOB, "seed")) for other in rows)
+    return f"{row['seed']}" + (f" {row['digest']}" if twins > 1 else "")
+
+
+def plan(console: Console, rows: Rows) -> None:
+    """The jobs of a launch; seeds that share their fate share a line."""
+    merged: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = tuple(row[part] for part in (*_JOB, "state", "action"))
+        merged.setdefault(key, {**row, "seeds": []})["seeds"].append(str(row["seed"]))
+    lines = list(merged.values())
+    cells = [
+        [
+            Text(", ".join(line["seeds"])),
+            Text(line["state"], style=_STATES.get(line["state"], "")),
+            Text("wait for its process" if line["action"] == "wait" else line["action"]),
+        ]
+        for line in lines
+    ]
+    _grouped(console, lines, ["seed", "state", "plan"], cells)
+
+
+def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[Text]]) -> None:
+    """Rows under a heading per recipe and budget; columns without content are left out, the others aligned."""
+    used = [place for place in range(len(headers)) if any(line[place].plain for line in cells)]
+    widths = [max(len(headers[place]), *(len(line[place].plain) for line in cells)) for place in used]
+    room = max(_NARROWEST, console.width - 1 - sum(width + 2 for width in widths) - 2)
+    broken = any(len(row["cell"]) > room for row in rows)
+    named = [_cell(row["cell"], broken) for row in rows]
+    longest = min(room, max(len(line) for name in named for line in ["run", *name.plain.splitlines()]))
+    # Only a long list of seeds can be folded where a row is still too wide.
+    excess = 1 + longest + 2 + sum(width + 2 for width in widths) - console.width
+    if excess > 0:
+        widths[0] = max(12, widths[0] - excess)
+
+    def table(lines: Iterable[int] = ()) -> Table:
+        made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=not lines, header_style="bold")
+        made.add_column("run", width=longest, overflow="fold")
+        for place, width in zip(used, widths, strict=True):
+            right = headers[place] in ("step", "loss", "val. DSC", "it/s", "left")
+            made.add_column(headers[place], width=width, overflow="fold", justify="right" if right else "left")
+        for line in lines:
+            made.add_row(named[line], *(cells[line][place] for place in used))
+        return made
+
+    _indented(console, table())
+    place: Callable[[int], tuple[str, str]] = lambda line: (rows[line]["recipe"], rows[line]["labeled"])  # noqa: E731
+    for (recipe, labeled), lines in groupby(range(len(rows)), key=place):
+        say(console, f"{recipe}/{labeled}", "italic")
+        _indented(console, table(list(lines)))
+
+
+def _cell(cell: str, broken: bool) -> Text:
+    """Method, loss and plugin, and how the job differs from them, which may stand on a line of its own."""
+    named, _, variant = cell.partition("~")
+    return Text.assemble(named, *([(f"{'\n' if broken else ''}~{variant}", "dim")] if variant else []))
+
+
+# --------------------------------------------------------------------------------------------------------- show
+
+
+def card(console: Console, facts: Mapping[str, Any]) -> None:
+    """All that `show` tells of one name."""
+    title = facts.get("title") or ""
+    say(console, f"{facts['kind']} {facts['name']}" + (f": {title}" if title else ""), "bold")
+    if facts.get("preset"):
+        means = next(preset["means"] for preset in facts["presets"] if preset["name"] == facts["preset"])
+        say(console, f"as the preset {facts['preset']} = {means}")
+    for paragraph in facts["about"]:
+        if paragraph:
+            console.print()
+            console.print(Text(paragraph))
+    console.print()
+    _CARDS.get(facts["kind"], _pluggable_card)(console, facts)
+
+
+def _facts(console: Console, pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names and texts in two columns; what is empty is left out."""
+    table = _table("", "")
+    table.show_header = False
+    for name, text in pairs:
+        if text not in ("", None, []):
+            content = Text("\n").join(map(Text, text)) if isinstance(text, list) else Text(str(text))
+            table.add_row(Text(name, style="dim"), content)
+    if table.row_count:
+        _indented(console, table)
+
+
+def _pluggable_card(console: Console, facts: Mapping[str, Any], more: Iterable[tuple[str, Any]] = ()) -> None:
+    pairs = [("paper", facts["paper"]), ("aliases", ", ".join(facts["aliases"])), *more, ("cost", facts["cost"])]
+    if "needs_reference" in facts:
+        needs = "yes: a method computes one for it" if facts["needs_reference"] else "no"
+        pairs.append(("needs a reference", needs))
+    pairs.append(("presets", [f"{preset['name']} = {preset['means']}" for preset in facts["presets"]]))
+    pairs.append(("version", facts["version"]))
+    _facts(console, pairs)
+    if facts["deviations"]:
+        console.print()
+        say(console, "Known deviations", "bold")
+        _bullets(console, facts["deviations"])
+    _options(console, facts)
+
+
+def _bullets(console: Console, items: Iterable[str]) -> None:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for item in items:
+        table.add_row("-", Text(item))
+    _indented(console, table)
+
+
+def _options(console: Console, facts: Mapping[str, Any]) -> None:
+    rows, kind, name = facts["options"], facts["kind"], facts["name"]
+    if not rows:
+        return
+    how = {"network": "--set network.NAME=VALUE", "dataset": f"sslbench prepare {name} --set NAME=VALUE"}.get(
+        kind, f"{name}[NAME=VALUE] or --set {kind}.NAME=VALUE"
+    )
+    console.print()
+    console.print(Text.assemble(("Options", "bold"), f"  {how}"))
+    preset = any(row["value"] != row["default"] for row in rows)
+    table = _table("name", "default", *([facts["preset"]] if preset else []), "about", style="dim")
+    for row in rows:
+        default = "required" if row["required"] else value_text(row["default"])
+        chosen = [Text(value_text(row["value"]) if row["value"] != row["default"] else "")] if preset else []
+        about = [row["description"]] if row["description"] else []
+        text = Text("\n").join([*map(Text, about), Text(row["type"], style="dim")])
+        table.add_row(row["name"], Text(default), *chosen, text)
+    _indented(console, table)
+
+
+def _method_card(console: Console, facts: Mapping[str, Any]) -> None:
+    views = [f"{_LONG[stream]}: {', '.join(views)}" for stream, views in facts["views"].items()]
+    phases = ["they depend on the data"] if facts["phases"] is None else [_phase(phase) for phase in facts["phases"]]
+    changes = [f"{path} = {value_text(value)}" for path, value in facts["defaults"].items()]
+    more = [
+        ("group", facts["group"]),
+        ("predictors", ", ".join(facts["keys"])),
+        ("views", "; ".join(views)),
+        ("phases", phases),
+        ("recipe fields", changes or "as the recipe has them"),
+    ]
+    _pluggable_card(console, facts, more)
+
+
+_LONG = {"labeled": "labelled", "unlabeled": "unlabelled"}
+
+
+def _phase(phase: Mapping[str, Any]) -> str:
+    length = "the recipe's iterations" if phase["iterations"] is None else f"{phase['iterations']} iterations"
+    return f"{phase['name']}: {length}, {' and '.join(_LONG[stream] for stream in phase['streams'])} patches"
+
+
+def _network_card(console: Console, facts: Mapping[str, Any]) -> None:
+    counts = [f"{row['count']:,} for {row['classes']} classes".replace(",", " ") for row in facts["parameters"]]
+    more = [
+        ("parameters", [*counts, "with one input channel and the options below"]),
+        ("sides", f"divisible by {facts['divisor']}"),
+    ]
+    _pluggable_card(console, facts, more)
+
+
+def _recipe_card(console: Console, facts: Mapping[str, Any]) -> None:
+    budgets = ", ".join(_budget(budget) for budget in facts["budgets"])
+    pairs = [
+        ("source", facts["source"]),
+        ("extends", " -> ".join(facts["extends"])),
+        ("budgets", budgets),
+        ("seeds", ", ".join(map(str, facts["seeds"]))),
+    ]
+    _facts(console, pairs)
+    if facts["notes"]:
+        console.print()
+        say(console, "Notes", "bold")
+        _bullets(console, facts["notes"])
+    console.print()
+    _indented(console, _field_table((row["path"], row["value"], row["from"]) for row in facts["fields"]))
+    for override in facts["overrides"]:
+        console.print()
+        when = " and ".join(f"{part} is {_among(value)}" for part, value in override["when"].items())
+        console.print(Text.assemble(("Where ", "bold"), (when, "bold"), f"  ({override['from']})"))
+        table = _table("field", "value")
+        table.show_header = False
+        for path, value in override["set"].items():
+            table.add_row(path, Text(value_text(value)))
+        _indented(console, table)
+
+
+def _among(value: Any) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    return " = ".join([budget["title"], *budget["aliases"]])
+
+
+def _dataset_card(console: Console, facts: Mapping[str, Any]) -> None:
+    pairs = [
+        ("paper", facts["paper"]),
+        ("official cases", facts["official_cases"]),
+        ("source", facts["source"]),
+        ("default grid", facts["default_grid"]),
+        (
+            "classes",
+            ", ".join(
+                f"{row['label']} {row['name']}" + (f" ({row['short']})" if row["short"] else "")
+                for row in facts["classes"]
+            ),
+        ),
+    ]
+    _facts(console, pairs)
+    for made in facts["preprocessings"]:
+        console.print()
+        told = ("name", "default", "hash", "description")
+        title = Text.assemble(("Preprocessing ", "bold"), (made["name"], "bold"))
+        title.append(f"  hash {made['hash']}" + (", the default" if made["default"] else ""))
+        console.print(title)
+        _indented(console, Text(made["description"]))
+        _facts(console, ((name, value_text(value)) for name, value in made.items() if name not in told))
+    for split in facts["splits"]:
+        console.print()
+        counts = f"{split['train']} train, {split['validation']} validation, {split['test']} test {split['unit']}s"
+        console.print(Text.assemble(("Splits ", "bold"), (split["name"], "bold"), f"  {counts}"))
+        if split["source"]:
+            _indented(console, Text(split["source"]))
+        table = _table("budget", "labelled", "folder", "also", style="dim")
+        for budget in split["budgets"]:
+            table.add_row(budget["title"], str(budget["labeled"]), budget["slug"], ", ".join(budget["aliases"]))
+        _indented(console, table)
+    _options(console, facts)
+
+
+def _protocol_card(console: Console, facts: Mapping[str, Any]) -> None:
+    console.print(Text(facts["caption"]))
+    console.print()
+    flat: dict[str, Any] = {}
+    for name, value in facts["fields"].items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": content for inner, content in value.items()}
+        else:
+            flat[name] = value
+    _facts(console, ((name, value_text(value)) for name, value in flat.items()))
+
+
+_CARDS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
+    "method": _method_card,
+    "network": _network_card,
+    "recipe": _recipe_card,
+    "dataset": _dataset_card,
+    "protocol": _protocol_card,
+}
+
+
+# ------------------------------------------------------------------------------------------------------- doctor
+
+
+def checks(console: Console, rows: Rows) -> None:
+    """What `doctor` found, a line each, with the remedy below where there is one."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    area = ""
+    for row in rows:
+        if area and row["area"] != area:
+            table.add_row()
+        area = row["area"]
+        text = Text(row["message"])
+        if row["remedy"]:
+            text.append(f"\n-> {row['remedy']}", style="bold")
+        table.add_row(Text(row["status"], style=_STATUSES[row["status"]]), row["name"], text)
+    _indented(console, table)
