@@ -36,6 +36,13 @@ def _after_comma(words: Iterable[str], incomplete: str) -> list[str]:
     return [f"{done}{comma}{word}" for word in words if word not in taken]
 
 
+def _dataset(context: typer.Context) -> Any:
+    """The dataset that is on the line; while an option lacks its value, arguments are not assigned yet."""
+    from sslbench import registry
+
+    return registry.component("dataset", context.params.get("dataset") or context.args[0])
+
+
 def _component(kind: str) -> Completer:
     @_quiet
     def complete(context: typer.Context, incomplete: str) -> Iterable[str]:
@@ -118,9 +125,7 @@ def names(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def preprocessings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The preprocessings of the dataset that is on the line."""
-    from sslbench import registry
-
-    return registry.component("dataset", context.params["dataset"]).preprocessings
+    return _dataset(context).preprocessings
 
 
 @_quiet
@@ -141,11 +146,10 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def dataset_settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The same for the options of the dataset that is being prepared."""
-    from sslbench import registry
     from sslbench.listing import fields_of
 
-    options = registry.component("dataset", context.params["dataset"]).Options
-    return _assignments({row["name"]: row["choices"] for row in fields_of(options)}, incomplete)
+    fields = {row["name"]: row["choices"] for row in fields_of(_dataset(context).Options)}
+    return _assignments(fields, incomplete)
 
 
 def _assignments(fields: dict[str, list[Any]], incomplete: str) -> list[str]:

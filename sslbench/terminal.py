@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -16,7 +17,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 _STATES = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "pending": "dim"}
 _STATUSES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-_NARROWEST = 24  # columns that a run's name keeps
+_NARROWEST = 24  # columns of the terminal that a run's name keeps
+_SPARE = ("it/s", "loss")  # what a narrow terminal does without, least missed first
 _JOB = ("recipe", "labeled", "cell")  # what names a job, the seed apart
 
 
@@ -98,12 +100,15 @@ def runs(console: Console, rows: Rows) -> None:
     """Where runs stand, under headings of recipe and budget; then the reasons of those that did not end well."""
     from sslbench.execution.display import progress_cells
 
+    twins = Counter((*(row[part] for part in _JOB), row["seed"]) for row in rows)
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, row in enumerate(rows):
         # Seeds that never began have nothing to tell each on its own.
         own = () if row["state"] == "pending" else (number,)
-        line = lines.setdefault((*(row[part] for part in _JOB), *own), {**row, "seeds": []})
-        line["seeds"].append(_seed(row, rows))
+        job = tuple(row[part] for part in _JOB)
+        line = lines.setdefault((*job, *own), {**row, "seeds": []})
+        # The digest tells apart what differs in nothing else: an older version, other case lists.
+        line["seeds"].append(f"{row['seed']}" + (f" {row['digest']}" if twins[(*job, row["seed"])] > 1 else ""))
     cells: list[list[Text]] = []
     for line in lines.values():
         step, loss, score, *pace = progress_cells(line["progress"])
@@ -122,12 +127,6 @@ def runs(console: Console, rows: Rows) -> None:
     counts = {state: sum(row["state"] == state for row in rows) for state in _STATES}
     console.print()
     say(console, f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
-
-
-def _seed(row: Mapping[str, Any], rows: Rows) -> str:
-    """The seed, with the digest where another run differs in nothing else: an older version, other case lists."""
-    twins = sum(all(other[part] == row[part] for part in (*_JOB, "seed")) for other in rows)
-    return f"{row['seed']}" + (f" {row['digest']}" if twins > 1 else "")
 
 
 def plan(console: Console, rows: Rows) -> None:
@@ -149,24 +148,34 @@ def plan(console: Console, rows: Rows) -> None:
 
 
 def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[Text]]) -> None:
-    """Rows under a heading per recipe and budget; columns without content are left out, the others aligned."""
+    """Rows under a heading per recipe and budget, columns aligned over all of them.
+
+    Columns without content are left out, and so are those of `_SPARE` where the terminal is too narrow.
+    """
     used = [place for place in range(len(headers)) if any(line[place].plain for line in cells)]
-    widths = [max(len(headers[place]), *(len(line[place].plain) for line in cells)) for place in used]
-    room = max(_NARROWEST, console.width - 1 - sum(width + 2 for width in widths) - 2)
-    broken = any(len(row["cell"]) > room for row in rows)
+    widths = {place: max(len(headers[place]), *(len(line[place].plain) for line in cells)) for place in used}
+
+    def room() -> int:
+        """What is left for the names, after an indent of one and two blanks behind each column."""
+        return console.width - 3 - sum(widths[place] + 2 for place in used)
+
+    least = min(_NARROWEST, max(len(row["cell"]) for row in rows))
+    for header in _SPARE:
+        if room() < least and header in headers and headers.index(header) in used:
+            used.remove(headers.index(header))
+    if room() < least:  # a long list of seeds can be folded
+        widths[0] = min(widths[0], max(12, widths[0] + room() - least))
+    broken = any(len(row["cell"]) > room() for row in rows)
     named = [_cell(row["cell"], broken) for row in rows]
-    longest = min(room, max(len(line) for name in named for line in ["run", *name.plain.splitlines()]))
-    # Only a long list of seeds can be folded where a row is still too wide.
-    excess = 1 + longest + 2 + sum(width + 2 for width in widths) - console.width
-    if excess > 0:
-        widths[0] = max(12, widths[0] - excess)
+    longest = max(len(line) for name in named for line in ["run", *name.plain.splitlines()])
 
     def table(lines: Iterable[int] = ()) -> Table:
         made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=not lines, header_style="bold")
-        made.add_column("run", width=longest, overflow="fold")
-        for place, width in zip(used, widths, strict=True):
-            right = headers[place] in ("step", "loss", "val. DSC", "it/s", "left")
-            made.add_column(headers[place], width=width, overflow="fold", justify="right" if right else "left")
+        made.add_column("run", width=min(longest, max(least, room())), overflow="fold")
+        for place in used:
+            left = headers[place] in ("seed", "state", "plan")
+            folds = headers[place] == "seed"
+            made.add_column(headers[place], width=widths[place], no_wrap=not folds, justify="left" if left else "right")
         for line in lines:
             made.add_row(named[line], *(cells[line][place] for place in used))
         return made
@@ -181,7 +190,10 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
 def _cell(cell: str, broken: bool) -> Text:
     """Method, loss and plugin, and how the job differs from them, which may stand on a line of its own."""
     named, _, variant = cell.partition("~")
-    return Text.assemble(named, *([(f"{'\n' if broken else ''}~{variant}", "dim")] if variant else []))
+    text = Text(named)
+    if variant:
+        text.append("\n~" if broken else "~", style="dim").append(variant, style="dim")
+    return text
 
 
 # --------------------------------------------------------------------------------------------------------- show

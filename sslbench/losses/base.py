@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel
 from torch import Tensor, nn
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from sslbench.methods.base import Step
 
 Source = Literal["label", "pseudo"]
+
+
+class TermArguments(TypedDict, total=False):
+    """The optional arguments of `Loss.ce` and `Loss.dice`, for losses that pass them on."""
+
+    reference: tuple[str, Tensor] | None
+    mask: Tensor | None
+    voxel_weight: Tensor | None
+    class_weight: Tensor | None
 
 
 @register("loss", "default")
@@ -93,10 +102,11 @@ class Loss(nn.Module):
         class_weight: Tensor | None = None,
     ) -> Tensor:
         """The term in the place of a Dice loss; arguments as in `ce`, `voxel_weight` inside all its sums."""
-        weight = voxel_weight if mask is None else mask if voxel_weight is None else mask * voxel_weight
-        return self._plain_dice(logits, target, weight, class_weight)
+        return self._plain_dice(logits, target, inside_sums(mask, voxel_weight), class_weight)
 
-    def supervised(self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Any) -> Tensor:
+    def supervised(
+        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
+    ) -> Tensor:
         """`ce` and `dice` in the weights of the recipe's `criteria`, whichever loss is plugged in."""
         return self.criteria.ce_weight * self.ce(
             logits, target, source=source, key=key, **rest
@@ -121,3 +131,10 @@ class Loss(nn.Module):
             mask: (B, *S), the voxels that the term is about.
         """
         return own()
+
+
+def inside_sums(mask: Tensor | None, voxel_weight: Tensor | None) -> Tensor | None:
+    """The weight (B, *S) that a Dice-like loss puts into all its sums."""
+    if mask is None or voxel_weight is None:
+        return voxel_weight if mask is None else mask
+    return mask * voxel_weight

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sslbench.losses.base import Loss, Source
+from sslbench.losses.base import Loss, Source, TermArguments, inside_sums
 from sslbench.losses.cross_entropy import full_precision, nll_map
 from sslbench.losses.dice import dice_sums
 from sslbench.registry import register
@@ -152,41 +152,22 @@ class GALoss(Loss):
     Options: ClassVar[type[BaseModel]] = GAOptions
     options: GAOptions
 
-    def ce(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        source: Source,
-        key: str,
-        reference: tuple[str, Tensor] | None = None,
-        mask: Tensor | None = None,
-        voxel_weight: Tensor | None = None,
-        class_weight: Tensor | None = None,
-    ) -> Tensor:
-        if self.options.applies_to not in ("both", source):
-            weights = {"mask": mask, "voxel_weight": voxel_weight, "class_weight": class_weight}
-            return super().ce(logits, target, source=source, key=key, reference=reference, **weights)
+    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
+        if not self._serves(source):
+            return super().ce(logits, target, source=source, key=key, **rest)
         criterion = GACELoss(self.options.k if source == "label" else self.options.k_pseudo, self.options.gamma)
-        return criterion(logits, target, mask, voxel_weight, class_weight)
+        return criterion(logits, target, rest.get("mask"), rest.get("voxel_weight"), rest.get("class_weight"))
 
     def dice(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        source: Source,
-        key: str,
-        reference: tuple[str, Tensor] | None = None,
-        mask: Tensor | None = None,
-        voxel_weight: Tensor | None = None,
-        class_weight: Tensor | None = None,
+        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
-        if self.options.applies_to not in ("both", source):
-            weights = {"mask": mask, "voxel_weight": voxel_weight, "class_weight": class_weight}
-            return super().dice(logits, target, source=source, key=key, reference=reference, **weights)
-        weight = voxel_weight if mask is None else mask if voxel_weight is None else mask * voxel_weight
-        return GADiceLoss(self.options.absent)(logits, target, weight, class_weight)
+        if not self._serves(source):
+            return super().dice(logits, target, source=source, key=key, **rest)
+        weight = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
+        return GADiceLoss(self.options.absent)(logits, target, weight, rest.get("class_weight"))
+
+    def _serves(self, source: Source) -> bool:
+        return self.options.applies_to in ("both", source)
 
 
 register("loss", "ga_labeled_only", preset_of="ga", set={"applies_to": "label"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -51,18 +51,23 @@ class Network(nn.Module):
         version: raised when the same options would give another function.
         Options: typed options, each with its source.
         dims: of the images that it takes, 2 or 3; every side divisible by `divisor`.
+        encoder_class, decoder_class: what it is built of; both take `options`, which has a field `init`.
         decoders: the first is the main one.
     """
 
     version: ClassVar[int] = 1
     Options: ClassVar[type[BaseModel]]
+    encoder_class: ClassVar[Callable[..., nn.Module]]
+    decoder_class: ClassVar[Callable[..., Decoder]]
     dims: ClassVar[int]
     divisor: ClassVar[int] = 16
 
-    def __init__(self, encoder: nn.Module, decoders: Sequence[Decoder]) -> None:
+    def __init__(self, in_channels: int, num_classes: int, options: BaseModel) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.decoders = nn.ModuleList(decoders)
+        self.options, self.num_classes = options, num_classes
+        self.encoder = type(self).encoder_class(in_channels, options)
+        self.decoders = nn.ModuleList([type(self).decoder_class(num_classes, options)])
+        initialize(self, options.init)  # type: ignore[attr-defined]
 
     @property
     def base(self) -> Network:
@@ -95,7 +100,10 @@ class Network(nn.Module):
 
     def make_decoder(self, **options: object) -> Decoder:
         """A fresh decoder with head for this network's encoder; options that are not given are the network's own."""
-        raise NotImplementedError
+        chosen = type(self.options).model_validate({**self.options.model_dump(), **options})
+        decoder = type(self).decoder_class(self.num_classes, chosen)
+        initialize(decoder, chosen.init)  # type: ignore[attr-defined]
+        return decoder
 
 
 def build_network(name: str, in_channels: int, num_classes: int, **options: object) -> Network:

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sslbench.networks.base import Decoder, Features, Network, add_prior, initialize
+from sslbench.networks.base import Decoder, Features, Network, add_prior
 from sslbench.registry import register
 
 _WIDTHS = (16, 32, 64, 128, 256)
@@ -103,15 +103,5 @@ class UNet(Network):
     """
 
     Options = UNetOptions
+    encoder_class, decoder_class = UNetEncoder, UNetDecoder
     dims = 2
-
-    def __init__(self, in_channels: int, num_classes: int, options: UNetOptions) -> None:
-        super().__init__(UNetEncoder(in_channels, options), [UNetDecoder(num_classes, options)])
-        self.options, self.num_classes = options, num_classes
-        initialize(self, options.init)
-
-    def make_decoder(self, **options: object) -> Decoder:
-        chosen = UNetOptions(**{**self.options.model_dump(), **options})
-        decoder = UNetDecoder(self.num_classes, chosen)
-        initialize(decoder, chosen.init)
-        return decoder

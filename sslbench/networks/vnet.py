@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior, initialize
+from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
 from sslbench.registry import register
 
 # Convolutions of a stage, finest first; the decoder mirrors them without the bottleneck.
@@ -111,15 +111,5 @@ class VNet(Network):
     """
 
     Options = VNetOptions
+    encoder_class, decoder_class = VNetEncoder, VNetDecoder
     dims = 3
-
-    def __init__(self, in_channels: int, num_classes: int, options: VNetOptions) -> None:
-        super().__init__(VNetEncoder(in_channels, options), [VNetDecoder(num_classes, options)])
-        self.options, self.num_classes = options, num_classes
-        initialize(self, options.init)
-
-    def make_decoder(self, **options: object) -> Decoder:
-        chosen = VNetOptions(**{**self.options.model_dump(), **options})
-        decoder = VNetDecoder(self.num_classes, chosen)
-        initialize(decoder, chosen.init)
-        return decoder
