@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from sslbench.execution.local import Planned
 from sslbench.files import read_json
@@ -63,18 +64,19 @@ class LiveDisplay(PlainDisplay):
         failed = sum(outcome == "failed" for outcome in ended)
         counts = f"{len(running)} running" + (f", [red]{failed} failed[/]" if failed else "")
         self.bar.update(self.task, total=len(plan), completed=len(ended), counts=counts)
-        self.live.update(Group(self.bar, job_table(running)))
+        self.live.update(Group(self.bar, job_table(running)) if running else self.bar)
 
 
 def job_table(running: Sequence[Planned]) -> Table:
     """The running jobs, a row each."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("job", no_wrap=True, overflow="ellipsis")
+    table.add_column("job")
     for header in ("step", "loss", "val. DSC", "it/s", "left"):
         table.add_column(header, justify="right", no_wrap=True)
     for planned in running:
         progress = read_json(planned.run.progress_file) or {}
-        table.add_row(planned.job.title, *progress_cells(progress))
+        # A column that may wrap gives way before those that may not; its text is cut instead.
+        table.add_row(Text(planned.job.title, no_wrap=True, overflow="ellipsis"), *progress_cells(progress))
     return table
 
 
