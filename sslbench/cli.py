@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -64,7 +65,10 @@ def main() -> None:
         # A terminal that cannot show ± gets a question mark, not a traceback.
         getattr(stream, "reconfigure", lambda **how: None)(errors="replace")
     try:
-        code = app(standalone_mode=False)
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _warn
+            code = app(prog_name="sslbench", standalone_mode=False)
     except SSLBenchError as error:
         if debug:
             raise
@@ -80,9 +84,11 @@ def main() -> None:
             raise
         _fail(f"{error.filename or 'I/O'}: {error.strerror or error}", "", 1)
     except Exception as error:
+        _fail_on_typers(error)
         if debug:
             raise
-        _fail_unforeseen(error)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        _fail(reason, "a bug in sslbench: --debug shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -98,6 +104,11 @@ def _take_debug() -> bool:
     return debug
 
 
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the place in the code that Python adds."""
+    _err().print(f"[yellow]warning:[/] {_escape(str(message))}", soft_wrap=True, highlight=False)
+
+
 def _fail(message: str, hint: str, code: int) -> NoReturn:
     console = _err()
     console.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True, highlight=False)
@@ -106,8 +117,8 @@ def _fail(message: str, hint: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _fail_unforeseen(error: Exception) -> NoReturn:
-    """Typer's own errors by what they have, as their classes moved between its versions; others are our bugs."""
+def _fail_on_typers(error: Exception) -> None:
+    """Typer's own errors, known by what they have: their classes moved between its versions."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
@@ -116,7 +127,6 @@ def _fail_unforeseen(error: Exception) -> NoReturn:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "sslbench"
         _fail(message[:1].lower() + message[1:].rstrip("."), f"{command} --help", error.exit_code)
-    _fail(f"{type(error).__name__}: {' '.join(str(error).split())}", "a bug in sslbench: --debug shows where", 1)
 
 
 def _version(asked: bool) -> None:
@@ -296,7 +306,7 @@ def run(
         stores, missing = {}, str(error)
     plan = local.make_plan(expanded, results, stores, retry_failed, force)
     slots = min(jobs or local.default_slots(), len(plan))
-    devices = local.slot_devices(slots, _checked_device(device))
+    devices = local.slot_devices(slots, _checked_device(device, dry_run))
     if dry_run:
         _print_plan(plan, results, devices, missing, as_json)
         return
@@ -488,7 +498,7 @@ def report(
     if not made:
         raise UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):
-        _err().print(f"[yellow]warning:[/] {_escape(warning)}", soft_wrap=True, highlight=False)
+        _warn(warning)
     if not chosen:
         console = _out()
         for table in made:
@@ -581,13 +591,18 @@ def _seeds(values: list[str] | None) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _checked_device(device: str | None) -> str | None:
-    """A device as torch spells it, before it reaches a worker process."""
+def _checked_device(device: str | None, dry_run: bool) -> str | None:
+    """A device as torch spells it and, unless nothing runs, one that is there: before worker processes fail on it."""
     import re
 
-    if device is None or re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        return device
-    raise UsageError(f"unknown device '{device}'", "write cpu, cuda or cuda:1")
+    import torch
+
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device or "cpu")
+    if not match:
+        raise UsageError(f"unknown device '{device}'", "write cpu, cuda or cuda:1")
+    if device and device != "cpu" and not dry_run and int(match[1] or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device '{device}'", "sslbench doctor shows those that torch sees")
+    return device
 
 
 def _plan_facts(plan: list[Planned], results: Path, devices: list[str], missing: str) -> dict[str, Any]:

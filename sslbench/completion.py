@@ -132,13 +132,13 @@ def preprocessings(context: typer.Context, incomplete: str) -> Iterable[str]:
 def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """`PATH=` for every field of a recipe, and those that the chosen recipe writes down (its network's options);
     `PATH=value` where a field has named values and the shell keeps `=` inside a word."""
-    from sslbench.config import _ABOUT, Recipe, load_recipe
+    from sslbench.config import ABOUT, Recipe, load_recipe
     from sslbench.listing import fields_of
     from sslbench.spelling import flatten
 
-    fields = {row["name"]: row["choices"] for row in fields_of(Recipe) if row["name"] not in _ABOUT}
+    fields = {row["name"]: row["choices"] for row in fields_of(Recipe) if row["name"] not in ABOUT}
     if recipe := context.params.get("recipe"):
-        written = flatten(load_recipe(recipe).model_dump(exclude=_ABOUT))
+        written = flatten(load_recipe(recipe).model_dump(exclude=ABOUT))
         fields |= {path: [] for path in written if path not in fields}
     return _assignments(fields, incomplete)
 

@@ -178,7 +178,7 @@ class Recipe(Frozen):
 
 
 # What a recipe says about itself, not about the computation: outside the digest and the resolved values.
-_ABOUT = {"name", "description", "source", "seeds", "overrides", "extends"}
+ABOUT = {"name", "description", "source", "seeds", "overrides", "extends"}
 
 
 @lru_cache
@@ -209,7 +209,7 @@ class Layers:
 
 
 @lru_cache(maxsize=64)
-def _read_recipe(
+def read_recipe(
     name: str, chain: tuple[str, ...] = ()
 ) -> tuple[Layers, tuple[tuple[str, Override], ...], dict[str, Any]]:
     """A recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what the
@@ -224,10 +224,10 @@ def _read_recipe(
         base = raw["extends"]
         if not isinstance(base, str) or base in (*chain, name):
             raise UsageError(f"{path}: extends takes the name of another recipe, not {base!r}")
-        below, overrides, above = _read_recipe(base, (*chain, name))
+        below, overrides, above = read_recipe(base, (*chain, name))
         layers, about = below.copy(), dict(above)
-    about.update({key: raw[key] for key in _ABOUT - {"overrides", "extends"} if key in raw} | {"name": path.stem})
-    layers.put({key: value for key, value in raw.items() if key not in _ABOUT}, f"recipe {path.stem}")
+    about.update({key: raw[key] for key in ABOUT - {"overrides", "extends"} if key in raw} | {"name": path.stem})
+    layers.put({key: value for key, value in raw.items() if key not in ABOUT}, f"recipe {path.stem}")
     listed = raw.get("overrides", [])
     if not isinstance(listed, list):
         raise UsageError(f"{path}: overrides is a list of `when` and `set`")
@@ -243,7 +243,7 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UsageError: no such recipe, or a field that is unknown, missing or of the wrong type.
     """
-    layers, overrides, about = _read_recipe(name)
+    layers, overrides, about = read_recipe(name)
     return _recipe(layers.values, about, overrides)
 
 
@@ -343,7 +343,7 @@ class ResolvedJob(Frozen):
 def resolve(job: Job) -> ResolvedJob:
     """Apply all layers to a job and check every value; see `Job.resolved`."""
     parts = _parts(job)
-    below, overrides, about = _read_recipe(job.recipe)
+    below, overrides, about = read_recipe(job.recipe)
     given, origins = _given(job, parts)
 
     def layered(extra: Mapping[str, Any]) -> Layers:
@@ -425,7 +425,7 @@ def _parts(job: Job) -> dict[str, _Spelt]:
         top = path.split(".")[0]
         if path in COMPONENTS and not isinstance(job.set[path], Mapping):
             raise UsageError(f"'{path}' is a part of the job, not a field to set", f"name the {path} instead")
-        if top in _ABOUT:
+        if top in ABOUT:
             raise UsageError(f"'{path}' is what the recipe says about itself: it cannot be set")
     given = flatten(job.set)
     return {part: _component(part, getattr(job, part), given) for part in COMPONENTS}
@@ -486,7 +486,7 @@ def _complete(
     layers: Layers, parts: Mapping[str, _Spelt], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Validate and fill in every default, so that a default spelt out and one left out are the same."""
-    known = {*Recipe.model_fields, *COMPONENTS} - _ABOUT
+    known = {*Recipe.model_fields, *COMPONENTS} - ABOUT
     unknown = [path for path in layers.values if path.split(".")[0] not in known]
     if unknown:
         raise UnknownNameError("field", unknown[0], known | {path for path in layers.values if path not in unknown})
@@ -498,7 +498,7 @@ def _complete(
             f" not patch_size {recipe.patch_size}"
         )
     tree: dict[str, Any] = _dumped(Recipe, recipe.model_dump(), "")
-    tree = {key: value for key, value in tree.items() if key not in _ABOUT}
+    tree = {key: value for key, value in tree.items() if key not in ABOUT}
     options = _dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
     tree["network"] = {"name": registry.get("network", recipe.network.name).name} | options
     for part, spelt in parts.items():
@@ -597,9 +597,18 @@ def _axes_as_lists(data: Any) -> Any:
 
 
 def seed_range(value: Any) -> list[Any]:
-    """The seeds that `0-4` means; any other value alone."""
-    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", value) if isinstance(value, str) else None
-    return list(range(int(match[1]), int(match[2]) + 1)) if match else [value]
+    """The seeds that `0-4` means; any other value alone.
+
+    Raises:
+        ValueError: a range that runs backwards, or holds more seeds than anybody means.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*-\s*(\d{1,9})\s*", value) if isinstance(value, str) else None
+    if match is None:
+        return [value]
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + 1000:
+        raise ValueError(f"the range of seeds {value!r} is empty or too long")
+    return list(range(first, last + 1))
 
 
 class JobFilter(Frozen):
@@ -634,7 +643,7 @@ class JobFilter(Frozen):
             if len(named) == 1:
                 wanted.append({f"{axis}.{key}": value for key, value in named[0].items()})
         if self.labeled:
-            lists = _splits(_read_recipe(job.recipe)[0], parts, flatten(job.set))
+            lists = _splits(read_recipe(job.recipe)[0], parts, flatten(job.set))
             if lists.budget(job.labeled).slug not in {lists.budget(name).slug for name in self.labeled}:
                 return False
         if (self.recipe and job.recipe not in self.recipe) or (self.seeds and job.seed not in self.seeds):

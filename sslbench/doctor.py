@@ -269,7 +269,7 @@ def _gpu(number: int) -> Check:
     name = f"cuda:{number}"
     try:
         free, total = torch.cuda.mem_get_info(device)
-        float(torch.ones(8, device=device).sum())  # a card that this build has no kernels for fails here
+        _computes(device)
         facts = {"name": torch.cuda.get_device_name(device), "memory": total, "free": free, **_bf16(device)}
         capability = torch.cuda.get_device_capability(device)
     except RuntimeError as error:
@@ -278,6 +278,13 @@ def _gpu(number: int) -> Check:
     facts["capability"] = list(capability)
     message = f"{facts['name']}, {_gib(total)} ({_gib(free)} free), capability {capability[0]}.{capability[1]}"
     return Check("hardware", name, "ok", f"{message}; {facts['auto']}", "", facts)
+
+
+def _computes(device: Any) -> None:
+    """A sum on the device; a card that this build of torch has no kernels for fails here."""
+    import torch
+
+    float(torch.ones(8, device=device).sum())
 
 
 def _bf16(device: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ KINDS = ("method", "loss", "plugin", "weighting", "recipe", "network", "dataset"
 COUNTED_CLASSES = (14, 4)
 
 _CALLERS = re.compile(r"(Args|Attributes|Returns|Raises|Yields|Examples?):")
-_DEVIATIONS = re.compile(r"(?:known\s+)?deviations?\b[^:.]*:\s*", re.IGNORECASE)
+_DEVIATIONS = re.compile(r"(?:known\s+)?deviations?(?:\s+(?:from|of|to)\b[^:.]*)?:\s*", re.IGNORECASE)
 _COST = re.compile(r"(?:^|(?<=[.;:)]\s))Cost:\s*", re.MULTILINE)
 _PAPER = re.compile(r"\(([^()]*\b(?:19|20)\d\d\b[^()]*)\)")
 _SPLITS = Path(config.__file__).parent / "data" / "splits"
@@ -267,11 +267,11 @@ def _protocol(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
 
 def _recipe(name: str) -> dict[str, Any]:
     recipe = config.load_recipe(name)
-    layers, overrides, _ = config._read_recipe(name)
+    layers, overrides, _ = config.read_recipe(name)
     options = registry.component("network", recipe.network.name).Options
     # Options that the recipe does not write down are part of what it holds fixed: they follow the network's name.
     defaults = {f"network.{row['name']}": row["default"] for row in fields_of(options)}
-    values = flatten(recipe.model_dump(mode="json", exclude=config._ABOUT))
+    values = flatten(recipe.model_dump(mode="json", exclude=config.ABOUT))
     network = {"network.name": values["network.name"]} | defaults
     values = {path: value for path, value in values.items() if path not in network} | {
         path: values.get(path, default) for path, default in network.items()

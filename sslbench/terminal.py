@@ -126,7 +126,8 @@ def runs(console: Console, rows: Rows) -> None:
             _indented(console, Text(row["error"]), 2)
     counts = {state: sum(row["state"] == state for row in rows) for state in _STATES}
     console.print()
-    say(console, f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
+    total = f"{len(rows)} run{'' if len(rows) == 1 else 's'}: "
+    say(console, total + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
 
 
 def plan(console: Console, rows: Rows) -> None:
@@ -160,18 +161,20 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
         return console.width - 3 - sum(widths[place] + 2 for place in used)
 
     least = min(_NARROWEST, max(len(row["cell"]) for row in rows))
+    # Where it is tight a list of seeds folds first, then columns go, and last of all the names fold.
+    seed = max(len(part) for line in cells for part in ["seed", *line[0].plain.split(", ")])
+    if room() < least:
+        widths[0] = max(seed, widths[0] + room() - least)
     for header in _SPARE:
         if room() < least and header in headers and headers.index(header) in used:
             used.remove(headers.index(header))
-    if room() < least:  # a long list of seeds can be folded
-        widths[0] = min(widths[0], max(12, widths[0] + room() - least))
     broken = any(len(row["cell"]) > room() for row in rows)
     named = [_cell(row["cell"], broken) for row in rows]
     longest = max(len(line) for name in named for line in ["run", *name.plain.splitlines()])
 
     def table(lines: Iterable[int] = ()) -> Table:
         made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=not lines, header_style="bold")
-        made.add_column("run", width=min(longest, max(least, room())), overflow="fold")
+        made.add_column("run", width=min(longest, max(12, room())), overflow="fold")
         for place in used:
             left = headers[place] in ("seed", "state", "plan")
             folds = headers[place] == "seed"

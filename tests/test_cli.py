@@ -2,35 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import typer
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
 
-from sslbench import cli
+from sslbench import cli, terminal
+from sslbench.data.phantom import CASE_IDS
+from sslbench.data.prepare import prepare
+from sslbench.data.synapse import Phantom
+from sslbench.execution import local
 from tests.conftest import TINY
 
 
+def call(*arguments: str) -> tuple[int, str, str]:
+    """Run a command line in this process: exit code, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["sslbench", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        sys.argv = before
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+
+
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Run a command line in this process, in an empty folder; gives (exit code, stdout, stderr)."""
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """`call` in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSLBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SSLBENCH_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sslbench", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out, err
-
     return call
+
+
+@pytest.fixture(scope="module")
+def few_cases() -> Iterator[None]:
+    """A phantom of three cases, which is prepared in a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Phantom, "generated_ids", CASE_IDS[:3])
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_data(few_cases: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with such a phantom."""
+    folder = tmp_path_factory.mktemp("small")
+    report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
+    assert report.written == 3
+    return folder
 
 
 def test_help_and_version_import_nothing_heavy() -> None:
@@ -45,7 +83,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code.format(flag)], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("verb", ["prepare", "run", "report", "status", "validate", "list"])
+@pytest.mark.parametrize("verb", ["prepare", "run", "report", "status", "validate", "list", "show", "doctor"])
 def test_every_verb_has_help(verb: str, run: Any) -> None:
     code, out, _ = run(verb, "--help")
     assert code == 0 and "Usage" in out
@@ -94,6 +132,16 @@ USAGE = [
     (["prepare", "acdc", "--source", "nowhere"], "nowhere", ""),
     (["prepare", "acdcc"], "unknown dataset 'acdcc'", "acdc"),
     (["prepare", "phantom", "--preprocessing", "gaa"], "unknown preprocessing", "ga"),
+    (["run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "-s", "3-1"], "cannot read the seed '3-1'", "0-2"),
+    (["run", "--grid", "quick", "--device", "gpu", "-n"], "unknown device 'gpu'", "cuda"),
+    (["report", "quick", "--json", "--csv"], "do not go together", "one format"),
+    (["report", "quick", "-o", "table.md"], "-o needs a format", "--markdown"),
+    (["show", "metod", "cps"], "unknown kind of thing to show 'metod'", "method"),
+    (["show", "method", "cpss"], "unknown method 'cpss'", "cps"),
+    (["run", "--no-such-option"], "no such option", "sslbench run --help"),
+    (["run", "-j", "0"], "'--jobs'", "sslbench run --help"),
+    (["frobnicate"], "no such command", "sslbench --help"),
+    (["validate"], "missing argument", "sslbench validate --help"),
 ]  # fmt: skip
 
 
@@ -107,9 +155,59 @@ def test_wrong_usage_is_one_line_a_hint_and_exit_code_2(
     assert not (tmp_path / "results").exists()
 
 
-def test_click_usage_errors_end_with_2_too(run: Any) -> None:
-    assert run("run", "--no-such-option")[0] == 2
-    assert run("frobnicate")[0] == 2
+def test_without_a_command_there_is_help_and_exit_code_2(run: Any) -> None:
+    code, out, err = run()
+    assert code == 2 and "Usage" in out + err and "error:" not in err
+
+
+def test_what_nobody_foresaw_is_one_line_too_and_debug_shows_where(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(what: str) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("sslbench.listing.listing", broken)
+    code, out, err = run("list", "methods")
+    assert code == 1 and not out
+    assert err.splitlines() == ["error: KeyError: 'surprise'", "       a bug in sslbench: --debug shows where"]
+    monkeypatch.setattr(sys, "argv", ["sslbench", "list", "methods", "--debug"])
+    with pytest.raises(KeyError):
+        cli.main()
+    assert run("list", "methods", "--debug", "--no-debug")[0] == 1
+
+
+def test_a_warning_is_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def grumble(what: str) -> list[dict[str, Any]]:
+        warnings.warn("a package [of somebody] is broken", stacklevel=1)
+        return []
+
+    monkeypatch.setattr("sslbench.listing.listing", grumble)
+    code, out, err = run("list", "methods", "--json")
+    assert code == 0 and json.loads(out) == [] and err == "warning: a package [of somebody] is broken\n"
+
+
+def test_every_flag_can_be_switched_off() -> None:
+    actions = {"help", "version", "install_completion", "show_completion"}
+    app = typer.main.get_command(cli.app)
+    for command in [app, *app.commands.values()]:  # type: ignore[attr-defined]
+        for option in command.params:
+            if getattr(option, "is_flag", False) and option.name not in actions:
+                assert option.secondary_opts, f"{command.name} {option.opts}"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_says_what_it_means_at_any_width(width: int, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, _ = run("run", "--help")
+    assert code == 0 and max(map(len, out.splitlines())) <= width
+    words = " ".join(out.replace("│", " ").split())
+    # Rich takes square brackets for markup, and drops what it does not understand.
+    assert "name[option=value]" in words and "SSLBENCH_RESULTS, else results/." in words
+
+
+def test_a_terminal_that_cannot_show_a_letter_gets_no_traceback() -> None:
+    code = "import sys; sys.argv = ['sslbench', 'show', 'protocol', 'ga']; from sslbench.cli import main; main()"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0 and b"protocol ga" in done.stdout and not done.stderr
 
 
 BAD_GRIDS = {
@@ -149,12 +247,49 @@ def test_validate_shows_every_value_with_its_layer(run: Any) -> None:
 def test_a_dry_run_writes_nothing_and_ends_with_0(run: Any, tmp_path: Path) -> None:
     code, out, err = run("run", "--grid", "quick", "--dry-run")
     assert code == 0 and "8 jobs, 8 to run" in out and "not ready" in err
+    code, out, err = run("run", "--grid", "quick", "-n", "--json", "-j", "1", "--device", "cpu")
+    plan = json.loads(out)
+    assert code == 0 and "not ready" in err and "phantom has not been prepared" in plan["missing_data"]
+    assert plan["to_run"] == 8 and plan["devices"] == ["cpu"]
+    for job in plan["jobs"]:
+        assert job["run"].startswith("phantom/20pct/") and job["run"].endswith(f"seed-{job['seed']}-{job['digest']}")
+        assert (job["state"], job["action"], job["outcome"]) == ("pending", "run", None)
+        assert job["job"]["seed"] == job["seed"] and job["job"]["method"] in ("supervised", "cps")
     assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
 
 
-def test_without_a_name_the_prepared_dataset_decides(run: Any, phantom_data: Path, tmp_path: Path) -> None:
+def test_the_outcome_of_a_run_is_json_too(run: Any, small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(self: local.Launcher, force: bool = False) -> int:
+        for planned in self.plan:
+            planned.outcome = "finished"
+        self.plan[0].outcome, self.plan[0].reason = "failed", "no [memory]"
+        return 1
+
+    monkeypatch.setattr(local.Launcher, "run", launch)
+    line = ("run", "--grid", "quick", "--data-dir", str(small_data), "--device", "cpu")
+    code, out, err = run(*line, "--json")
+    jobs = json.loads(out)["jobs"]
+    assert code == 1 and [job["outcome"] for job in jobs] == ["failed"] + ["finished"] * 7
+    assert jobs[0]["reason"] == "no [memory]" and "no [memory]" in err and "7 finished, 1 failed" in err
+    code, out, err = run(*line, "--quiet")
+    assert code == 1 and not out and not err
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_starts(
+    run: Any, small_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    line = ("run", "--grid", "quick", "--data-dir", str(small_data), "--device")
+    code, _, err = run(*line, "cuda:1")
+    assert code == 2 and "there is no device 'cuda:1'" in err and "sslbench doctor" in err
+    assert not (tmp_path / "results").exists()
+    code, out, _ = run(*line, "cuda:1", "--dry-run")  # a plan for another machine
+    assert code == 0 and "on cuda:1" in out
+
+
+def test_without_a_name_the_prepared_dataset_decides(run: Any, small_data: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "phantom").symlink_to(phantom_data / "phantom")
+    (tmp_path / "data" / "phantom").symlink_to(small_data / "phantom")
     code, out, _ = run("run", "--grid", "--dry-run")
     assert code == 0 and "8 jobs" in out
     for dataset in ("acdc", "synapse"):
@@ -172,19 +307,206 @@ def test_seeds_and_lists_are_read_as_users_write_them(run: Any) -> None:
     assert "loss.gamma=0.75" in out
 
 
-def test_prepare_says_what_it_did_and_a_second_time_has_nothing_to_do(run: Any) -> None:
+def test_prepare_says_what_it_did_and_a_second_time_has_nothing_to_do(few_cases: None, run: Any) -> None:
     line = ["prepare", "phantom", "--set", "size=[24,20,18]", "--workers", "1"]
     code, out, _ = run(*line)
-    assert code == 0 and "30 written, 0 unchanged, 0 failed" in out
+    assert code == 0 and "3 written, 0 unchanged, 0 failed" in out and "a subset: 3 of 30" in out
     code, out, _ = run(*line)
-    assert code == 0 and "0 written, 30 unchanged, 0 failed" in out
+    assert code == 0 and "0 written, 3 unchanged, 0 failed" in out
+    code, out, err = run(*line, "--json")
+    report = json.loads(out)
+    assert code == 0 and not err and report["unchanged"] == report["found"] == 3 and report["official"] == 30
+    assert Path(report["folder"]).parts[-2:] == ("phantom", "native") and report["failed"] == {}
 
 
-def test_a_damaged_case_is_named_kept_out_and_the_exit_code_is_1(run: Any, tmp_path: Path) -> None:
-    run("prepare", "phantom", "--set", "size=[24,20,18]", "--workers", "1", "-q")
-    damaged = tmp_path / "data/phantom/raw/RawData/Training/img/img0005.nii.gz"
+def test_a_damaged_case_is_named_kept_out_and_the_exit_code_is_1(run: Any, small_data: Path, tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    shutil.copytree(small_data / "phantom/raw", source)
+    damaged = source / "RawData/Training/img/img0002.nii.gz"
     damaged.write_bytes(damaged.read_bytes()[:2000])
-    source = str(tmp_path / "data/phantom/raw")
-    code, out, err = run("prepare", "synapse", "--source", source, "--preprocessing", "native", "--workers", "1")
-    assert code == 1 and "29 written" in out and "1 failed" in out
-    assert "0005" in err and "img0005.nii.gz" in err
+    line = ("prepare", "synapse", "--source", str(source), "--preprocessing", "native", "--workers", "1")
+    code, out, err = run(*line)
+    assert code == 1 and "2 written" in out and "1 failed" in out
+    assert "0002" in err and "img0002.nii.gz" in err
+    code, out, err = run(*line, "--json")
+    assert code == 1 and list(json.loads(out)["failed"]) == ["0002"] and "img0002.nii.gz" in err
+
+
+# ------------------------------------------------------------------------------------------------------- status
+
+
+def finished_run(results: Path, cell: str, seed: int, digest: str, dsc: float) -> Path:
+    """A run directory as a finished job leaves it, with one test case of one class."""
+    folder = results / "runs/phantom/20pct" / cell / f"seed-{seed}-{digest[:8]}"
+    folder.mkdir(parents=True)
+    method, loss = cell.split("+")
+    job = {"recipe": "phantom", "method": method, "loss": loss, "plugin": None, "labeled": "20pct", "seed": seed}
+    values = {"dataset": "phantom", "splits": "ga", "checkpoint": "best-val"}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"job": {**job, "set": {}}, "digest": digest, "values": values}))
+    (folder / "status.json").write_text(json.dumps({"state": "finished", "attempts": 1}))
+    metrics = (("dsc", dsc, "fraction"), ("asd", 2.5, "mm"))
+    rows = [f"native,0004,1,sp,{metric},{value},{unit},both,10,10" for metric, value, unit in metrics]
+    header = "protocol,case,class_id,class,metric,value,unit,state,ref_voxels,pred_voxels"
+    (folder / "cases.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def test_status_tells_every_run_and_why_one_failed(run: Any, tmp_path: Path) -> None:
+    code, out, err = run("status")
+    assert code == 0 and not out and err == "no runs yet: sslbench run --grid [NAME]\n"
+    assert json.loads(run("status", "--json")[1]) == []
+    finished_run(tmp_path / "results", "cps+default", 0, "0123456789abcdef", 0.5)
+    failed = finished_run(tmp_path / "results", "cps+ga", 1, "fedcba9876543210", 0.5)
+    (failed / "status.json").write_text(json.dumps({"state": "failed", "attempts": 2, "error": "no [memory] left"}))
+    code, out, _ = run("status")
+    assert code == 0 and "2 runs: 1 finished, 1 failed" in out
+    assert "failed: phantom/20pct/cps+ga/seed-1-fedcba98" in out and "no [memory] left" in out
+    rows = json.loads(run("status", "--json")[1])
+    assert [row["state"] for row in rows] == ["finished", "failed"]
+    assert rows[1] == {
+        "run": "phantom/20pct/cps+ga/seed-1-fedcba98", "recipe": "phantom", "labeled": "20pct", "cell": "cps+ga",
+        "seed": 1, "digest": "fedcba98", "state": "failed", "attempts": 2, "error": "no [memory] left", "progress": {},
+    }  # fmt: skip
+    assert len(json.loads(run("status", "quick", "--json")[1])) == 8
+
+
+def drawn(width: int, rows: list[dict[str, Any]]) -> list[str]:
+    text = io.StringIO()
+    terminal.runs(Console(file=text, width=width), rows)
+    return text.getvalue().splitlines()
+
+
+def row(cell: str, seed: int = 0, state: str = "finished", digest: str = "01234567", **fields: Any) -> dict[str, Any]:
+    place = {"recipe": "ga-synapse", "labeled": "20pct", "cell": cell, "seed": seed, "digest": digest}
+    return {**place, "run": f"r/{seed}", "state": state, "error": "", "progress": {}, **fields}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_status_with_every_column_fits_and_breaks_no_word(width: int) -> None:
+    running = {"stage": "training", "iteration": 12000, "iterations": 30000, "it_per_s": 6.4, "loss": 0.7123}
+    rows = [
+        row("cps+ga", 1337, "running", progress={**running, "validation": {"a": 0.812, "b": 0.6}}),
+        row("magicnet+ga+scdl~loss.gamma=0.75,network.norm=instance,schedule.iterations=100", 666, "interrupted"),
+        row("mt+default", 0, "running", progress={"stage": "testing", "case": 2, "cases": 10, "loss": 0.2}),
+        *(row("cps+default", seed, "pending") for seed in range(5)),
+    ]
+    lines = drawn(width, rows)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for whole in ("12000/30000", "81.2 %", "46:52 min", "interrupted", "testing 3/10", "1337"):
+        assert whole in text
+    assert "8 runs: 2 running, 1 interrupted, 5 pending" in text
+    assert ("it/s" in text) == (width > 80)
+
+
+def test_runs_that_differ_in_version_alone_are_told_apart() -> None:
+    text = "\n".join(drawn(100, [row("cps+ga"), row("cps+ga", digest="76543210"), row("cps+ga", seed=1)]))
+    assert "0 01234567" in text and "0 76543210" in text and "1 01234567" not in text
+
+
+# ------------------------------------------------------------------------------------------------------- report
+
+
+def test_a_report_as_data_has_typed_numbers_and_its_runs(run: Any, tmp_path: Path) -> None:
+    finished_run(tmp_path / "results", "cps+default", 0, "0123456789abcdef", 0.5)
+    finished_run(tmp_path / "results", "cps+default", 1, "0123456789abcdef", 0.6)
+    code, out, _ = run("report", "--json")
+    (table,) = json.loads(out)
+    assert code == 0 and table["name"] == "phantom-20pct" and "ddof 1" in table["measured"]
+    assert [item["run"][-15:] for item in table["runs"]] == ["seed-0-01234567", "seed-1-01234567"]
+    (average,) = [row for row in table["records"] if (row["class"], row["metric"]) == ("avg", "dsc")]
+    assert average["mean"] == pytest.approx(55) and average["std"] == pytest.approx(50**0.5)
+    assert (average["n"], average["expected"], average["unit"], average["method"]) == (2, 2, "percent", "cps")
+    code, out, _ = run("report", "quick", "--json")  # other digests: the grid's own runs are missing
+    assert code == 0 and all(row["mean"] is None and row["n"] == 0 for row in json.loads(out)[0]["records"])
+    code, out, _ = run("report", "--json", "-o", "table.json")
+    assert code == 0 and not out and json.loads((tmp_path / "table.json").read_text())[0]["name"] == table["name"]
+
+
+# ----------------------------------------------------------------------------------------------------- any grid
+
+GRID: dict[str, Any] = {
+    "description": "a grid",
+    "recipe": "phantom",
+    "labeled": ["20%", "10pct"],
+    "seeds": [0, 1],
+    "set": {"optimizer.lr": 0.01, "network": {"base_filters": 4}},
+    "jobs": [
+        {"method": ["supervised", "cps"], "loss": ["default", "ga[gamma=0.75]"]},
+        {"method": "cps[on=all]", "labeled": "40%", "seeds": 7, "set": {"ramp.weight": 0.2}},
+    ],
+    "exclude": [{"method": "cps", "loss": "ga", "seeds": 1}],
+    "table": {"columns": ["dsc", "dsc/class"], "groups": ["General"]},
+}
+TEXT = yaml.safe_dump(GRID, sort_keys=False)
+VALUES: list[Any] = [
+    None, True, 0, -1, 2**70, 1.5, float("nan"), float("inf"), "", "20%", "cps", "ga[", "ga[k=]", "cps[on=none]", "a.b",
+    "..", "é", [], [[]], {}, {"": 1}, {"a": {"b": 1}}, [None], ["cps", None], [{}], {1: 2}, "nope.yaml", "unet",
+    [0, 0, 0], [1, 2], "3-1", "phantom",
+]  # fmt: skip
+KEYS = [
+    "method", "loss", "plugin", "labeled", "seeds", "set", "recipe", "name", "jobs", "x", "network", "network.name",
+    "optimizer", "patch_size", "dataset", "splits", "protocol", "loss.gamma", "plugin.x", "", "a..b",
+    "inference.stride", "checkpoint", "table", "columns",
+]  # fmt: skip
+SIGNS = [
+    *"{}[]:,-#&*!|>'\"%@`\n\t abx.~=0\x00é\\",
+    "<<: ",
+    "*a",
+    "&a ",
+    "? ",
+    "---\n",
+    "- ",
+    "!!python/name:os.system ",
+]
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every node below the root."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in inner:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+@st.composite
+def wrong_content(draw: st.DrawFn) -> str:
+    """The grid with one to three nodes replaced, removed, renamed or added."""
+    tree = deepcopy(GRID)
+    for _ in range(draw(st.integers(1, 3))):
+        *outer, last = draw(st.sampled_from(list(places(tree))))
+        node = tree
+        for key in outer:
+            node = node[key]
+        what = draw(st.sampled_from(["replace", "remove", "rename", "add"]))
+        if what == "replace" or isinstance(node, list):
+            node[last] = deepcopy(draw(st.sampled_from(VALUES)))
+        elif what == "add":
+            node[draw(st.sampled_from(KEYS))] = deepcopy(draw(st.sampled_from(VALUES)))
+        else:
+            value = node.pop(last)
+            if what == "rename":
+                node[draw(st.sampled_from(KEYS))] = value
+    return str(yaml.safe_dump(tree, allow_unicode=True))
+
+
+@st.composite
+def wrong_text(draw: st.DrawFn) -> str:
+    """The grid's file with one to four places overwritten."""
+    text = TEXT
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = start + draw(st.integers(0, 3))
+        text = text[:start] + draw(st.sampled_from(SIGNS)) + text[end:]
+    return text
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=wrong_content() | wrong_text())
+def test_no_grid_however_wrong_ends_in_a_traceback(content: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("fuzz", numbered=True) / "grid.yaml"
+    path.write_bytes(content.encode())
+    code, out, err = call("validate", str(path))
+    assert code in (0, 2), content
+    if code == 2:
+        assert not out and err.startswith("error:") and len(err.splitlines()) <= 2, content
