@@ -20,6 +20,7 @@ class ACDC(Dataset):
 
     name = "acdc"
     title = "ACDC (Automated Cardiac Diagnosis Challenge)"
+    modality = "mri"
     classes = (
         ClassInfo("right ventricle", "rv"),
         ClassInfo("myocardium", "myo"),

@@ -68,17 +68,26 @@ class LabelCrop:
             raise ValueError(f"margins from {self.margin[0]} to {self.margin[1]} voxels, expected 1 or more, in order")
 
 
+Modality = Literal["ct", "mri", "rgb"]  # decides which rule of a preprocessing an image's intensities follow
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """A named way from an official scan to the array that networks see; a prediction can go the way back.
 
     Attributes:
-        axes: order of the stored array's axes; `xyz` is NIfTI's, `zyx` SimpleITK's (slices first).
+        axes: order of the stored array's axes; `xyz` is NIfTI's, `zyx` SimpleITK's (slices first). Channels, where
+            there are several, stand before them.
         orientation: closest anatomical orientation to turn to first (`RAS`), or None: as stored in the file.
         spacing_mm: grid to resample to, in the order x, y, z (image trilinear, label nearest), or None.
+        resize_to: voxels along x, y, z that the whole scan is stretched or shrunk to, whatever its spacing, or None.
+        resize_by: factors along x, y, z that its sides are multiplied by, and rounded down, or None. Both ways
+            follow `torch.nn.functional.interpolate`: image `trilinear` with `align_corners=False`, label `nearest`.
         clip: intensities are clipped to these two values, after resampling and before scaling, or None.
-        scale: `clip` maps the clip range to [0, 1]; `minmax` the volume's own extremes; `zscore` subtracts
-            its mean and divides by its standard deviation.
+        scale: `clip` maps the clip range to [0, 1]; `minmax` the volume's own extremes, after clipping; `zscore`
+            subtracts its mean and divides by its standard deviation.
+        channels: whether each channel has extremes, mean and deviation of its own, or all together.
+        mri: percentiles of the volume that take the place of `clip` in an MRI scan, or None: MRI is clipped as CT.
         crop: cut around the reference, after scaling by the whole volume, or None.
         dtype: of the stored image.
         description: one sentence with the source.
@@ -91,14 +100,25 @@ class Preprocessing:
     scale: Literal["clip", "minmax", "zscore"] = "minmax"
     dtype: Literal["float32", "float16"] = "float32"
     crop: LabelCrop | None = None
+    resize_to: tuple[int, int, int] | None = None
+    resize_by: tuple[float, float, float] | None = None
+    channels: Literal["apart", "together"] = "apart"
+    mri: tuple[float, float] | None = None
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if sum(way is not None for way in (self.spacing_mm, self.resize_to, self.resize_by)) > 1:
+            raise ValueError("a preprocessing resamples in one way: spacing_mm, resize_to or resize_by")
+        if self.scale == "clip" and self.clip is None:
+            raise ValueError("a preprocessing with scale='clip' has to have a clip range")
 
     @property
     def hash(self) -> str:
         """16 hexadecimal digits over everything but the description."""
         fields = {key: value for key, value in asdict(self).items() if key != "description"}
-        if self.crop is None:
-            del fields["crop"]  # what was hashed before there were crops keeps its hash
+        # A field that came later counts only where it is used: what was hashed before it keeps its hash.
+        later = {"crop": None, "resize_to": None, "resize_by": None, "channels": "apart", "mri": None}
+        fields = {key: value for key, value in fields.items() if key not in later or value != later[key]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -115,6 +135,8 @@ class Dataset(ABC):
         version: raised when the same source would give other arrays or other case ids.
         title: full name for people.
         classes: foreground classes in label order; label 0 is the background.
+        modality: of its images.
+        pixel_mm: side of a pixel of a plain image file (JPEG, PNG, TIFF), which carries none that can be trusted.
         preprocessings: the named ways to preprocess it; the first is the default.
         splits_from: the dataset whose split lists it uses, where not its own.
         default_grid: the grid that `sslbench run --grid` means when this is the prepared dataset.
@@ -129,6 +151,8 @@ class Dataset(ABC):
     version: ClassVar[int] = 1
     title: ClassVar[str]
     classes: ClassVar[tuple[ClassInfo, ...]]
+    modality: ClassVar[Modality] = "ct"
+    pixel_mm: ClassVar[float] = 1.0
     preprocessings: ClassVar[Mapping[str, Preprocessing]]
     splits_from: ClassVar[str | None] = None
     default_grid: ClassVar[str]
@@ -157,6 +181,11 @@ class Dataset(ABC):
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:
         """Class ids of the values in a label file; a value that means no class stays, to be refused by its name."""
         return values
+
+    @classmethod
+    def modality_of(cls, id: str) -> Modality:
+        """The modality of a case, for a dataset that mixes them."""
+        return cls.modality
 
     @classmethod
     def num_classes(cls) -> int:

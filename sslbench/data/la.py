@@ -28,6 +28,7 @@ class LA(Dataset):
 
     name = "la"
     title = "LA (2018 Atrial Segmentation Challenge)"
+    modality = "mri"
     classes = (ClassInfo("left atrium", "la"),)
     preprocessings: ClassVar[Mapping[str, Preprocessing]] = {
         "uamt-labelcrop": Preprocessing(
