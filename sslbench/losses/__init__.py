@@ -1,7 +1,21 @@
 """Losses as plain functions of logits; `Loss` is what methods are handed."""
 
 from sslbench.losses.base import Loss
-from sslbench.losses.consistency import cps_loss, mse_consistency, softmax_mse
+from sslbench.losses.consistency import (
+    bcp_mix_loss,
+    cct_loss,
+    cps_dice_loss,
+    cps_loss,
+    entropy_loss,
+    mse_consistency,
+    predictive_entropy,
+    rdrop_loss,
+    softmax_mse,
+    uamt_consistency,
+    uamt_threshold,
+    urpc_loss,
+    vat_loss,
+)
 from sslbench.losses.cross_entropy import voxel_weighted_cross_entropy, weighted_cross_entropy
 from sslbench.losses.dice import DiceLoss
 from sslbench.losses.gradient_aware import GACELoss, GADiceLoss
@@ -11,9 +25,19 @@ __all__ = [
     "GACELoss",
     "GADiceLoss",
     "Loss",
+    "bcp_mix_loss",
+    "cct_loss",
+    "cps_dice_loss",
     "cps_loss",
+    "entropy_loss",
     "mse_consistency",
+    "predictive_entropy",
+    "rdrop_loss",
     "softmax_mse",
+    "uamt_consistency",
+    "uamt_threshold",
+    "urpc_loss",
+    "vat_loss",
     "voxel_weighted_cross_entropy",
     "weighted_cross_entropy",
 ]

@@ -87,7 +87,12 @@ class DiceLoss(nn.Module):
             mask: (B, *S), the voxels that count, or their weights.
             class_weight: (C,) factors of the classes' terms; the divisor stays the number of classes.
         """
-        sums = dice_sums(full_precision(logits).softmax(1), target, mask, self.squared, self.batch)
-        score = (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
-        terms = 1 - score if class_weight is None else class_weight * (1 - score)
+        terms = self.terms(logits, target, mask)
+        if class_weight is not None:
+            terms = class_weight * terms
         return (terms if self.include_background else terms[..., 1:]).mean()
+
+    def terms(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """1 - Dice of every class, background too: (C,), or (B, C) without `batch`; arguments as in `forward`."""
+        sums = dice_sums(full_precision(logits).softmax(1), target, mask, self.squared, self.batch)
+        return 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)

@@ -1,0 +1,49 @@
+"""The tensors of the spec sheets' worked numbers, and losses made by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sslbench import registry
+from sslbench.config import CriteriaSpec
+
+B, C, SHAPE = 2, 3, (2, 2, 5)
+N = 40
+WEIGHTS = torch.tensor([0.0, 1.5, 3.0])
+
+
+def example_logits(dtype=torch.float32):
+    """logit[n, c] = ((37n + 59c + 17nc) mod 113) / 28 - 2, voxels sample-major: no ties."""
+    n, c = torch.arange(N).unsqueeze(1), torch.arange(C)
+    values = ((37 * n + 59 * c + 17 * n * c) % 113).to(dtype) / 28 - 2
+    return values.view(B, 20, C).transpose(1, 2).reshape(B, C, *SHAPE)
+
+
+def example_labels(name):
+    place = torch.arange(N) % 20
+    labels = (place >= 15).long()
+    if name == "full":
+        labels[place == 19] = 2
+    elif name == "absent":
+        labels[place == 19] = 0
+    return labels.view(B, *SHAPE)
+
+
+def tiny_logits(which, dtype=torch.float64):
+    """Logits `a` or `b` (1, 3, 2, 2) of the consistency sheet's checks."""
+    values = {
+        "a": [[[1, 0], [2, -1]], [[0, 1], [0.5, 0]], [[-1, 2], [0, 1]]],
+        "b": [[[0.5, 0], [1, 0]], [[0, 0], [1.5, 0]], [[-1, 1], [0, 2]]],
+    }
+    return torch.tensor([values[which]], dtype=dtype)
+
+
+def make_loss(name, criteria=None, num_classes=C, **options):
+    """A plug-and-play loss by name, presets included."""
+    component, chosen = registry.component("loss", name), {**registry.get("loss", name).set, **options}
+    return component(component.Options(**chosen), criteria or CriteriaSpec(), num_classes)
+
+
+def close(value, expected, tolerance=1e-6):
+    assert float(torch.as_tensor(value).detach()) == pytest.approx(expected, rel=tolerance, abs=tolerance)
