@@ -6,13 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sslbench import registry
 from sslbench.errors import UnknownNameError, UsageError
+
+LEAKING = "-leaking"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Splits:
         train, val, test: entries, disjoint; `val` may be empty.
         budgets: label budgets by slug.
         source: where the lists were published.
+        leaks: how training reaches validation or test in lists that are known for it, in one line; else empty. Such
+            lists end their name in `-leaking`: nobody gets them without asking, and every caption names them.
+        refused: budgets that go by this split's name elsewhere, by slug, and why they are not offered.
     """
 
     dataset: str
@@ -52,18 +57,24 @@ class Splits:
     test: tuple[str, ...]
     budgets: dict[str, Budget]
     source: str = ""
+    leaks: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
 
     def budget(self, text: str) -> Budget:
         """The budget that a slug, title or alias means.
 
         Raises:
             UnknownNameError: the split has no such budget.
+            UsageError: it has one of `refused`.
         """
         wanted = slug_of(text)
         for budget in self.budgets.values():
             if wanted in {slug_of(name) for name in (budget.slug, budget.title, *budget.aliases)}:
                 return budget
         known = [budget.title for budget in self.budgets.values()]
+        if wanted in self.refused:
+            message = f"label budget '{text}' of {self.dataset} (splits {self.name}) is refused: {self.refused[wanted]}"
+            raise UsageError(message, f"known: {', '.join(known)}")
         raise UnknownNameError(f"label budget of {self.dataset} (splits {self.name})", str(text), known)
 
     def fingerprint(self, labeled: str) -> str:
@@ -106,7 +117,13 @@ def parse_splits(raw: dict[str, Any], dataset: str, name: str) -> Splits:
     """
     where = f"splits {name} of {dataset}"
     lists = {part: tuple(str(entry) for entry in raw.get(part, [])) for part in ("train", "val", "test")}
-    _disjoint(lists, where)
+    leaks = str(raw.get("leaks", ""))
+    if bool(leaks) != name.endswith(LEAKING):
+        raise UsageError(f"{where}: lists that are known to leak say how in `leaks`, and end their name in {LEAKING}")
+    # Known leaks between the lists are let through by their name; an entry twice in one list never is.
+    for group in [{part: entries} for part, entries in lists.items()] if leaks else [lists]:
+        _disjoint(group, where)
+    refused = {slug_of(slug): " ".join(str(why).split()) for slug, why in raw.get("refused", {}).items()}
     budgets = {}
     for slug, content in raw["budgets"].items():
         labeled = content.get("labeled", lists["train"][: content.get("prefix", 0)])
@@ -117,7 +134,14 @@ def parse_splits(raw: dict[str, Any], dataset: str, name: str) -> Splits:
         aliases = tuple(str(alias) for alias in content.get("aliases", []))
         budgets[slug] = Budget(slug, str(content.get("title", slug)), labeled, aliases)
     return Splits(
-        dataset=dataset, name=name, unit=raw.get("unit", "case"), budgets=budgets, source=raw.get("source", ""), **lists
+        dataset=dataset,
+        name=name,
+        unit=raw.get("unit", "case"),
+        budgets=budgets,
+        source=raw.get("source", ""),
+        leaks=leaks,
+        refused=refused,
+        **lists,
     )
 
 
