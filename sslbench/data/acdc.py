@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, Preprocessing, RawCase, index_files
-from sslbench.errors import UsageError
+from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files
 from sslbench.registry import register
 
 _FILE = r"patient(\d{3})_frame(\d+)(_gt)?\.nii(?:\.gz)?"
@@ -33,11 +32,12 @@ class ACDC(Dataset):
             description="As SSL4MIS: slices as stored, each volume scaled to [0, 1] by its extremes.",
         ),
     }
+    forms = (Form("official", "ACDC's frames (patient001_frame01.nii.gz, ...)"),)
     default_grid = "acdc-short"
     official_cases = 200
     source_hint = "download the ACDC training set from humanheart-project.creatis.insa-lyon.fr, then --source FOLDER"
 
-    def find(self, source: Path) -> list[RawCase]:
+    def cases_of(self, form: Form, source: Path) -> list[RawCase]:
         """The annotated frames of patients 1 to 100.
 
         `source` is the official root (with `training/` or `database/training/`) or the folder of the
@@ -58,9 +58,7 @@ class ACDC(Dataset):
             if image is None and label is not None:
                 image = label.with_name(label.name.replace("_gt.nii", ".nii", 1))
             assert image is not None and label is not None
-            cases.append(RawCase(f"patient{patient}_frame{frame}", f"patient{patient}", image, label))
+            cases.append(RawCase(f"patient{patient}_frame{frame}", f"patient{patient}", image, label, form))
         if others:
             self.notes.append(f"left out {len(others)} patients after number {_PATIENTS}: ACDC's test set is not used")
-        if not cases:
-            raise UsageError(f"no ACDC training frames (patient001_frame01_gt.nii.gz, ...) in {root}", self.source_hint)
         return cases

@@ -7,8 +7,8 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -28,6 +28,47 @@ class ClassInfo:
     short: str
 
 
+Step = Literal["turn", "resample", "resize", "clip", "scale", "crop"]  # of a preprocessing, in order
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way in which users hold a dataset: its official release, or arrays that somebody preprocessed and shared.
+
+    Attributes:
+        name: `official`, or whose files these are and what they are (`uamt-h5`).
+        title: the same for people.
+        preprocessings: those that it can serve; None: all. Arrays that have been through some steps of a
+            preprocessing serve that one alone.
+        done: the steps that its arrays have been through; they are not done again.
+        axes: order of its arrays' axes; None: its files have headers that say where each voxel lies.
+        spacing_mm: of arrays without headers, along x, y, z, as published; None: nobody knows, 1 mm is assumed.
+        shape: voxels along x, y, z that every array has, or None.
+    """
+
+    name: str
+    title: str
+    preprocessings: tuple[str, ...] | None = None
+    done: tuple[Step, ...] = ()
+    axes: Literal["xyz", "zyx"] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    shape: tuple[int, int, int] | None = None
+
+    @property
+    def spacing(self) -> Literal["header", "published", "unknown"]:
+        """Where its voxel sizes come from: distances in mm mean something where that is its files' headers."""
+        if self.axes is None:
+            return "header"
+        return "published" if self.spacing_mm is not None else "unknown"
+
+    def serves(self, preprocessing: str) -> bool:
+        """Whether its arrays can become those of a preprocessing."""
+        return self.preprocessings is None or preprocessing in self.preprocessings
+
+
+OFFICIAL = Form("official", "the official release")
+
+
 @dataclass(frozen=True)
 class RawCase:
     """One image of a source with its reference.
@@ -35,14 +76,21 @@ class RawCase:
     Attributes:
         id: unique in the dataset, stable; file names and split lists use it or `group`.
         group: what must not be torn apart by a split (the patient).
-        image, label: NIfTI files, plain or gzipped, or NRRD files (`.nrrd`). One that the source lacks is
-            named all the same, and refused when it is read.
+        image, label: files with headers (NIfTI, plain or gzipped; NRRD), or arrays without (`.npy`; `.h5` with
+            the arrays `image` and `label`, where both are the same file). One that the source lacks is named
+            all the same, and refused when it is read.
+        form: of the files.
+        slices: of a case that is stored slice by slice, all its files in order; `image` and `label` are the first.
+        info: what else the source says about the case, such as the phase of the heart.
     """
 
     id: str
     group: str
     image: Path
     label: Path
+    form: Form = OFFICIAL
+    slices: tuple[Path, ...] = ()
+    info: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +133,7 @@ class Preprocessing:
             follow `torch.nn.functional.interpolate`: image `trilinear` with `align_corners=False`, label `nearest`.
         clip: intensities are clipped to these two values, after resampling and before scaling, or None.
         scale: `clip` maps the clip range to [0, 1]; `minmax` the volume's own extremes, after clipping; `zscore`
-            subtracts its mean and divides by its standard deviation.
+            subtracts its mean and divides by its standard deviation; None: intensities stay.
         channels: whether each channel has extremes, mean and deviation of its own, or all together.
         mri: percentiles of the volume that take the place of `clip` in an MRI scan, or None: MRI is clipped as CT.
         crop: cut around the reference, after scaling by the whole volume, or None.
@@ -97,7 +145,7 @@ class Preprocessing:
     orientation: str | None = None
     spacing_mm: tuple[float, float, float] | None = None
     clip: tuple[float, float] | None = None
-    scale: Literal["clip", "minmax", "zscore"] = "minmax"
+    scale: Literal["clip", "minmax", "zscore"] | None = "minmax"
     dtype: Literal["float32", "float16"] = "float32"
     crop: LabelCrop | None = None
     resize_to: tuple[int, int, int] | None = None
@@ -112,6 +160,19 @@ class Preprocessing:
         if self.scale == "clip" and self.clip is None:
             raise ValueError("a preprocessing with scale='clip' has to have a clip range")
 
+    def without(self, done: Sequence[Step]) -> Preprocessing:
+        """What is left to do with arrays that have been through some of the steps."""
+        off: dict[Step, dict[str, None]] = {
+            "turn": {"orientation": None},
+            "resample": {"spacing_mm": None},
+            "resize": {"resize_to": None, "resize_by": None},
+            "clip": {"clip": None, "mri": None},
+            "scale": {"scale": None},
+            "crop": {"crop": None},
+        }
+        changes: dict[str, Any] = {name: value for step in done for name, value in off[step].items()}
+        return replace(self, **changes)
+
     @property
     def hash(self) -> str:
         """16 hexadecimal digits over everything but the description."""
@@ -120,6 +181,9 @@ class Preprocessing:
         later = {"crop": None, "resize_to": None, "resize_by": None, "channels": "apart", "mri": None}
         fields = {key: value for key, value in fields.items() if key not in later or value != later[key]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+OWN_DATA = "sslbench prepare NAME --from-nnunet DIR"  # the command that takes what is on no official list
 
 
 class NoOptions(BaseModel):
@@ -135,43 +199,92 @@ class Dataset(ABC):
         version: raised when the same source would give other arrays or other case ids.
         title: full name for people.
         classes: foreground classes in label order; label 0 is the background.
+        channels: what its images hold, channel by channel.
         modality: of its images.
         pixel_mm: side of a pixel of a plain image file (JPEG, PNG, TIFF), which carries none that can be trusted.
         preprocessings: the named ways to preprocess it; the first is the default.
         splits_from: the dataset whose split lists it uses, where not its own.
         default_grid: the grid that `sslbench run --grid` means when this is the prepared dataset.
+        forms: the ways in which users hold it, the official one first.
         official_cases: number of cases of the official release.
+        least_classes: foreground classes that every official reference has at least; one with fewer was annotated
+            in part, and there the label 0 does not mean that an organ is absent.
         source_hint: what `prepare` says when no source is given: where to get it, in one line.
         generated_ids: of a dataset that is computed, the cases that `generate` can write; else empty.
         Options: typed options of `prepare NAME --set key=value`.
+        recognised: what `find` took, in words.
         notes: lines for the user that `find` leaves, about files that it passed over.
+        strangers: ids in the source that are on no official list.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     title: ClassVar[str]
     classes: ClassVar[tuple[ClassInfo, ...]]
+    channels: ClassVar[tuple[str, ...]] = ("image",)
     modality: ClassVar[Modality] = "ct"
     pixel_mm: ClassVar[float] = 1.0
     preprocessings: ClassVar[Mapping[str, Preprocessing]]
     splits_from: ClassVar[str | None] = None
     default_grid: ClassVar[str]
+    forms: ClassVar[tuple[Form, ...]] = (OFFICIAL,)
     official_cases: ClassVar[int]
+    least_classes: ClassVar[int] = 1
     source_hint: ClassVar[str]
     generated_ids: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[BaseModel]] = NoOptions
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options = options or self.Options()
+        self.recognised = ""
         self.notes: list[str] = []
+        self.strangers: list[str] = []
 
     @abstractmethod
-    def find(self, source: Path) -> list[RawCase]:
-        """The cases under `source`, in the official layout and its usual variations, sorted by id.
+    def cases_of(self, form: Form, source: Path) -> list[RawCase]:
+        """The cases under `source` that are held in one of `forms`, sorted by id; empty where none is.
+
+        What is passed over is told in `notes`; ids on no official list go to `strangers`.
 
         Raises:
-            UsageError: nothing that looks like this dataset is there.
+            UsageError: two files mean the same.
         """
+
+    def find(self, source: Path, preprocessing: str | None = None) -> list[RawCase]:
+        """The cases under `source`, all of the first of `forms` that is there and serves the preprocessing.
+
+        Raises:
+            UsageError: nothing of this dataset is there, or nothing that serves the preprocessing.
+        """
+        found: dict[Form, tuple[list[RawCase], list[str]]] = {}
+        for form in self.forms:
+            self.notes = []
+            cases = self.cases_of(form, source)
+            if cases:
+                found[form] = cases, self.notes
+        self.strangers = sorted(set(self.strangers))
+        stray = f"{counted(self.strangers)} on no official list of {self.name}: {_some(self.strangers)}"
+        if not found:
+            if self.strangers:
+                raise UsageError(f"{source} holds {stray}", f"own data: {OWN_DATA}")
+            looked = " or ".join(form.title for form in self.forms)
+            raise UsageError(f"nothing of {self.name} is in {source}: no file of {looked}", self.source_hint)
+        serving = [form for form in found if preprocessing is None or form.serves(preprocessing)]
+        if not serving:
+            held = [f"{form.title}, which can only serve {' or '.join(form.preprocessings or ())}" for form in found]
+            hint = "name one of these with --preprocessing, or give the official release"
+            raise UsageError(f"'{preprocessing}' cannot be made of what {source} holds: {'; '.join(held)}", hint)
+        chosen = serving[0]
+        cases, self.notes = found[chosen]
+        self.recognised = f"{chosen.title} ({counted(cases)})"
+        self.notes += [
+            f"also there, not used: {form.title} ({counted(others)})"
+            for form, (others, _) in found.items()
+            if form is not chosen
+        ]
+        if self.strangers:
+            self.notes.append(f"left out {stray}; own data: {OWN_DATA}")
+        return cases
 
     def generate(self, folder: Path, case_id: str) -> None:
         """Write one of `generated_ids` under `folder` in the official layout."""
@@ -204,6 +317,15 @@ class Dataset(ABC):
         if name not in cls.preprocessings:
             raise UnknownNameError(f"preprocessing of {cls.name}", name, cls.preprocessings)
         return cls.preprocessings[name].hash
+
+
+def counted(cases: Sized) -> str:
+    """`1 case`, `200 cases`."""
+    return f"{len(cases)} case{'s' if len(cases) != 1 else ''}"
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def index_files(folder: Path, pattern: str) -> dict[tuple[str, ...], Path]:

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, LabelCrop, Preprocessing, RawCase
+from sslbench.data.base import ClassInfo, Dataset, Form, LabelCrop, Preprocessing, RawCase
 from sslbench.data.splits import load_splits
-from sslbench.errors import UsageError
 from sslbench.registry import register
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ class LA(Dataset):
             description="The whole scan's z-score, no crop and so no use of the reference; not the published protocol.",
         ),
     }
+    forms = (Form("official", "LA's scans (<20 letters and digits>/lgemri.nrrd, ...)"),)
     default_grid = "la-short"
     official_cases = 100
     source_hint = (
@@ -52,7 +52,7 @@ class LA(Dataset):
         "then --source FOLDER"
     )
 
-    def find(self, source: Path) -> list[RawCase]:
+    def cases_of(self, form: Form, source: Path) -> list[RawCase]:
         """The scans that the published split lists: `<id>/{lgemri,laendo}.nrrd`.
 
         `source` is the folder of the scans, or one that holds them in `training/`, `Training Set/` or
@@ -66,19 +66,12 @@ class LA(Dataset):
                 break
         lists = load_splits(self.name, "uamt")
         known = {*lists.train, *lists.val, *lists.test}
-        strange = [folder.name for folder in folders if folder.name not in known]
-        if strange:
-            named = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
-            self.notes.append(f"left out {len(strange)} ids that stand on no split list: {named}")
-        cases = [
-            RawCase(folder.name, folder.name, folder / _IMAGE, folder / _LABEL)
+        self.strangers += [folder.name for folder in folders if folder.name not in known]
+        return [
+            RawCase(folder.name, folder.name, folder / _IMAGE, folder / _LABEL, form)
             for folder in folders
             if folder.name in known
         ]
-        if not cases:
-            seen = f": only {self.notes[-1].removeprefix('left out ')}" if strange else ""
-            raise UsageError(f"no LA scan (<20-character id>/{_IMAGE}) in {source}{seen}", self.source_hint)
-        return cases
 
     @classmethod
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:

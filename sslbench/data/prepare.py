@@ -100,7 +100,7 @@ def prepare(
     folder = root / kind.name / preprocessing
     say = progress or (lambda id, state: None)
     try:
-        raws = dataset.find(_source(dataset, source, root, workers, say))
+        raws = dataset.find(_source(dataset, source, root, workers, say), preprocessing)
         cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
         _refuse_copies(dataset, cases, failed, say)
         _write_index(dataset, preprocessing, folder, cases, failed, found=len(raws))

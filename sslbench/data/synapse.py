@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, Preprocessing, RawCase, index_files
+from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files
 from sslbench.data.phantom import CASE_IDS, PhantomOptions, write_official_layout
-from sslbench.errors import UsageError
 from sslbench.registry import register
 
 _IDS = tuple(f"{number:04d}" for number in (*range(1, 11), *range(21, 41)))
@@ -60,42 +59,34 @@ class Synapse(Dataset):
         ClassInfo("left adrenal gland", "lag"),
     )
     preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"ga": _GA, "native": _NATIVE}
+    forms = (Form("official", "BTCV's scans (img/img0001.nii.gz with label/label0001.nii.gz, ...)"),)
     default_grid = "ga-t1"
     official_cases = len(_IDS)
     source_hint = "download RawData.zip (Abdomen) from synapse.org, project syn3193805, unzip it, then --source FOLDER"
 
-    def find(self, source: Path) -> list[RawCase]:
+    def cases_of(self, form: Form, source: Path) -> list[RawCase]:
         """The scans of BTCV's training set: `RawData/Training/{img,label}` or `{imagesTr,labelsTr}`."""
         for images, labels in _LAYOUTS:
             image_folder, label_folder = source / images, source / labels
             if image_folder.is_dir() and label_folder.is_dir():
                 break
         else:
-            raise UsageError(
-                f"neither RawData/Training/img, img nor imagesTr beside its labels in {source}",
-                self.source_hint,
-            )
+            return []
         image_files = index_files(image_folder, r"img(\d{4})\.nii(?:\.gz)?")
         label_files = index_files(label_folder, r"label(\d{4})\.nii(?:\.gz)?")
         found = sorted({key[0] for key in (*image_files, *label_files)})
-        strange = [case for case in found if case not in _IDS]
-        if strange:
-            named = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
-            self.notes.append(f"left out {len(strange)} ids that BTCV's training set does not have: {named}")
-        cases = [
+        self.strangers += [case for case in found if case not in _IDS]
+        return [
             RawCase(
                 case,
                 case,
                 image_files.get((case,), image_folder / f"img{case}.nii.gz"),
                 label_files.get((case,), label_folder / f"label{case}.nii.gz"),
+                form,
             )
             for case in found
             if case in _IDS
         ]
-        if not cases:
-            seen = f": only {self.notes[-1].removeprefix('left out ')}" if strange else ""
-            raise UsageError(f"no BTCV scan (img0001.nii.gz, ...) in {image_folder}{seen}", self.source_hint)
-        return cases
 
 
 @register("dataset", "phantom")

@@ -99,7 +99,9 @@ def test_la_is_found_in_all_its_layouts(source, inside):
 def test_ids_on_no_list_are_left_out_and_named(source):
     dataset = LA()
     assert [raw.id for raw in dataset.find(source([FIRST, STRANGER]))] == [FIRST]
-    assert dataset.notes == [f"left out 1 ids that stand on no split list: {STRANGER}"]
+    assert dataset.notes == [
+        f"left out 1 case on no official list of la: {STRANGER}; own data: sslbench prepare NAME --from-nnunet DIR"
+    ]
 
 
 def test_what_is_no_la_is_refused_in_one_line(source, tmp_path):
@@ -107,8 +109,10 @@ def test_what_is_no_la_is_refused_in_one_line(source, tmp_path):
     (tmp_path / "h5" / FIRST).mkdir(parents=True)
     (tmp_path / "h5" / FIRST / "mri_norm2.h5").write_bytes(b"")
     foreign = source([STRANGER])
-    for root, message in ((foreign, f"only 1 ids .*{STRANGER}"), (tmp_path / "empty", ""), (tmp_path / "h5", "")):
-        with pytest.raises(UsageError, match=rf"no LA scan .*{message}") as raised:
+    nothing = r"nothing of la is in .*: no file of LA's scans \(<20 letters and digits>/lgemri\.nrrd"
+    stray = f"holds 1 case on no official list of la: {STRANGER}"
+    for root, message in ((foreign, stray), (tmp_path / "empty", nothing), (tmp_path / "h5", nothing)):
+        with pytest.raises(UsageError, match=message) as raised:
             prepare("la", root, data_dir=tmp_path / "data", workers=1)
         assert "\n" not in str(raised.value)
     assert not (tmp_path / "data").exists()

@@ -89,13 +89,15 @@ def test_synapse_takes_the_thirty_ids_of_btcv_only(synapse_source):
     source = synapse_source(["0001", "0011", "0061"])
     dataset = Synapse()
     assert [raw.id for raw in dataset.find(source)] == ["0001"]
-    assert dataset.notes == ["left out 2 ids that BTCV's training set does not have: 0011, 0061"]
+    assert dataset.notes == [
+        "left out 2 cases on no official list of synapse: 0011, 0061; own data: sslbench prepare NAME --from-nnunet DIR"
+    ]
 
 
 def test_foreign_ids_alone_are_refused_in_one_line(synapse_source, tmp_path):
-    with pytest.raises(UsageError, match=r"no BTCV scan .*only 1 ids that .* does not have: 0101") as raised:
+    with pytest.raises(UsageError, match=r"holds 1 case on no official list of synapse: 0101") as raised:
         prepare("synapse", synapse_source(["0101"]), data_dir=tmp_path / "data", workers=1)
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and "--from-nnunet" in raised.value.hint
     assert not (tmp_path / "data").exists()
 
 
@@ -305,9 +307,9 @@ def test_wrong_usage_is_told_before_anything_is_written(acdc_source, tmp_path):
         prepare("acdc", tmp_path / "nowhere", data_dir=data)
     with pytest.raises(UsageError, match="is not a folder"):
         prepare("acdc", file, data_dir=data)
-    with pytest.raises(UsageError, match="no ACDC training frames"):
+    with pytest.raises(UsageError, match=r"nothing of acdc is in .*: no file of ACDC's frames \(patient001_frame01"):
         prepare("acdc", empty, data_dir=data)
-    with pytest.raises(UsageError, match="neither RawData/Training/img"):
+    with pytest.raises(UsageError, match=r"nothing of synapse is in .*img/img0001\.nii\.gz"):
         prepare("synapse", empty, data_dir=data)
     with pytest.raises(UnknownNameError, match="did you mean synapse"):
         prepare("synapsee", empty, data_dir=data)

@@ -30,7 +30,7 @@ class Hearts(Dataset):
     splits_from = "acdc"
     official_cases = 100
 
-    def find(self, source: Path) -> list[Any]:
+    def cases_of(self, form: Any, source: Path) -> list[Any]:
         return []
 
 
