@@ -1,11 +1,15 @@
 """From an official scan to the array that networks see, and from a prediction back to the scan's geometry.
 
-Arrays are in the axis order of the NIfTI file (x, y, z) until the last step stores them. Turning to an
-orientation swaps and flips axes only, so it is lossless. Resampling keeps the volume's centre in place and
-gives voxels exactly the target spacing (voxels are cells, as in ITK and in torch with `align_corners=False`):
-`n' = round(n s/s')`, and output cell `i` lies at input index `(i + 1/2 - n'/2) s'/s + n/2 - 1/2`, held at the
-outermost cell where that is outside (by half an output cell at most). Nothing is smoothed beforehand. A crop
-comes last; on the way back everything outside of it is background.
+Arrays are in the axis order of the NIfTI file (x, y, z), behind a channel axis where an image has several
+channels, until the last step stores them. A plain image (JPEG, PNG, TIFF) is a volume of one slice.
+
+Turning to an orientation swaps and flips axes only, so it is lossless. Resampling keeps the volume's centre in
+place and gives voxels exactly the target spacing (voxels are cells, as in ITK and in torch with
+`align_corners=False`): `n' = round(n s/s')`, and output cell `i` lies at input index
+`(i + 1/2 - n'/2) s'/s + n/2 - 1/2`, held at the outermost cell where that is outside (by half an output cell at
+most). Resizing to a number of voxels is the same with `s' = s n/n'` for images; its labels follow torch's
+`nearest`, which takes input voxel `floor(i n/n')`: up to half an output cell before the image's. Nothing is
+smoothed beforehand. A crop comes last; on the way back everything outside of it is background.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.data.base import Dataset, LabelCrop, Preprocessing, RawCase
+from sslbench.data.base import Dataset, LabelCrop, Modality, Preprocessing, RawCase
 from sslbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 MAX_SPACING_MM = 50.0
 _AFFINE_TOLERANCE = 1e-3  # of the spacing
 _SAME_SPACING = 1e-4  # relative; below this an axis is not resampled
+PLAIN_IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
 # What a NIfTI header says about geometry; kept as it is, so that a restored label map has the very same.
 _GEOMETRY_FIELDS = (
@@ -42,13 +47,14 @@ class LoadedCase:
     """A scan and its reference as stored in their files, checked.
 
     Attributes:
-        image: float32 (X, Y, Z).
+        image: float32 (X, Y, Z), or (C, X, Y, Z) of several channels.
         label: uint8 (X, Y, Z).
         affine: float64 (4, 4), of the image: voxel indices to RAS+ mm.
         spacing_mm: per axis.
         header: the geometry fields of the image's header (of NRRD: of the NIfTI header that places voxels
             there), as JSON takes them.
         class_voxels: voxels of each class in the reference, background first.
+        modality: of this case.
     """
 
     id: str
@@ -58,6 +64,7 @@ class LoadedCase:
     spacing_mm: tuple[float, ...]
     header: dict[str, Any]
     class_voxels: tuple[int, ...]
+    modality: Modality = "ct"
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,14 @@ class Preprocessed:
     """A case as it is stored.
 
     Attributes:
-        image: float32 or float16, in the stored axes, contiguous.
-        label: uint8, the same shape.
+        image: float32 or float16, in the stored axes, behind a channel axis where there are several; contiguous.
+        label: uint8, of the same shape but for channels.
         spacing_mm: per stored axis.
         geometry: what `restore` needs, as JSON takes it: `header` and `shape` of the file; `turn`, the stored
             orientation's axis and sign for each axis of the file; `from` and `to`, the turned grid before and
-            after resampling (the same where nothing was resampled); `crop`, only where it was cropped, the
-            `start` and `shape` of the stored part of the grid `to`; `axes` of the stored array.
+            after resampling (the same where nothing was resampled); `nearest`, `floor` where labels were
+            resized as torch does; `crop`, only where it was cropped, the `start` and `shape` of the stored part
+            of the grid `to`; `axes` of the stored array.
     """
 
     image: NDArray[np.floating]
@@ -88,16 +96,18 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
             image that is constant or not 3-D; a label map of other shape or place than its image, with values
             that are no class, or without foreground; an implausible spacing. The message names the file.
     """
-    image, affine, header = read_volume(raw.image, np.float32)
+    image, affine, header = read_volume(raw.image, np.float32, dataset.pixel_mm)
+    image = _with_channels(raw.image, image, len(dataset.channels))
     if not np.isfinite(image).all():
         raise DataError(f"{raw.image}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
     if image.min() == image.max():
         raise DataError(f"{raw.image}: every voxel is {image.flat[0]:g}")
     spacing = _spacing(raw.image, affine)
 
-    values, label_affine, _ = read_volume(raw.label)
-    if values.shape != image.shape:
-        raise DataError(f"{raw.label}: shape {values.shape} differs from the image's {image.shape}")
+    values, label_affine, _ = read_volume(raw.label, None, dataset.pixel_mm)
+    values = _with_channels(raw.label, values, 1)
+    if values.shape != image.shape[-3:]:
+        raise DataError(f"{raw.label}: shape {values.shape} differs from the image's {image.shape[-3:]}")
     # Written so that a NaN in the label's header counts as a difference.
     if not np.abs(label_affine - affine).max() <= _AFFINE_TOLERANCE * min(spacing):
         row, column = np.unravel_index(np.abs(label_affine - affine).argmax(), (4, 4))
@@ -107,7 +117,8 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
             f" (affine [{row},{column}]: {label_affine[row, column]:g}, not {affine[row, column]:g})"
         )
     label, class_voxels = _classes(raw.label, dataset.class_ids(values), dataset.num_classes())
-    return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels)
+    modality = dataset.modality_of(raw.id)
+    return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels, modality)
 
 
 def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
@@ -119,30 +130,31 @@ def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
     turn = _turn(loaded.affine, prep.orientation)
     image, label = _turned(loaded.image, turn), _turned(loaded.label, turn)
     spacing = tuple(loaded.spacing_mm[axis] for axis in np.argsort([axis for axis, _ in turn]))
-    grid = {"shape": list(image.shape), "spacing_mm": list(spacing)}
-    new = _resampled_grid(grid, prep.spacing_mm)
+    grid = {"shape": list(label.shape), "spacing_mm": list(spacing)}
+    new, nearest = _new_grid(grid, prep)
     if new != grid:
-        image, label = resample_linear(image, grid, new), resample_nearest(label, grid, new)
-    image = _scaled(image, prep)
-    crop = {}
+        image, label = resample_linear(image, grid, new), label[np.ix_(*_label_positions(grid, new, nearest))]
+    image = _scaled(image, prep, loaded.modality)
+    more: dict[str, Any] = {} if nearest == "centre" else {"nearest": nearest}
     if prep.crop is not None:
         box = label_box(label, loaded.id, prep.crop)
-        image, label = image[box], label[box]
-        crop = {"crop": {"start": [part.start for part in box], "shape": list(label.shape)}}
+        image, label = image[..., *box], label[box]
+        more["crop"] = {"start": [part.start for part in box], "shape": list(label.shape)}
     image = image.astype(prep.dtype, copy=False)
     order = (2, 1, 0) if prep.axes == "zyx" else (0, 1, 2)
+    channels = image.ndim - 3
     return Preprocessed(
-        image=np.ascontiguousarray(image.transpose(order)),
+        image=np.ascontiguousarray(image.transpose(*range(channels), *(axis + channels for axis in order))),
         label=np.ascontiguousarray(label.transpose(order)),
         spacing_mm=tuple(new["spacing_mm"][axis] for axis in order),
         geometry={
             "header": loaded.header,
-            "shape": list(loaded.image.shape),
+            "shape": list(loaded.label.shape),
             "turn": turn,
             "from": grid,
             "to": new,
             "axes": prep.axes,
-            **crop,
+            **more,
         },
     )
 
@@ -180,7 +192,8 @@ def label_box(label: NDArray[np.uint8], id: str, crop: LabelCrop) -> tuple[slice
 def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Image:
     """Labels of the stored grid as a uint8 NIfTI image in the geometry of the source file.
 
-    Exact where nothing was resampled, nearest neighbour otherwise; background outside a crop.
+    Exact where nothing was resampled; otherwise a voxel of the scan takes the stored label that was, or would have
+    been, sampled nearest to it. Background outside a crop.
 
     Args:
         labels: integers 0 to 255 in the stored axes.
@@ -202,7 +215,7 @@ def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Imag
         whole[box] = labels
         labels = whole
     if new != grid:
-        labels = resample_nearest(labels, new, grid)
+        labels = labels[np.ix_(*_way_back(grid, new, geometry.get("nearest", "centre")))]
     return to_nifti(_turned_back(labels, geometry["turn"]).astype(np.uint8), geometry["header"])
 
 
@@ -242,14 +255,15 @@ def to_nifti(labels: NDArray[np.uint8], header: Mapping[str, Any]) -> nib.Nifti1
 
 
 def resample_linear(image: NDArray[np.float32], grid: Mapping[str, Any], new: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Trilinear resampling of (X, Y, Z) between two grids (`shape`, `spacing_mm`) with a common centre."""
+    """Trilinear resampling of (..., X, Y, Z) between two grids (`shape`, `spacing_mm`) with a common centre."""
     # One axis at a time, the strongest reduction first: two gathers and a blend need little memory.
     for axis in sorted(range(3), key=lambda axis: new["shape"][axis] / grid["shape"][axis]):
-        where = np.clip(_source_indices(grid, new, axis), 0, image.shape[axis] - 1)
+        size = grid["shape"][axis]
+        where = np.clip(_source_indices(grid, new, axis), 0, size - 1)
         low = np.floor(where).astype(np.intp)
-        high = np.minimum(low + 1, image.shape[axis] - 1)
+        high = np.minimum(low + 1, size - 1)
         weight = (where - low).astype(np.float32).reshape([-1 if other == axis else 1 for other in range(3)])
-        near, far = image.take(low, axis), image.take(high, axis)
+        near, far = image.take(low, axis - 3), image.take(high, axis - 3)
         far -= near
         far *= weight
         near += far
@@ -259,11 +273,32 @@ def resample_linear(image: NDArray[np.float32], grid: Mapping[str, Any], new: Ma
 
 def resample_nearest(labels: NDArray[Any], grid: Mapping[str, Any], new: Mapping[str, Any]) -> NDArray[Any]:
     """Nearest-neighbour resampling between two grids as in `resample_linear`; ties go to the higher index."""
-    indices = [
+    return labels[np.ix_(*_label_positions(grid, new, "centre"))]
+
+
+def _label_positions(grid: Mapping[str, Any], new: Mapping[str, Any], nearest: str) -> list[NDArray[np.intp]]:
+    """Per axis, which label of `grid` each cell of `new` takes: the one under its centre, or (`floor`) torch's."""
+    if nearest == "floor":
+        # In single precision, as torch multiplies: one label in thousands falls a voxel lower than in integers.
+        sizes = zip(grid["shape"], new["shape"], strict=True)
+        return [
+            (np.arange(target, dtype=np.float32) * np.float32(size / target)).astype(np.intp) for size, target in sizes
+        ]
+    return [
         np.clip(np.floor(_source_indices(grid, new, axis) + 0.5), 0, grid["shape"][axis] - 1).astype(np.intp)
         for axis in range(3)
     ]
-    return labels[np.ix_(*indices)]
+
+
+def _way_back(grid: Mapping[str, Any], new: Mapping[str, Any], nearest: str) -> list[NDArray[np.intp]]:
+    """Per axis, which stored label each cell of the scan's `grid` takes."""
+    if nearest == "centre":
+        return _label_positions(new, grid, "centre")
+    back = []
+    for positions, size in zip(_label_positions(grid, new, nearest), grid["shape"], strict=True):
+        # Not torch's `nearest` again, which would move every label twice in the same direction.
+        back.append(np.searchsorted((positions[1:] + positions[:-1]) / 2, np.arange(size)))
+    return back
 
 
 def _source_indices(grid: Mapping[str, Any], new: Mapping[str, Any], axis: int) -> NDArray[np.float64]:
@@ -273,24 +308,56 @@ def _source_indices(grid: Mapping[str, Any], new: Mapping[str, Any], axis: int) 
     return (np.arange(target) + 0.5 - target / 2) * ratio + size / 2 - 0.5
 
 
-def _resampled_grid(grid: dict[str, Any], spacing_mm: Sequence[float] | None) -> dict[str, Any]:
-    """The grid of the target spacing over (about) the same extent; axes that have it already stay."""
+def _new_grid(grid: dict[str, Any], prep: Preprocessing) -> tuple[dict[str, Any], str]:
+    """The grid to resample to, and which of the two rules labels follow.
+
+    A target spacing covers (about) the same extent, and axes that have it already stay; a number of voxels covers
+    exactly the same.
+    """
     shape, spacing = list(grid["shape"]), list(grid["spacing_mm"])
-    for axis, target in enumerate(spacing_mm or ()):
-        if abs(spacing[axis] - target) > _SAME_SPACING * target:
-            shape[axis] = max(1, int(np.floor(shape[axis] * spacing[axis] / target + 0.5)))
-            spacing[axis] = target
-    return {"shape": shape, "spacing_mm": spacing}
+    if prep.resize_to is None and prep.resize_by is None:
+        for axis, target in enumerate(prep.spacing_mm or ()):
+            if abs(spacing[axis] - target) > _SAME_SPACING * target:
+                shape[axis] = max(1, int(np.floor(shape[axis] * spacing[axis] / target + 0.5)))
+                spacing[axis] = target
+        return {"shape": shape, "spacing_mm": spacing}, "centre"
+    sizes = prep.resize_to or [max(1, int(side * by)) for side, by in zip(shape, prep.resize_by or (), strict=True)]
+    for axis, side in enumerate(sizes):
+        spacing[axis] *= shape[axis] / side
+        shape[axis] = side
+    return {"shape": shape, "spacing_mm": spacing}, "floor"
 
 
-def _scaled(image: NDArray[np.float32], prep: Preprocessing) -> NDArray[np.float32]:
-    """Clip and scale; a volume without any contrast becomes 0, never NaN."""
-    if prep.clip is not None:
-        image = np.clip(image, *prep.clip)
-    if prep.scale == "clip":
-        if prep.clip is None:
-            raise ValueError("a preprocessing with scale='clip' has to have a clip range")
-        shift, width = prep.clip[0], prep.clip[1] - prep.clip[0]
+def _with_channels(path: Path, array: NDArray[Any], channels: int) -> NDArray[Any]:
+    """An array of a file with the number of channels that is expected; an opacity channel is dropped.
+
+    Raises:
+        DataError: it has another number. A grey picture saved in three equal channels has one.
+    """
+    held = array.shape[0] if array.ndim == 4 else 1
+    if held == 4 and channels == 3 and path.suffix.lower() in PLAIN_IMAGES:
+        return array[:3]
+    if held in (3, 4) and channels == 1 and (array[1:3] == array[0]).all():
+        return array[0]
+    if held != channels:
+        raise DataError(f"{path}: {held} {'channel' if held == 1 else 'channels'} where {channels} should be")
+    return array[0] if channels == 1 and array.ndim == 4 else array
+
+
+def _scaled(image: NDArray[np.float32], prep: Preprocessing, modality: Modality) -> NDArray[np.float32]:
+    """Clip and scale; a volume or channel without any contrast becomes 0, never NaN."""
+    if image.ndim == 4 and prep.channels == "apart":
+        return np.stack([_scaled(channel, prep, modality) for channel in image])
+    clip = prep.clip
+    if prep.mri is not None and modality == "mri":
+        low, high = np.percentile(image, prep.mri)
+        clip = float(low), float(high)
+    if clip is not None:
+        image = np.clip(image, *clip)
+    if prep.scale is None:
+        return image
+    if prep.scale == "clip" and clip is not None:
+        shift, width = clip[0], clip[1] - clip[0]
     elif prep.scale == "minmax":
         shift, width = float(image.min()), float(image.max()) - float(image.min())
     else:
@@ -310,9 +377,11 @@ def _turn(affine: NDArray[np.float64], orientation: str | None) -> list[list[int
 
 
 def _turned(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[Any]:
-    """A view of an array of the file in the stored orientation."""
-    array = np.flip(array, tuple(axis for axis, (_, sign) in enumerate(turn) if sign < 0))
-    return array.transpose(np.argsort([axis for axis, _ in turn]))
+    """A view of an array (..., X, Y, Z) of the file in the stored orientation."""
+    channels = array.ndim - 3
+    array = np.flip(array, tuple(axis + channels for axis, (_, sign) in enumerate(turn) if sign < 0))
+    order = np.argsort([axis for axis, _ in turn])
+    return array.transpose(*range(channels), *(int(axis) + channels for axis in order))
 
 
 def _turned_back(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[Any]:
@@ -321,13 +390,18 @@ def _turned_back(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[
     return np.flip(array, tuple(axis for axis, (_, sign) in enumerate(turn) if sign < 0))
 
 
-def read_volume(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """`read_nifti`, or for a file called `.nrrd` the same of NRRD.
+def read_volume(
+    path: Path, dtype: type | None = None, pixel_mm: float = 1.0
+) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+    """`read_nifti`, or the same of NRRD and of plain images for files so called.
 
     Raises:
         DataError: it is missing, damaged, or no volume of numbers.
     """
-    return read_nrrd(path, dtype) if path.suffix == ".nrrd" else read_nifti(path, dtype)
+    suffix = path.suffix.lower()
+    if suffix in PLAIN_IMAGES:
+        return read_image(path, dtype, pixel_mm)
+    return read_nrrd(path, dtype) if suffix == ".nrrd" else read_nifti(path, dtype)
 
 
 def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
@@ -338,36 +412,88 @@ def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDAr
     Raises:
         DataError: it is missing, damaged, or no volume of numbers.
     """
-    import nibabel as nib
+    import SimpleITK
+
+    image = _read_itk(path, "NRRD")
+    voxels = SimpleITK.GetArrayFromImage(image).T
+    if voxels.ndim != 3 or voxels.size == 0:
+        raise DataError(f"{path}: shape {voxels.shape} is not a volume")
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    affine[:2] *= -1  # LPS+ to RAS+
+    return _numbers(path, voxels, dtype), affine, _header(voxels.shape, affine)
+
+
+def read_image(
+    path: Path, dtype: type | None = None, pixel_mm: float = 1.0
+) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+    """Voxels (X, Y, 1), or (C, X, Y, 1) of several channels, affine and geometry of a JPEG, PNG, TIFF or BMP file.
+
+    A TIFF of several pages is a volume of as many slices. The affine is that of ITK for an image without a place:
+    the first pixel at the origin, x to the left and y to the back; a slice is as thick as a pixel is wide.
+
+    Args:
+        path: of the file.
+        dtype: of the voxels; that of the file by default.
+        pixel_mm: side of a pixel. What the file says is left aside: it is the resolution of a print.
+
+    Raises:
+        DataError: it is missing, damaged, or no image of numbers.
+    """
+    import SimpleITK
+
+    image = _read_itk(path, "an image")
+    voxels = SimpleITK.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        voxels = np.moveaxis(voxels, -1, 0)
+    if image.GetDimension() == 2:
+        voxels = voxels[..., None, :, :]
+    voxels = voxels.swapaxes(-1, -3)  # (Z, Y, X) to (X, Y, Z)
+    affine = np.diag([-pixel_mm, -pixel_mm, pixel_mm, 1.0])
+    return _numbers(path, voxels, dtype), affine, _header(voxels.shape[-3:], affine)
+
+
+def _read_itk(path: Path, kind: str) -> Any:
+    """A file as SimpleITK reads it.
+
+    Raises:
+        DataError: it cannot.
+    """
     import SimpleITK
 
     try:
-        with path.open("rb"):
-            pass  # the system's own words where it cannot be opened; ITK has none
-        image = SimpleITK.ReadImage(str(path))
-        voxels = SimpleITK.GetArrayFromImage(image).T
+        content = path.read_bytes()  # the system's own words where it cannot be opened; ITK has none
+        # The decoder fills up a JPEG that was cut off in grey. Its end marker cannot occur in between.
+        if path.suffix.lower() in (".jpg", ".jpeg") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+            raise DataError(f"{path}: cannot be read as {kind}, its end is missing")
+        return SimpleITK.ReadImage(str(path))
     except MemoryError:
         raise
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()  # ITK wraps; the innermost reason stands last
-        raise DataError(f"{path}: cannot be read as NRRD, it is damaged or incomplete: {reason}") from error
-    if voxels.ndim != 3 or voxels.size == 0:
-        raise DataError(f"{path}: shape {voxels.shape} is not a volume")
+        raise DataError(f"{path}: cannot be read as {kind}, it is damaged or incomplete: {reason}") from error
+
+
+def _numbers(path: Path, voxels: NDArray[Any], dtype: type | None) -> NDArray[Any]:
     if voxels.dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels of type {voxels.dtype} are not numbers")
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    affine[:2] *= -1  # LPS+ to RAS+
+    return voxels.astype(dtype or voxels.dtype, copy=False)
+
+
+def _header(shape: tuple[int, ...], affine: NDArray[np.float64]) -> dict[str, Any]:
+    """The geometry fields of a NIfTI header that places voxels so."""
+    import nibabel as nib
+
     fields = nib.Nifti1Header()
-    fields.set_data_shape(voxels.shape)
+    fields.set_data_shape(shape)
     # Both forms, as ITK writes them: readers differ in which one they prefer.
     fields.set_sform(affine, "scanner")
     fields.set_qform(affine, "scanner")
     fields.set_xyzt_units("mm")
-    return voxels.astype(dtype or voxels.dtype, copy=False), affine, _geometry_fields(fields)
+    return _geometry_fields(fields)
 
 
 def _geometry_fields(fields: nib.Nifti1Header) -> dict[str, Any]:
@@ -376,6 +502,8 @@ def _geometry_fields(fields: nib.Nifti1Header) -> dict[str, Any]:
 
 def read_nifti(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """Voxels (X, Y, Z; scaled as the header says), affine and geometry fields of a NIfTI file.
+
+    A fourth axis holds channels, and comes first: (C, X, Y, Z).
 
     Raises:
         DataError: it is missing, damaged, or no volume of numbers.
@@ -397,11 +525,11 @@ def read_nifti(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDA
         raise DataError(f"{path}: cannot be read as NIfTI, it is damaged or incomplete: {lines[0]}") from error
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
-    if voxels.ndim != 3 or voxels.size == 0:
+    if voxels.ndim not in (3, 4) or voxels.size == 0:
         raise DataError(f"{path}: shape {voxels.shape} is not a volume")
-    if voxels.dtype.kind not in "iuf":
-        raise DataError(f"{path}: voxels of type {voxels.dtype} are not numbers")
-    return voxels, np.asarray(nifti.affine, np.float64), _geometry_fields(nifti.header)
+    if voxels.ndim == 4:
+        voxels = np.moveaxis(voxels, -1, 0)
+    return _numbers(path, voxels, dtype), np.asarray(nifti.affine, np.float64), _geometry_fields(nifti.header)
 
 
 def _spacing(path: Path, affine: NDArray[np.float64]) -> tuple[float, ...]:

@@ -8,15 +8,19 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
+import torch
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 
 from sslbench.data.acdc import ACDC
-from sslbench.data.base import Preprocessing
+from sslbench.data.base import LabelCrop, Preprocessing, RawCase
 from sslbench.data.preprocess import (
     LoadedCase,
+    _label_positions,
     load_case,
     preprocess,
+    read_image,
     resample_linear,
     resample_nearest,
     restore,
@@ -120,7 +124,8 @@ FAULTS = {
     "nan": (_nan, "img", "1 voxels are NaN or infinite"),
     "infinite": (_infinite, "img", "1 voxels are NaN or infinite"),
     "constant": (lambda i, m, a: (np.full_like(i, 7), m, a), "img", "every voxel is 7"),
-    "4-D": (lambda i, m, a: (np.stack([i, i], -1), m, a), "img", r"shape \(24, 20, 6, 2\) is not a volume"),
+    "4-D": (lambda i, m, a: (np.stack([i, i], -1), m, a), "img", "2 channels where 1 should be"),
+    "5-D": (lambda i, m, a: (i[:, None, None] + np.zeros((24, 2, 2, 20, 6)), m, a), "img", "is not a volume"),
     "2-D": (lambda i, m, a: (i[..., 0], m, a), "img", r"shape \(24, 20\) is not a volume"),
     "spacing": (_huge, "img", "60 x 1.25 x 4 mm is not plausible"),
     "shape": (lambda i, m, a: (i, m[1:], a), "label", r"shape \(23, 20, 6\) differs .* \(24, 20, 6\)"),
@@ -235,8 +240,6 @@ def test_the_way_back_is_exact_where_nothing_is_resampled(codes, axes, orientati
 
 
 def test_the_axes_of_zyx_are_those_of_simpleitk(scan, raw_case):
-    import SimpleITK
-
     raw = raw_case(scan(4, codes="LPS"))
     made = preprocess(load_case(raw, ACDC), Preprocessing(axes="zyx"))
     image = SimpleITK.ReadImage(str(raw.label))
@@ -288,8 +291,6 @@ def test_a_ramp_is_reproduced_at_the_new_cell_centres():
 
 
 def test_resampling_agrees_with_torch_where_extents_match():
-    import torch
-
     image = np.random.default_rng(0).normal(size=(12, 10, 8)).astype(np.float32)
     old, new = grid((12, 10, 8), (1.0, 1.0, 1.0)), grid((18, 5, 16), (12 / 18, 2.0, 0.5))
     tensor = torch.from_numpy(image)[None, None]
@@ -335,6 +336,170 @@ def test_large_structures_survive_resampling_and_the_way_back():
     assert dice(np.asarray(back.dataobj) == 1, label == 1) > 0.97
     # The resampled image shows the structure where the resampled label has it: no shift between the two.
     assert dice(made.image > 0.35, made.label == 1) > 0.97
+
+
+# ---------------------------------------------------------------------------------------------------------- resizing
+
+
+def torch_resized(array, shape, mode, **options):
+    """`torch.nn.functional.interpolate` of a volume (X, Y, Z)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None, None]
+    return torch.nn.functional.interpolate(tensor, shape, mode=mode, **options)[0, 0].numpy()
+
+
+@pytest.mark.parametrize("shape", [(37, 64, 21), (9, 16, 40)])
+def test_resizing_is_that_of_torch_on_raw_intensities_then_clipped_and_scaled(shape, scan):
+    image, label, affine = scan(8, shape=shape, classes=6)
+    prep = Preprocessing(axes="zyx", resize_to=(16, 16, 24), clip=(-75.0, 275.0))
+    made = preprocess(loaded_case((image, label, affine)), prep)
+    # As DHC has it: SimpleITK's axes (z, y, x), raw HU resized, clip and extremes of the clipped volume.
+    linear = torch_resized(image.transpose(2, 1, 0), (24, 16, 16), "trilinear", align_corners=False).clip(-75, 275)
+    assert np.abs(made.image - (linear - linear.min()) / (linear.max() - linear.min())).max() < 1e-5
+    assert np.array_equal(made.label, torch_resized(label.transpose(2, 1, 0), (24, 16, 16), "nearest"))
+    assert made.spacing_mm == pytest.approx([4.0 * shape[2] / 24, 1.25 * shape[1] / 16, 1.5 * shape[0] / 16])
+
+
+def test_every_size_of_a_scan_takes_the_labels_that_torch_takes():
+    for size in [*range(20, 300), 512, 576, 640]:
+        for target in (80, 160):
+            line = np.arange(size)[:, None, None]
+            resized = grid((target, 1, 1), (size / target, 1, 1))
+            taken = _label_positions(grid((size, 1, 1), (1, 1, 1)), resized, "floor")[0]
+            assert np.array_equal(taken, torch_resized(line, (target, 1, 1), "nearest").ravel()), (size, target)
+
+
+def test_a_factor_rounds_sides_down(scan):
+    image, label, affine = scan(9, shape=(25, 20, 7))
+    made = preprocess(loaded_case((image, label, affine)), replace(PLAIN, resize_by=(0.5, 0.5, 1.0)))
+    assert made.label.shape == (12, 10, 7)
+    assert made.spacing_mm == pytest.approx((1.5 * 25 / 12, 2.5, 4.0))
+    assert np.array_equal(made.label, torch_resized(label, (12, 10, 7), "nearest"))
+    assert np.allclose(
+        made.image, minmax(torch_resized(image, (12, 10, 7), "trilinear", align_corners=False)), atol=1e-5
+    )
+
+
+def minmax(image):
+    return (image - image.min()) / (image.max() - image.min())
+
+
+@pytest.mark.parametrize("to", [(48, 48, 40), (30, 19, 13), (96, 60, 39), (120, 70, 41)])
+def test_a_resized_label_comes_back_without_a_second_shift(to):
+    x, y, z = np.indices((96, 60, 40))
+    label = ((x - 40) ** 2 / 20**2 + (y - 30) ** 2 / 15**2 + (z - 20) ** 2 / 12**2 < 1).astype(np.uint8)
+    made = preprocess(
+        loaded_case((label * 100 + x, label, np.diag([1.0, 1.0, 3.0, 1.0]))), replace(PLAIN, resize_to=to)
+    )
+    back = np.asarray(restore(made.label, made.geometry).dataobj)
+    again = torch_resized(made.label, label.shape, "nearest")  # moves it as far as the way there did
+    assert dice(back == 1, label == 1) > max(0.92, dice(again == 1, label == 1) + 0.01)
+    # Every second voxel of a halved axis lies between two labels: half a voxel is the least that a rule can move it.
+    assert np.abs(np.argwhere(back).mean(0) - np.argwhere(label).mean(0)).max() <= 0.5 + 1e-6
+
+
+# ---------------------------------------------------------------------------------------------------------- channels
+
+
+@pytest.mark.parametrize("channels", ["apart", "together"])
+def test_channels_stand_first_and_are_scaled_apart_or_together(channels, scan):
+    image, label, affine = scan(10, codes="LPS")
+    several = np.stack([image, 2 * image + 50, -image])
+    prep = Preprocessing(axes="zyx", orientation="RAS", spacing_mm=(1.5, 1.5, 4.0), channels=channels)
+    made = preprocess(loaded_case((several, label, affine)), prep)
+    assert made.image.shape == (3, *made.label.shape)
+    assert made.image.flags.c_contiguous
+    alone = [preprocess(loaded_case((channel, label, affine)), prep) for channel in several]
+    assert np.array_equal(made.label, alone[0].label)
+    if channels == "apart":
+        assert np.array_equal(made.image, np.stack([one.image for one in alone]))
+    else:
+        raw = [preprocess(loaded_case((one, label, affine)), replace(prep, scale=None)).image for one in several]
+        assert np.allclose(made.image, minmax(np.stack(raw)), atol=1e-6)
+    assert np.asarray(restore(made.label, made.geometry).dataobj).shape == label.shape
+
+
+def test_a_crop_leaves_all_channels(scan):
+    image, label, affine = scan(11)
+    prep = replace(PLAIN, crop=LabelCrop(size=(4, 4, 4), margin=(1, 2)))
+    made = preprocess(loaded_case((np.stack([image, image]), label, affine)), prep)
+    assert made.image.shape == (2, *made.label.shape)
+    assert made.label.size < label.size
+
+
+def test_mri_takes_percentiles_where_ct_is_clipped(scan):
+    image, label, affine = scan(12)
+    prep = replace(PLAIN, clip=(-125.0, 275.0), scale="clip", mri=(5.0, 95.0))
+    ct = loaded_case((image, label, affine))
+    assert np.array_equal(preprocess(ct, prep).image, preprocess(ct, replace(prep, mri=None)).image)
+    made = preprocess(replace(ct, modality="mri"), prep).image
+    low, high = np.percentile(image, (5, 95))
+    assert np.allclose(made, (np.clip(image, low, high) - low) / (high - low), atol=1e-6)
+    unruled = preprocess(replace(ct, modality="mri"), replace(prep, mri=None)).image
+    assert np.array_equal(unruled, preprocess(ct, prep).image)
+
+
+# ------------------------------------------------------------------------------------------------------ plain images
+
+
+class Slide(ACDC):
+    channels = ("red", "green", "blue")
+    pixel_mm = 0.0005
+    classes = ACDC.classes[:1]
+
+
+def write_picture(path, array):
+    """An (H, W) or (H, W, C) array as a picture."""
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array, isVector=array.ndim == 3), str(path))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp"])
+def test_a_picture_is_a_volume_of_one_slice_with_its_channels_first(ending, tmp_path):
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (20, 30, 3)).astype(np.uint8), rng.integers(0, 2, (20, 30)).astype(np.uint8)
+    files = (write_picture(tmp_path / f"a.{ending}", image), write_picture(tmp_path / f"a_mask.{ending}", mask))
+    loaded = load_case(RawCase("a", "a", *files), Slide)
+    assert np.array_equal(loaded.image[..., 0], image.transpose(2, 1, 0))
+    assert np.array_equal(loaded.label[..., 0], mask.T)
+    assert loaded.spacing_mm == pytest.approx((0.0005,) * 3)
+    made = preprocess(loaded, Preprocessing(axes="zyx", clip=(0.0, 255.0), scale="clip", dtype="float16"))
+    assert made.image.shape == (3, 1, 20, 30)
+    assert np.array_equal(np.rint(made.image.astype(np.float32)[:, 0] * 255), image.transpose(2, 0, 1))
+    back = restore(made.label, made.geometry)
+    assert np.array_equal(np.asarray(back.dataobj)[..., 0], mask.T)
+    assert back.header.get_zooms() == pytest.approx((0.0005,) * 3)
+
+
+def test_the_channels_of_a_picture_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (8, 9, 3)).astype(np.uint8)
+    grey = colour[..., 0] % 2
+    mask = write_picture(tmp_path / "mask.png", np.stack([grey] * 3, -1))  # grey, but saved in colour
+    clear = write_picture(tmp_path / "clear.png", np.dstack([colour, np.full((8, 9), 255, np.uint8)]))
+    loaded = load_case(RawCase("a", "a", clear, mask), Slide)
+    assert np.array_equal(loaded.image[..., 0], colour.transpose(2, 1, 0))  # without its opacity
+    assert np.array_equal(loaded.label[..., 0], grey.T)
+    with pytest.raises(DataError, match=r"mask\.png: 1 channel.*3"):
+        load_case(RawCase("a", "a", write_picture(tmp_path / "mask.png", grey), mask), Slide)
+    coloured = write_picture(tmp_path / "colour.png", colour)
+    with pytest.raises(DataError, match=r"colour\.png: 3 channels where 1 should be"):
+        load_case(RawCase("a", "a", clear, coloured), Slide)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
+def test_a_picture_that_is_cut_off_is_found(ending, tmp_path):
+    smooth = (np.indices((64, 64)).sum(0)[..., None] + np.arange(3)).astype(np.uint8)
+    path = write_picture(tmp_path / f"a.{ending}", smooth)
+    read_image(path)
+    content = path.read_bytes()
+    for part in (content[:-8] if ending != "tif" else content[:999], content[: len(content) // 2], b""):
+        path.write_bytes(part)
+        with pytest.raises(DataError, match=rf"a\.{ending}: cannot be read as an image") as raised:
+            read_image(path)
+        assert "\n" not in str(raised.value)
+    path.unlink()
+    with pytest.raises(DataError, match="No such file"):
+        read_image(path)
 
 
 # ----------------------------------------------------------------------------------------------------------- scaling
