@@ -234,6 +234,7 @@ def _splits(dataset: str, name: str) -> dict[str, Any]:
         "validation": len(lists.val),
         "test": len(lists.test),
         "source": lists.source,
+        "leaks": lists.leaks,
         "budgets": budgets(dataset, name),
     }
 

@@ -367,6 +367,8 @@ def _dataset_card(console: Console, facts: Mapping[str, Any]) -> None:
         console.print(Text.assemble(("Splits ", "bold"), (split["name"], "bold"), f"  {counts}"))
         if split["source"]:
             _indented(console, Text(split["source"]))
+        if split["leaks"]:
+            _indented(console, Text(f"leaks: {split['leaks']}", style="yellow"))
         table = _table("budget", "labelled", "folder", "also", style="dim")
         for budget in split["budgets"]:
             table.add_row(budget["title"], str(budget["labeled"]), budget["slug"], ", ".join(budget["aliases"]))
