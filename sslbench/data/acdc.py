@@ -31,6 +31,11 @@ class ACDC(Dataset):
             scale="minmax",
             description="As SSL4MIS: slices as stored, each volume scaled to [0, 1] by its extremes.",
         ),
+        "native": Preprocessing(
+            axes="zyx",
+            scale="zscore",
+            description="Slices as stored, each volume's z-score; not the published protocol.",
+        ),
     }
     forms = (Form("official", "ACDC's frames (patient001_frame01.nii.gz, ...)"),)
     default_grid = "acdc-short"

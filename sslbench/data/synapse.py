@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ _LAYOUTS = (
     ("imagesTr", "labelsTr"),
 )
 
-_GA = Preprocessing(
+GA = Preprocessing(
     axes="xyz",
     orientation="RAS",
     spacing_mm=(1.5, 1.5, 2.0),
@@ -28,12 +29,26 @@ _GA = Preprocessing(
     description="After MagicNet and GA, re-implemented from the papers as their own is unpublished, so not "
     "bit-identical: RAS, 1.5 x 1.5 x 2.0 mm, HU -125 to 275 to [0, 1].",
 )
-_NATIVE = Preprocessing(
+NATIVE = Preprocessing(
     axes="xyz",
     orientation="RAS",
     clip=(-125.0, 275.0),
     scale="clip",
     description="As `ga`, at the scan's own resolution.",
+)
+DHC_2023 = Preprocessing(
+    axes="zyx",
+    resize_to=(160, 160, 80),
+    clip=(-75.0, 275.0),
+    scale="minmax",
+    description="As DHC's lists and code of October 2023, GenericSSL and SKCDF: raw HU resized to 80 x 160 x 160 "
+    "(z, y, x), as the file lies, then HU -75 to 275, scaled by the extremes of what is left.",
+)
+_DHC_2024 = replace(
+    DHC_2023,
+    resize_to=None,
+    resize_by=(0.5, 0.5, 1.0),
+    description="As DHC's code of January 2024: all slices, each half as wide and high; otherwise as `dhc-2023`.",
 )
 
 
@@ -58,7 +73,12 @@ class Synapse(Dataset):
         ClassInfo("right adrenal gland", "rag"),
         ClassInfo("left adrenal gland", "lag"),
     )
-    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"ga": _GA, "native": _NATIVE}
+    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {
+        "ga": GA,
+        "dhc-2023": DHC_2023,
+        "dhc-2024": _DHC_2024,
+        "native": NATIVE,
+    }
     forms = (Form("official", "BTCV's scans (img/img0001.nii.gz with label/label0001.nii.gz, ...)"),)
     default_grid = "ga-t1"
     official_cases = len(_IDS)
@@ -95,7 +115,7 @@ class Phantom(Synapse):
 
     name = "phantom"
     title = "Phantom (synthetic abdominal CT in the Synapse layout)"
-    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"native": _NATIVE, "ga": _GA}
+    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"native": NATIVE, "ga": GA}
     splits_from = "synapse"
     default_grid = "quick"
     source_hint = "it is computed; no source is needed"

@@ -106,7 +106,7 @@ def test_the_classes_and_preprocessings_are_those_of_the_sheets():
     shorts = "sp rk lk ga es li st ao ivc psv pa rag lag"
     assert [info.short for info in Synapse.classes] == shorts.split()
     assert Phantom.classes == Synapse.classes
-    assert list(Synapse.preprocessings) == ["ga", "native"]
+    assert list(Synapse.preprocessings) == ["ga", "dhc-2023", "dhc-2024", "native"]
     assert list(Phantom.preprocessings) == ["native", "ga"]
     assert Phantom.splits_from == "synapse"
     assert Phantom.preprocessing_hash("ga") == Synapse.preprocessing_hash("ga")
