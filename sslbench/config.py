@@ -180,11 +180,26 @@ class Recipe(Frozen):
 # What a recipe says about itself, not about the computation: outside the digest and the resolved values.
 ABOUT = {"name", "description", "source", "seeds", "overrides", "extends"}
 
+# Those in subfolders hold no dataset: they are there to be extended (`generic/own-2d`).
+_RECIPES = Path(__file__).parent / "recipes"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The names of the shipped recipes and of those in the data folder that was opened, sorted."""
+    return tuple(sorted({*_shipped_recipes(), *registry.kept_files("recipe")}))
+
 
 @lru_cache
-def recipe_names() -> tuple[str, ...]:
-    """The names of the shipped recipes, sorted."""
-    return tuple(sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml")))
+def _shipped_recipes() -> tuple[str, ...]:
+    return tuple(path.stem for path in _RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe, by name or as it is; it need not be there."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    shipped = _RECIPES / f"{name}.yaml"
+    return shipped if shipped.exists() else registry.kept_files("recipe").get(name, shipped)
 
 
 class Layers:
@@ -208,16 +223,16 @@ class Layers:
         self.origins.update(dict.fromkeys(leaves, layer))
 
 
-@lru_cache(maxsize=64)
 def read_recipe(
     name: str, chain: tuple[str, ...] = ()
 ) -> tuple[Layers, tuple[tuple[str, Override], ...], dict[str, Any]]:
     """A recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what the
     recipe says about itself."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else Path(__file__).parent / "recipes" / f"{name}.yaml"
+    path = recipe_path(name)
     if not path.exists():
         raise UnknownNameError("recipe", name, recipe_names())
-    raw = load_yaml(path)
+    found = path.stat()
+    raw = _recipe_file(path, (found.st_mtime_ns, found.st_size))
     layers, about = Layers(), {}
     overrides: tuple[tuple[str, Override], ...] = ()
     if "extends" in raw:
@@ -235,6 +250,11 @@ def read_recipe(
         override = validated(Override, item, f"{path}: override {number}")
         overrides += ((f"recipe {path.stem}, override {number}", override),)
     return layers, overrides, about
+
+
+@lru_cache(maxsize=64)
+def _recipe_file(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
+    return load_yaml(path)
 
 
 def load_recipe(name: str) -> Recipe:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sslbench.errors import SSLBenchError, UnknownNameError
@@ -29,12 +30,16 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
         "sslbench.data.synapse": ("synapse", "phantom"),
     },
     "network": {
+        "sslbench.networks.perturbation": ("unet_cct",),
         "sslbench.networks.unet": ("unet",),
         "sslbench.networks.vnet": ("vnet",),
     },
     "method": {
+        "sslbench.methods.bidirectional_copy_paste": ("bcp",),
+        "sslbench.methods.cross_consistency": ("cct",),
         "sslbench.methods.cross_pseudo_supervision": ("cps",),
-        "sslbench.methods.mean_teacher": ("mt",),
+        "sslbench.methods.mean_teacher": ("mt", "uamt"),
+        "sslbench.methods.r_drop": ("rdrop",),
         "sslbench.methods.supervised": ("supervised",),
     },
     "loss": {
@@ -71,6 +76,9 @@ class Entry:
 
 
 _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+
+# Files of the user's that a job can name: kind (`recipe`, `splits`) -> name -> path. See `sslbench.data.own`.
+_files: dict[str, dict[str, Path]] = {}
 
 
 def register(
@@ -179,6 +187,16 @@ def presets(kind: str, base: str) -> list[Entry]:
     """The presets that configure `base`, those with most options first."""
     found = [entry for entry in entries(kind) if entry.preset_of == base]
     return sorted(found, key=lambda entry: -len(entry.set))
+
+
+def keep_files(kind: str, found: Mapping[str, Path]) -> None:
+    """Make files known by name, in place of those of the kind that were known before."""
+    _files[kind] = dict(found)
+
+
+def kept_files(kind: str) -> Mapping[str, Path]:
+    """The files that `keep_files` made known."""
+    return _files.get(kind, {})
 
 
 def _lookup(kind: str, name: str) -> Entry | None:
