@@ -115,6 +115,12 @@ class InferenceSpec(Frozen):
         description="what predicts when a method trains several networks: the mean of their logits (the field's "
         "3-D habit), or the one better on validation (2-D)",
     )
+    weighting: Literal["uniform", "gaussian"] = Field(
+        default="uniform", description="of a window's voxels: all the same, or less towards its border (nnU-Net)"
+    )
+    flips: list[int] = Field(
+        default=[], description="axes of a patch, from 0: the mean of the probabilities over all their flips"
+    )
 
 
 Seed = Annotated[int, Field(ge=0)]
@@ -170,6 +176,9 @@ class Recipe(Frozen):
                 0 < step <= side for step, side in zip(stride, self.patch_size, strict=False)
             ):
                 raise ValueError(f"inference.{name} {stride} leaves gaps between patches of {self.patch_size}")
+        flips = self.inference.flips
+        if sorted({*flips} & {*range(len(self.patch_size))}) != sorted(flips):
+            raise ValueError(f"inference.flips {flips} are not axes of a patch of {self.patch_size}, each once")
         if len(self.patch_size) == 3 and self.augment.weak and self.patch_size[0] != self.patch_size[1]:
             raise ValueError(f"rot90_flip turns the first two axes: they differ in patch_size {self.patch_size}")
         if self.checkpoint == "best-val" and not self.schedule.validate_every:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sslbench.config import Recipe
-from sslbench.inference.sliding_window import accumulate_windows, resized_slices
+from sslbench.inference.sliding_window import Progress, flipped, label_windows, resized_slices
 from sslbench.methods.base import Method
 from sslbench.training.precision import Precision
+
+# Voxels in a forward pass on a CPU: what does not fit its caches is up to twice as slow (measured: U-Net, V-Net), and a
+# single patch takes slower kernels than two.
+_CPU_VOXELS, _CPU_PATCHES = 1 << 18, 2
 
 
 class Predictor:
@@ -28,26 +34,34 @@ class Predictor:
         self.num_classes, self.precision = num_classes, precision
 
     @torch.no_grad()
-    def segment(self, image: np.ndarray, validation: bool = False) -> Tensor:
+    def segment(self, image: np.ndarray, validation: bool = False, progress: Progress | None = None) -> Tensor:
         """Labels (*S) uint8, on the device, of an image (*S) in the stored grid.
 
         Args:
             image: float, any dtype.
             validation: use the coarser validation stride, where the recipe has one.
+            progress: told after every forward pass.
         """
         volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(self.precision.device)
         size, inference = self.recipe.patch_size, self.recipe.inference
+        predict, batch = flipped(self._predict, inference.flips), self._batch()
         was_training = self.method.training
         self.method.eval()
         try:
             if len(size) == 2:
-                return resized_slices(self._predict, volume, size, inference.batch).to(torch.uint8)
+                return resized_slices(predict, volume, size, batch, progress).to(torch.uint8)
             stride = (inference.validation_stride if validation else None) or inference.stride or size
-            scores = accumulate_windows(self._predict, volume, size, stride, self.num_classes, inference.batch)
-            return scores.argmax(0).to(torch.uint8)
+            return label_windows(predict, volume, size, stride, self.num_classes, batch, inference.weighting, progress)
         finally:
             self.method.train(was_training)
 
     def _predict(self, x: Tensor) -> Tensor:
         with self.precision.autocast():
             return self.method.predict(self.precision.layout(x), self.key)
+
+    def _batch(self) -> int:
+        """Patches in a forward pass: the recipe's number, on a CPU no more than serve it."""
+        batch = self.recipe.inference.batch
+        if self.precision.device.type == "cpu":
+            batch = min(batch, max(_CPU_PATCHES, _CPU_VOXELS // math.prod(self.recipe.patch_size)))
+        return batch

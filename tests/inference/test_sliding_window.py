@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndimage
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from sslbench.inference import slice_inference, sliding_window
-from sslbench.inference.sliding_window import accumulate_windows, resized_slices, window_starts
+from sslbench.inference.sliding_window import (
+    accumulate_windows,
+    flipped,
+    label_windows,
+    resized_slices,
+    window_starts,
+)
 
 
 def placed(window):
@@ -154,6 +162,155 @@ def test_monai_agrees_with_equal_weights(shape, stride, overlap):
 def test_no_gradient_is_recorded():
     network = nn.Conv3d(1, 2, 1)
     assert not sliding_window(network, volume(5, 5, 5), (4, 4, 4), (2, 2, 2), 2).requires_grad
+
+
+# -------------------------------------------------------------------------------------------------- rows and memory
+
+
+def dyadic(window):
+    """Three classes whose scores are multiples of 1/16: sums of them are exact in any order, and ties are many."""
+    content = window.sum(1)
+    place = torch.arange(content[0].numel()).view(content.shape[1:]) % 5
+    steps = torch.stack([content.floor() % 7 + place, (3 * content).floor() % 7, (7 * content).floor() % 7 + 1], dim=1)
+    return steps / 16
+
+
+def plain_labels(predict, content, patch, stride, num_classes):
+    """The plain definition in fp32: pad, all scores of the whole volume at once, divide by the count, argmax, crop."""
+    pads = [max(size - side, 0) for side, size in zip(content.shape, patch, strict=True)]
+    padded = torch.from_numpy(np.pad(content.numpy(), [(pad // 2, pad - pad // 2) for pad in pads]))
+    total, count = torch.zeros(num_classes, *padded.shape), torch.zeros(padded.shape)
+    for corner in itertools.product(*(window_starts(*axis) for axis in zip(padded.shape, patch, stride, strict=True))):
+        where = tuple(slice(start, start + size) for start, size in zip(corner, patch, strict=True))
+        total[(slice(None), *where)] += predict(padded[where][None, None])[0]
+        count[where] += 1
+    inside = tuple(slice(pad // 2, pad // 2 + side) for pad, side in zip(pads, content.shape, strict=True))
+    return (total / count).argmax(0)[inside]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_labels_and_probabilities_are_those_of_the_plain_definition_whatever_the_sizes(data):
+    axes = data.draw(st.sampled_from([2, 3]), label="axes")
+    shape = [data.draw(st.integers(1, 14), label="side") for _ in range(axes)]
+    patch = [data.draw(st.integers(1, 9), label="patch") for _ in range(axes)]
+    stride = [data.draw(st.integers(1, size), label="stride") for size in patch]
+    batch = data.draw(st.integers(1, 9), label="batch")
+    content = volume(*shape, seed=data.draw(st.integers(0, 99), label="seed")) * 4
+    expected = plain_labels(dyadic, content, patch, stride, 3)
+    found = label_windows(dyadic, content, patch, stride, 3, batch)
+    assert found.dtype == torch.uint8 and torch.equal(found.long(), expected)
+    probabilities = accumulate_windows(placed, content, patch, stride, 2, batch)
+    if all(side >= size for side, size in zip(shape, patch, strict=True)):
+        np.testing.assert_allclose(probabilities, plain_loop(placed, content, patch, stride), rtol=0, atol=1e-6)
+    labels = label_windows(placed, content, patch, stride, 2, batch)
+    assert torch.equal(labels.long(), probabilities.argmax(0))
+
+
+def test_the_labels_of_a_network_are_the_argmax_of_the_plain_loop():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 5, 3, padding=1)).eval()
+    content = volume(22, 13, 17)
+
+    def predict(window):
+        return network(window).softmax(1).detach()
+
+    for patch, stride in (((8, 8, 8), (4, 4, 4)), ((6, 8, 8), (5, 3, 8)), ((24, 8, 8), (8, 8, 8))):
+        expected = plain_labels(predict, content, patch, stride, 5)
+        assert torch.equal(label_windows(predict, content, patch, stride, 5, 4).long(), expected)
+
+
+def test_only_the_rows_that_windows_can_still_reach_are_kept():
+    """Along the axis that is longest for its patch, wherever that is."""
+    asked = []
+
+    class Watched(torch.Tensor):
+        def new_zeros(self, shape, **rest):
+            asked.append(tuple(shape))
+            return torch.zeros(shape, **rest)
+
+    for shape, kept in (((40, 12, 9), (5, 4, 12, 9)), ((9, 40, 12), (5, 9, 4, 12)), ((9, 12, 40), (5, 9, 12, 4))):
+        content = volume(*shape)
+        labels = label_windows(lambda w: five(w), content.as_subclass(Watched), (4, 4, 4), (2, 2, 2), 5, 3)
+        assert asked.pop() == kept
+        assert torch.equal(labels.as_subclass(torch.Tensor), label_windows(five, content, (4, 4, 4), (2, 2, 2), 5, 3))
+
+
+def five(window):
+    return torch.cat([window * factor for factor in (1, -1, 0.5, 2, -2)], dim=1).softmax(1).as_subclass(torch.Tensor)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved():
+    content, sizes = volume(9, 8, 7), []
+
+    def small(window):
+        sizes.append(len(window))
+        if len(window) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return placed(window)
+
+    found = accumulate_windows(small, content, (4, 4, 4), (2, 2, 2), 2, 16)
+    assert sizes[:4] == [16, 8, 4, 2]
+    assert torch.equal(found, accumulate_windows(placed, content, (4, 4, 4), (2, 2, 2), 2, 2))
+
+
+def test_a_window_that_does_not_fit_alone_is_an_error():
+    def never(window):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        label_windows(never, volume(9, 8, 7), (4, 4, 4), (2, 2, 2), 2, 16)
+
+
+def test_a_stride_that_leaves_gaps_is_refused():
+    with pytest.raises(ValueError, match="leaves gaps"):
+        accumulate_windows(placed, volume(9, 8, 7), (4, 4, 4), (2, 5, 2), 2, 1)
+
+
+def test_progress_is_told_in_windows():
+    told = []
+    label_windows(placed, volume(9, 8, 7), (4, 4, 4), (3, 4, 3), 2, 5, progress=lambda *counts: told.append(counts))
+    assert told == [(5, 12), (10, 12), (12, 12)]
+    told.clear()
+    resized_slices(as_labels, torch.zeros(5, 4, 4), (8, 8), 2, progress=lambda *counts: told.append(counts))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+# -------------------------------------------------------------------------------------------------- weights and flips
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "stride"), [((9, 8, 14), (4, 4, 6), (2, 3, 4)), ((11, 20), (8, 5), (3, 2))], ids=str
+)
+def test_gaussian_weights_against_the_plain_formula(shape, patch, stride):
+    """Σ w p / Σ w with w = exp(-d²/2σ²), d from the window's centre, σ = patch/8 along every axis."""
+    content = volume(*shape)
+    total, weights = np.zeros((2, *shape)), np.zeros(shape)
+    for corner in itertools.product(*(window_starts(*axis) for axis in zip(shape, patch, stride, strict=True))):
+        where = tuple(slice(start, start + size) for start, size in zip(corner, patch, strict=True))
+        weight = np.ones(patch)
+        for voxel in np.ndindex(*patch):
+            for place, size in zip(voxel, patch, strict=True):
+                weight[voxel] *= np.exp(-(((place - (size - 1) / 2) / (size / 8)) ** 2) / 2)
+        total[(slice(None), *where)] += weight * placed(content[where][None, None])[0].double().numpy()
+        weights[where] += weight
+    found = accumulate_windows(placed, content, patch, stride, 2, 3, "gaussian")
+    np.testing.assert_allclose(found, total / weights, rtol=0, atol=1e-6)
+    assert not torch.allclose(found, accumulate_windows(placed, content, patch, stride, 2, 3), atol=1e-3)
+
+
+def test_far_corners_of_a_large_patch_keep_their_probabilities():
+    """There a window weighs 10⁻¹¹, and no other one reaches."""
+    found = accumulate_windows(five, volume(40, 40, 40), (32, 32, 32), (8, 8, 8), 5, 4, "gaussian")
+    torch.testing.assert_close(found.sum(0), torch.ones(40, 40, 40))
+
+
+def test_flips_average_the_probabilities_of_all_views():
+    content = volume(1, 1, 4, 5, 6)
+    views = [dims for count in range(3) for dims in itertools.combinations((2, 4), count)]
+    expected = sum(placed(content.flip(dims)).flip(dims) for dims in views) / 4
+    torch.testing.assert_close(flipped(placed, (0, 2))(content), expected)
+    assert flipped(placed, ()) is placed
 
 
 # ----------------------------------------------------------------------------------------------------------- networks
