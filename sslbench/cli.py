@@ -201,6 +201,8 @@ def prepare(
             force=force,
             progress=on_case,
         )
+    if not quiet:
+        console.print(f"recognised: {_escape(report.recognised)}", soft_wrap=True, highlight=False)
     for note in report.notes:
         console.print(_escape(note), soft_wrap=True, highlight=False)
     for case, reason in report.failed.items():
@@ -216,6 +218,62 @@ def prepare(
             f"{len(report.failed)} failed in {report.seconds:.1f} s -> {report.folder}{subset}"
         )
     if report.failed:
+        raise typer.Exit(1)
+
+
+# --------------------------------------------------------------------------------------------------------- audit
+
+
+@app.command()
+def audit(
+    dataset: Annotated[str, _argument("DATASET", "A prepared dataset.", completion.datasets)],
+    preprocessing: Annotated[
+        str | None,
+        _value("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
+    ] = None,
+    splits: Annotated[str | None, _value("NAME", "Lists to look at; default: all of the dataset.")] = None,
+    recipe: Annotated[
+        str | None,
+        _value(
+            "NAME",
+            "Whose patches to draw; default: one that trains on it.",
+            "--recipe",
+            "-r",
+            complete=completion.recipes,
+        ),
+    ] = None,
+    figure: Annotated[Path | None, _value("FILE", "Draw the class shares: .png, .pdf, .svg.")] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Read a prepared dataset whole: files, labels, duplicates, class shares, and what its lists leak."""
+    from contextlib import nullcontext
+
+    from rich.text import Text
+
+    from sslbench import settings, terminal
+    from sslbench.data import audit as auditing
+
+    if figure:
+        auditing.check_figure(figure)
+    console = _err()
+    with console.status("reading") if console.is_terminal else nullcontext() as spinner:
+        report = auditing.audit(
+            dataset,
+            preprocessing=preprocessing,
+            splits=splits,
+            recipe=recipe,
+            data_dir=settings.data_dir(data_dir),
+            progress=(lambda case: spinner.update(Text(f"reading {case}"))) if spinner else None,
+        )
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        terminal.audit(_out(), report.to_json())
+    if figure:
+        auditing.figure(report, figure)
+        console.print(f"wrote {_escape(str(figure))}", soft_wrap=True, highlight=False)
+    if report.worst == "error":
         raise typer.Exit(1)
 
 

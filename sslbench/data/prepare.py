@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sslbench import registry
-from sslbench.data.base import Dataset, RawCase
-from sslbench.data.preprocess import load_case, preprocess, to_nifti
+from sslbench.data.base import OWN_DATA, Dataset, RawCase, counted
+from sslbench.data.preprocess import LoadedCase, load_case, preprocess, to_nifti
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.files import atomic_path, read_json, write_json
@@ -43,6 +44,7 @@ class PrepareReport:
     Attributes:
         folder: the cache.
         found: cases of the source.
+        recognised: what the source was taken for, in words.
         official: cases of the official release.
         written, unchanged: cases prepared now, and found as an earlier run left them.
         failed: case id -> why it was left out, in one line.
@@ -54,6 +56,7 @@ class PrepareReport:
     preprocessing: str
     folder: Path
     found: int
+    recognised: str
     official: int
     written: int
     unchanged: int
@@ -103,7 +106,8 @@ def prepare(
         raws = dataset.find(_source(dataset, source, root, workers, say), preprocessing)
         cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
         _refuse_copies(dataset, cases, failed, say)
-        _write_index(dataset, preprocessing, folder, cases, failed, found=len(raws))
+        _tell_absent(dataset, cases)
+        _write_index(dataset, preprocessing, folder, cases, failed, raws)
     except OSError as error:
         raise SSLBenchError(f"cannot read or write {error.filename or folder}: {error.strerror or error}") from error
     return PrepareReport(
@@ -111,6 +115,7 @@ def prepare(
         preprocessing=preprocessing,
         folder=folder,
         found=len(raws),
+        recognised=dataset.recognised,
         official=kind.official_cases,
         written=len(written & set(cases)),
         unchanged=len(set(cases) - written),
@@ -201,7 +206,9 @@ def _prepare_cases(
     for raw in raws:
         say(raw.id, "waiting")
     for raw in raws:
-        made_from = common | {"image": _stamp(raw.image), "label": _stamp(raw.label)}
+        files = {"image": raw.image, "label": raw.label} | {path.name: path for path in raw.slices}
+        stamps = {name: _stamp(path) for name, path in files.items()}
+        made_from = common | {"form": raw.form.name, "info": dict(raw.info)} | stamps
         case = None if force else _cached(folder, raw, made_from)
         if case is None:
             tasks[raw.id] = _CaseTask(raw, kind, preprocessing, folder, made_from)
@@ -246,8 +253,10 @@ def _prepare_case(task: _CaseTask) -> Case | str:
     """Check, preprocess and write one case; the reason where that cannot be done."""
     raw, paths = task.raw, case_files(task.folder, task.raw.id)
     try:
+        _refuse_half(raw)
         loaded = load_case(raw, task.kind)
-        made = preprocess(loaded, task.kind.preprocessings[task.preprocessing])
+        _refuse_part(raw, loaded, task.kind)
+        made = preprocess(loaded, task.kind.preprocessings[task.preprocessing].without(raw.form.done))
     except DataError as error:
         return str(error)
     except MemoryError:
@@ -264,14 +273,51 @@ def _prepare_case(task: _CaseTask) -> Case | str:
     case = Case(
         id=raw.id,
         group=raw.group,
-        shape=made.image.shape,
+        shape=made.label.shape,
         spacing_mm=made.spacing_mm,
         class_voxels=loaded.class_voxels,
         geometry=made.geometry,
         files=files,
+        statistics=_statistics(loaded.image),
+        info=dict(raw.info),
     )
     write_json(paths["record"], {**case.to_json(), "made_from": task.made_from})
     return case
+
+
+def _refuse_half(raw: RawCase) -> None:
+    """A case of which a file is missing: the one that is there says which."""
+    for path, other, what in ((raw.image, raw.label, "image"), (raw.label, raw.image, "label")):
+        if not path.exists() and other.exists():
+            raise DataError(f"{path}: the {what} is missing, {other.name} stands alone")
+
+
+def _refuse_part(raw: RawCase, loaded: LoadedCase, kind: type[Dataset]) -> None:
+    """A reference in which too few classes are drawn: its background is not what the background of others is."""
+    there = [info.name for info, count in zip(kind.classes, loaded.class_voxels[1:], strict=True) if count]
+    if len(there) < kind.least_classes:
+        raise DataError(
+            f"{raw.label}: only {', '.join(there)} is annotated, {len(kind.classes) - len(there)} of "
+            f"{len(kind.classes)} classes are missing, so that 0 does not mean background",
+            f"take it as own data: {OWN_DATA}",
+        )
+
+
+def _statistics(image: NDArray[np.float32]) -> dict[str, float]:
+    return {
+        "min": float(image.min()),
+        "max": float(image.max()),
+        "mean": float(image.mean(dtype=np.float64)),
+        "std": float(image.std(dtype=np.float64)),
+    }
+
+
+def _tell_absent(dataset: Dataset, cases: Mapping[str, Case]) -> None:
+    """Classes that no case has: a subset may lack a rare one, or nobody annotated it."""
+    counts = np.sum([case.class_voxels for case in cases.values()], axis=0) if cases else ()
+    absent = [info.name for info, count in zip(dataset.classes, counts[1:], strict=False) if not count]
+    if absent:
+        dataset.notes.append(f"in none of the {counted(cases)}: {', '.join(absent)}")
 
 
 def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, str], say: Progress) -> None:
@@ -300,7 +346,7 @@ def _write_index(
     folder: Path,
     cases: dict[str, Case],
     failed: dict[str, str],
-    found: int,
+    raws: list[RawCase],
 ) -> None:
     """`dataset.json`, where it changes; none where no case is left."""
     index = {
@@ -310,7 +356,9 @@ def _write_index(
         "preprocessing": preprocessing,
         "preprocessing_hash": dataset.preprocessing_hash(preprocessing),
         "options": dataset.options.model_dump(mode="json"),
-        "found": found,
+        "form": raws[0].form.name,
+        "spacing": raws[0].form.spacing,
+        "found": len(raws),
         "official": dataset.official_cases,
         "failed": dict(sorted(failed.items())),
         "fingerprint": fingerprint(cases),

@@ -19,12 +19,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sslbench.data.base import Dataset, LabelCrop, Modality, Preprocessing, RawCase
+from sslbench.data.forms import read_array
 from sslbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
             image that is constant or not 3-D; a label map of other shape or place than its image, with values
             that are no class, or without foreground; an implausible spacing. The message names the file.
     """
-    image, affine, header = read_volume(raw.image, np.float32, dataset.pixel_mm)
+    image, affine, header = _read(raw, "image", np.float32, dataset.pixel_mm)
     image = _with_channels(raw.image, image, len(dataset.channels))
     if not np.isfinite(image).all():
         raise DataError(f"{raw.image}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
@@ -104,7 +105,7 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
         raise DataError(f"{raw.image}: every voxel is {image.flat[0]:g}")
     spacing = _spacing(raw.image, affine)
 
-    values, label_affine, _ = read_volume(raw.label, None, dataset.pixel_mm)
+    values, label_affine, _ = _read(raw, "label", None, dataset.pixel_mm)
     values = _with_channels(raw.label, values, 1)
     if values.shape != image.shape[-3:]:
         raise DataError(f"{raw.label}: shape {values.shape} differs from the image's {image.shape[-3:]}")
@@ -121,8 +122,20 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
     return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels, modality)
 
 
+def _read(
+    raw: RawCase, kind: Literal["image", "label"], dtype: type | None, pixel_mm: float
+) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+    """`read_volume` of a case's file; arrays without headers lie along the axes of the world, from its origin."""
+    if raw.form.axes is None:
+        return read_volume(getattr(raw, kind), dtype, pixel_mm)
+    voxels = read_array(raw, kind)
+    affine = np.diag([*(raw.form.spacing_mm or (1.0, 1.0, 1.0)), 1.0])
+    return voxels.astype(dtype or voxels.dtype, copy=False), affine, _header(voxels.shape, affine)
+
+
 def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
-    """Turn, resample, clip, scale, crop and reorder a case as `prep` says.
+    """Turn, resample, clip, scale, crop and reorder a case as `prep` says; of arrays that have been through some
+    of it, `prep` is what is left (`Preprocessing.without`).
 
     Raises:
         DataError: nothing to crop around is left after resampling.

@@ -2,10 +2,11 @@
 
 <data_dir>/<dataset>/<preprocessing>/
     dataset.json                what is here; written last: without it the preparation is unfinished
-    cases/<id>.image.npy        float32 or float16, stored axes
-    cases/<id>.label.npy        uint8, the same shape
+    cases/<id>.image.npy        float32 or float16, stored axes; channels before them, where there are several
+    cases/<id>.label.npy        uint8, the same shape without channels
     cases/<id>.json             the case's record: files, hashes, and the source files it was made from
-    references/<id>.nii.gz      the label in the scan's own geometry; the source may go once this is here
+    references/<id>.nii.gz      the label in the scan's own geometry; the source may go once this is here.
+                                Of arrays that somebody else preprocessed there is no scan: their grid counts as it
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sslbench import registry
-from sslbench.data.base import Dataset
+from sslbench.data.base import Dataset, Form
 from sslbench.data.preprocess import read_nifti, restore, stored_nifti
 from sslbench.data.splits import Splits, expand
 from sslbench.errors import DataError, UsageError
@@ -30,7 +31,7 @@ from sslbench.files import read_json
 if TYPE_CHECKING:
     import nibabel as nib
 
-FORMAT = 1  # raised when the files change their meaning, so that older caches are made anew
+FORMAT = 2  # raised when the files change their meaning, so that older caches are made anew
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class Case:
     """What is known of a prepared case without opening its arrays.
 
     Attributes:
-        shape, spacing_mm: of the stored arrays, per stored axis.
+        shape, spacing_mm: of the stored arrays, per stored axis; without channels.
         class_voxels: voxels of each class in the reference as the scan has it, background first.
         geometry: what `preprocess.restore` needs.
         files: `image`, `label`, `reference` -> `bytes` and `sha256`.
+        statistics: `min`, `max`, `mean` and `std` of the image as the source has it.
+        info: what else the source says about the case, such as the phase of the heart.
     """
 
     id: str
@@ -51,6 +54,8 @@ class Case:
     class_voxels: tuple[int, ...]
     geometry: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    statistics: dict[str, float]
+    info: dict[str, str]
 
     @classmethod
     def from_json(cls, id: str, fields: Mapping[str, Any]) -> Case:
@@ -73,6 +78,8 @@ class Case:
                 }
                 for kind in ("image", "label", "reference")
             },
+            statistics={name: float(fields["statistics"][name]) for name in ("min", "max", "mean", "std")},
+            info={str(name): str(value) for name, value in fields["info"].items()},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +97,7 @@ class Store:
             compressed bytes depend on the zlib at hand.
         options: of the dataset, as it was prepared.
         official: number of cases of the official release.
+        form: what it was prepared from. Where `form.spacing` is not `header`, distances in mm are nominal.
     """
 
     folder: Path
@@ -99,6 +107,7 @@ class Store:
     fingerprint: str
     options: dict[str, Any]
     official: int
+    form: Form
 
     @classmethod
     def open(cls, data_dir: Path, dataset: str, preprocessing: str) -> Store:
@@ -127,11 +136,12 @@ class Store:
             made_by = (fields["format"], fields["version"], fields["preprocessing_hash"])
             cases = {id: Case.from_json(id, case) for id, case in sorted(fields["cases"].items())}
             options, official = dict(fields["options"]), int(fields["official"])
+            form = next((form for form in kind.forms if form.name == fields["form"]), None)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{index} is damaged", f"run {remake}") from error
-        if made_by != (FORMAT, kind.version, expected):
+        if form is None or made_by != (FORMAT, kind.version, expected):
             raise DataError(f"{folder} was made by another definition of '{preprocessing}'", f"run {remake}")
-        store = cls(folder, kind, preprocessing, cases, fingerprint(cases), options, official)
+        store = cls(folder, kind, preprocessing, cases, fingerprint(cases), options, official, form)
         if fields.get("fingerprint") != store.fingerprint:
             raise DataError(f"{index} is damaged: its fingerprint is not that of its cases", f"run {remake}")
         for case in cases.values():
@@ -154,7 +164,7 @@ class Store:
         return groups | members
 
     def image(self, id: str, verify: bool = False) -> NDArray[np.floating]:
-        """The image of a case, read-only and memory-mapped.
+        """The image of a case (C, *S), read-only and memory-mapped.
 
         Args:
             id: of the case.
@@ -163,11 +173,14 @@ class Store:
         Raises:
             DataError: the file is damaged.
         """
-        return self._array(id, "image", verify)
+        channels = len(self.dataset.channels)
+        shape = self.cases[id].shape
+        array = self._array(id, "image", shape if channels == 1 else (channels, *shape), verify)
+        return array[None] if channels == 1 else array
 
     def label(self, id: str, verify: bool = False) -> NDArray[np.uint8]:
-        """The label map of a case in the stored grid, uint8; otherwise as `image`."""
-        return self._array(id, "label", verify)
+        """The label map of a case (*S) in the stored grid, uint8; otherwise as `image`."""
+        return self._array(id, "label", self.cases[id].shape, verify)
 
     def reference(self, id: str) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
         """The label map as the scan has it, in the file's axis order, and the spacing of its axes in mm.
@@ -194,7 +207,7 @@ class Store:
         geometry = self.cases[id].geometry
         return bool(geometry["from"] != geometry["to"])
 
-    def _array(self, id: str, kind: str, verify: bool) -> NDArray[Any]:
+    def _array(self, id: str, kind: str, shape: tuple[int, ...], verify: bool) -> NDArray[Any]:
         case, path = self.cases[id], case_files(self.folder, id)[kind]
         hint = self._remake()
         try:
@@ -203,8 +216,8 @@ class Store:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path} is damaged: {error}", hint) from error
-        if array.shape != case.shape:
-            raise DataError(f"{path} is damaged: shape {array.shape}, not {case.shape}", hint)
+        if array.shape != shape:
+            raise DataError(f"{path} is damaged: shape {array.shape}, not {shape}", hint)
         return array
 
     def _remake(self) -> str:

@@ -263,7 +263,7 @@ def test_faulty_cases_are_named_and_the_others_prepared(synapse_source, tmp_path
     for id, name in (("0002", "img0002"), ("0003", "label0003"), ("0004", "label0004")):
         assert name in report.failed[id] and "\n" not in report.failed[id]
     assert "label values 14 are not" in report.failed["0003"]
-    assert "No such file" in report.failed["0004"]
+    assert report.failed["0004"].endswith("label0004.nii.gz: the label is missing, img0004.nii.gz stands alone")
     assert list(Store.open(tmp_path, "synapse", "ga").cases) == ["0001", "0005"]
 
 

@@ -49,9 +49,9 @@ def test_arrays_are_memory_mapped_and_read_only(acdc):
     image, label = store.image("patient002_frame01", verify=True), store.label("patient002_frame01", verify=True)
     assert isinstance(image, np.memmap) and isinstance(label, np.memmap)
     assert (image.dtype, label.dtype) == (np.float32, np.uint8)
-    assert image.shape == label.shape == store.cases["patient002_frame01"].shape
+    assert label.shape == store.cases["patient002_frame01"].shape and image.shape == (1, *label.shape)
     with pytest.raises(ValueError, match="read-only"):
-        image[0, 0, 0] = 1
+        image[0, 0, 0, 0] = 1
 
 
 def test_the_reference_outlives_the_source(acdc):
