@@ -16,6 +16,11 @@ def full_precision(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def hard_labels(logits: Tensor, target: Tensor) -> Tensor:
+    """Labels (B, *S) of a target that may be probabilities (B, C, *S), for losses that are defined on labels."""
+    return target.argmax(1) if target.ndim == logits.ndim else target
+
+
 def nll_map(logits: Tensor, target: Tensor) -> Tensor:
     """Negative log-likelihood of each voxel, (B, *S).
 
@@ -23,10 +28,33 @@ def nll_map(logits: Tensor, target: Tensor) -> Tensor:
         logits: (B, C, *S).
         target: (B, *S) int64 labels in 0..C-1, or (B, C, *S) probabilities.
     """
-    log_probabilities = F.log_softmax(full_precision(logits), dim=1)
+    log_p = F.log_softmax(full_precision(logits), dim=1)
     if target.ndim == logits.ndim:
-        return -(target.to(log_probabilities.dtype) * log_probabilities).sum(dim=1)
-    return -log_probabilities.gather(1, target.unsqueeze(1)).squeeze(1)
+        return -(target.to(log_p.dtype) * log_p).sum(dim=1)
+    return -log_p.gather(1, target.unsqueeze(1)).squeeze(1)
+
+
+def weighted_mean(
+    values: Tensor, mask: Tensor | None = None, voxel_weight: Tensor | None = None, class_weight: Tensor | None = None
+) -> Tensor:
+    """The mean of a map with the three kinds of weights that methods use; 0 over an empty set.
+
+    Without weights the mean over the voxels of `mask`. With class weights w alone Σ w·x / Σ w, with voxel weights v
+    Σ v·w·x / |mask|.
+
+    Args:
+        values: x, or w·x where `class_weight` is given, (B, *S).
+        mask: (B, *S), the voxels that the term is about, or their weights in numerator and divisor; none: all.
+        voxel_weight: v, (B, *S), multiplies each voxel's term; the divisor stays.
+        class_weight: w, (B, *S), the weight of each voxel's class, for the divisor.
+    """
+    inside = None if mask is None else mask.to(values.dtype)
+    terms = values if inside is None else values * inside
+    if voxel_weight is not None:
+        terms = terms * voxel_weight.to(values.dtype)
+    elif class_weight is not None:
+        inside = class_weight if inside is None else class_weight * inside
+    return terms.mean() if inside is None else terms.sum() / inside.sum().clamp_min(1e-8)
 
 
 def cross_entropy(
@@ -36,31 +64,26 @@ def cross_entropy(
     voxel_weight: Tensor | None = None,
     class_weight: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy with the three kinds of weights that methods use.
+    """Cross-entropy with the three kinds of weights that methods use; `weighted_mean` says what they mean.
 
-    Without weights the mean of nll over the voxels of `mask`. `class_weight` w alone: Σ w_y·nll / Σ w_y, the reduction
-    of PyTorch (`wce_norm`), with the denominator kept above 1e-8 so that a batch whose classes all weigh nothing gives
-    0 where the DHC code gives NaN. With `voxel_weight` v: Σ v·w_y·nll / |mask| (`wce_mean`).
+    `class_weight` alone is the reduction of PyTorch (`wce_norm`), its denominator kept above 1e-8 so that a batch
+    whose classes all weigh nothing gives 0 where the DHC code gives NaN. With `voxel_weight` it is `wce_mean`.
 
     Args:
         logits: (B, C, *S).
-        target: (B, *S) int64 labels, or (B, C, *S) probabilities (then without `class_weight`).
+        target: (B, *S) int64 labels, or (B, C, *S) probabilities y, weighted class by class: w·nll is then
+            -Σ_c w_c·y_c·log p_c and w is Σ_c w_c·y_c.
         mask: (B, *S), the voxels that the term is about; none: all.
         voxel_weight: (B, *S), multiplies each voxel's term; the divisor stays.
         class_weight: (C,).
     """
-    nll = nll_map(logits, target)
-    inside = None if mask is None else mask.to(nll.dtype)
-    terms = nll if inside is None else nll * inside
-    if class_weight is not None:
-        weights = class_weight.to(nll.dtype)[target]
-        terms = terms * weights
-        if voxel_weight is None:
-            total = weights.sum() if inside is None else (weights * inside).sum()
-            return terms.sum() / total.clamp_min(1e-8)
-    if voxel_weight is not None:
-        terms = terms * voxel_weight.to(nll.dtype)
-    return terms.mean() if inside is None else terms.sum() / inside.sum().clamp_min(1.0)
+    if class_weight is None:
+        return weighted_mean(nll_map(logits, target), mask, voxel_weight)
+    w = class_weight.to(full_precision(logits).dtype)
+    if target.ndim == logits.ndim:
+        weighted = target.to(w.dtype) * w.view(-1, *[1] * (logits.ndim - 2))
+        return weighted_mean(nll_map(logits, weighted), mask, voxel_weight, weighted.sum(1))
+    return weighted_mean(nll_map(logits, target) * w[target], mask, voxel_weight, w[target])
 
 
 def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslbench.losses.cross_entropy import full_precision
+from sslbench.losses.cross_entropy import cross_entropy, full_precision
+from sslbench.losses.per_class import PerClass
 
 
 class DiceSums(NamedTuple):
@@ -36,26 +37,22 @@ def dice_sums(
         squared: sums of squares in the denominators' parts.
         batch: sum over the batch too.
     """
-    B, C = probabilities.shape[:2]
     p = probabilities.flatten(2)
     w = None if weight is None else weight.to(p.dtype).flatten(1)
     size = p * p if squared else p
     prediction = (size if w is None else size * w.unsqueeze(1)).sum(-1)
     if target.ndim == probabilities.ndim:
         y = target.to(p.dtype).flatten(2)
-        y = y if w is None else y * w.unsqueeze(1)
-        intersection = (p * y).sum(-1)
-        reference = (y * target.to(p.dtype).flatten(2) if squared else y).sum(-1)
+        weighted = y if w is None else y * w.unsqueeze(1)
+        intersection = (p * weighted).sum(-1)
+        reference = (weighted * y if squared else weighted).sum(-1)
     else:
         # Σ p·y gathers the one probability that a label picks: no one-hot volume of C channels is made.
         labels = target.flatten(1)
         picked = p.gather(1, labels.unsqueeze(1)).squeeze(1)
-        ones = torch.ones_like(picked) if w is None else w
-        picked = picked if w is None else picked * w
-        slots = labels + C * torch.arange(B, device=labels.device).unsqueeze(1)
-        zeros = p.new_zeros(B * C)
-        intersection = zeros.index_add(0, slots.flatten(), picked.flatten()).view(B, C)
-        reference = zeros.index_add(0, slots.flatten(), ones.flatten()).view(B, C)
+        per_class = PerClass(labels, p.shape[1])
+        intersection = per_class.sum(picked if w is None else picked * w)
+        reference = per_class.sum(torch.ones_like(picked) if w is None else w)
     sums = DiceSums(intersection, prediction, reference)
     return DiceSums(*(part.sum(0) for part in sums)) if batch else sums
 
@@ -96,3 +93,47 @@ class DiceLoss(nn.Module):
         """1 - Dice of every class, background too: (C,), or (B, C) without `batch`; arguments as in `forward`."""
         sums = dice_sums(full_precision(logits).softmax(1), target, mask, self.squared, self.batch)
         return 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
+
+
+class ForegroundDiceLoss(nn.Module):
+    """-(2TP + s) / (2TP + FP + FN + s + 1e-8) averaged over the foreground classes (`dice_nn`: DHC family, nnU-Net).
+
+    Between -1 and 0: a sum with it may be negative. A class absent from target and prediction has its best value, -1,
+    and so has an empty `mask`. Counts are soft and over the whole batch: the denominator is Σp + Σy + s + 1e-8.
+
+    Args:
+        smooth: s; 1 in training losses, 1e-8 where a method builds it by hand.
+    """
+
+    def __init__(self, smooth: float = 1.0) -> None:
+        super().__init__()
+        self.smooth = smooth
+
+    def forward(
+        self, logits: Tensor, target: Tensor, mask: Tensor | None = None, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss, a 0-d tensor in fp32; arguments as in `DiceLoss`."""
+        sums = dice_sums(full_precision(logits).softmax(1), target, mask, squared=False)
+        score = (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth + 1e-8)
+        return -(score if class_weight is None else class_weight * score)[1:].mean()
+
+
+class DiceCELoss(nn.Module):
+    """`dcce`, the supervised loss of the DHC family: `wce_norm` + `dice_nn`, class weights in both.
+
+    Args:
+        weight: (C,), or none; in the Dice part factors of the classes' scores, not normalised.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.dice = ForegroundDiceLoss()
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss, a 0-d tensor in fp32, of logits (B, C, *S) and labels (B, *S)."""
+        return cross_entropy(logits, target, class_weight=self.weight) + self.dice(
+            logits, target, class_weight=self.weight
+        )

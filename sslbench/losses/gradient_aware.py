@@ -9,16 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sslbench.losses.base import Loss, Source, TermArguments, inside_sums
-from sslbench.losses.cross_entropy import full_precision, nll_map
+from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
 from sslbench.losses.dice import dice_sums
+from sslbench.losses.per_class import PerClass
 from sslbench.registry import register
 
 Absent = Literal["p", "p2", "inv", "none"]
-
-
-def hard_labels(logits: Tensor, target: Tensor) -> Tensor:
-    """Labels (B, *S) of a target that may be probabilities (B, C, *S): GA counts voxels, so it needs labels."""
-    return target.argmax(1) if target.ndim == logits.ndim else target
 
 
 class GADiceLoss(nn.Module):
@@ -96,35 +92,29 @@ class GACELoss(nn.Module):
         """
         C, target = logits.shape[1], hard_labels(logits, target)
         nll, labels = nll_map(logits, target).flatten(), target.flatten()
-        exists = None
+        exists = None if mask is None else mask.flatten() > 0
         if voxel_weight is not None:
-            nll, exists = nll * voxel_weight.flatten(), voxel_weight.flatten() > 0
+            nll, weighs = nll * voxel_weight.flatten(), voxel_weight.flatten() > 0
+            exists = weighs if exists is None else exists & weighs
         if class_weight is not None:
             nll = nll * class_weight.to(nll.dtype)[labels]
-        if mask is not None:
-            inside = mask.flatten() > 0
-            exists = inside if exists is None else exists & inside
-        if exists is None:
-            mined = nll.new_ones(())
-            number = max(1, int(nll.numel() * self.k / 100))
-            total: float | Tensor = float(number)
-            if self.k < 100:
-                nll, hardest = torch.topk(nll, number, sorted=False)
-                labels = labels[hardest]
-        else:
-            mined, total = self._hardest(nll, exists)
-        counts = nll.new_zeros(C).index_add(0, labels, mined.expand_as(nll))
-        damping = 1 / (total**self.gamma * (counts + 1e-10) ** (1 - self.gamma) + 1e-10)
-        return (nll * mined * damping[labels]).sum()
 
-    def _hardest(self, nll: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
-        """1 for the hardest k % of the voxels that exist, and how many they are, without leaving the device."""
-        total = torch.clamp_min((exists.sum().double() * self.k / 100).floor(), 1.0)
-        if self.k >= 100:
-            return exists.to(nll.dtype), total
-        order = torch.where(exists, nll.detach(), -torch.inf).argsort(descending=True)
-        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        return ((rank < total) & exists).to(nll.dtype), total
+        most = max(1, int(nll.numel() * self.k / 100))
+        number: float | Tensor = float(most)
+        if exists is not None:
+            number = (exists.sum().double() * self.k / 100).floor().clamp_min(1.0)
+        mined = None if exists is None else exists.to(nll.dtype)
+        if self.k < 100:
+            rank = nll.detach() if exists is None else torch.where(exists, nll.detach(), -torch.inf)
+            hardest = torch.topk(rank, most, sorted=exists is not None).indices
+            nll, labels = nll[hardest], labels[hardest]
+            if mined is not None:
+                # How many voxels there are is known on the device alone: the ranks beyond k % of them count nothing.
+                mined = mined[hardest] * (torch.arange(most, device=nll.device) < number)
+        ones = torch.ones_like(nll) if mined is None else mined
+        counts = PerClass(labels.unsqueeze(0), C).sum(ones).squeeze(0)
+        damping = 1 / (number**self.gamma * (counts + 1e-10) ** (1 - self.gamma) + 1e-10)
+        return (nll * ones * damping[labels]).sum()
 
 
 class GAOptions(BaseModel):
