@@ -4,7 +4,6 @@ no optimiser step, no device move."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from sslbench.data.base import NoOptions
 from sslbench.networks import Network
+from sslbench.training.ema import ema_decay, update_ema
 
 if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 View = Literal["raw", "weak", "strong"]
 Stream = Literal["labeled", "unlabeled"]
+Term = Literal["label", "pseudo", "consistency"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,62 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Average:
+    """A teacher: a network that follows another as a moving average of its weights.
+
+    Attributes:
+        teacher, student: names of submodules.
+        decay: a in teacher ← a·teacher + (1 - a)·student, after every step.
+        warm_up: what counts in a = min(1 - 1/(n + 1), decay), so that n = 0 copies the student; None: a is constant.
+        buffers: average the batch statistics too; else they are those of the teacher's own inputs.
+        phase: the phase in which it moves; None: all.
+    """
+
+    teacher: str
+    student: str
+    decay: float
+    warm_up: Literal["iteration", "epoch"] | None = "iteration"
+    buffers: bool = False
+    phase: str | None = None
+
+    def decay_at(self, step: Step) -> float:
+        """a after this step."""
+        return ema_decay(self.decay, self._count(step))
+
+    def update(self, method: nn.Module, step: Step) -> None:
+        """Move the teacher."""
+        teacher, student = method.get_submodule(self.teacher), method.get_submodule(self.student)
+        update_ema(teacher, student, self.decay, self._count(step), self.buffers)
+
+    def _count(self, step: Step) -> int | None:
+        return None if self.warm_up is None else step.iteration if self.warm_up == "iteration" else step.epoch
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What a step sends through networks, in multiples of its labelled and of its unlabelled patches.
+
+    Attributes:
+        labeled, unlabeled: forward and backward.
+        labeled_forward, unlabeled_forward: forward alone.
+        decoders: that read what an encoder made of a patch with gradient.
+    """
+
+    labeled: float = 1
+    unlabeled: float = 1
+    labeled_forward: float = 0
+    unlabeled_forward: float = 0
+    decoders: int = 1
+
+    def patches(self, labeled: int, unlabeled: int) -> tuple[float, float]:
+        """Patches that go (forward and backward, forward alone) in a step of so many."""
+        return (
+            self.labeled * labeled + self.unlabeled * unlabeled,
+            self.labeled_forward * labeled + self.unlabeled_forward * unlabeled,
+        )
+
+
+@dataclass(frozen=True)
 class Statistics:
     """What is known of the training data before the first step.
 
@@ -171,6 +228,10 @@ class Method(nn.Module):
         defaults: recipe fields (dotted paths) that it changes.
         keys: its predictors by name, for losses, weightings, validation.
         views: the views that its batches hold, per stream.
+        terms: what it asks a loss for: terms with true labels, with pseudo-labels, soft consistency.
+        unlabeled_weight: what scales all that it learns from unlabelled patches: `ramp`, or an option of its own; None:
+            nothing can switch that off.
+        exempt: laws of `sslbench check` that its definition breaks, each with the reason.
     """
 
     version: ClassVar[int] = 1
@@ -178,8 +239,11 @@ class Method(nn.Module):
     group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
-    keys: ClassVar[tuple[str, ...]] = ("net",)
+    keys: tuple[str, ...] = ("net",)
     views: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"labeled": ("weak",), "unlabeled": ("weak",)}
+    terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo", "consistency")
+    unlabeled_weight: ClassVar[str | None] = "ramp"
+    exempt: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__()
@@ -208,17 +272,28 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def averages(self) -> Sequence[Average]:
+        """Its teachers; none unless the method says otherwise."""
+        return ()
+
+    def passes(self, phase: Phase) -> Passes | None:
+        """What a step of a phase costs, for this loss and these options; None: not said."""
+        return None
+
     def after_step(self, step: Step) -> None:
-        """What follows the optimisers' step: moving averages, queues."""
+        """What follows the optimisers' step: the teachers move; queues are for the method to add."""
+        for average in self.averages():
+            if average.phase in (None, step.phase):
+                average.update(self, step)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         """Class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the method's paper."""
         raise NotImplementedError
 
-
-def frozen_copy(network: nn.Module) -> nn.Module:
-    """A deep copy whose parameters take no gradient."""
-    return deepcopy(network).requires_grad_(False)
+    def reference(self, key: str, logits: Tensor) -> tuple[str, Tensor] | None:
+        """What a term is held against, as losses take it: (key, probabilities) without gradient, fp32; None where the
+        loss asks for none."""
+        return (key, logits.detach().float().softmax(1)) if self.loss.needs_reference else None
 
 
 def mean_logits(networks: Iterable[nn.Module], x: Tensor) -> Tensor:

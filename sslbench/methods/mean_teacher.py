@@ -1,18 +1,18 @@
-"""Mean Teacher: the student is drawn to a moving average of itself that sees noisy images."""
+"""Mean Teacher and UA-MT: the student is drawn to a moving average of itself that sees noisy images."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sslbench.losses.base import Loss
-from sslbench.losses.consistency import mse_consistency
-from sslbench.methods.base import Batch, Build, Method, Statistics, Step, mean_logits
+from sslbench.losses.consistency import certain_mse, entropy_map, mse_consistency, uamt_threshold
+from sslbench.methods.base import Average, Batch, Passes, Phase, Step
+from sslbench.methods.teacher_student import TeacherStudent, clipped_noise
 from sslbench.registry import register
-from sslbench.training.ema import update_ema
 
 
 class MeanTeacherOptions(BaseModel):
@@ -26,7 +26,7 @@ class MeanTeacherOptions(BaseModel):
 
 
 @register("method", "mt", aliases=("mean_teacher",))
-class MeanTeacher(Method):
+class MeanTeacher(TeacherStudent):
     """Supervised loss + λ·mean (p_student(U) - p_teacher(U + noise))² (Tarvainen and Valpola, NeurIPS 2017).
 
     The teacher stays in training mode, as in SSL4MIS: its dropout is on, its batch statistics are those of its own
@@ -38,40 +38,98 @@ class MeanTeacher(Method):
 
     title = "MT"
     Options: ClassVar[type[BaseModel]] = MeanTeacherOptions
-    keys = ("student",)
+    terms = ("label", "consistency")
     options: MeanTeacherOptions
-
-    def __init__(self, options: MeanTeacherOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
-        super().__init__(options, build, loss, statistics)
-        self.student = build("student")
-        self.teacher = build.ema(self.student)
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(image)
         first = 0 if self.loss.needs_reference else L  # from which patch on the teacher is asked
         with torch.no_grad():
-            target_logits = self.teacher(image[first:] + self._noise(image, step)[first:])
+            target_logits = self.teacher((image + self._noise(image, step))[first:])
         self.loss.observe(step, "student", logits, labels)
         self.loss.observe(step, "teacher", target_logits, labels[first:])
-        target = target_logits.float().softmax(1)
-        reference = ("teacher", target[:L]) if self.loss.needs_reference else None
-        supervised = self.loss.supervised(logits[:L], labels[:L], key="student", reference=reference)
-        consistency = self.loss.consistency(
-            logits[L:],
-            lambda: mse_consistency(logits[L:], target[L - first :]),
-            key="student",
-            reference=("teacher", target[L - first :]),
+        labeled, unlabeled = target_logits[: L - first], target_logits[L - first :]
+        supervised = self.loss.supervised(
+            logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
         )
+        consistency = self._consistency(logits[L:], unlabeled.float().softmax(1), image[L:], step)
         weight = step.ramp if step.iteration >= self.options.start else 0.0 * step.ramp
         return {"loss": supervised + weight * consistency, "supervised": supervised, "consistency": consistency}
 
-    def _noise(self, image: Tensor, step: Step) -> Tensor:
-        noise = torch.empty_like(image).normal_(generator=step.generator("teacher-noise", image.device))
-        return (self.options.noise_std * noise).clamp_(-self.options.noise_clip, self.options.noise_clip)
+    def _consistency(self, logits: Tensor, target: Tensor, image: Tensor, step: Step) -> Tensor:
+        """The student's distance from the teacher's probabilities `target` on the unlabelled patches `image`."""
+        return self.loss.consistency(
+            logits, lambda: mse_consistency(logits, target), key="student", reference=("teacher", target)
+        )
 
-    def after_step(self, step: Step) -> None:
-        update_ema(self.teacher, self.student, self.options.ema_decay, step.iteration)
+    def _noise(self, image: Tensor, step: Step, stream: str = "teacher-noise") -> Tensor:
+        return clipped_noise(image, step, self.options.noise_std, self.options.noise_clip, stream)
 
-    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        return mean_logits([self.student], x)
+    def average(self) -> Average:
+        return Average("teacher", "student", self.options.ema_decay)
+
+    def passes(self, phase: Phase) -> Passes:
+        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
+
+
+class UAMTOptions(MeanTeacherOptions):
+    """Options of `uamt`."""
+
+    samples: int = Field(default=8, ge=2, multiple_of=2, description="stochastic passes of the teacher, T (UA-MT)")
+    entropy_cap: Literal["ln2", "lnC"] = Field(
+        default="ln2",
+        description="entropy of the certainty threshold: ln 2 for any number of classes (released code), or ln C",
+    )
+    clock: Literal["iteration", "epoch"] = Field(
+        default="iteration",
+        description="what the threshold's ramp and the teacher's warm-up count (released code; the DHC port: epoch)",
+    )
+
+
+@register("method", "uamt", aliases=("ua-mt",))
+class UncertaintyAwareMeanTeacher(MeanTeacher):
+    """Mean Teacher whose consistency counts only where the teacher is certain (UA-MT; Yu et al., MICCAI 2019).
+
+    T stochastic passes of the teacher over noisy unlabelled patches give a mean probability p̄ and its entropy
+    H = -Σ p̄ log(p̄ + 1e-6). Voxels with H < (0.75 + 0.25·exp(-5(1 - t)²))·ln 2, t the share of the training, count:
+    Σ m·(p_s - p_t)² / (2Σm + 1e-16), whose target p_t is one more pass. The passes go two at a time, the batch
+    doubled, which is what the teacher's batch statistics see. A loss that defines the consistency itself is handed the
+    certain voxels as its mask.
+
+    Cost: that of `mt` and T more forward passes over the unlabelled patches.
+    """
+
+    title = "UA-MT"
+    Options: ClassVar[type[BaseModel]] = UAMTOptions
+    options: UAMTOptions
+
+    def _consistency(self, logits: Tensor, target: Tensor, image: Tensor, step: Step) -> Tensor:
+        entropy = entropy_map(self._mean_probabilities(image, step))
+        cap = math.log(2 if self.options.entropy_cap == "ln2" else logits.shape[1])
+        now, end = (step.epoch, step.epochs) if self.options.clock == "epoch" else (step.iteration, step.iterations)
+        threshold = uamt_threshold(now, end, cap)
+        certain = entropy < threshold
+        step.log("certain", certain.float().mean())
+        return self.loss.consistency(
+            logits,
+            lambda: certain_mse(logits, target, entropy, threshold),
+            key="student",
+            reference=("teacher", target),
+            mask=certain,
+        )
+
+    @torch.no_grad()
+    def _mean_probabilities(self, image: Tensor, step: Step) -> Tensor:
+        rounds, total = self.options.samples // 2, torch.zeros((), device=image.device)
+        doubled = torch.cat([image, image])
+        for number in range(rounds):
+            noisy = doubled + self._noise(doubled, step, f"uncertainty-noise/{number}")
+            total = total + self.teacher(noisy).float().softmax(1).unflatten(0, (2, -1)).sum(0)
+        return total / self.options.samples
+
+    def average(self) -> Average:
+        return Average("teacher", "student", self.options.ema_decay, self.options.clock)
+
+    def passes(self, phase: Phase) -> Passes:
+        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1 + self.options.samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -68,6 +68,12 @@ class Network(nn.Module):
         self.encoder = type(self).encoder_class(in_channels, options)
         self.decoders = nn.ModuleList([type(self).decoder_class(num_classes, options)])
         initialize(self, options.init)  # type: ignore[attr-defined]
+
+    @classmethod
+    def draws(cls, options: Mapping[str, object]) -> bool:
+        """Whether two training passes of one image differ: whether a dropout rate among the options is above 0."""
+        rates = [value for name, value in cls.Options(**options).model_dump().items() if "dropout" in name]
+        return any(max(rate) if isinstance(rate, (list, tuple)) else rate for rate in rates)
 
     @property
     def base(self) -> Network:

@@ -173,10 +173,9 @@ def test_cps_learns_from_unlabelled_patches_and_each_network_from_the_other(loss
     cross = torch.autograd.grad(terms["cross"], list(method.parameters()), allow_unused=True)
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in cross[-2:])
     # The target is detached: network a's term has no gradient in network b.
-    logits = {key: method.get_submodule(key)(batch.image["weak"]) for key in ("a", "b")}
-    for key in method.keys:
-        method.loss.observe(make_step(), key, logits[key], batch.label["weak"])
-    one_sided = method._cross(logits, "a", "b", batch.num_labeled)
+    pair = method.pair(batch.image["weak"])
+    method.observe(make_step(), pair, batch.label["weak"])
+    one_sided = method._cross(*pair, batch.num_labeled)
     assert all(
         gradient is None
         for gradient in torch.autograd.grad(

@@ -1,0 +1,58 @@
+"""Copy-paste mixing: a box of one image is replaced by the same box of another (BCP, SDCL, ABD, β-FFT)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslbench.methods.base import Step
+
+
+def copy_paste_mask(shape: Sequence[int], start: Sequence[int], ratio: float = 2 / 3) -> Tensor:
+    """(*S) float32: 0 inside a box of sides ⌊ratio·side⌋ that begins at `start`, 1 outside."""
+    mask = torch.ones(tuple(shape))
+    mask[tuple(slice(begin, begin + int(ratio * side)) for begin, side in zip(start, shape, strict=True))] = 0
+    return mask
+
+
+def draw_copy_paste_mask(
+    shape: Sequence[int], step: Step, device: torch.device, ratio: float = 2 / 3, stream: str = "copy-paste"
+) -> Tensor:
+    """A `copy_paste_mask` on `device` whose box begins uniformly in [0, side - ⌊ratio·side⌋) along every axis, the
+    last position left out as in BCP's code."""
+    generator = step.generator(stream)
+    free = [max(side - int(ratio * side), 1) for side in shape]
+    start = [int(torch.randint(room, (), generator=generator)) for room in free]
+    return copy_paste_mask(shape, start, ratio).to(device, non_blocking=True)
+
+
+def paste(outside: Tensor, inside: Tensor, mask: Tensor) -> Tensor:
+    """`outside` where `mask` (*S) is 1, `inside` where it is 0."""
+    return torch.where(mask > 0, outside, inside)
+
+
+def largest_components(labels: Tensor, num_classes: int) -> Tensor:
+    """Of every patch and foreground class the largest connected component, neighbours by a corner included; what
+    falls away becomes background. Of equally large components the first in memory order stays.
+
+    The one place of a training step that leaves the device (BCP, SDCL).
+
+    Args:
+        labels: (B, *S) int64.
+        num_classes: C.
+    """
+    from scipy import ndimage
+
+    found = labels.cpu().numpy()
+    kept = np.zeros_like(found)
+    neighbours = np.ones((3,) * (found.ndim - 1))
+    for patch, target in zip(found, kept, strict=True):
+        for number, box in enumerate(ndimage.find_objects(patch, num_classes - 1), 1):
+            if box is not None:  # each class is looked for in its own bounding box
+                parts, count = ndimage.label(patch[box] == number, neighbours)
+                biggest = int(np.bincount(parts.ravel(), minlength=count + 1)[1:].argmax()) + 1
+                target[box][parts == biggest] = number
+    return torch.from_numpy(kept).to(labels.device)

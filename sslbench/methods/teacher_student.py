@@ -1,0 +1,51 @@
+"""The shared step of methods with a teacher: a copy of the student without gradient that follows it as an average."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from sslbench.losses.base import Loss
+from sslbench.methods.base import Average, Build, Method, Statistics, Step, mean_logits
+
+
+class TeacherStudent(Method):
+    """A student, its teacher, and the student's predictions.
+
+    The teacher stays in training mode, as in SSL4MIS: its dropout is on and its batch statistics are those of its own
+    inputs. `average` says how it follows.
+    """
+
+    keys = ("student",)
+
+    def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
+        super().__init__(options, build, loss, statistics)
+        self.student = build("student")
+        self.teacher = build.ema(self.student)
+
+    def average(self) -> Average:
+        """How the teacher follows the student."""
+        raise NotImplementedError
+
+    def averages(self) -> Sequence[Average]:
+        return (self.average(),)
+
+    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
+        return mean_logits([self.student], x)
+
+
+def clipped_noise(image: Tensor, step: Step, std: float, clip: float, stream: str = "teacher-noise") -> Tensor:
+    """Gaussian noise for a teacher's input, clipped to ±`clip`, in the shape of `image`.
+
+    Args:
+        image: (B, channels, *S).
+        step: whose generator of `stream` draws it.
+        std: standard deviation, in the units of the image.
+        clip: largest size.
+        stream: its name; two draws of one step need two.
+    """
+    noise = torch.empty_like(image).normal_(generator=step.generator(stream, image.device))
+    return (std * noise).clamp_(-clip, clip)
