@@ -81,6 +81,7 @@ class RawCase:
             all the same, and refused when it is read.
         form: of the files.
         slices: of a case that is stored slice by slice, all its files in order; `image` and `label` are the first.
+        channels: of an image whose channels are files of their own, all of them in order; `image` is the first.
         info: what else the source says about the case, such as the phase of the heart.
     """
 
@@ -90,6 +91,7 @@ class RawCase:
     label: Path
     form: Form = OFFICIAL
     slices: tuple[Path, ...] = ()
+    channels: tuple[Path, ...] = ()
     info: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -206,7 +206,7 @@ def _prepare_cases(
     for raw in raws:
         say(raw.id, "waiting")
     for raw in raws:
-        files = {"image": raw.image, "label": raw.label} | {path.name: path for path in raw.slices}
+        files = {"image": raw.image, "label": raw.label} | {path.name: path for path in (*raw.slices, *raw.channels)}
         stamps = {name: _stamp(path) for name, path in files.items()}
         made_from = common | {"form": raw.form.name, "info": dict(raw.info)} | stamps
         case = None if force else _cached(folder, raw, made_from)

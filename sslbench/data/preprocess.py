@@ -109,15 +109,10 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
     values = _with_channels(raw.label, values, 1)
     if values.shape != image.shape[-3:]:
         raise DataError(f"{raw.label}: shape {values.shape} differs from the image's {image.shape[-3:]}")
-    # Written so that a NaN in the label's header counts as a difference.
-    if not np.abs(label_affine - affine).max() <= _AFFINE_TOLERANCE * min(spacing):
-        row, column = np.unravel_index(np.abs(label_affine - affine).argmax(), (4, 4))
-        what = "origin" if column == 3 else "axes"
-        raise DataError(
-            f"{raw.label}: its {what} differ from the image's"
-            f" (affine [{row},{column}]: {label_affine[row, column]:g}, not {affine[row, column]:g})"
-        )
+    _same_place(raw.label, label_affine, affine)
     label, class_voxels = _classes(raw.label, dataset.class_ids(values), dataset.num_classes())
+    if dataset.least_classes and not any(class_voxels[1:]):
+        raise DataError(f"{raw.label}: the reference is empty, no class but the background is in it")
     modality = dataset.modality_of(raw.id)
     return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels, modality)
 
@@ -127,10 +122,44 @@ def _read(
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """`read_volume` of a case's file; arrays without headers lie along the axes of the world, from its origin."""
     if raw.form.axes is None:
+        if kind == "image" and raw.channels:
+            return _read_channels(raw.channels, dtype, pixel_mm)
         return read_volume(getattr(raw, kind), dtype, pixel_mm)
     voxels = read_array(raw, kind)
     affine = np.diag([*(raw.form.spacing_mm or (1.0, 1.0, 1.0)), 1.0])
     return voxels.astype(dtype or voxels.dtype, copy=False), affine, _header(voxels.shape, affine)
+
+
+def _read_channels(
+    paths: Sequence[Path], dtype: type | None, pixel_mm: float
+) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
+    """`read_volume` of files that hold a channel each, (C, X, Y, Z) with the place of the first."""
+    first, affine, header = read_volume(paths[0], dtype, pixel_mm)
+    channels = [first]
+    for path in paths[1:]:
+        voxels, place, _ = read_volume(path, dtype, pixel_mm)
+        if voxels.shape != first.shape:
+            raise DataError(f"{path}: shape {voxels.shape} differs from the first channel's {first.shape}")
+        _same_place(path, place, affine, "first channel")
+        channels.append(voxels)
+    single = [_with_channels(path, voxels, 1) for path, voxels in zip(paths, channels, strict=True)]
+    return np.stack(single), affine, header
+
+
+def _same_place(path: Path, affine: NDArray[np.float64], other: NDArray[np.float64], whose: str = "image") -> None:
+    """Whether a file's voxels lie where those of the image do.
+
+    Raises:
+        DataError: they do not.
+    """
+    # Written so that a NaN in the file's header counts as a difference.
+    if not np.abs(affine - other).max() <= _AFFINE_TOLERANCE * np.linalg.norm(other[:3, :3], axis=0).min():
+        row, column = np.unravel_index(np.abs(affine - other).argmax(), (4, 4))
+        what = "origin" if column == 3 else "axes"
+        raise DataError(
+            f"{path}: its {what} differ from the {whose}'s"
+            f" (affine [{row},{column}]: {affine[row, column]:g}, not {other[row, column]:g})"
+        )
 
 
 def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
@@ -406,7 +435,7 @@ def _turned_back(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[
 def read_volume(
     path: Path, dtype: type | None = None, pixel_mm: float = 1.0
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """`read_nifti`, or the same of NRRD and of plain images for files so called.
+    """`read_nifti`, or the same of NRRD, MHA and plain images for files so called.
 
     Raises:
         DataError: it is missing, damaged, or no volume of numbers.
@@ -414,11 +443,11 @@ def read_volume(
     suffix = path.suffix.lower()
     if suffix in PLAIN_IMAGES:
         return read_image(path, dtype, pixel_mm)
-    return read_nrrd(path, dtype) if suffix == ".nrrd" else read_nifti(path, dtype)
+    return read_nrrd(path, dtype) if suffix in (".nrrd", ".mha") else read_nifti(path, dtype)
 
 
 def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """Voxels (X, Y, Z), affine and the geometry fields of a NIfTI header that says the same, of an NRRD file.
+    """Voxels (X, Y, Z), affine and the geometry fields of a NIfTI header that says the same, of an NRRD or MHA file.
 
     Whatever world axes the file's header uses, ITK gives them as LPS+; the affine is RAS+ as everywhere here.
 
@@ -427,7 +456,7 @@ def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDAr
     """
     import SimpleITK
 
-    image = _read_itk(path, "NRRD")
+    image = _read_itk(path, "NRRD" if path.suffix.lower() == ".nrrd" else "MHA")
     voxels = SimpleITK.GetArrayFromImage(image).T
     if voxels.ndim != 3 or voxels.size == 0:
         raise DataError(f"{path}: shape {voxels.shape} is not a volume")
@@ -568,7 +597,4 @@ def _classes(path: Path, values: NDArray[Any], num_classes: int) -> tuple[NDArra
     label = values.astype(np.uint8)
     # Slice by slice: bincount makes 8-byte copies.
     counts = sum(np.bincount(label[..., z].ravel(), minlength=num_classes) for z in range(label.shape[2]))
-    class_voxels = tuple(int(count) for count in np.asarray(counts))
-    if not any(class_voxels[1:]):
-        raise DataError(f"{path}: the reference is empty, no class but the background is in it")
-    return label, class_voxels
+    return label, tuple(int(count) for count in np.asarray(counts))
