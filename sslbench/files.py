@@ -47,6 +47,21 @@ def write_json(path: Path, value: Any, sync: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", sync)
 
 
+def write_beside(path: Path, text: str) -> None:
+    """Write UTF-8 text to `path`; what was there and was not the same stays beside it, as `<name>.old-<n>`."""
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        move_aside(path)
+    write_text(path, text)
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a file to `<name>.old-<n>`, a name that nothing has, and return it."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    return path.rename(aside)
+
+
 def read_json(path: Path) -> Any:
     """The value of a JSON file, or None where the file is missing or unreadable as JSON."""
     try:

@@ -364,21 +364,26 @@ def _budget_size(text: str, patients: int, where: str) -> int:
 # ------------------------------------------------------------------------------------------------ users' own files
 
 
-def read_split_file(path: Path) -> dict[str, dict[str, Any]]:
+def read_split_file(path: Path, tested: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """The lists in a user's file, by name: the file's own, or that of a fold (`fold-0`, ...).
 
     Read are the YAML form of the packaged lists, the same fields as JSON, and nnU-Net's `splits_final.json`, a list
-    of folds with `train` and `val`. The `val` of a fold is what cross-validation scores, so it is read as `test`.
+    of folds with `train` and `val`. The `val` of a fold is what cross-validation scores: where nothing else is set
+    aside for testing it is read as `test`, and there is no validation.
+
+    Args:
+        path: of the file.
+        tested: cases that are for testing wherever the file does not say which are.
 
     Raises:
         UsageError: a file that is neither, or a field that means nothing.
     """
     from sslbench.spelling import load_yaml
 
+    if not path.is_file():
+        raise UsageError(f"there is no split file {path}", "name a YAML file, or nnU-Net's splits_final.json")
     if path.suffix.lower() != ".json":
-        if not path.is_file():
-            raise UsageError(f"there is no split file {path}", "name a YAML file, or nnU-Net's splits_final.json")
-        return {_list_name(path): _known_fields(load_yaml(path), path)}
+        return {_list_name(path): _known_fields(load_yaml(path), path, tested)}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -386,16 +391,14 @@ def read_split_file(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error
     if isinstance(content, dict):
-        return {_list_name(path): _known_fields(content, path)}
-    if (
-        not isinstance(content, list)
-        or not content
-        or not all(isinstance(fold, dict) and set(fold) == {"train", "val"} for fold in content)
-    ):
+        return {_list_name(path): _known_fields(content, path, tested)}
+    folds = content if isinstance(content, list) else []
+    if not folds or not all(isinstance(fold, dict) and set(fold) == {"train", "val"} for fold in folds):
         raise UsageError(f"{path} is no list of folds with train and val", "nnU-Net's splits_final.json is one")
     return {
-        f"fold-{number}": {"train": fold["train"], "test": fold["val"], "source": f"{path.name}, fold {number}"}
-        for number, fold in enumerate(content)
+        f"fold-{number}": {"train": fold["train"], "source": f"{path.name}, fold {number}"}
+        | ({"val": fold["val"], "test": list(tested)} if tested else {"test": fold["val"]})
+        for number, fold in enumerate(folds)
     }
 
 
@@ -406,12 +409,12 @@ def _list_name(path: Path) -> str:
     return name
 
 
-def _known_fields(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+def _known_fields(raw: dict[str, Any], path: Path, tested: Sequence[str]) -> dict[str, Any]:
     known = (*PARTS, "budgets", "unit", "source")
     for key in raw:
         if key not in known:
             raise UnknownNameError(f"field in {path}:", str(key), known)
-    return {"source": path.name} | raw
+    return {"source": path.name} | ({"test": list(tested)} if tested else {}) | raw
 
 
 def check_entries(splits: Splits, patient_of: Mapping[str, str], others: Iterable[str] = ()) -> None:
