@@ -7,17 +7,11 @@ source files and cached files are as recorded. A case that fails is named and le
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +22,10 @@ from sslbench.data.preprocess import LoadedCase, load_case, preprocess, to_nifti
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.files import atomic_path, read_json, write_json
+from sslbench.processes import each
 from sslbench.settings import data_dir as data_folder
 
 Progress = Callable[[str, str], None]
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-_DIED = "the process that worked on it died, perhaps for lack of memory; with fewer workers it may pass"
 
 
 @dataclass(frozen=True)
@@ -148,7 +139,7 @@ def _source(dataset: Dataset, given: Path | str | None, data_dir: Path, workers:
         return root
     (root / "generated.json").unlink(missing_ok=True)
     tasks = {id: (dataset, root, id) for id in dataset.generated_ids}
-    for id, trouble in _each(_generate_case, tasks, workers):
+    for id, trouble in each(_generate_case, tasks, workers):
         if trouble is not None:
             raise SSLBenchError(f"{dataset.name} {id} was not computed: {trouble}")
         say(id, "generated")
@@ -219,7 +210,7 @@ def _prepare_cases(
         # From here to its end a preparation has no index: what is interrupted does not pass for complete.
         (folder / "dataset.json").unlink(missing_ok=True)
     failed: dict[str, str] = {}
-    for id, result in _each(_prepare_case, tasks, workers):
+    for id, result in each(_prepare_case, tasks, workers):
         if isinstance(result, Case):
             cases[id] = result
         else:
@@ -369,58 +360,3 @@ def _write_index(
         path.unlink(missing_ok=True)
     elif read_json(path) != json.loads(json.dumps(index)):
         write_json(path, index)
-
-
-def _each(
-    function: Callable[[Task], Result], tasks: Mapping[str, Task], workers: int
-) -> Iterator[tuple[str, Result | str]]:
-    """`function` of every task, as they finish; one whose process dies has `_DIED` for its result."""
-    if workers <= 1 or len(tasks) <= 1:
-        for id, task in tasks.items():
-            yield id, function(task)
-        return
-    todo = list(tasks)
-    pool = _pool(min(workers, len(tasks)))
-    try:
-        futures = {pool.submit(function, task): id for id, task in tasks.items()}
-        for future in as_completed(futures):
-            result = future.result()
-            todo.remove(futures[future])
-            yield futures[future], result
-    except BrokenProcessPool:
-        pass  # a dead process takes the pool with it, and all that was queued
-    finally:
-        pool.shutdown(cancel_futures=True)
-    # Alone, each of the tasks that are left shows whether it was the one.
-    while todo:
-        pool = _pool(1)
-        try:
-            pool.submit(os.getpid).result()
-        except BrokenProcessPool as error:
-            hint = "prepare with one worker, or call this under `if __name__ == '__main__':`"
-            raise SSLBenchError("worker processes cannot start", hint) from error
-        try:
-            while todo:
-                id = todo.pop(0)
-                yield id, pool.submit(function, tasks[id]).result()
-        except BrokenProcessPool:
-            yield id, _DIED
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    if parent is not None:
-
-        def follow() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
