@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import sslbench
 from sslbench import registry, settings
+from sslbench.data.own import load_all
 from sslbench.errors import SSLBenchError, UsageError
 from sslbench.listing import KINDS
 
@@ -390,6 +391,7 @@ def _locks(results_dir: Path) -> Check:
 
 
 def _data(data_dir: Path, verify: bool, progress: Callable[[str], None]) -> Iterator[Check]:
+    load_all(data_dir)
     found = False
     for dataset in registry.names("dataset"):
         for folder in sorted(path for path in (data_dir / dataset).glob("*") if _looks_prepared(path)):

@@ -49,7 +49,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     "weighting": {},
     "plugin": {},
     "protocol": {
-        "sslbench.metrics.protocols": ("ga", "la-uamt", "native", "ssl4mis"),
+        "sslbench.metrics.protocols": ("ga", "la-uamt", "native", "native-voxel", "ssl4mis"),
     },
 }
 

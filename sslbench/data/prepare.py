@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sslbench import registry
 from sslbench.data.base import OWN_DATA, Dataset, RawCase, counted
+from sslbench.data.own import load_all
 from sslbench.data.preprocess import LoadedCase, load_case, preprocess, to_nifti
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
@@ -86,11 +87,12 @@ def prepare(
         SSLBenchError: the cache cannot be written.
     """
     started = time.perf_counter()
+    root = data_folder(data_dir)
+    load_all(root)
     kind: type[Dataset] = registry.component("dataset", name)
     preprocessing = preprocessing or next(iter(kind.preprocessings))
     kind.preprocessing_hash(preprocessing)  # refuses an unknown name
     dataset = kind(_options(kind, options or {}))
-    root = data_folder(data_dir)
     folder = root / kind.name / preprocessing
     say = progress or (lambda id, state: None)
     try:

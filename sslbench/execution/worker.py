@@ -18,6 +18,7 @@ import torch
 
 from sslbench import registry, settings
 from sslbench.config import Job, ResolvedJob
+from sslbench.data.own import load_all
 from sslbench.data.sampling import TrainingSet
 from sslbench.data.splits import load_splits
 from sslbench.data.store import Partition, Store, partition
@@ -55,9 +56,11 @@ def run_job(
     Raises:
         SSLBenchError: the job cannot be run, or failed; status.json then holds the reason.
     """
+    data = settings.data_dir(data_dir)
+    load_all(data)
     run = RunDirectory.of(job, settings.results_dir(results_dir))
     run.write_config(job)
-    _Worker(run, settings.data_dir(data_dir), device, threads, should_stop).run()
+    _Worker(run, data, device, threads, should_stop).run()
     return run.path
 
 
@@ -78,6 +81,7 @@ def main(directory: Path, data_dir: Path, device: str | None, threads: int | Non
     signal.signal(signal.SIGINT, ask)
     run = RunDirectory(directory)
     try:
+        load_all(data_dir)
         _Worker(run, data_dir, device, threads, lambda: stop["asked"]).run()
     except Held:
         return HELD_EXIT

@@ -514,6 +514,15 @@ NATIVE = register("protocol", "native")(
     )
 )
 
+NATIVE_VOXEL = register("protocol", "native-voxel")(
+    replace(
+        NATIVE,
+        name="native-voxel",
+        description="As native, with distances in pixels: for images whose files do not say how large one is.",
+        unit="voxel",
+    )
+)
+
 SSL4MIS = register("protocol", "ssl4mis")(
     Protocol(
         name="ssl4mis",
