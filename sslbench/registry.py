@@ -26,6 +26,7 @@ KINDS = ("dataset", "network", "method", "loss", "weighting", "plugin", "protoco
 _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
         "sslbench.data.acdc": ("acdc",),
+        "sslbench.data.amos": ("amos",),
         "sslbench.data.la": ("la",),
         "sslbench.data.synapse": ("synapse", "phantom"),
     },

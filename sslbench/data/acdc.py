@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files
+from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files, paired
 from sslbench.registry import register
 
-_FILE = r"patient(\d{3})_frame(\d+)(_gt)?\.nii(?:\.gz)?"
 _PATIENTS = 100  # 101 to 150 were released later, as a test set; no table of this field uses them
+_H5 = Form(
+    "ssl4mis-h5",
+    "SSL4MIS' arrays (patient001_frame01.h5, patient001_frame01_slice_0.h5, ...)",
+    preprocessings=("ssl4mis",),
+    done=("scale",),
+    axes="zyx",
+)
 
 
 @register("dataset", "acdc")
@@ -37,33 +43,73 @@ class ACDC(Dataset):
             description="Slices as stored, each volume's z-score; not the published protocol.",
         ),
     }
-    forms = (Form("official", "ACDC's frames (patient001_frame01.nii.gz, ...)"),)
+    forms = (Form("official", "ACDC's frames (patient001_frame01.nii.gz, ...)"), _H5)
+    least_classes = 2
     default_grid = "acdc-short"
     official_cases = 200
-    source_hint = "download the ACDC training set from humanheart-project.creatis.insa-lyon.fr, then --source FOLDER"
+    source_hint = "download ACDC from humanheart-project.creatis.insa-lyon.fr/database, then --source FOLDER or FILE"
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:
-        """The annotated frames of patients 1 to 100.
+        """The annotated frames of patients 1 to 100, at any depth.
 
-        `source` is the official root (with `training/` or `database/training/`) or the folder of the
-        patients; files may be gzipped or not, and lie at any depth.
+        Official: `patient001_frame01.nii.gz` with `patient001_frame01_gt.nii.gz`, gzipped or not. A case's `info` has
+        the `phase` (`ED` or `ES`) and the patient's `group` where an `Info.cfg` lies beside it.
+
+        SSL4MIS: `patient001_frame01.h5`, a volume, or where there is none its slices `patient001_frame01_slice_0.h5`
+        and so on. Its frames 01 and 02 are the official ones in ascending order; split lists name patients, so that
+        either numbering serves.
         """
-        training = (source / "database" / "training", source / "training", source)
-        root = next(folder for folder in training if folder.is_dir())
-        files = index_files(root, _FILE)
-        frames = sorted({(patient, frame) for patient, frame, _ in files})
-        cases, others = [], set()
-        for patient, frame in frames:
-            if not 1 <= int(patient) <= _PATIENTS:
-                others.add(patient)
-                continue
-            image, label = (files.get((patient, frame, suffix)) for suffix in ("", "_gt"))
-            if label is None and image is not None:
-                label = image.with_name(image.name.replace(".nii", "_gt.nii", 1))
-            if image is None and label is not None:
-                image = label.with_name(label.name.replace("_gt.nii", ".nii", 1))
-            assert image is not None and label is not None
-            cases.append(RawCase(f"patient{patient}_frame{frame}", f"patient{patient}", image, label, form))
+        cases = self._volumes(form, source) if form is _H5 else self._frames(form, source)
+        others = {case.group for case in cases if not 1 <= int(case.group[-3:]) <= _PATIENTS}
         if others:
-            self.notes.append(f"left out {len(others)} patients after number {_PATIENTS}: ACDC's test set is not used")
+            self.notes.append(
+                f"left out {len(others)} patient{'s' if len(others) > 1 else ''} after number {_PATIENTS}: "
+                "ACDC's test set is not used"
+            )
+        return [case for case in cases if case.group not in others]
+
+    def _frames(self, form: Form, source: Path) -> list[RawCase]:
+        files = index_files(source, r"patient(\d{3})_frame(\d+)(_gt)?\.nii(?:\.gz)?")
+        cases = []
+        for patient, frame in sorted({(patient, frame) for patient, frame, _ in files}):
+            image, label = paired(
+                files.get((patient, frame, "")),
+                files.get((patient, frame, "_gt")),
+                lambda image: image.with_name(image.name.replace(".nii", "_gt.nii", 1)),
+                lambda label: label.with_name(label.name.replace("_gt.nii", ".nii", 1)),
+            )
+            info = _info(image.with_name("Info.cfg"), int(frame))
+            if info and "phase" not in info:
+                self.notes.append(f"frame {frame} of patient{patient} is neither ED nor ES in its Info.cfg")
+            cases.append(RawCase(f"patient{patient}_frame{frame}", f"patient{patient}", image, label, form, info=info))
         return cases
+
+    def _volumes(self, form: Form, source: Path) -> list[RawCase]:
+        files = index_files(source, r"patient(\d{3})_frame(\d+)(?:_slice_(\d+))?\.h5")
+        cases = []
+        for patient, frame in sorted({(patient, frame) for patient, frame, _ in files}):
+            id, group = f"patient{patient}_frame{frame}", f"patient{patient}"
+            volume = files.get((patient, frame, ""))
+            if volume is not None:
+                cases.append(RawCase(id, group, volume, volume, form))
+                continue
+            slices = {int(k): path for (p, f, k), path in files.items() if (p, f) == (patient, frame)}
+            # From 0, or from 1 in some copies; a number that is missing in between fails by its name.
+            paths = tuple(
+                slices.get(k) or next(iter(slices.values())).with_name(f"{id}_slice_{k}.h5")
+                for k in range(min(min(slices), 1), max(slices) + 1)
+            )
+            cases.append(RawCase(id, group, paths[0], paths[0], form, paths))
+        return cases
+
+
+def _info(path: Path, frame: int) -> dict[str, str]:
+    """What a patient's `Info.cfg` says about a frame: its phase, which no order shows, and the patient's group."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    info = {"group": said["Group"]} if "Group" in said else {}
+    phase = next((phase for phase in ("ED", "ES") if said.get(phase) == str(frame)), None)
+    return info | {"phase": phase} if phase else info

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -330,8 +330,22 @@ def _some(names: Sequence[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
+def paired(
+    image: Path | None, label: Path | None, label_of: Callable[[Path], Path], image_of: Callable[[Path], Path]
+) -> tuple[Path, Path]:
+    """An image and its label; the path that one of them would have where only the other is there."""
+    if image is None:
+        assert label is not None
+        return image_of(label), label
+    return image, label or label_of(image)
+
+
 def index_files(folder: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     """The files under a folder whose whole name matches, by the groups of the match (none counts as empty).
+
+    Args:
+        folder: with all below it, linked folders too.
+        pattern: of the name; with a slash in it, of the name behind that of the file's own folder.
 
     Raises:
         UsageError: two files mean the same.
@@ -340,7 +354,7 @@ def index_files(folder: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     # Unlike Path.rglob, os.walk follows linked folders.
     walk = os.walk(folder, followlinks=True)
     for path in sorted(Path(parent) / name for parent, _, names in walk for name in names):
-        match = re.fullmatch(pattern, path.name)
+        match = re.fullmatch(pattern, f"{path.parent.name}/{path.name}" if "/" in pattern else path.name)
         if match is None or not path.is_file():
             continue
         key = match.groups(default="")

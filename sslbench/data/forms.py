@@ -8,8 +8,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.data.base import RawCase
+from sslbench.data.base import Form, RawCase, index_files, paired
 from sslbench.errors import DataError
+
+_RESIZED = (80, 160, 160)  # z, y, x: what DHC and its descendants resize every scan to
+DHC_NPY = Form(
+    "dhc-npy",
+    "DHC's resized arrays (<id>_image.npy of 80 x 160 x 160)",
+    preprocessings=("dhc-2023",),
+    done=("resize",),
+    axes="zyx",
+    shape=(160, 160, 80),
+)
 
 
 def read_array(raw: RawCase, kind: Literal["image", "label"]) -> NDArray[Any]:
@@ -31,6 +41,31 @@ def read_array(raw: RawCase, kind: Literal["image", "label"]) -> NDArray[Any]:
         found, expected = ("x".join(map(str, shape)) for shape in (voxels.shape, raw.form.shape))
         raise DataError(f"{getattr(raw, kind)}: {found} voxels (x, y, z), not {expected} as in {raw.form.title}")
     return voxels
+
+
+def npy_cases(form: Form, source: Path, pattern: str) -> list[RawCase]:
+    """The cases of NumPy files under a folder, sorted by id; of a form with a shape those that have it, else the rest.
+
+    A pair whose shape cannot be read counts among those of the form with a shape, where it will fail by its name.
+
+    Args:
+        form: with or without `shape`.
+        source: the folder.
+        pattern: of the file names, with two groups: the id, and `image` or `label`.
+    """
+    files = index_files(source, pattern)
+    cases = []
+    for id in sorted({id for id, _ in files}):
+        image, label = paired(
+            files.get((id, "image")),
+            files.get((id, "label")),
+            lambda image: image.with_name(image.name.replace("_image", "_label")),
+            lambda label: label.with_name(label.name.replace("_label", "_image")),
+        )
+        shape = array_shape(image) or array_shape(label)
+        if (shape is None or shape == _RESIZED) == (form.shape is not None):
+            cases.append(RawCase(id, id, image, label, form))
+    return cases
 
 
 def array_shape(path: Path) -> tuple[int, ...] | None:

@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, Form, LabelCrop, Preprocessing, RawCase
+from sslbench.data.base import ClassInfo, Dataset, Form, LabelCrop, Preprocessing, RawCase, counted, index_files, paired
 from sslbench.data.splits import load_splits
 from sslbench.registry import register
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ID = r"[0-9A-Z]{20}"
-_IMAGE, _LABEL = "lgemri.nrrd", "laendo.nrrd"
-_LAYOUTS = ("training", "Training Set", "2018LA_Seg_Training Set", "")
+_NIFTI = Form("nifti", "LA's scans as NIfTI (<20 letters and digits>/lgemri.nii.gz, ...)")
+_H5 = Form(
+    "uamt-h5",
+    "UA-MT's arrays (<20 letters and digits>/mri_norm2.h5)",
+    preprocessings=("uamt-labelcrop",),
+    done=("scale", "crop"),
+    axes="xyz",
+    spacing_mm=(0.625, 0.625, 0.625),
+)
 _FOREGROUND = 255  # in the official files
 
 
@@ -44,7 +49,7 @@ class LA(Dataset):
             description="The whole scan's z-score, no crop and so no use of the reference; not the published protocol.",
         ),
     }
-    forms = (Form("official", "LA's scans (<20 letters and digits>/lgemri.nrrd, ...)"),)
+    forms = (Form("official", "LA's scans (<20 letters and digits>/lgemri.nrrd, ...)"), _NIFTI, _H5)
     default_grid = "la-short"
     official_cases = 100
     source_hint = (
@@ -53,25 +58,30 @@ class LA(Dataset):
     )
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:
-        """The scans that the published split lists: `<id>/{lgemri,laendo}.nrrd`.
+        """The scans that the published split lists, at any depth.
 
-        `source` is the folder of the scans, or one that holds them in `training/`, `Training Set/` or
-        `2018LA_Seg_Training Set/`. Other files beside the two (`lawall.nrrd`) are passed over.
+        Official: `<id>/{lgemri,laendo}.nrrd`, or the same as NIfTI; other files beside the two (`lawall.nrrd`) are
+        passed over, and so is the challenge's test set in a folder `Testing Set`. UA-MT: `<id>/mri_norm2.h5`.
         """
-        folders: list[Path] = []
-        for layout in _LAYOUTS:
-            root = source / layout
-            folders = sorted(path for path in root.iterdir() if _is_scan(path)) if root.is_dir() else []
-            if folders:
-                break
+        endings = {"uamt-h5": r"mri_norm2()\.h5", "nifti": r"(lgemri|laendo)\.nii(?:\.gz)?"}
+        files = index_files(source, r"([0-9A-Z]{20})/" + endings.get(form.name, r"(lgemri|laendo)\.nrrd"))
+        test = {id for (id, _), path in files.items() if path.parent.parent.name.startswith("Test")}
         lists = load_splits(self.name, "uamt")
         known = {*lists.train, *lists.val, *lists.test}
-        self.strangers += [folder.name for folder in folders if folder.name not in known]
-        return [
-            RawCase(folder.name, folder.name, folder / _IMAGE, folder / _LABEL, form)
-            for folder in folders
-            if folder.name in known
-        ]
+        self.strangers += {id for id, _ in files} - known - test
+        if test - known:
+            self.notes.append(f"left out the challenge's test set ({counted(test - known)}): it is not used")
+        cases = []
+        for id in sorted({id for id, _ in files} & known):
+            both = files.get((id, ""))
+            image, label = paired(
+                both or files.get((id, "lgemri")),
+                both or files.get((id, "laendo")),
+                lambda image: image.with_name(image.name.replace("lgemri", "laendo")),
+                lambda label: label.with_name(label.name.replace("laendo", "lgemri")),
+            )
+            cases.append(RawCase(id, id, image, label, form))
+        return cases
 
     @classmethod
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:
@@ -82,7 +92,3 @@ class LA(Dataset):
         values = values.copy()
         values[atrium] = 1
         return values
-
-
-def _is_scan(path: Path) -> bool:
-    return bool(re.fullmatch(_ID, path.name)) and any((path / name).is_file() for name in (_IMAGE, _LABEL))

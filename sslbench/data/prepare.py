@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sslbench import registry
-from sslbench.data.base import OWN_DATA, Dataset, RawCase, counted
+from sslbench.data.base import OWN_DATA, Dataset, RawCase
 from sslbench.data.own import load_all
 from sslbench.data.preprocess import LoadedCase, load_case, preprocess, to_nifti
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
@@ -310,7 +310,7 @@ def _tell_absent(dataset: Dataset, cases: Mapping[str, Case]) -> None:
     counts = np.sum([case.class_voxels for case in cases.values()], axis=0) if cases else ()
     absent = [info.name for info, count in zip(dataset.classes, counts[1:], strict=False) if not count]
     if absent:
-        dataset.notes.append(f"in none of the {counted(cases)}: {', '.join(absent)}")
+        dataset.notes.append(f"no case has {', '.join(absent)}")
 
 
 def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, str], say: Progress) -> None:

@@ -7,17 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files
+from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files, paired
+from sslbench.data.forms import DHC_NPY, npy_cases
 from sslbench.data.phantom import CASE_IDS, PhantomOptions, write_official_layout
 from sslbench.registry import register
 
 _IDS = tuple(f"{number:04d}" for number in (*range(1, 11), *range(21, 41)))
-_LAYOUTS = (
-    ("RawData/Training/img", "RawData/Training/label"),
-    ("Abdomen/RawData/Training/img", "Abdomen/RawData/Training/label"),
-    ("Training/img", "Training/label"),
-    ("img", "label"),
-    ("imagesTr", "labelsTr"),
+_TEST = range(61, 81)  # BTCV's test scans, published without labels
+
+_NATIVE_NPY = Form(
+    "dhc-native-npy",
+    "DHC's arrays of January 2024 (<id>_image.npy, raw HU, all voxels)",
+    preprocessings=("dhc-2024", "dhc-2023"),
+    axes="zyx",
+)
+_MAGICNET_H5 = Form(
+    "magicnet-h5",
+    "MagicNet's and GA's arrays (<id>.h5)",
+    preprocessings=("ga",),
+    done=("turn", "resample", "clip", "scale"),
+    axes="xyz",
+    spacing_mm=(1.5, 1.5, 2.0),
 )
 
 GA = Preprocessing(
@@ -79,34 +89,55 @@ class Synapse(Dataset):
         "dhc-2024": _DHC_2024,
         "native": NATIVE,
     }
-    forms = (Form("official", "BTCV's scans (img/img0001.nii.gz with label/label0001.nii.gz, ...)"),)
+    forms: ClassVar[tuple[Form, ...]] = (
+        Form("official", "BTCV's scans (img0001.nii.gz with label0001.nii.gz, ...)"),
+        DHC_NPY,
+        _NATIVE_NPY,
+        _MAGICNET_H5,
+    )
+    least_classes = 2
     default_grid = "ga-t1"
     official_cases = len(_IDS)
     source_hint = "download RawData.zip (Abdomen) from synapse.org, project syn3193805, unzip it, then --source FOLDER"
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:
-        """The scans of BTCV's training set: `RawData/Training/{img,label}` or `{imagesTr,labelsTr}`."""
-        for images, labels in _LAYOUTS:
-            image_folder, label_folder = source / images, source / labels
-            if image_folder.is_dir() and label_folder.is_dir():
-                break
+        """The scans of BTCV's training set, at any depth.
+
+        Official: `img0001.nii.gz` in `RawData/Training/img`, `img` or `imagesTr`, and `label0001.nii.gz` beside it in
+        `label` or `labelsTr`. Preprocessed: `0001_image.npy` with `0001_label.npy`, and `0001.h5` or
+        `case0001.npy.h5`.
+        """
+        if form is _MAGICNET_H5:
+            files = index_files(source, r"(?:case|img)?(\d{4})(?:\.npy)?\.h5")
+            cases = [RawCase(id, id, path, path, form) for (id,), path in sorted(files.items())]
+        elif form.axes is not None:
+            cases = npy_cases(form, source, r"(\d{4})_(image|label)\.npy")
         else:
-            return []
-        image_files = index_files(image_folder, r"img(\d{4})\.nii(?:\.gz)?")
-        label_files = index_files(label_folder, r"label(\d{4})\.nii(?:\.gz)?")
-        found = sorted({key[0] for key in (*image_files, *label_files)})
-        self.strangers += [case for case in found if case not in _IDS]
-        return [
-            RawCase(
-                case,
-                case,
-                image_files.get((case,), image_folder / f"img{case}.nii.gz"),
-                label_files.get((case,), label_folder / f"label{case}.nii.gz"),
-                form,
-            )
-            for case in found
-            if case in _IDS
-        ]
+            cases = self._scans(form, source)
+        self.strangers += [case.id for case in cases if case.id not in _IDS]
+        return [case for case in cases if case.id in _IDS]
+
+    def _scans(self, form: Form, source: Path) -> list[RawCase]:
+        images = index_files(source, r"img(\d{4})\.nii(?:\.gz)?")
+        labels = index_files(source, r"label(\d{4})\.nii(?:\.gz)?")
+        test = [key for key in images if int(key[0]) in _TEST and key not in labels]
+        if test:
+            self.notes.append(f"left out {len(test)} test scans of BTCV, which have no labels")
+        cases = []
+        for key in sorted({*images, *labels} - {*test}):
+            image, label = paired(images.get(key), labels.get(key), _label_of, _image_of)
+            cases.append(RawCase(key[0], key[0], image, label, form))
+        return cases
+
+
+def _label_of(image: Path) -> Path:
+    folder = "labelsTr" if image.parent.name == "imagesTr" else "label"
+    return image.parent.with_name(folder) / image.name.replace("img", "label")
+
+
+def _image_of(label: Path) -> Path:
+    folder = "imagesTr" if label.parent.name == "labelsTr" else "img"
+    return label.parent.with_name(folder) / label.name.replace("label", "img")
 
 
 @register("dataset", "phantom")
@@ -116,6 +147,7 @@ class Phantom(Synapse):
     name = "phantom"
     title = "Phantom (synthetic abdominal CT in the Synapse layout)"
     preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"native": NATIVE, "ga": GA}
+    forms = Synapse.forms[:1]  # what is computed has the official layout
     splits_from = "synapse"
     default_grid = "quick"
     source_hint = "it is computed; no source is needed"

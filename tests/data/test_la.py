@@ -106,12 +106,12 @@ def test_ids_on_no_list_are_left_out_and_named(source):
 
 def test_what_is_no_la_is_refused_in_one_line(source, tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "h5" / FIRST).mkdir(parents=True)
-    (tmp_path / "h5" / FIRST / "mri_norm2.h5").write_bytes(b"")
+    (tmp_path / "other" / FIRST).mkdir(parents=True)
+    (tmp_path / "other" / FIRST / "scan.nrrd").write_bytes(b"")
     foreign = source([STRANGER])
     nothing = r"nothing of la is in .*: no file of LA's scans \(<20 letters and digits>/lgemri\.nrrd"
     stray = f"holds 1 case on no official list of la: {STRANGER}"
-    for root, message in ((foreign, stray), (tmp_path / "empty", nothing), (tmp_path / "h5", nothing)):
+    for root, message in ((foreign, stray), (tmp_path / "empty", nothing), (tmp_path / "other", nothing)):
         with pytest.raises(UsageError, match=message) as raised:
             prepare("la", root, data_dir=tmp_path / "data", workers=1)
         assert "\n" not in str(raised.value)

@@ -307,7 +307,10 @@ def test_wrong_usage_is_told_before_anything_is_written(acdc_source, tmp_path):
         prepare("acdc", tmp_path / "nowhere", data_dir=data)
     with pytest.raises(UsageError, match="is not a folder"):
         prepare("acdc", file, data_dir=data)
-    with pytest.raises(UsageError, match=r"nothing of acdc is in .*: no file of ACDC's frames \(patient001_frame01.* or SSL4MIS' arrays \(patient001_frame01"):
+    with pytest.raises(
+        UsageError,
+        match=r"nothing of acdc is in .*: no file of ACDC's frames \(patient001_frame01.* or SSL4MIS' arrays \(patient001_frame01",
+    ):
         prepare("acdc", empty, data_dir=data)
     with pytest.raises(UsageError, match=r"nothing of synapse is in .*\(img0001\.nii\.gz"):
         prepare("synapse", empty, data_dir=data)
