@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sslbench import registry, settings
 from sslbench.data.splits import Splits, load_splits
@@ -56,16 +56,130 @@ class BatchSpec(Frozen):
     unlabeled: int = Field(ge=0, description="unlabelled patches in a step")
 
 
-Augmentation = Literal["rot90_flip", "ssl4mis"]
+Geometry = Literal["rot90_flip", "ssl4mis", "flips", "flip_rot90"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]  # lowest and highest of what is drawn uniformly
+
+
+class Jitter(Frozen):
+    """Brightness, contrast, saturation and hue in random order (FixMatch in SSL4MIS: torchvision's ColorJitter); for
+    images scaled to [0, 1]. Saturation and hue change red-green-blue images only."""
+
+    name: Literal["jitter"] = "jitter"
+    brightness: float = Field(default=0.8, ge=0, description="factor in 1 ± this, not below 0")
+    contrast: float = Field(default=0.8, ge=0, description="factor about the image's mean grey, as for brightness")
+    saturation: float = Field(default=0.8, ge=0, description="factor about the pixel's grey, as for brightness")
+    hue: float = Field(default=0.2, ge=0, le=0.5, description="shift in ± this of the colour circle")
+
+
+class Cutout(Frozen):
+    """A box of binary noise, its label background (ABD's strong view)."""
+
+    name: Literal["cutout"] = "cutout"
+    p: Share = Field(default=0.5, description="probability")
+    area: Range = Field(default=(0.02, 0.4), description="share of the image")
+    aspect: Range = Field(default=(0.3, 1 / 0.3), description="height by width")
+
+
+class Noise(Frozen):
+    """Gaussian noise on every voxel, its deviation drawn for each patch (defaults: SSL4MIS's teacher input)."""
+
+    name: Literal["noise"] = "noise"
+    p: Share = Field(default=1.0, description="probability")
+    std: Range = Field(default=(0.1, 0.1), description="standard deviation, in units of the prepared image")
+    limit: float | None = Field(default=0.2, description="noise is clipped to ± this; null: not")
+
+
+class Blur(Frozen):
+    """Gaussian blur (range: GenericSSL)."""
+
+    name: Literal["blur"] = "blur"
+    p: Share = Field(default=0.5, description="probability")
+    sigma: Range = Field(default=(0.7, 1.3), description="in voxels")
+
+
+class Brightness(Frozen):
+    """A factor on all intensities (GenericSSL)."""
+
+    name: Literal["brightness"] = "brightness"
+    p: Share = Field(default=0.7, description="probability")
+    factor: Range = (0.7, 1.3)
+
+
+class Contrast(Frozen):
+    """A factor about the patch's mean, clipped to the patch's own range; above or below 1 alike likely (GenericSSL)."""
+
+    name: Literal["contrast"] = "contrast"
+    p: Share = Field(default=0.7, description="probability")
+    factor: Range = (0.7, 1.3)
+
+
+class Gamma(Frozen):
+    """A power of the patch's intensities scaled to [0, 1], above or below 1 alike likely; mean and deviation stay
+    (GenericSSL)."""
+
+    name: Literal["gamma"] = "gamma"
+    p: Share = Field(default=0.7, description="probability")
+    power: Range = (0.7, 1.3)
+
+
+_DISTORTIONS = (Jitter, Cutout, Noise, Blur, Brightness, Contrast, Gamma)
+Distortion = Annotated[Jitter | Cutout | Noise | Blur | Brightness | Contrast | Gamma, Field(discriminator="name")]
 
 
 class AugmentSpec(Frozen):
-    weak: list[Augmentation] = Field(default=[], max_length=1, description="geometric augmentation of the weak view")
+    weak: list[Geometry | Distortion] = Field(
+        default=[], description="what makes the weak view of a patch: a geometric augmentation, then others"
+    )
+    strong: list[Distortion] = Field(
+        default=[], description="what makes the strong view of the weak one, for methods that ask for it"
+    )
+
+    @field_validator("weak", "strong", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        """A bare name means the augmentation with its defaults."""
+        if not isinstance(value, list):
+            return value
+        plain = get_args(Geometry) if info.field_name == "weak" else ()
+        names = [*plain, *(kind.model_fields["name"].default for kind in _DISTORTIONS)]
+        for item in value:
+            if isinstance(item, str) and item not in names:
+                raise ValueError(f"'{item}' is not one of {', '.join(names)}")
+        return [{"name": item} if isinstance(item, str) and item not in plain else item for item in value]
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """The geometric augmentation of the weak view."""
+        return next((item for item in self.weak if isinstance(item, str)), None)
+
+    @property
+    def distortions(self) -> list[Distortion]:
+        """The others of the weak view."""
+        return [item for item in self.weak if not isinstance(item, str)]
+
+    @model_validator(mode="after")
+    def _geometry_first(self) -> AugmentSpec:
+        if any(isinstance(item, str) for item in self.weak[1:]):
+            raise ValueError("augment.weak takes one geometric augmentation, as its first")
+        return self
+
+
+class TilesSpec(Frozen):
+    stride: list[int] = Field(min_length=2, max_length=2, description="between tiles; the last one is shifted inward")
+    blank: Range | None = Field(
+        default=None, description="a tile whose mean, in 255ths of the scaled image, lies in here is left out"
+    )
+    rescale: bool = Field(
+        default=False, description="stretch every tile, and every whole image to predict, to its own extremes"
+    )
 
 
 class CriteriaSpec(Frozen):
-    dice: Literal["squared", "linear"] = Field(
-        default="squared", description="denominators of the Dice loss: sums of squares, or plain sums"
+    dice: Literal["squared", "linear", "foreground"] = Field(
+        default="squared",
+        description="denominators of the Dice loss: sums of squares, or plain sums; foreground: plain, minus the mean "
+        "over foreground classes (DHC)",
     )
     smooth: float = Field(default=1e-5, description="added to numerator and denominator of the Dice loss")
     ce_weight: float = Field(default=1.0, description="weight of cross-entropy in a supervised sum, any loss")
@@ -107,7 +221,9 @@ class RampSpec(Frozen):
 
 
 class InferenceSpec(Frozen):
-    stride: list[int] | None = Field(default=None, description="sliding-window stride (3-D)")
+    stride: list[int] | None = Field(
+        default=None, description="sliding-window stride; in 2-D without one, slices are resized"
+    )
     validation_stride: list[int] | None = Field(default=None, description="the same in validation; default: stride")
     batch: int = Field(default=16, gt=0, description="windows (2-D: slices) in a forward pass")
     networks: Literal["mean_logits", "best_val"] = Field(
@@ -141,7 +257,11 @@ class Recipe(Frozen):
     preprocessing: str = Field(description="named preprocessing of the dataset")
     splits: str = Field(description="named case lists and label budgets of the dataset")
     network: NetworkSpec
-    patch_size: list[int] = Field(description="voxels; two numbers mean 2-D slices resized to that size")
+    patch_size: list[int] = Field(description="voxels; two numbers mean 2-D: slices resized to that size, or tiles")
+    tiles: TilesSpec | None = Field(
+        default=None,
+        description="cut training and validation images into tiles of patch_size instead of resizing (2-D)",
+    )
     batch: BatchSpec
     augment: AugmentSpec = AugmentSpec()
     criteria: CriteriaSpec = CriteriaSpec()
@@ -166,10 +286,10 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:
-        if len(self.patch_size) == 3 and "ssl4mis" in self.augment.weak:
-            raise ValueError("the augmentation ssl4mis rotates slices: it needs a patch_size of two numbers")
-        if len(self.patch_size) == 3 and not self.inference.stride:
-            raise ValueError("a patch_size of three numbers needs inference.stride")
+        if len(self.patch_size) == 3:
+            self._agrees_in_3d()
+        elif self.tiles is not None and not self.inference.stride:
+            raise ValueError("a network trained on tiles predicts by windows: it needs inference.stride")
         for name in ("stride", "validation_stride"):
             stride = getattr(self.inference, name) or self.patch_size
             if len(stride) != len(self.patch_size) or not all(
@@ -179,11 +299,22 @@ class Recipe(Frozen):
         flips = self.inference.flips
         if sorted({*flips} & {*range(len(self.patch_size))}) != sorted(flips):
             raise ValueError(f"inference.flips {flips} are not axes of a patch of {self.patch_size}, each once")
-        if len(self.patch_size) == 3 and self.augment.weak and self.patch_size[0] != self.patch_size[1]:
-            raise ValueError(f"rot90_flip turns the first two axes: they differ in patch_size {self.patch_size}")
         if self.checkpoint == "best-val" and not self.schedule.validate_every:
             raise ValueError("the checkpoint rule best-val needs schedule.validate_every")
         return self
+
+    def _agrees_in_3d(self) -> None:
+        geometry = self.augment.geometry
+        if geometry == "ssl4mis":
+            raise ValueError("the augmentation ssl4mis rotates slices: it needs a patch_size of two numbers")
+        if geometry in ("rot90_flip", "flip_rot90") and self.patch_size[0] != self.patch_size[1]:
+            raise ValueError(f"{geometry} turns the first two axes: they differ in patch_size {self.patch_size}")
+        if any(isinstance(item, Cutout) for item in (*self.augment.distortions, *self.augment.strong)):
+            raise ValueError("cutout takes a box out of a slice: it needs a patch_size of two numbers")
+        if self.tiles is not None:
+            raise ValueError("tiles are cut from slices: they need a patch_size of two numbers")
+        if not self.inference.stride:
+            raise ValueError("a patch_size of three numbers needs inference.stride")
 
 
 # What a recipe says about itself, not about the computation: outside the digest and the resolved values.
@@ -470,10 +601,11 @@ def _component(part: str, spelt: str | None, given: Mapping[str, Any]) -> _Spelt
     entry = registry.get(part, name)
     base = entry.preset_of or entry.name
     options = {**entry.set, **flatten(bracketed), **direct}
+    typed = _typed(registry.component(part, base).Options, options)
     fitting = [
         preset
         for preset in registry.presets(part, base)
-        if all(options.get(key, _MISSING) == value for key, value in preset.set.items())
+        if all(typed.get(key, _MISSING) == value for key, value in preset.set.items())
     ]
     made = fitting[0] if fitting else None
     return _Spelt(
@@ -482,6 +614,15 @@ def _component(part: str, spelt: str | None, given: Mapping[str, Any]) -> _Spelt
         options={key: value for key, value in options.items() if made is None or key not in made.set},
         bracketed=tuple(flatten(bracketed)),
     )
+
+
+def _typed(model: type[BaseModel], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options as their types read them, `1` and `1.0` alike; what is not valid stays, for the one who checks it all."""
+    try:
+        typed = flatten(model.model_validate(unflatten(options)).model_dump(mode="json"))
+    except ValidationError:
+        return options
+    return {key: typed.get(key, value) for key, value in options.items()}
 
 
 def _given(job: Job, parts: Mapping[str, _Spelt]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -569,7 +710,8 @@ def _objection(resolved: ResolvedJob, lists: Splits) -> str | None:
     budget = lists.budget(resolved.job.labeled)
     if "unlabeled" in kind.views and len(budget.labeled) == len(lists.train):
         return f"the method needs unlabelled images, and at {budget.title} there are none"
-    found: str | None = kind.objection(resolved)
+    loss = registry.component("loss", resolved.loss["name"])
+    found: str | None = kind.objection(resolved) or loss.objection(resolved)
     return found
 
 

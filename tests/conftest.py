@@ -64,7 +64,9 @@ def tiny_job_2d(method: str = "supervised", loss: str = "default", **fields: Any
     return Job(method=method, loss=loss, **chosen | {"set": small | fields.get("set", {})})
 
 
-def random_experiment(job: Job, labeled: int = 3, unlabeled: int = 4, seed: int = 0, device: str = "cpu") -> Experiment:
+def random_experiment(
+    job: Job, labeled: int = 3, unlabeled: int = 4, seed: int = 0, device: str = "cpu", channels: int = 1
+) -> Experiment:
     """A job put together on random volumes whose labels are bright blobs: no file is read."""
     random = np.random.default_rng(seed)
     resolved = job.resolved
@@ -75,7 +77,7 @@ def random_experiment(job: Job, labeled: int = 3, unlabeled: int = 4, seed: int 
         shape = (4, 30, 36) if flat else (20, 18, 22)
         label = random.integers(0, C, size=tuple(-(-side // 4) for side in shape))
         label = np.kron(label, np.ones((4, 4, 4), int))[tuple(slice(side) for side in shape)]
-        image = label / C + random.normal(0, 0.1, shape)
+        image = label / C + random.normal(0, 0.1, (channels, *shape))
         return image.astype(np.float32), label.astype(np.uint8)
 
     cases = [case() for _ in range(labeled + unlabeled + 2)]

@@ -282,7 +282,7 @@ def _draw(label: NDArray[np.uint8], recipe: Recipe, seed: int, classes: int, see
     flat = len(recipe.patch_size) == 2
     size = len(label) if flat else 4
     drawn = recipe.model_copy(update={"batch": recipe.batch.model_copy(update={"labeled": size, "unlabeled": 0})})
-    sampler = Sampler(TrainingSet([label], [label]), drawn, seed, torch.device("cpu"))
+    sampler = Sampler(TrainingSet([label[None]], [label]), drawn, seed, torch.device("cpu"))
     share, within = np.zeros(classes), np.zeros(classes, np.int64)
     for iteration in range(_DRAWS if flat else PATCHES // size):
         patches = sampler.batch(iteration, ("labeled",), ("weak",)).label["weak"]

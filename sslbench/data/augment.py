@@ -1,16 +1,24 @@
-"""Geometric augmentation as coordinate maps, so that cutting, augmenting and resizing a patch are one gather.
+"""Augmentation: geometry as coordinate maps, and distortions of the intensities of whole batches.
 
 A map tells for each voxel of the augmented image which voxel of the item it is: row = a₀ + a₁u + a₂v and
-col = b₀ + b₁u + b₂v for the first two axes, which is all that the papers' augmentations turn or flip.
+col = b₀ + b₁u + b₂v for two of its axes, which is all that the papers' augmentations turn or flip. So cutting,
+augmenting and resizing a patch are one gather.
+
+A distortion takes patches where they lie. What is drawn for a patch comes from that patch's generator, on the
+CPU; noise comes from a generator of the device.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from sslbench.config import Augmentation
+from sslbench.config import Blur, Brightness, Contrast, Cutout, Distortion, Gamma, Geometry, Jitter, Noise
 
 
 @dataclass(frozen=True)
@@ -60,23 +68,229 @@ def rotation(size: tuple[int, int], degrees: float) -> PlaneMap:
     return PlaneMap(size, matrix, centre - matrix @ centre, exact=False)
 
 
-def draw(names: list[Augmentation], size: tuple[int, int], random: np.random.Generator) -> PlaneMap:
+def flips(size: tuple[int, int], first: bool, second: bool) -> PlaneMap:
+    """Flips along the one axis, the other, or both."""
+    signs = np.where([first, second], -1.0, 1.0)
+    return PlaneMap(size, np.diag(signs), np.where([first, second], np.array(size) - 1.0, 0.0))
+
+
+def turn(size: tuple[int, int], quarter_turns: int) -> PlaneMap:
+    """`np.rot90(image, quarter_turns)`."""
+    flipped = rot90_flip(size, quarter_turns, 0)
+    return then(flipped, flips(flipped.size, True, False))
+
+
+def then(first: PlaneMap, second: PlaneMap) -> PlaneMap:
+    """The map of an image that `first` and after it `second` was applied to."""
+    offset = first.offset + first.matrix @ second.offset
+    return PlaneMap(second.size, first.matrix @ second.matrix, offset, first.exact and second.exact)
+
+
+def draw(name: Geometry | None, size: tuple[int, int], random: np.random.Generator) -> PlaneMap:
     """Draw the map of a weak view.
 
     `rot90_flip`: a turn by 0, 90, 180 or 270 degrees, then always one flip (LA). `ssl4mis`: half of the time that;
     else half of the time a rotation by a whole angle in [-20, 19] degrees; else nothing (the RandomGenerator of the
-    ACDC papers).
+    ACDC papers). `flips`: along each axis half of the time (DHC, SKCDF). `flip_rot90`: half of the time a flip along
+    one of the axes, then half of the time a turn by 90, 180 or 270 degrees (MONAI, as CDMA uses it on DigestPath).
 
     Args:
-        names: at most one augmentation; none: the identity.
-        size: of the first two axes.
+        name: None: the identity.
+        size: of the two axes.
         random: the patch's generator.
     """
-    if not names:
+    if name is None:
         return identity(size)
-    (name,) = names
+    if name == "flips":
+        return flips(size, random.random() < 0.5, random.random() < 0.5)
+    if name == "flip_rot90":
+        plane = identity(size)
+        if random.random() < 0.5:
+            axis = int(random.integers(2))
+            plane = flips(size, axis == 0, axis == 1)
+        return then(plane, turn(size, int(random.integers(1, 4)))) if random.random() < 0.5 else plane
     if name == "rot90_flip" or random.random() > 0.5:
         return rot90_flip(size, int(random.integers(4)), int(random.integers(2)))
     if random.random() > 0.5:
         return rotation(size, float(random.integers(-20, 20)))
     return identity(size)
+
+
+# -------------------------------------------------------------------------------------------------------- distortions
+
+Draws = Sequence[np.random.Generator]  # one per patch
+Gaussian = Callable[[Tensor], Tensor]  # standard normal noise like a tensor
+
+
+def distort(
+    distortions: Sequence[Distortion], image: Tensor, label: Tensor, draws: Draws, gaussian: Gaussian
+) -> tuple[Tensor, Tensor]:
+    """Apply distortions in order.
+
+    Args:
+        distortions: of the recipe.
+        image: (B, channels, *S) float32.
+        label: (B, *S) int64, -1 where there is no truth.
+        draws: a generator per patch.
+        gaussian: makes noise.
+
+    Returns:
+        New image and label; the label differs only where a distortion erases what it named.
+    """
+    for kind in distortions:
+        if isinstance(kind, Cutout):
+            image, label = _cutout(kind, image, label, draws)
+        elif isinstance(kind, Jitter):
+            image = _jitter(kind, image, draws)
+        else:
+            chosen = [row for row, random in enumerate(draws) if random.random() < kind.p]
+            strength = [random.uniform(*_drawn(kind, random)) for random in draws]
+            changed = _changed(kind, image, _per_patch(strength, image), gaussian)
+            image = torch.where(_per_patch([row in chosen for row in range(len(image))], image) > 0, changed, image)
+    return image, label
+
+
+def _drawn(kind: Noise | Blur | Brightness | Contrast | Gamma, random: np.random.Generator) -> tuple[float, float]:
+    """The range to draw a strength from; contrast and gamma first choose its side of 1."""
+    if isinstance(kind, Noise):
+        return kind.std
+    if isinstance(kind, Blur):
+        return kind.sigma
+    if isinstance(kind, Brightness):
+        return kind.factor
+    low, high = kind.factor if isinstance(kind, Contrast) else kind.power
+    if low < 1 < high:
+        return (low, 1.0) if random.random() < 0.5 else (1.0, high)
+    return low, high
+
+
+def _changed(
+    kind: Noise | Blur | Brightness | Contrast | Gamma, x: Tensor, strength: Tensor, gaussian: Gaussian
+) -> Tensor:
+    if isinstance(kind, Noise):
+        noise = strength * gaussian(x)
+        return x + (noise if kind.limit is None else noise.clamp(-kind.limit, kind.limit))
+    if isinstance(kind, Blur):
+        return _blurred(x, strength.flatten(), max(kind.sigma))
+    if isinstance(kind, Brightness):
+        return x * strength
+    inner = tuple(range(1, x.ndim))
+    mean, low, high = x.mean(inner, keepdim=True), x.amin(inner, keepdim=True), x.amax(inner, keepdim=True)
+    if isinstance(kind, Contrast):
+        return ((x - mean) * strength + mean).clamp(low, high)
+    # Mean and deviation of the patch stay.
+    spread = (high - low).clamp_min(1e-7)
+    bent = ((x - low) / spread) ** strength
+    centred = bent - bent.mean(inner, keepdim=True)
+    scale = (x - mean).square().mean(inner, keepdim=True).sqrt() / centred.square().mean(
+        inner, keepdim=True
+    ).sqrt().clamp_min(1e-7)
+    return centred * scale + mean
+
+
+def _blurred(x: Tensor, sigma: Tensor, widest: float) -> Tensor:
+    """Gaussian blur of each patch by its own `sigma` in voxels, cut at 4 of them, along every axis of space; what lies
+    outside is taken to be as the border."""
+    radius = max(1, math.ceil(4 * widest))
+    steps = torch.arange(-radius, radius + 1, device=x.device)
+    kernel = torch.exp(-0.5 * (steps / sigma[:, None]) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    B, C = x.shape[:2]
+    for axis in range(2, x.ndim):
+        lines = x.movedim(axis, -1)
+        padded = torch.nn.functional.pad(lines.reshape(B * C, -1, lines.shape[-1]), (radius, radius), mode="replicate")
+        # One group per patch: all its lines, of all channels, meet its kernel.
+        padded = padded.reshape(B, -1, padded.shape[-1]).transpose(0, 1)
+        soft = torch.nn.functional.conv1d(padded, kernel[:, None], groups=B).transpose(0, 1)
+        x = soft.reshape(lines.shape).movedim(-1, axis)
+    return x.contiguous()
+
+
+def _cutout(kind: Cutout, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """A box at a random place, filled with zeros and ones; its label, where there is one, is background."""
+    H, W = image.shape[-2:]
+    erased = torch.zeros(len(image), 1, H, W, dtype=torch.bool)
+    fill = torch.zeros(len(image), 1, H, W)
+    for row, random in enumerate(draws):
+        if random.random() >= kind.p:
+            continue
+        area, aspect = random.uniform(*kind.area) * H * W, random.uniform(*kind.aspect)
+        high, wide = min(int(math.sqrt(area * aspect)), H), min(int(math.sqrt(area / aspect)), W)
+        top, left = int(random.integers(H - high + 1)), int(random.integers(W - wide + 1))
+        box = (row, 0, slice(top, top + high), slice(left, left + wide))
+        erased[box] = True
+        fill[box] = torch.from_numpy(random.integers(0, 2, (high, wide)).astype(np.float32))
+    erased, fill = erased.to(image.device, non_blocking=True), fill.to(image.device, non_blocking=True)
+    hidden = erased[:, 0] & (label >= 0)
+    return torch.where(erased, fill, image), torch.where(hidden, 0, label)
+
+
+def _jitter(kind: Jitter, image: Tensor, draws: Draws) -> Tensor:
+    """As torchvision's ColorJitter, each patch with an order and factors of its own."""
+
+    def factors(strength: float) -> list[float]:
+        return [random.uniform(max(0.0, 1 - strength), 1 + strength) for random in draws]
+
+    orders = [random.permutation(4) for random in draws]
+    drawn = [
+        factors(kind.brightness),
+        factors(kind.contrast),
+        factors(kind.saturation),
+        [random.uniform(-kind.hue, kind.hue) for random in draws],
+    ]
+    steps = (_brightness, _contrast, _saturation, _hue)
+    image = image.clone()
+    for position in range(4):
+        for number, step in enumerate(steps):
+            rows = [row for row, order in enumerate(orders) if order[position] == number]
+            if rows and (number < 2 or image.shape[1] == 3):
+                at = torch.tensor(rows).to(image.device, non_blocking=True)
+                image[at] = step(image[at], _per_patch([drawn[number][row] for row in rows], image))
+    return image
+
+
+def _brightness(x: Tensor, factor: Tensor) -> Tensor:
+    return (x * factor).clamp(0, 1)
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    mean = _grey(x).mean(tuple(range(1, x.ndim)), keepdim=True)
+    return (factor * x + (1 - factor) * mean).clamp(0, 1)
+
+
+def _saturation(x: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * _grey(x)).clamp(0, 1)
+
+
+def _grey(x: Tensor) -> Tensor:
+    """(B, 1, *S): luma of red, green and blue (ITU-R BT.601), else the mean of the channels."""
+    if x.shape[1] != 3:
+        return x.mean(1, keepdim=True)
+    red, green, blue = x.unbind(1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+
+
+def _hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by a share of the circle: to hue, saturation and value and back."""
+    red, green, blue = x.unbind(1)
+    value, lowest = x.amax(1), x.amin(1)
+    chroma = value - lowest
+    some = chroma.clamp_min(1e-12)
+    hue = torch.where(
+        value == red,
+        (green - blue) / some,
+        torch.where(value == green, 2 + (blue - red) / some, 4 + (red - green) / some),
+    )
+    hue = torch.where(chroma > 0, hue, 0.0) + 6 * shift[:, 0]
+    # Every channel is value - chroma·max(0, min(k, 4 - k, 1)) with k its distance along the circle.
+    channels = []
+    for start in (5, 3, 1):
+        k = (start + hue) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, 1)
+
+
+def _per_patch(values: Sequence[float], like: Tensor) -> Tensor:
+    """One number per patch, to be broadcast over (B, channels, *S)."""
+    tensor = torch.tensor(values, dtype=torch.float32)
+    return tensor.to(like.device, non_blocking=True).view(-1, *[1] * (like.ndim - 1))

@@ -1,6 +1,7 @@
 """Patches from the training set, which lies on the training device: cut, augmented and resized there by indexing.
 
 What a batch holds is a function of (seed, iteration): there is no loader, no worker and no sampler state to save.
+The set lies there in the precision that it was stored in; a batch is in single precision.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslbench.config import Recipe
+from sslbench.config import Distortion, Recipe, TilesSpec
 from sslbench.data import augment
+from sslbench.errors import UsageError
 from sslbench.methods.base import Batch, Stream, View
-from sslbench.training.randomness import numpy_generator
+from sslbench.training.randomness import numpy_generator, torch_generator
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class TrainingSet:
     """All that training may see: images, and the labels of the labelled ones. Nothing here leads to other cases.
 
     Attributes:
-        images: (*S) float32 per case, labelled ones first.
+        images: (channels, *S) float per case, labelled ones first.
         labels: (*S) uint8, of the labelled cases only.
     """
 
@@ -36,11 +38,64 @@ class TrainingSet:
         return len(self.labels)
 
 
-class Sampler:
-    """Two-stream batches of patches (3-D) or resized slices (2-D).
+def window_starts(size: int, patch: int, stride: int) -> list[int]:
+    """Starts of the windows along one axis: n = ⌈(S - P) / stride⌉ + 1, start_i = min(i·stride, S - P)."""
+    count = max(-(-(size - patch) // stride), 0) + 1
+    return [min(number * stride, max(size - patch, 0)) for number in range(count)]
 
-    An item is a case in 3-D and a slice in 2-D. Each stream is an endless chain of permutations of its items; with
-    `schedule.epoch: labeled_pass` both chains start anew at every epoch, as the two-stream sampler of SSL4MIS does.
+
+def tile_boxes(image: np.ndarray, size: Sequence[int], spec: TilesSpec) -> list[tuple[slice, slice, slice]]:
+    """The tiles (z, rows, columns) that an image (channels, Z, H, W) is cut into, row by row, without the blank ones.
+
+    The last row and column of tiles are shifted inward; an image smaller than a tile is one by itself (CDMA's
+    cropping of DigestPath).
+    """
+    Z, H, W = image.shape[1:]
+    boxes = [
+        (slice(z, z + 1), slice(top, top + size[0]), slice(left, left + size[1]))
+        for z in range(Z)
+        for top in window_starts(H, size[0], spec.stride[0])
+        for left in window_starts(W, size[1], spec.stride[1])
+    ]
+    if spec.blank is None:
+        return boxes
+    low, high = spec.blank
+    return [box for box in boxes if not low <= 255 * float(image[:, *box].mean(dtype=np.float64)) <= high]
+
+
+def cut_tile(image: np.ndarray, box: tuple[slice, slice, slice], spec: TilesSpec) -> np.ndarray:
+    """One tile (channels, 1, h, w) of an image."""
+    tile = image[:, *box]
+    return stretched(tile) if spec.rescale else tile
+
+
+def stretched(image: np.ndarray) -> np.ndarray:
+    """An image between its own extremes, over all channels; one without contrast becomes 0."""
+    low, high = float(image.min()), float(image.max())
+    shifted = image.astype(np.float32) - np.float32(low)
+    return (shifted / np.float32(high - low) if high > low else shifted).astype(image.dtype, copy=False)
+
+
+def _tiled(data: TrainingSet, size: Sequence[int], spec: TilesSpec) -> TrainingSet:
+    """A training set whose cases are the tiles of the cases."""
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for number, image in enumerate(data.images):
+        boxes = tile_boxes(image, size, spec)
+        images += [cut_tile(image, box, spec) for box in boxes]
+        if number < data.num_labeled:
+            labels += [data.labels[number][box] for box in boxes]
+    if not labels:
+        raise UsageError("every tile of the labelled images is blank", "see tiles.blank of the recipe")
+    return TrainingSet(images, labels)
+
+
+class Sampler:
+    """Two-stream batches of patches (3-D), resized slices or tiles (2-D).
+
+    An item is a case in 3-D and a slice, or a tile of one, in 2-D. Each stream is an endless chain of permutations of
+    its items; with `schedule.epoch: labeled_pass` both chains start anew at every epoch, as the two-stream sampler of
+    SSL4MIS does.
     All methods of a seed meet the same patches: the streams draw apart.
 
     Args:
@@ -54,10 +109,14 @@ class Sampler:
         self.recipe, self.seed, self.device = recipe, seed, device
         self.size = tuple(recipe.patch_size)
         self._orders: dict[tuple[str, int, int], np.ndarray] = {}
+        if recipe.tiles is not None:
+            data = _tiled(data, self.size, recipe.tiles)
         if len(self.size) == 2:
             self._items: _Slices | _Volumes = _Slices(data, self.size, device)
         else:
-            self._items = _Volumes(data, self.size, device)
+            # DHC and SKCDF flip the two axes of a slice, which are the last ones there; LA's turns take the first ones.
+            plane = (1, 2) if recipe.augment.geometry == "flips" else (0, 1)
+            self._items = _Volumes(data, self.size, plane, device)
         self.count = {"labeled": self._items.num_labeled, "unlabeled": len(self._items) - self._items.num_labeled}
         self.shapes = tuple(self._items.shapes)
         batch, epoch = recipe.batch, recipe.schedule.epoch
@@ -79,17 +138,16 @@ class Sampler:
         Args:
             iteration: from 0.
             streams: which patches it holds; labelled ones come first.
-            views: `raw` as cut, `weak` with the recipe's weak augmentation. Both show the same patches.
+            views: `raw` as cut, `weak` with the recipe's weak augmentation, `strong` with its strong one on top of
+                that. All show the same patches.
         """
         items: list[int] = []
-        draws: list[np.random.Generator] = []
+        sizes: dict[Stream, int] = {}
         for stream in ("labeled", "unlabeled"):
             if stream in streams:
-                size = getattr(self.recipe.batch, stream)
-                items += self._order(stream, iteration, size)
-                draws += [numpy_generator(self.seed, f"patch/{stream}", iteration, n) for n in range(size)]
-        num_labeled = self.recipe.batch.labeled if "labeled" in streams else 0
-        return self._cut(items, draws, num_labeled, views)
+                sizes[stream] = getattr(self.recipe.batch, stream)
+                items += self._order(stream, iteration, sizes[stream])
+        return self._cut(items, sizes, iteration, views)
 
     def sweep(self) -> Iterator[Batch]:
         """Every item once, in order: slices resized as in training, volumes whole; raw, without labels of
@@ -118,22 +176,58 @@ class Sampler:
             self._orders[key] = numpy_generator(self.seed, f"order/{stream}", chain, block).permutation(count)
         return self._orders[key]
 
-    def _cut(
-        self, items: list[int], draws: list[np.random.Generator], num_labeled: int, views: Sequence[View]
-    ) -> Batch:
+    def _cut(self, items: list[int], sizes: dict[Stream, int], iteration: int, views: Sequence[View]) -> Batch:
+        draws, augmentation = self._draws("patch", sizes, iteration), self.recipe.augment
         origins = [self._items.origin(item, random) for item, random in zip(items, draws, strict=True)]
         planes = [
-            augment.draw(self.recipe.augment.weak, self._items.plane(item), random)
+            augment.draw(augmentation.geometry, self._items.plane(item), random)
             for item, random in zip(items, draws, strict=True)
         ]
-        images: dict[str, Tensor] = {}
-        labels: dict[str, Tensor] = {}
-        for view in views:
-            if view not in ("raw", "weak"):
-                raise ValueError(f"the sampler makes raw and weak views, not '{view}'")
-            maps = planes if view == "weak" else [augment.identity(self._items.plane(item)) for item in items]
-            images[view], labels[view] = self._items.cut(items, origins, maps, num_labeled)
+        num_labeled = sizes.get("labeled", 0)
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        if "raw" in views:
+            still = [augment.identity(self._items.plane(item)) for item in items]
+            found["raw"] = self._items.cut(items, origins, still, num_labeled)
+        if "weak" in views or "strong" in views:
+            cut = self._items.cut(items, origins, planes, num_labeled)
+            found["weak"] = self._distorted("weak", augmentation.distortions, cut, sizes, iteration)
+        if "strong" in views:
+            found["strong"] = self._distorted("strong", augmentation.strong, found["weak"], sizes, iteration)
+        images: dict[str, Tensor] = {view: found[view][0] for view in views}
+        labels: dict[str, Tensor] = {view: found[view][1] for view in views}
         return Batch(images, labels, num_labeled, torch.tensor(items), torch.tensor(np.array(origins)))
+
+    def _draws(self, name: str, sizes: dict[Stream, int], iteration: int) -> list[np.random.Generator]:
+        """A generator for each patch; those of a stream do not depend on whether the other is drawn."""
+        return [
+            numpy_generator(self.seed, f"{name}/{stream}", iteration, n)
+            for stream, size in sizes.items()
+            for n in range(size)
+        ]
+
+    def _distorted(
+        self,
+        view: View,
+        distortions: Sequence[Distortion],
+        cut: tuple[Tensor, Tensor],
+        sizes: dict[Stream, int],
+        iteration: int,
+    ) -> tuple[Tensor, Tensor]:
+        if not distortions:
+            return cut
+        generators = {
+            stream: torch_generator(self.seed, f"{view}/noise/{stream}", iteration, device=self.device)
+            for stream in sizes
+        }
+
+        def gaussian(like: Tensor) -> Tensor:
+            parts = [
+                torch.randn((size, *like.shape[1:]), generator=generators[stream], device=like.device)
+                for stream, size in sizes.items()
+            ]
+            return torch.cat(parts)
+
+        return augment.distort(distortions, *cut, self._draws(view, sizes, iteration), gaussian)
 
 
 class _Slices:
@@ -144,15 +238,17 @@ class _Slices:
         self.shapes: list[tuple[int, int]] = []
         offsets, offset = [], 0
         for number, image in enumerate(data.images):
-            depth, H, W = image.shape
+            depth, H, W = image.shape[1:]
             self.shapes += [(H, W)] * depth
             offsets += [offset + z * H * W for z in range(depth)]
             offset += depth * H * W
             if number < data.num_labeled:
                 self.num_labeled = len(offsets)
+        self.channels = len(data.images[0])
         self.offset = torch.tensor(offsets, device=device)
-        self.image = _flat(data.images, torch.float32, device)
-        self.label = _flat(data.labels, torch.uint8, device)
+        # Slice by slice, the channels of one beside each other.
+        self.image = _flat([np.swapaxes(image, 0, 1) for image in data.images], device)
+        self.label = _flat(data.labels, device)
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -183,12 +279,15 @@ class _Slices:
             # What lies outside the centres of the border voxels is outside, as scipy has it.
             inside = inside & (position >= 0) & (position <= limit[:, axis] - 1)
             place.append((position + 0.5).floor().long())
-        flat = self.offset[_send(np.array(items), self.device)].view(-1, 1, 1) + place[0] * limit[:, 1] + place[1]
-        flat = torch.where(inside, flat, 0)
-        image = torch.where(inside, self.image[flat], 0.0).unsqueeze(1)
-        label = torch.full(flat.shape, -1, dtype=torch.int64, device=self.device)
+        start = self.offset[_send(np.array(items), self.device)].view(-1, 1, 1)
+        within = torch.where(inside, place[0] * limit[:, 1] + place[1], 0)
+        plane = limit[:, 0] * limit[:, 1]
+        channels = [self.image[start * self.channels + plane * channel + within] for channel in range(self.channels)]
+        image = torch.where(inside.unsqueeze(1), torch.stack(channels, 1).float(), 0.0)
+        label = torch.full(within.shape, -1, dtype=torch.int64, device=self.device)
         if num_labeled:
-            label[:num_labeled] = torch.where(inside[:num_labeled], self.label[flat[:num_labeled]].long(), 0)
+            truth = self.label[(start + within)[:num_labeled]].long()
+            label[:num_labeled] = torch.where(inside[:num_labeled], truth, 0)
         return image, label
 
     def whole(self, item: int) -> Batch:
@@ -202,17 +301,18 @@ class _Slices:
 class _Volumes:
     """Whole volumes on the device, padded where a side does not exceed the patch; a patch is a slice of one."""
 
-    def __init__(self, data: TrainingSet, size: tuple[int, ...], device: torch.device) -> None:
-        self.size, self.device, self.num_labeled = size, device, data.num_labeled
-        self.images = [self._load(image, torch.float32) for image in data.images]
-        self.labels = [self._load(label, torch.uint8) for label in data.labels]
-        self.shapes = [tuple(image.shape) for image in data.images]
+    def __init__(self, data: TrainingSet, size: tuple[int, ...], axes: tuple[int, int], device: torch.device) -> None:
+        self.size, self.axes, self.device, self.num_labeled = size, axes, device, data.num_labeled
+        self.images = [self._load(image) for image in data.images]
+        self.labels = [self._load(label) for label in data.labels]
+        self.shapes = [tuple(image.shape[1:]) for image in data.images]
 
-    def _load(self, volume: np.ndarray, dtype: torch.dtype) -> Tensor:
-        tensor = torch.from_numpy(np.array(volume)).to(self.device, dtype)
-        if any(side <= patch for side, patch in zip(tensor.shape, self.size, strict=True)):
+    def _load(self, volume: np.ndarray) -> Tensor:
+        """(..., *S) as it is stored, padded."""
+        tensor = torch.from_numpy(np.array(volume)).to(self.device)
+        if any(side <= patch for side, patch in zip(tensor.shape[-3:], self.size, strict=True)):
             # The rule of UA-MT and its descendants; the +3 leaves room to move a patch as large as the volume.
-            pads = [max((patch - side) // 2 + 3, 0) for side, patch in zip(tensor.shape, self.size, strict=True)]
+            pads = [max((patch - side) // 2 + 3, 0) for side, patch in zip(tensor.shape[-3:], self.size, strict=True)]
             tensor = torch.nn.functional.pad(tensor, [pad for pad in reversed(pads) for _ in range(2)])
         return tensor
 
@@ -220,24 +320,25 @@ class _Volumes:
         return len(self.images)
 
     def plane(self, item: int) -> tuple[int, int]:
-        return self.size[0], self.size[1]
+        return self.size[self.axes[0]], self.size[self.axes[1]]
 
     def origin(self, item: int, random: np.random.Generator) -> list[int]:
         # The last position is left out, as in the papers' code.
         return [
-            int(random.integers(side - patch)) for side, patch in zip(self.images[item].shape, self.size, strict=True)
+            int(random.integers(side - patch))
+            for side, patch in zip(self.images[item].shape[1:], self.size, strict=True)
         ]
 
     def cut(
         self, items: list[int], origins: list[list[int]], maps: list[augment.PlaneMap], num_labeled: int
     ) -> tuple[Tensor, Tensor]:
         def patch(volume: Tensor, origin: list[int], plane: augment.PlaneMap) -> Tensor:
-            where = tuple(slice(start, start + size) for start, size in zip(origin, self.size, strict=True))
-            return _turn(volume[where], plane)
+            x, y, z = (slice(start, start + size) for start, size in zip(origin, self.size, strict=True))
+            return _turn(volume[..., x, y, z], plane, self.axes)
 
         image = torch.stack(
             [patch(self.images[i], origin, plane) for i, origin, plane in zip(items, origins, maps, strict=True)]
-        ).unsqueeze(1)
+        ).float()
         label = torch.full((len(items), *image.shape[2:]), -1, dtype=torch.int64, device=self.device)
         for number, (item, origin, plane) in enumerate(zip(items, origins, maps, strict=True)):
             if number < num_labeled:
@@ -246,22 +347,23 @@ class _Volumes:
 
     def whole(self, item: int) -> Batch:
         labeled = int(item < self.num_labeled)
-        image = self.images[item][None, None]
+        image = self.images[item][None].float()
         label = self.labels[item][None].long() if labeled else torch.full_like(image[:, 0], -1, dtype=torch.int64)
         origin = torch.zeros(1, 3, dtype=torch.int64)
         return Batch({"raw": image}, {"raw": label}, labeled, torch.tensor([item]), origin)
 
 
-def _turn(patch: Tensor, plane: augment.PlaneMap) -> Tensor:
-    """Apply a map of quarter turns and flips to the first two axes of a patch."""
+def _turn(patch: Tensor, plane: augment.PlaneMap, axes: tuple[int, int]) -> Tensor:
+    """Apply a map of quarter turns and flips to two axes of a patch (..., *S)."""
     if not plane.exact:
         raise ValueError("a volume is turned by quarter turns only")
+    u, v = (axis - 3 for axis in axes)
     if plane.matrix[0, 0] == 0:  # an odd number of quarter turns swaps the axes
-        patch = patch.transpose(0, 1)
+        patch = patch.transpose(u, v)
         signs = plane.matrix[1, 0], plane.matrix[0, 1]
     else:
         signs = plane.matrix[0, 0], plane.matrix[1, 1]
-    return patch.flip([axis for axis in range(2) if signs[axis] < 0])
+    return patch.flip([axis for axis, sign in zip((u, v), signs, strict=True) if sign < 0])
 
 
 def nearest_positions(size_in: int, size_out: int) -> np.ndarray:
@@ -278,5 +380,12 @@ def _send(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def _flat(arrays: Sequence[np.ndarray], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.cat([torch.from_numpy(np.array(array)).to(dtype).flatten() for array in arrays]).to(device)
+def _flat(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """All values of some arrays in one row, in the type of the first; one array at a time is in memory beside it."""
+    kind = torch.from_numpy(np.zeros(0, arrays[0].dtype)).dtype
+    flat = torch.empty(sum(array.size for array in arrays), dtype=kind, device=device)
+    start = 0
+    for array in arrays:
+        flat[start : start + array.size] = torch.from_numpy(np.array(array)).flatten().to(device)
+        start += array.size
+    return flat

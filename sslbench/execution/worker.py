@@ -185,7 +185,7 @@ class _Worker:
             if self.should_stop():
                 raise Interrupted(f"stopped while predicting case {number + 1} of {len(parts.test)}")
             self._show("testing", case=number, cases=len(parts.test))
-            labels = predictor.segment(store.image(case, verify=True)[0]).cpu().numpy()
+            labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
             restored = store.restore(case, labels)
             save_nifti(restored, self.run_dir.predictions / f"{case}.nii.gz")
             if store.resamples(case):
@@ -240,9 +240,9 @@ class _Worker:
 
 def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, device: torch.device) -> Experiment:
     """Hand training what it may see: labelled pairs, unlabelled images, validation pairs, and nothing else."""
-    images = [store.image(case, verify=True)[0] for case in (*parts.labeled, *parts.unlabeled)]
+    images = [store.image(case, verify=True) for case in (*parts.labeled, *parts.unlabeled)]
     labels = [store.label(case, verify=True) for case in parts.labeled]
-    validation = [ValidationCase(case, store.image(case)[0], store.label(case)) for case in parts.validation]
+    validation = [ValidationCase(case, store.image(case), store.label(case)) for case in parts.validation]
     counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
     data = TrainingSet(images, labels)
     return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslbench.config import Recipe
+from sslbench.data.sampling import stretched
 from sslbench.inference.sliding_window import Progress, flipped, label_windows, resized_slices
 from sslbench.methods.base import Method
 from sslbench.training.precision import Precision
@@ -35,23 +36,27 @@ class Predictor:
 
     @torch.no_grad()
     def segment(self, image: np.ndarray, validation: bool = False, progress: Progress | None = None) -> Tensor:
-        """Labels (*S) uint8, on the device, of an image (*S) in the stored grid.
+        """Labels (*S) uint8, on the device, of an image (channels, *S) in the stored grid.
 
         Args:
             image: float, any dtype.
             validation: use the coarser validation stride, where the recipe has one.
             progress: told after every forward pass.
         """
+        size, inference, tiles = self.recipe.patch_size, self.recipe.inference, self.recipe.tiles
+        image = stretched(image) if tiles is not None and tiles.rescale else image
         volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(self.precision.device)
-        size, inference = self.recipe.patch_size, self.recipe.inference
         predict, batch = flipped(self._predict, inference.flips), self._batch()
         was_training = self.method.training
         self.method.eval()
         try:
-            if len(size) == 2:
+            if inference.stride is None:
                 return resized_slices(predict, volume, size, batch, progress).to(torch.uint8)
-            stride = (inference.validation_stride if validation else None) or inference.stride or size
-            return label_windows(predict, volume, size, stride, self.num_classes, batch, inference.weighting, progress)
+            stride = (inference.validation_stride if validation else None) or inference.stride
+            how = (size, stride, self.num_classes, batch, inference.weighting, progress)
+            if len(size) == 3:
+                return label_windows(predict, volume, *how)
+            return torch.stack([label_windows(predict, part, *how) for part in volume.unbind(1)])
         finally:
             self.method.train(was_training)
 

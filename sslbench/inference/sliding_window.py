@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sslbench.data.sampling import nearest_positions
+from sslbench.data.sampling import nearest_positions, window_starts
 from sslbench.methods.base import mean_logits
 
 Predict = Callable[[Tensor], Tensor]  # image (B, channels, *S) -> probabilities (B, C, *S)
@@ -23,12 +23,6 @@ Progress = Callable[[int, int], None]  # forward passes: windows or slices done,
 Weighting = Literal["uniform", "gaussian"]
 
 _SIGMA = 1 / 8  # of the patch's side: nnU-Net's and MONAI's importance map
-
-
-def window_starts(size: int, patch: int, stride: int) -> list[int]:
-    """Starts of the windows along one axis: n = ⌈(S - P) / stride⌉ + 1, start_i = min(i·stride, S - P)."""
-    count = max(-(-(size - patch) // stride), 0) + 1
-    return [min(number * stride, max(size - patch, 0)) for number in range(count)]
 
 
 def accumulate_windows(
@@ -259,8 +253,8 @@ def resized_slices(
     """Labels of a volume slice by slice: nearest to `size`, argmax, the label map nearest back (SSL4MIS).
 
     Args:
-        predict: gives probabilities of a batch of slices (B, 1, *size).
-        volume: (Z, H, W), on the device.
+        predict: gives probabilities of a batch of slices (B, channels, *size).
+        volume: (Z, H, W) or (channels, Z, H, W), on the device.
         size: (h, w) that the network sees.
         batch: slices in a forward pass.
         progress: told after every forward pass.
@@ -268,12 +262,13 @@ def resized_slices(
     Returns:
         (Z, H, W) int64.
     """
-    Z, H, W = volume.shape
+    Z, H, W = volume.shape[-3:]
 
     def positions(size_in: int, size_out: int) -> Tensor:
         return torch.from_numpy(nearest_positions(size_in, size_out)).to(volume.device)
 
-    down = volume[:, positions(H, size[0])][:, :, positions(W, size[1])].unsqueeze(1)
+    slices = volume.reshape(-1, Z, H, W).transpose(0, 1)
+    down = slices[:, :, positions(H, size[0])][:, :, :, positions(W, size[1])]
     found = []
     for first in range(0, Z, batch):
         found.append(predict(down[first : first + batch]).argmax(1))
@@ -298,5 +293,5 @@ def sliding_window(
 
 
 def slice_inference(net: nn.Module, volume: Tensor, size: tuple[int, int] = (256, 256), batch: int = 16) -> Tensor:
-    """Labels (Z, H, W) int64 of a volume (Z, H, W), slice by slice at `size`."""
+    """Labels (Z, H, W) int64 of a volume (Z, H, W) or (channels, Z, H, W), slice by slice at `size`."""
     return resized_slices(lambda slices: mean_logits([net], slices), volume, size, batch)

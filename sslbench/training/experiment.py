@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from sslbench import registry
-from sslbench.config import ResolvedJob
-from sslbench.data.sampling import Sampler, TrainingSet
+from sslbench.config import ResolvedJob, TilesSpec
+from sslbench.data.sampling import Sampler, TrainingSet, cut_tile, tile_boxes
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Method, Statistics
 from sslbench.networks import Network, build_decoder, build_network
@@ -25,7 +25,7 @@ from sslbench.training.randomness import derive_seed
 
 @dataclass(frozen=True)
 class ValidationCase:
-    """A preprocessed validation case: image and label (*S) in the stored grid."""
+    """A preprocessed validation case: image (channels, *S) and label (*S) in the stored grid."""
 
     id: str
     image: np.ndarray
@@ -111,6 +111,8 @@ def build_experiment(
         device: where to train.
     """
     recipe = resolved.recipe
+    if recipe.tiles is not None:
+        validation = [tile for case in validation for tile in _tiles(case, recipe.patch_size, recipe.tiles)]
     sampler = Sampler(data, recipe, resolved.job.seed, device)
     statistics = Statistics(
         class_counts=torch.as_tensor(class_counts, dtype=torch.int64),
@@ -121,12 +123,20 @@ def build_experiment(
         patch_size=tuple(recipe.patch_size),
         batch=(recipe.batch.labeled, recipe.batch.unlabeled),
     )
-    build = Builder(resolved, 1, statistics)
+    build = Builder(resolved, len(data.images[0]), statistics)
     probe = sampler.batch(0, streams=("labeled",)).image["weak"]
     precision = choose_precision(recipe.precision, device, lambda: build("probe"), probe)
     method = build_method(resolved, build, statistics)
     precision.place(method)
     return Experiment(resolved, method, sampler, validation, num_classes, precision)
+
+
+def _tiles(case: ValidationCase, size: Sequence[int], spec: TilesSpec) -> list[ValidationCase]:
+    """The tiles of a validation case: what is trained on tiles is validated on tiles."""
+    return [
+        ValidationCase(f"{case.id}#{number}", cut_tile(case.image, box, spec), case.label[box])
+        for number, box in enumerate(tile_boxes(case.image, size, spec))
+    ]
 
 
 def build_method(resolved: ResolvedJob, build: Builder, statistics: Statistics) -> Method:

@@ -118,7 +118,7 @@ def test_nearest_positions_are_ordered_and_reach_both_ends(size_in, size_out):
 
 
 def drawn(name, count, size=(6, 8)):
-    return [augment.draw([name] if name else [], size, np.random.default_rng(seed)) for seed in range(count)]
+    return [augment.draw(name, size, np.random.default_rng(seed)) for seed in range(count)]
 
 
 def kind(plane):
@@ -153,7 +153,7 @@ def test_rot90_flip_always_flips_and_takes_each_turn_alike():
 def test_without_an_augmentation_nothing_is_drawn():
     random = np.random.default_rng(0)
     before = random.bit_generator.state
-    assert kind(augment.draw([], (4, 5), random)) == "identity"
+    assert kind(augment.draw(None, (4, 5), random)) == "identity"
     assert random.bit_generator.state == before
 
 
@@ -163,12 +163,17 @@ def test_without_an_augmentation_nothing_is_drawn():
 def sampler(volumes, labels, patch, **batch):
     base = load_recipe("ssl4mis-acdc" if len(patch) == 2 else "phantom")
     changes = {"patch_size": list(patch), "batch": base.batch.model_copy(update=batch)}
-    return Sampler(TrainingSet(volumes, labels), base.model_copy(update=changes), 0, torch.device("cpu"))
+    return Sampler(
+        TrainingSet([volume[None] for volume in volumes], labels),
+        base.model_copy(update=changes),
+        0,
+        torch.device("cpu"),
+    )
 
 
 def weak(volumes, labels, patch, plane, monkeypatch, count=4):
     """A batch whose every patch is augmented by the map that `plane` makes for a size."""
-    monkeypatch.setattr(augment, "draw", lambda names, size, random: plane(size))
+    monkeypatch.setattr(augment, "draw", lambda name, size, random: plane(size))
     made = sampler(volumes, labels, patch, labeled=count, unlabeled=count)
     return made.batch(0, views=("raw", "weak"))
 

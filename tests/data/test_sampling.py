@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def training_set(labeled, unlabeled, shape):
     """Cases whose image tells case and place, and whose label is a function of the image."""
     volumes = [np.arange(np.prod(shape)).reshape(shape) + 100_000.0 * n for n in range(labeled + unlabeled)]
-    images = [volume.astype(np.float32) for volume in volumes]
+    images = [volume[None].astype(np.float32) for volume in volumes]
     return TrainingSet(images, [(volume % 5).astype(np.uint8) for volume in volumes[:labeled]])
 
 
@@ -188,7 +188,7 @@ def test_a_raw_patch_is_the_volume_at_its_origin():
     data = training_set(2, 2, (12, 11, 9))
     batch = sampler(data, (8, 8, 4)).batch(3, views=("raw",))
     for row, (item, (x, y, z)) in enumerate(zip(batch.index.tolist(), batch.origin.tolist(), strict=True)):
-        assert np.array_equal(batch.image["raw"][row, 0], data.images[item][x : x + 8, y : y + 8, z : z + 4])
+        assert np.array_equal(batch.image["raw"][row, 0], data.images[item][0, x : x + 8, y : y + 8, z : z + 4])
 
 
 def test_images_stored_in_half_precision_are_trained_on_in_fp32():
@@ -271,7 +271,7 @@ def test_a_volume_that_does_not_exceed_the_patch_is_padded_by_the_papers_rule(sh
     """(P - S)//2 + 3 zeros on both sides, not less than none: a side somewhat larger than the patch is padded too."""
     data = training_set(1, 1, shape)
     pads = [max((size - side) // 2 + 3, 0) for side, size in zip(shape, patch, strict=True)]
-    padded = [np.pad(image, [(pad, pad) for pad in pads]) for image in data.images]
+    padded = [np.pad(image[0], [(pad, pad) for pad in pads]) for image in data.images]
     made = sampler(data, patch, (1, 1))
     for iteration in range(10):
         batch = made.batch(iteration, views=("raw",))
@@ -319,5 +319,5 @@ def test_a_sweep_shows_every_item_once_in_order_raw_and_without_labels_of_unlabe
 def test_a_sweep_shows_whole_volumes_and_resized_slices():
     data = training_set(2, 2, (12, 11, 9))
     for batch in sampler(data, (8, 8, 4)).sweep():
-        assert np.array_equal(batch.image["raw"][0, 0], data.images[int(batch.index)])
+        assert np.array_equal(batch.image["raw"][0, 0], data.images[int(batch.index)][0])
     assert [tuple(batch.image["raw"].shape) for batch in sampler(data, (8, 6)).sweep()] == [(1, 1, 8, 6)] * 48

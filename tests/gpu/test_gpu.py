@@ -25,8 +25,8 @@ def test_patches_cut_on_the_gpu_are_those_of_the_cpu(job: Job) -> None:
     import numpy as np
 
     random = np.random.default_rng(0)
-    images = [random.random((20, 34, 28)).astype("float32") for _ in range(5)]
-    data = TrainingSet(images, [(image > 0.5).astype("uint8") for image in images[:2]])
+    images = [random.random((1, 20, 34, 28)).astype("float32") for _ in range(5)]
+    data = TrainingSet(images, [(image[0] > 0.5).astype("uint8") for image in images[:2]])
     here, there = (Sampler(data, job.resolved.recipe, 0, torch.device(name)) for name in ("cpu", "cuda"))
     for iteration in range(5):
         cpu, gpu = here.batch(iteration), there.batch(iteration)
