@@ -45,7 +45,17 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "loss": {
         "sslbench.losses.base": ("default",),
-        "sslbench.losses.gradient_aware": ("ga", "ga_labeled_only", "ga_unlabeled_only"),
+        "sslbench.losses.gradient_aware": (
+            "ga",
+            "ga_labeled_only",
+            "ga_unlabeled_only",
+            "ga_gd",
+            "ga_clse",
+            "ga_dwe",
+            "ga_gd_clse",
+            "ga_gd_dwe",
+            "ga_clse_dwe",
+        ),
     },
     "weighting": {},
     "plugin": {},

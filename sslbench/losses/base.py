@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict, Unpack
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from sslbench import registry
 from sslbench.config import CriteriaSpec
 from sslbench.data.base import NoOptions
 from sslbench.losses.cross_entropy import cross_entropy
-from sslbench.losses.dice import DiceLoss
-from sslbench.registry import register
+from sslbench.losses.dice import DiceLoss, ForegroundDiceLoss
 
 if TYPE_CHECKING:
-    from sslbench.methods.base import Step
+    from sslbench.config import ResolvedJob
+    from sslbench.methods.base import Statistics, Step
 
 Source = Literal["label", "pseudo"]
+Term = Literal["label", "pseudo", "consistency"]
+
+
+class LossOptions(BaseModel):
+    """What every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    applies_to: Literal["both", "label", "pseudo"] = Field(
+        default="both",
+        description="true labels, or pseudo-labels and soft consistency: the rest keeps `default` (GA Table 6)",
+    )
 
 
 class TermArguments(TypedDict, total=False):
@@ -29,7 +41,7 @@ class TermArguments(TypedDict, total=False):
     class_weight: Tensor | None
 
 
-@register("loss", "default")
+@registry.register("loss", "default")
 class Loss(nn.Module):
     """Cross-entropy and Dice as a method calls them; a plug-and-play loss overrides what it replaces.
 
@@ -41,17 +53,37 @@ class Loss(nn.Module):
         version: raised when the same options would give other values.
         title: what a table's row name begins with (`GA` for GA-CPS); empty for `default`.
         needs_reference: whether a method should compute a reference that it would not need itself.
+        changes: the terms that differ from those of `default`.
     """
 
     version: ClassVar[int] = 1
     title: ClassVar[str] = ""
-    needs_reference: ClassVar[bool] = False
+    needs_reference: bool = False
+    changes: ClassVar[tuple[Term, ...]] = ()
     Options: ClassVar[type[BaseModel]] = NoOptions
 
-    def __init__(self, options: BaseModel, criteria: CriteriaSpec, num_classes: int) -> None:
+    def __init__(self, options: BaseModel, criteria: CriteriaSpec, statistics: Statistics) -> None:
         super().__init__()
-        self.options, self.criteria, self.num_classes = options, criteria, num_classes
-        self._plain_dice = DiceLoss(criteria.smooth, squared=criteria.dice == "squared")
+        self.options, self.criteria, self.statistics = options, criteria, statistics
+        self.num_classes = statistics.num_classes
+        self._plain_dice = (
+            ForegroundDiceLoss(criteria.smooth)
+            if criteria.dice == "foreground"
+            else DiceLoss(criteria.smooth, squared=criteria.dice == "squared")
+        )
+
+    @classmethod
+    def objection(cls, job: ResolvedJob) -> str | None:
+        """The one line why this job has no meaning, before anything is built; None where it has one."""
+        side = job.loss.get("applies_to", "both")
+        served = {term for term in cls.changes if side == "both" or (term == "label") == (side == "label")}
+        asked = registry.component("method", job.method["name"]).terms
+        if cls.changes and not served & {*asked}:
+            return (
+                f"the method asks for terms on {_listed(asked)}, the loss changes those on {_listed(sorted(served))}:"
+                " together they are the loss 'default'"
+            )
+        return None
 
     def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
         """See a predictor's outputs of this step before its terms are asked for: all statistics are taken here.
@@ -131,6 +163,13 @@ class Loss(nn.Module):
             mask: (B, *S), the voxels that the term is about.
         """
         return own()
+
+
+_TERMS = {"label": "labels", "pseudo": "pseudo-labels", "consistency": "soft consistency"}
+
+
+def _listed(terms: Iterable[str]) -> str:
+    return " and ".join(_TERMS[term] for term in terms)
 
 
 def inside_sums(mask: Tensor | None, voxel_weight: Tensor | None) -> Tensor | None:

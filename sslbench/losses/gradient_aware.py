@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Unpack
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from sslbench.losses.base import Loss, Source, TermArguments, inside_sums
+from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
 from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
 from sslbench.losses.dice import dice_sums
 from sslbench.losses.per_class import PerClass
@@ -117,48 +117,54 @@ class GACELoss(nn.Module):
         return (nll * ones * damping[labels]).sum()
 
 
-class GAOptions(BaseModel):
+class GAOptions(LossOptions):
     """Options of the loss `ga`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     gamma: float = Field(default=0.5, ge=0, le=1, description="equilibrium factor (GA Table 5a)")
     k: float = Field(default=10, gt=0, le=100, description="percent of voxels mined with true labels (GA Table 5b)")
     k_pseudo: float = Field(default=100, gt=0, le=100, description="the same with pseudo-labels (GA section 4.2)")
     absent: Absent = Field(default="p", description="gradient of absent classes (GA Table 5c)")
-    applies_to: Literal["both", "label", "pseudo"] = Field(
-        default="both", description="which targets GA serves; the others keep the default loss (GA Table 6)"
-    )
 
 
 @register("loss", "ga")
 class GALoss(Loss):
-    """GADice in the place of every Dice, GACE in the place of every cross-entropy.
+    """GADice in the place of every Dice, GACE in the place of every cross-entropy (Qi, Wu, Chan; ECCV 2024).
 
     The coefficients of the two in a supervised sum are the recipe's (`criteria`); GA's own recipes have 1 and 1. A
-    soft target is hardened: GA is defined on labels.
+    soft consistency term stays the method's own.
+
+    Deviations:
+    - the sum over voxels that equation 8 leaves out is taken, as in the authors' code
+    - at least one voxel is mined, where their code gives a zero without gradient
+    - a soft target is hardened: GA is defined on labels
+    - with a mask, presence, N and the hardest k % are counted inside it; a voxel of weight 0 is outside
     """
 
     title = "GA"
+    changes = ("label", "pseudo")
     Options: ClassVar[type[BaseModel]] = GAOptions
     options: GAOptions
 
     def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        if not self._serves(source):
-            return super().ce(logits, target, source=source, key=key, **rest)
         criterion = GACELoss(self.options.k if source == "label" else self.options.k_pseudo, self.options.gamma)
         return criterion(logits, target, rest.get("mask"), rest.get("voxel_weight"), rest.get("class_weight"))
 
     def dice(
         self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
-        if not self._serves(source):
-            return super().dice(logits, target, source=source, key=key, **rest)
         weight = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
         return GADiceLoss(self.options.absent)(logits, target, weight, rest.get("class_weight"))
 
-    def _serves(self, source: Source) -> bool:
-        return self.options.applies_to in ("both", source)
 
-
+# GA Table 6: one side only.
 register("loss", "ga_labeled_only", preset_of="ga", set={"applies_to": "label"})
 register("loss", "ga_unlabeled_only", preset_of="ga", set={"applies_to": "pseudo"})
+
+# GA Table 4, rows 1 to 6. Without GADice (GD) absent classes keep the plain Dice term, without class equilibrium (ClsE)
+# all voxels are mined, without dynamic weights (DWE) no class is damped.
+register("loss", "ga_gd", preset_of="ga", set={"k": 100, "gamma": 1})
+register("loss", "ga_clse", preset_of="ga", set={"absent": "none", "gamma": 1})
+register("loss", "ga_dwe", preset_of="ga", set={"absent": "none", "k": 100})
+register("loss", "ga_gd_clse", preset_of="ga", set={"gamma": 1})
+register("loss", "ga_gd_dwe", preset_of="ga", set={"k": 100})
+register("loss", "ga_clse_dwe", preset_of="ga", set={"absent": "none"})

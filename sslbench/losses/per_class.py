@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BLOCK = 4096  # voxels that one running fp32 sum may take in
+_BLOCK = 256  # voxels that one running fp32 sum may take in
 
 
 class PerClass:

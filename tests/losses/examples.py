@@ -7,6 +7,8 @@ import torch
 
 from sslbench import registry
 from sslbench.config import CriteriaSpec
+from sslbench.losses.compose import build_loss
+from sslbench.methods.base import Statistics
 
 B, C, SHAPE = 2, 3, (2, 2, 5)
 N = 40
@@ -39,10 +41,17 @@ def tiny_logits(which, dtype=torch.float64):
     return torch.tensor([values[which]], dtype=dtype)
 
 
-def make_loss(name, criteria=None, num_classes=C, **options):
+def statistics(num_classes=C, counts=None):
+    """Statistics of a training set of which nothing but classes and their voxels matters."""
+    counts = torch.ones(num_classes) if counts is None else torch.as_tensor(counts)
+    return Statistics(counts.long().view(1, -1), 1, 1, (SHAPE, SHAPE), num_classes, SHAPE, (1, 1))
+
+
+def make_loss(name, criteria=None, num_classes=C, counts=None, **options):
     """A plug-and-play loss by name, presets included."""
-    component, chosen = registry.component("loss", name), {**registry.get("loss", name).set, **options}
-    return component(component.Options(**chosen), criteria or CriteriaSpec(), num_classes)
+    entry = registry.get("loss", name)
+    spec = {"name": entry.preset_of or entry.name, **entry.set, **options}
+    return build_loss(spec, criteria or CriteriaSpec(), statistics(num_classes, counts))
 
 
 def close(value, expected, tolerance=1e-6):

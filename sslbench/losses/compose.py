@@ -1,0 +1,154 @@
+"""Losses made of losses: one for labels and one for pseudo-labels, class and voxel weights added to any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+from torch import Tensor, nn
+
+from sslbench import registry
+from sslbench.config import CriteriaSpec
+from sslbench.data.base import NoOptions
+from sslbench.losses.base import Loss, Source, TermArguments
+from sslbench.losses.weighting import Weighting
+
+if TYPE_CHECKING:
+    from sslbench.methods.base import Statistics, Step
+
+
+def build_loss(spec: Mapping[str, Any], criteria: CriteriaSpec, statistics: Statistics) -> Loss:
+    """The loss of a job: its class with its options, on the side that `applies_to` names.
+
+    Args:
+        spec: `name`, never a preset's, and options.
+        criteria: of the recipe.
+        statistics: of the training data.
+    """
+    kind = registry.component("loss", spec["name"])
+    options = kind.Options(**{key: value for key, value in spec.items() if key != "name"})
+    loss = cast(Loss, kind(options, criteria, statistics))
+    side = getattr(options, "applies_to", "both")
+    if side == "both":
+        return loss
+    plain = Loss(NoOptions(), criteria, statistics)
+    return BySource(label=loss, pseudo=plain) if side == "label" else BySource(label=plain, pseudo=loss)
+
+
+class BySource(Loss):
+    """One loss where the target is truth, another where it is a pseudo-label; the latter has soft consistency too.
+
+    Args:
+        label, pseudo: of the same job.
+    """
+
+    def __init__(self, label: Loss, pseudo: Loss) -> None:
+        super().__init__(NoOptions(), label.criteria, label.statistics)
+        self.label, self.pseudo = label, pseudo
+        self.needs_reference = label.needs_reference or pseudo.needs_reference
+
+    def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
+        self.label.observe(step, key, logits, labels)
+        self.pseudo.observe(step, key, logits, labels)
+
+    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
+        return self._of(source).ce(logits, target, source=source, key=key, **rest)
+
+    def dice(
+        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
+    ) -> Tensor:
+        return self._of(source).dice(logits, target, source=source, key=key, **rest)
+
+    def supervised(
+        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
+    ) -> Tensor:
+        return self._of(source).supervised(logits, target, source=source, key=key, **rest)
+
+    def consistency(
+        self,
+        logits: Tensor,
+        own: Callable[[], Tensor],
+        *,
+        key: str,
+        reference: tuple[str, Tensor],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.pseudo.consistency(logits, own, key=key, reference=reference, mask=mask)
+
+    def _of(self, source: Source) -> Loss:
+        return self.label if source == "label" else self.pseudo
+
+
+class Weighted(Loss):
+    """A loss whose terms get the class and voxel weights of the learner's weighting.
+
+    Class weights go to terms on labels and on pseudo-labels, voxel weights to those on pseudo-labels (CLD and Basak
+    sample, Adsh sets a threshold there). Weights that the method gives itself are multiplied by them. A key without a
+    weighting, and soft consistency, stay as they are.
+
+    Args:
+        loss: any loss.
+        weightings: by the key of the predictor that learns.
+    """
+
+    def __init__(self, loss: Loss, weightings: Mapping[str, Weighting]) -> None:
+        super().__init__(NoOptions(), loss.criteria, loss.statistics)
+        self.inner, self.weightings = loss, nn.ModuleDict(weightings)
+        self.needs_reference = loss.needs_reference or any(w.needs_reference for w in weightings.values())
+        counts = loss.statistics.class_counts.sum(0).float()
+        for weighting in weightings.values():
+            weighting.weights = weighting.init(counts)
+
+    def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
+        self.inner.observe(step, key, logits, labels)
+        weighting = self._of(key)
+        if weighting is not None:
+            observation = weighting.observe(step, logits.detach().float(), labels)
+            weighting.weights = weighting.update(observation)
+
+    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
+        return self.inner.ce(logits, target, source=source, key=key, **self._weighted(logits, source, key, rest))
+
+    def dice(
+        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
+    ) -> Tensor:
+        return self.inner.dice(logits, target, source=source, key=key, **self._weighted(logits, source, key, rest))
+
+    def supervised(
+        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
+    ) -> Tensor:
+        more = self._weighted(logits, source, key, rest)
+        return self.inner.supervised(logits, target, source=source, key=key, **more)
+
+    def consistency(
+        self,
+        logits: Tensor,
+        own: Callable[[], Tensor],
+        *,
+        key: str,
+        reference: tuple[str, Tensor],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.inner.consistency(logits, own, key=key, reference=reference, mask=mask)
+
+    def _weighted(self, logits: Tensor, source: Source, key: str, rest: TermArguments) -> TermArguments:
+        weighting = self._of(key)
+        if weighting is None:
+            return rest
+        own, reference = logits.detach().float(), rest.get("reference")
+        voxels = None
+        if source == "pseudo":
+            voxels = weighting.voxel_weight(own, own.softmax(1) if reference is None else reference[1])
+        more = rest.copy()
+        more["class_weight"] = _product(rest.get("class_weight"), weighting.weights)
+        more["voxel_weight"] = _product(rest.get("voxel_weight"), voxels)
+        return more
+
+    def _of(self, key: str) -> Weighting | None:
+        return cast(Weighting, self.weightings[key]) if key in self.weightings else None
+
+
+def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    if left is None or right is None:
+        return left if right is None else right
+    return left * right
