@@ -14,7 +14,7 @@ from torch import nn
 from sslbench import registry
 from sslbench.config import ResolvedJob, TilesSpec
 from sslbench.data.sampling import Sampler, TrainingSet, cut_tile, tile_boxes
-from sslbench.losses.base import Loss
+from sslbench.losses.compose import build_loss
 from sslbench.methods.base import Method, Statistics
 from sslbench.networks import Network, build_decoder, build_network
 from sslbench.networks.base import Decoder
@@ -141,11 +141,7 @@ def _tiles(case: ValidationCase, size: Sequence[int], spec: TilesSpec) -> list[V
 
 def build_method(resolved: ResolvedJob, build: Builder, statistics: Statistics) -> Method:
     """The method of a job with its loss, on the CPU, freshly initialised."""
-    loss_class = registry.component("loss", resolved.loss["name"])
-    loss = cast(
-        Loss,
-        loss_class(loss_class.Options(**_options(resolved.loss)), resolved.recipe.criteria, statistics.num_classes),
-    )
+    loss = build_loss(resolved.loss, resolved.recipe.criteria, statistics)
     method_class = registry.component("method", resolved.method["name"])
     return cast(Method, method_class(method_class.Options(**_options(resolved.method)), build, loss, statistics))
 
