@@ -261,6 +261,28 @@ def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Imag
     return to_nifti(_turned_back(labels, geometry["turn"]).astype(np.uint8), geometry["header"])
 
 
+def to_stored(labels: NDArray[Any], geometry: Mapping[str, Any]) -> NDArray[Any]:
+    """A label map (X, Y, Z) of the scan as `preprocess` would have stored it: the other way round than `restore`.
+
+    Args:
+        labels: in the geometry of the source file.
+        geometry: of `Preprocessed`.
+
+    Raises:
+        ValueError: labels of another shape than the scan.
+    """
+    grid, new = geometry["from"], geometry["to"]
+    if list(labels.shape) != geometry["shape"]:
+        raise ValueError(f"labels of shape {labels.shape} for a scan of {tuple(geometry['shape'])}")
+    labels = _turned(labels, geometry["turn"])
+    if new != grid:
+        labels = labels[np.ix_(*_label_positions(grid, new, geometry.get("nearest", "centre")))]
+    if "crop" in geometry:
+        start, shape = geometry["crop"]["start"], geometry["crop"]["shape"]
+        labels = labels[tuple(slice(first, first + side) for first, side in zip(start, shape, strict=True))]
+    return labels.transpose(2, 1, 0) if geometry["axes"] == "zyx" else labels
+
+
 def stored_nifti(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Image:
     """Labels of the stored grid as a uint8 NIfTI image on that grid, placed where the scan lies.
 

@@ -24,6 +24,7 @@ from sslbench.data.preprocess import (
     resample_linear,
     resample_nearest,
     restore,
+    to_stored,
 )
 from sslbench.data.synapse import Synapse
 from sslbench.errors import DataError
@@ -270,6 +271,24 @@ def test_labels_of_another_shape_are_not_restored(scan):
     made = preprocess(loaded_case(scan(1)), PLAIN)
     with pytest.raises(ValueError, match="stored grid"):
         restore(made.label[1:], made.geometry)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"orientation": "RAS", "axes": "zyx"},
+        {"spacing_mm": (1.5, 1.5, 2.0), "orientation": "RAS"},
+        {"resize_to": (16, 16, 24), "axes": "zyx"},
+        {"crop": LabelCrop(size=(4, 4, 4), margin=(1, 2), axes=("x", "z")), "orientation": "RAS"},
+    ],
+    ids=str,
+)
+def test_labels_of_a_scan_are_stored_as_its_reference_was(changes, scan):
+    loaded = loaded_case(scan(13, codes="SPR"))
+    made = preprocess(loaded, replace(PLAIN, **changes))
+    assert np.array_equal(to_stored(loaded.label, made.geometry), made.label)
+    with pytest.raises(ValueError, match="for a scan of"):
+        to_stored(loaded.label[1:], made.geometry)
 
 
 # -------------------------------------------------------------------------------------------------------- resampling
