@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 _WHAT, _HOW, _OUTPUT = "What to run", "How to run it", "Output and places"
+_OWN, _LISTS = "Data of your own", "Case lists and label budgets (own data, and lists of your own)"
 
 
 def _value(metavar: str, help: str, *flags: str, panel: str | None = None, complete: Any = None, **more: Any) -> Any:
@@ -151,7 +152,31 @@ def prepare(
     dataset: Annotated[
         str, _argument("DATASET", "synapse, acdc, phantom, ...: see `sslbench list datasets`.", completion.datasets)
     ],
-    source: Annotated[Path | None, _value("DIR", "Folder with the official files.")] = None,
+    source: Annotated[Path | None, _value("PATH", "Folder or archive (zip, tar, tar.gz) of what you hold.")] = None,
+    from_nnunet: Annotated[
+        Path | None,
+        _value("DIR", "Define DATASET by an nnU-Net raw or MSD folder.", "--from-nnunet", "--from-msd", panel=_OWN),
+    ] = None,
+    from_pairs: Annotated[
+        Path | None, _value("DIR", "Define DATASET by images and masks: NAME.jpg, NAME_mask.jpg.", panel=_OWN)
+    ] = None,
+    classes: Annotated[
+        list[str] | None, _value("NAMES", "What the mask values 1, 2, ... mean: a,b.", panel=_OWN)
+    ] = None,
+    dims: Annotated[
+        int | None, _value("2|3", "Train on slices or on volumes; default: as voxels are.", panel=_OWN, min=2, max=3)
+    ] = None,
+    patient_pattern: Annotated[
+        str | None, _value("REGEX", "Finds the patient in a case's name; default: a case is one.", panel=_OWN)
+    ] = None,
+    splits: Annotated[
+        Path | None, _value("FILE", "Lists in YAML, or nnU-Net's splits_final.json.", panel=_LISTS)
+    ] = None,
+    split_seed: Annotated[int, _value("N", "Of lists and budgets that are drawn (0).", panel=_LISTS)] = 0,
+    fractions: Annotated[str | None, _value("A,B,C", "Train, val and test (70,10,20).", panel=_LISTS)] = None,
+    budgets: Annotated[
+        list[str] | None, _value("BUDGETS", "Shares or numbers of patients (5%,10%,20%,100%).", panel=_LISTS)
+    ] = None,
     preprocessing: Annotated[
         str | None,
         _value("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
@@ -163,27 +188,52 @@ def prepare(
     workers: Annotated[
         int | None, _value("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)
     ] = None,
-    force: Annotated[bool, _flag("Prepare cases again that are there.", "--force/--no-force", "-f")] = False,
+    force: Annotated[bool, _flag("Prepare again what is there; define own data anew.", "--force/--no-force", "-f")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Read official files, check them, and write the verified cache that training reads."""
+    """Read official files or your own, check them, and write the verified cache that training reads."""
     from dataclasses import asdict
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from sslbench import settings
     from sslbench.data.prepare import prepare as prepare_dataset
     from sslbench.spelling import parse_set
 
-    console = _err()
+    console, data = _err(), _opened(data_dir)
+    folder = from_nnunet or from_pairs
+    own = {"--classes": classes, "--dims": dims, "--patient-pattern": patient_pattern, "--fractions": fractions}
+    both = {"--source": source, "--from-nnunet": from_nnunet, "--from-pairs": from_pairs}
+    if len(given := [flag for flag, value in both.items() if value]) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} do not go together", "name one folder")
+    if not folder and (alone := [flag for flag, value in own.items() if value]):
+        raise UsageError(f"{alone[0]} belongs to data of your own", "name a folder with --from-nnunet or --from-pairs")
+    lists: dict[str, Any] = {"data_dir": data, "seed": split_seed, "budgets": _several(budgets) or None, "force": force}
+    told: dict[str, Any] = {}
+    if folder:
+        from sslbench.data.define import define
+
+        layout: Any = "pairs" if from_pairs else "nnunet"
+        shares = _shares(fractions)
+        defined = define(
+            dataset, folder, layout, classes=_several(classes), dims=dims, patients=patient_pattern, splits=splits,
+            fractions=shares, **lists,
+        )  # fmt: skip
+        told = {"splits": [made.name for made in defined.splits], "recipe": str(defined.recipe)}
+        for line in () if quiet else defined.lines:
+            console.print(_escape(line), soft_wrap=True, highlight=False)
+    elif splits and not source and any((data / dataset).glob("*/dataset.json")):
+        names = _added(dataset, splits, lists, quiet)
+        if as_json:
+            _print_json({"dataset": dataset, "splits": names})
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         tasks: dict[str, Any] = {}
 
         def on_case(case: str, state: str) -> None:
-            stage = "generate" if state == "generated" else "prepare"
+            stage = {"generated": "generate", "unpacked": "unpack"}.get(state, "prepare")
             if stage not in tasks:
                 tasks[stage] = progress.add_task(f"{stage} {dataset}", total=0 if state == "waiting" else None)
             if state == "waiting":
@@ -193,14 +243,16 @@ def prepare(
 
         report = prepare_dataset(
             dataset,
-            source,
-            data_dir=settings.data_dir(data_dir),
+            source or folder,
+            data_dir=data,
             preprocessing=preprocessing,
             options=parse_set(set or []),
             workers=workers or os.cpu_count() or 1,
             force=force,
             progress=on_case,
         )
+    if splits and not folder:
+        told = {"splits": _added(dataset, splits, lists, quiet)}
     if not quiet:
         console.print(f"recognised: {_escape(report.recognised)}", soft_wrap=True, highlight=False)
     for note in report.notes:
@@ -211,7 +263,7 @@ def prepare(
         "" if report.found >= report.official else f" — a subset: {report.found} of {report.official} official cases"
     )
     if as_json:
-        _print_json(asdict(report))
+        _print_json(asdict(report) | told)
     elif not quiet:
         print(
             f"{report.dataset} ({report.preprocessing}): {report.written} written, {report.unchanged} unchanged, "
@@ -219,6 +271,36 @@ def prepare(
         )
     if report.failed:
         raise typer.Exit(1)
+
+
+def _opened(data_dir: Path | None) -> Path:
+    """The data folder; the datasets, recipes and lists that are declared in it are known from here on."""
+    from sslbench import settings
+    from sslbench.data.own import load_all
+
+    folder = settings.data_dir(data_dir)
+    load_all(folder)
+    return folder
+
+
+def _added(dataset: str, file: Path, how: dict[str, Any], quiet: bool) -> list[str]:
+    """Add a user's lists to a prepared dataset; their names."""
+    from sslbench.data.define import add_splits, told_lists
+
+    made = add_splits(dataset, file, **how)
+    for line in () if quiet else told_lists(made):
+        _err().print(f"{_escape(line)}; --set splits={made[0].name} uses them", soft_wrap=True, highlight=False)
+    return [lists.name for lists in made]
+
+
+def _shares(text: str | None) -> list[float] | None:
+    """`70,10,20` as numbers."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"cannot read the fractions '{text}'", "three numbers for train, val and test: 70,10,20"
+        ) from None
 
 
 # --------------------------------------------------------------------------------------------------------- audit
@@ -251,7 +333,7 @@ def audit(
 
     from rich.text import Text
 
-    from sslbench import settings, terminal
+    from sslbench import terminal
     from sslbench.data import audit as auditing
 
     if figure:
@@ -263,7 +345,7 @@ def audit(
             preprocessing=preprocessing,
             splits=splits,
             recipe=recipe,
-            data_dir=settings.data_dir(data_dir),
+            data_dir=_opened(data_dir),
             progress=(lambda case: spinner.update(Text(f"reading {case}"))) if spinner else None,
         )
     if as_json:
@@ -351,7 +433,7 @@ def run(
     from sslbench.execution.display import LiveDisplay, PlainDisplay
     from sslbench.spelling import parse_set
 
-    data, results = settings.data_dir(data_dir), settings.results_dir(results_dir)
+    data, results = _opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
     expanded = chosen.expand(parse_set(set or []))
@@ -395,12 +477,15 @@ def worker(directory: Path, data_dir: DataDir = None, device: str | None = None,
 
 
 @app.command()
-def status(name: GridArgument = None, as_json: Json = False, results_dir: ResultsDir = None) -> None:
+def status(
+    name: GridArgument = None, as_json: Json = False, data_dir: DataDir = None, results_dir: ResultsDir = None
+) -> None:
     """Where jobs stand: those of a grid, or every run there is."""
     from sslbench import settings, terminal
     from sslbench.config import load_grid
     from sslbench.listing import runs
 
+    _opened(data_dir)
     rows = runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
     if as_json:
         _print_json(rows)
@@ -415,12 +500,14 @@ def validate(
     name: Annotated[str, _argument("GRID", "A grid by name, or its YAML file.", completion.grids)],
     set: Sets = None,
     as_json: Json = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
     from sslbench import terminal
     from sslbench.config import load_grid
     from sslbench.spelling import parse_set
 
+    _opened(data_dir)
     jobs = load_grid(name).expand(parse_set(set or []))
     seeds: dict[str, list[int]] = {}
     for job in jobs:
@@ -455,11 +542,13 @@ def list_(
         ),
     ],
     as_json: Json = False,
+    data_dir: DataDir = None,
 ) -> None:
     """List what a job can name."""
     from sslbench import terminal
     from sslbench.listing import listing
 
+    _opened(data_dir)
     rows = listing(what)
     if as_json:
         _print_json(rows)
@@ -477,11 +566,13 @@ def show(
     ],
     name: Annotated[str, _argument("NAME", "A name, an alias or a preset.", completion.names)],
     as_json: Json = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Show one of them: its options with their sources, what it changes, what is known to be different."""
     from sslbench import terminal
     from sslbench.show import describe
 
+    _opened(data_dir)
     facts = describe(kind, name)
     if as_json:
         _print_json(facts)
@@ -531,6 +622,7 @@ def report(
     as_json: Annotated[bool, _flag("The same numbers with captions and runs.", "--json/--no-json")] = False,
     output: Annotated[Path | None, _value("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
+    data_dir: DataDir = None,
     results_dir: ResultsDir = None,
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
@@ -548,6 +640,7 @@ def report(
     if output and not chosen:
         raise UsageError("-o needs a format", f"add {', '.join(formats)}")
     results = settings.results_dir(results_dir)
+    _opened(data_dir)
     if name:
         grid = load_grid(name)
         made = tables.grid_table(grid, grid.expand(parse_set(set or [])), results)
@@ -602,6 +695,11 @@ def _grid_or_default(name: str | None, data: Path, axes: dict[str, Any]) -> Grid
             f"no dataset is prepared in {data}", "sslbench prepare DATASET, for example: sslbench prepare phantom"
         )
     grids = {dataset: registry.component("dataset", dataset).default_grid for dataset in candidates}
+    if not all(grids.values()):
+        own = next(dataset for dataset, grid in grids.items() if not grid)
+        raise UsageError(
+            f"there is no grid for {own}, data of your own", f"sslbench run -r {own} -m METHODS --labeled BUDGET"
+        )
     if len(candidates) > 1:
         known = ", ".join(f"{grid} ({dataset})" for dataset, grid in grids.items())
         raise UsageError("several datasets are prepared", f"name a grid: {known}")

@@ -36,10 +36,19 @@ def _after_comma(words: Iterable[str], incomplete: str) -> list[str]:
     return [f"{done}{comma}{word}" for word in words if word not in taken]
 
 
+def _open(context: typer.Context) -> None:
+    """Make known what the data folder declares: datasets, recipes and lists of the user's own."""
+    from sslbench import settings
+    from sslbench.data.own import load_all
+
+    load_all(settings.data_dir(context.params.get("data_dir")))
+
+
 def _dataset(context: typer.Context) -> Any:
     """The dataset that is on the line; while an option lacks its value, arguments are not assigned yet."""
     from sslbench import registry
 
+    _open(context)
     return registry.component("dataset", context.params.get("dataset") or context.args[0])
 
 
@@ -48,6 +57,8 @@ def _component(kind: str) -> Completer:
     def complete(context: typer.Context, incomplete: str) -> Iterable[str]:
         from sslbench import registry
 
+        if kind == "dataset":
+            _open(context)
         return _after_comma(registry.names(kind), incomplete)
 
     return complete
@@ -59,9 +70,10 @@ datasets = _component("dataset")
 
 @_quiet
 def recipes(context: typer.Context, incomplete: str) -> Iterable[str]:
-    """The shipped recipes; files are left to the shell."""
+    """The recipes by name; files are left to the shell."""
     from sslbench.config import recipe_names
 
+    _open(context)
     return recipe_names()
 
 
@@ -79,6 +91,7 @@ def labeled(context: typer.Context, incomplete: str) -> Iterable[str]:
     from sslbench.config import load_recipe, recipe_names
     from sslbench.data.splits import load_splits
 
+    _open(context)
     recipe = context.params.get("recipe")
     chosen = [load_recipe(name) for name in ([recipe] if recipe else recipe_names())]
     budgets = [budget for made in chosen for budget in load_splits(made.dataset, made.splits).budgets.values()]
@@ -118,6 +131,7 @@ def names(context: typer.Context, incomplete: str) -> Iterable[str]:
     from sslbench import registry
     from sslbench.config import recipe_names
 
+    _open(context)
     kind = context.params.get("kind")
     return recipe_names() if kind == "recipe" else registry.names(kind) if kind in registry.KINDS else []
 
@@ -136,6 +150,7 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     from sslbench.listing import fields_of
     from sslbench.spelling import flatten
 
+    _open(context)
     fields = {row["name"]: row["choices"] for row in fields_of(Recipe) if row["name"] not in ABOUT}
     if recipe := context.params.get("recipe"):
         written = flatten(load_recipe(recipe).model_dump(exclude=ABOUT))

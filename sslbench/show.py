@@ -29,7 +29,6 @@ _CALLERS = re.compile(r"(Args|Attributes|Returns|Raises|Yields|Examples?):")
 _DEVIATIONS = re.compile(r"(?:known\s+)?deviations?(?:\s+(?:from|of|to)\b[^:.]*)?:\s*", re.IGNORECASE)
 _COST = re.compile(r"(?:^|(?<=[.;:)]\s))Cost:\s*", re.MULTILINE)
 _PAPER = re.compile(r"\(([^()]*\b(?:19|20)\d\d\b[^()]*)\)")
-_SPLITS = Path(config.__file__).parent / "data" / "splits"
 
 
 @dataclass(frozen=True)
@@ -218,9 +217,9 @@ def _dataset(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
 
 def split_names(dataset: str) -> list[str]:
     """The named splits of a dataset, sorted."""
-    kind = registry.component("dataset", dataset)
-    owner = kind.splits_from or kind.name
-    return sorted(path.stem.removeprefix(f"{owner}-") for path in _SPLITS.glob(f"{owner}-*.yaml"))
+    from sslbench.data.splits import split_files
+
+    return list(split_files(dataset))
 
 
 def _splits(dataset: str, name: str) -> dict[str, Any]:
@@ -286,7 +285,7 @@ def _recipe(name: str) -> dict[str, Any]:
         "about": [recipe.description],
         "source": recipe.source,
         "extends": _extends(name),
-        "notes": _header(_recipe_path(name)),
+        "notes": _header(config.recipe_path(name)),
         "budgets": budgets(recipe.dataset, recipe.splits),
         "fields": [
             {"path": path, "value": value, "from": layers.origins.get(path, "default").removeprefix("recipe ")}
@@ -302,13 +301,8 @@ def _recipe(name: str) -> dict[str, Any]:
 
 def _extends(name: str) -> list[str]:
     """The recipes that this one extends, nearest first."""
-    base = load_yaml(_recipe_path(name)).get("extends")
+    base = load_yaml(config.recipe_path(name)).get("extends")
     return [base, *_extends(base)] if base else []
-
-
-def _recipe_path(name: str) -> Path:
-    shipped = Path(config.__file__).parent / "recipes" / f"{name}.yaml"
-    return Path(name) if name.endswith((".yaml", ".yml")) else shipped
 
 
 def _header(path: Path) -> list[str]:

@@ -67,8 +67,8 @@ def define(
     patients: str | None = None,
     splits: Path | str | None = None,
     seed: int = 0,
-    fractions: Sequence[float] = FRACTIONS,
-    budgets: Sequence[str] = BUDGETS,
+    fractions: Sequence[float] | None = None,
+    budgets: Sequence[str] | None = None,
     force: bool = False,
 ) -> Defined:
     """Define a dataset of the user's own: look at a folder, draw or read lists, plan preprocessing and recipe.
@@ -85,7 +85,7 @@ def define(
         dims: 2 or 3; decided from the voxels by default.
         patients: pattern that finds the patient in a case's name; a case is a patient by default.
         splits: the user's lists; drawn by default.
-        seed, fractions, budgets: of what is drawn, see `splits.draw_splits`.
+        seed, fractions, budgets: of what is drawn, see `splits.draw_splits`; None: its defaults.
         force: define anew; what was there is kept beside, as `<file>.old-<n>`.
 
     Raises:
@@ -105,7 +105,7 @@ def define(
 
     held = read_holding(layout, source, classes)
     of = patients_of(held.cases, patients)
-    lists = _lists(name, held, of, splits, seed, fractions, budgets)
+    lists = _lists(name, held, of, splits, seed, fractions or FRACTIONS, budgets or BUDGETS)
     first = lists[0]
     if there is not None and there.measured_on in split_files(name):
         first = load_splits(name, there.measured_on)
@@ -331,7 +331,7 @@ def add_splits(
     *,
     data_dir: Path | str | None = None,
     seed: int = 0,
-    budgets: Sequence[str] = BUDGETS,
+    budgets: Sequence[str] | None = None,
     force: bool = False,
 ) -> list[Splits]:
     """Add the user's lists to a dataset that is prepared, as `<data_dir>/<dataset>/splits/<name>.yaml`.
@@ -359,7 +359,7 @@ def add_splits(
     published = {name: path for name, path in split_files(kind.name).items() if not path.is_relative_to(root)}
     listed = [load_splits(kind.name, name) for name in published]
     others = [entry for lists in listed for entry in (*lists.train, *lists.val, *lists.test)]
-    made = lists_of_file(kind.name, Path(file), of, (), others, seed=seed, budgets=budgets)
+    made = lists_of_file(kind.name, Path(file), of, (), others, seed=seed, budgets=budgets or BUDGETS)
     for lists in made:
         if lists.name in published:
             raise UsageError(f"{kind.name} has published splits '{lists.name}'", f"rename {file}")
@@ -389,10 +389,19 @@ def _told(
         f"measured: {measured}",
         f"preprocessing {preprocessing}: {prep.description}",
     ]
-    for made in lists[:5]:
+    title = max(
+        lists[0].budgets.values(), key=lambda budget: (len(budget.labeled) < len(lists[0].train), len(budget.labeled))
+    ).title
+    wanted = f"'{title}'" if " " in title else title
+    lines += told_lists(lists)
+    return [*lines, f"recipe {recipe}: sslbench run -r {name} -m supervised,mt --labeled {wanted}"]
+
+
+def told_lists(lists: Sequence[Splits]) -> list[str]:
+    """A line about each of some lists: how many entries they have, and which label budgets."""
+    lines = []
+    for made in lists:
         budgets = ", ".join(f"{budget.title} ({len(budget.labeled)})" for budget in made.budgets.values())
         sizes = f"{len(made.train)} train, {len(made.val)} val, {len(made.test)} test {made.unit}s"
         lines.append(f"splits {made.name}: {sizes}; labelled {budgets}")
-    title = next(iter(lists[0].budgets.values())).title
-    wanted = f"'{title}'" if " " in title else title
-    return [*lines, f"recipe {recipe}: sslbench run -r {name} -m supervised,mt --labeled {wanted}"]
+    return lines

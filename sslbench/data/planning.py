@@ -279,7 +279,8 @@ def recipe_text(
     """
     dims = 2 if prep.axes == "zyx" else 3
     lines = [
-        f"# Written by `sslbench prepare {name}` after {measured}; yours to change.",
+        f"# Written by `sslbench prepare {name}`; yours to change. Measured on the lists {splits.name}:",
+        f"# {measured}.",
         f"extends: generic/own-{dims}d",
         f"description: {name} (own data), {dims}-D",
         "source: own data, on which no table is published",

@@ -288,13 +288,13 @@ def draw_splits(
             f"{where}: {len(order)} patients ({len(fixed)} of them given as test) do not go round train, val and test",
             "prepare more of them, or do without validation: --fractions 80,0,20",
         )
-    several = any(list(cases) != [patient] for patient, cases in patients.items())
-    given = f"{len(tested)} given test patients, the rest" if test is not None else f"{len(order)} patients"
+    unit = "patient" if any(list(cases) != [patient] for patient, cases in patients.items()) else "case"
+    given = f"{len(tested)} given test {unit}s, the rest" if test is not None else f"{len(order)} {unit}s"
     shares = "/".join(f"{share:g}" for share in fractions[: 3 if test is None else 2])
     made = Splits(
         dataset=dataset,
         name=name,
-        unit="patient" if several else "case",
+        unit=unit,
         train=tuple(train),
         val=tuple(val),
         test=tuple(tested),
@@ -330,7 +330,7 @@ def with_budgets(
         labeled.sort(key=lambda entry: chosen[patient_of[entry]])
         if count == len(order):
             labeled = list(splits.train)
-        named = f"{count} {splits.unit if splits.unit != 'case' else 'patient'}{'s' if count > 1 else ''}"
+        named = f"{count} {splits.unit}{'s' if count > 1 else ''}"
         aliases: tuple[str, ...] = (named,)
         if count == len(order):
             title, aliases = "100%", (named, "all")
