@@ -7,6 +7,7 @@ source files and cached files are as recorded. A case that fails is named and le
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sslbench import registry
 from sslbench.data.base import OWN_DATA, Dataset, RawCase
 from sslbench.data.own import load_all
 from sslbench.data.preprocess import LoadedCase, load_case, preprocess, to_nifti
+from sslbench.data.source import ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.files import atomic_path, read_json, write_json
@@ -72,7 +74,8 @@ def prepare(
 
     Args:
         name: of the dataset.
-        source: folder of the official release; only a computed dataset (`phantom`) goes without.
+        source: folder or archive of what the user holds, in one of the dataset's `forms`; only a computed dataset
+            (`phantom`) goes without. An archive is unpacked to `<data_dir>/<name>/source` first.
         data_dir: folder of prepared datasets; that of `settings.data_dir` by default.
         preprocessing: name of a preprocessing; the dataset's first by default.
         options: of the dataset.
@@ -80,7 +83,8 @@ def prepare(
             script that calls this with more needs the usual `if __name__ == "__main__":`.
         force: prepare every case anew.
         progress: told case ids and states: all `waiting` at first, later each `written`, `unchanged` or
-            `failed`; before that `generated` for a computed dataset.
+            `failed`; before that `generated` for each case of a computed dataset, or `unpacked` for each file of an
+            archive.
 
     Raises:
         UsageError: an unknown name or option, or a source that is missing or not this dataset.
@@ -96,7 +100,7 @@ def prepare(
     folder = root / kind.name / preprocessing
     say = progress or (lambda id, state: None)
     try:
-        raws = dataset.find(_source(dataset, source, root, workers, say), preprocessing)
+        raws = _find(dataset, source, preprocessing, root, workers, say)
         cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
         _refuse_copies(dataset, cases, failed, say)
         _tell_absent(dataset, cases)
@@ -125,16 +129,40 @@ def _options(kind: type[Dataset], given: Mapping[str, Any]) -> Any:
     return validated(kind.Options, dict(given), f"options of {kind.name}")
 
 
-def _source(dataset: Dataset, given: Path | str | None, data_dir: Path, workers: int, say: Progress) -> Path:
-    """The folder to read: the one given, or that of a computed dataset, made first where it is missing."""
-    if given is not None:
-        source = Path(given).expanduser()
-        if not source.is_dir():
-            problem = "is not a folder" if source.exists() else "does not exist"
-            raise UsageError(f"the source {source} {problem}", dataset.source_hint)
-        return source
+def _find(
+    dataset: Dataset, given: Path | str | None, preprocessing: str, data_dir: Path, workers: int, say: Progress
+) -> list[RawCase]:
+    """The cases of a folder, of an archive, which is unpacked first, or of a computed dataset."""
+    if given is None:
+        return dataset.find(_generated(dataset, data_dir, workers, say), preprocessing)
+    source = Path(given).expanduser()
+    if source.is_dir():
+        try:
+            return dataset.find(source, preprocessing)
+        except UsageError as error:
+            held = archives_in(source)
+            if not held or dataset.recognised or dataset.strangers:
+                raise
+            raise UsageError(error.message, f"it holds an archive, so perhaps --source {held[0]}") from error
+    if not is_archive(source):
+        problem = f"is neither a folder nor an archive ({', '.join(ENDINGS)})" if source.exists() else "does not exist"
+        raise UsageError(f"the source {source} {problem}", dataset.source_hint)
+    folder = unpacked_folder(source, data_dir / dataset.name / "source")
+    fresh = unpack(source, folder, lambda name: say(name, "unpacked"))
+    try:
+        raws = dataset.find(folder, preprocessing)
+    except UsageError:
+        if fresh:
+            shutil.rmtree(folder)
+        raise
+    dataset.notes.append(f"unpacked to {folder}, which may be deleted once all cases are prepared")
+    return raws
+
+
+def _generated(dataset: Dataset, data_dir: Path, workers: int, say: Progress) -> Path:
+    """The folder of a computed dataset, made first where it is missing."""
     if not dataset.generated_ids:
-        raise UsageError(f"{dataset.name} needs a source folder", dataset.source_hint)
+        raise UsageError(f"{dataset.name} needs a source, a folder or an archive", dataset.source_hint)
     root = data_dir / dataset.name / "raw"
     record = {"version": dataset.version, "options": dataset.options.model_dump(mode="json")}
     if read_json(root / "generated.json") == record and _all_there(dataset, root):

@@ -301,16 +301,13 @@ def test_wrong_usage_is_told_before_anything_is_written(acdc_source, tmp_path):
     empty.mkdir()
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(UsageError, match=r"acdc needs a source folder \(download"):
+    with pytest.raises(UsageError, match=r"acdc needs a source, a folder or an archive \(download"):
         prepare("acdc", data_dir=data)
     with pytest.raises(UsageError, match="does not exist"):
         prepare("acdc", tmp_path / "nowhere", data_dir=data)
-    with pytest.raises(UsageError, match="is not a folder"):
+    with pytest.raises(UsageError, match="is neither a folder nor an archive"):
         prepare("acdc", file, data_dir=data)
-    with pytest.raises(
-        UsageError,
-        match=r"nothing of acdc is in .*: no file of ACDC's frames \(patient001_frame01.* or SSL4MIS' arrays \(patient001_frame01",
-    ):
+    with pytest.raises(UsageError, match=r"nothing of acdc is in .*: no file of ACDC's frames .* or SSL4MIS' arrays"):
         prepare("acdc", empty, data_dir=data)
     with pytest.raises(UsageError, match=r"nothing of synapse is in .*\(img0001\.nii\.gz"):
         prepare("synapse", empty, data_dir=data)
