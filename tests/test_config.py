@@ -306,7 +306,7 @@ def test_splits_and_dataset_of_a_later_layer_are_looked_up():
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["cps", "supervised", "sl"]),
-    st.sampled_from(["default", "ga", "ga_labeled_only", "ga[gamma=0.25]", "ga[applies_to=pseudo,k=5.0]"]),
+    st.sampled_from(["default", "ga", "ga_labeled_only", "ga[gamma=0.25]", "ga[applies_to=label,k=5.0]"]),
     st.fixed_dictionaries(
         {},
         optional={

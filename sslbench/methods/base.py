@@ -17,12 +17,11 @@ from sslbench.training.ema import ema_decay, update_ema
 
 if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
-    from sslbench.losses.base import Loss
+    from sslbench.losses.base import Loss, Term
     from sslbench.networks.base import Decoder
 
 View = Literal["raw", "weak", "strong"]
 Stream = Literal["labeled", "unlabeled"]
-Term = Literal["label", "pseudo", "consistency"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,9 @@ from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
 from sslbench.registry import register
+
+if TYPE_CHECKING:
+    from sslbench.config import ResolvedJob
 
 
 class FixMatchOptions(BaseModel):
@@ -50,6 +53,12 @@ class FixMatch(Method):
     views = {"labeled": ("weak",), "unlabeled": ("weak", "strong")}
     terms = ("label", "pseudo")
     options: FixMatchOptions
+
+    @classmethod
+    def objection(cls, job: ResolvedJob) -> str | None:
+        if not job.recipe.augment.strong:
+            return "the recipe makes no strong view of a patch: set augment.strong, for example to [jitter]"
+        return None
 
     def __init__(self, options: FixMatchOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)

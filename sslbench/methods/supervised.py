@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Batch, Build, Method, Phase, Statistics, Step, mean_logits
+from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
 from sslbench.registry import register
 
 
@@ -20,6 +20,8 @@ class Supervised(Method):
     title = "Supervised"
     group = "Reference"
     views = {"labeled": ("weak",)}
+    terms = ("label",)
+    unlabeled_weight = None
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
@@ -33,6 +35,9 @@ class Supervised(Method):
         logits = self.net(batch.image["weak"])
         self.loss.observe(step, "net", logits, labels)
         return {"loss": self.loss.supervised(logits, labels, key="net")}
+
+    def passes(self, phase: Phase) -> Passes:
+        return Passes(labeled=1, unlabeled=0)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

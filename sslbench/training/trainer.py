@@ -196,11 +196,7 @@ class Trainer:
             self._add_plugin_terms(terms, batch, step)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        if "loss" in terms:
-            terms["loss"].backward()
-        else:
-            for name, group in self.groups.items():
-                torch.autograd.backward(terms[f"loss/{name}"], inputs=list(group.parameters))
+        backward(terms, self.groups)
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.method.after_step(step)
@@ -279,6 +275,15 @@ class Trainer:
             "selection": self.selection.state(),
         }
         self.checkpoints.save(state, sum(self.lengths[:phase]) + iteration)
+
+
+def backward(terms: Mapping[str, Tensor], groups: Mapping[str, Group]) -> None:
+    """The gradients of a step: of `loss` in all parameters, or of each `loss/<group>` in that group's own."""
+    if "loss" in terms:
+        terms["loss"].backward()
+        return
+    for name, group in groups.items():
+        torch.autograd.backward(terms[f"loss/{name}"], inputs=list(group.parameters))
 
 
 def make_optimizer(spec: OptimizerSpec, group: Group) -> torch.optim.Optimizer:

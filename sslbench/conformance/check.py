@@ -1,0 +1,211 @@
+"""What `sslbench check` runs: laws on methods, and every cell of the matrix of methods and losses for some steps."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from sslbench import registry
+from sslbench.conformance.laws import LAWS, Verdict
+from sslbench.conformance.subject import DIMS, Dims, Subject, tiny_job
+from sslbench.errors import SSLBenchError, UsageError
+from sslbench.spelling import parse_component
+
+
+def check_method(
+    method: str,
+    losses: Sequence[str] = ("default",),
+    dims: Sequence[Dims] = DIMS,
+    laws: Sequence[str] = (),
+    tell: Callable[[Verdict], None] = lambda verdict: None,
+) -> list[Verdict]:
+    """Hold a method against the laws: all of them with the first loss, with the others those that are about losses.
+
+    Args:
+        method: a name or preset, with options in brackets, or `module:Class` (see `named`).
+        losses: to try it with.
+        dims: images to try it on; where the combination has no meaning, it is left out.
+        laws: names; none: all.
+        tell: told every verdict as it falls.
+
+    Raises:
+        UsageError: no such method, loss or law, or a combination that has no meaning in any of `dims`.
+    """
+    spelling = named(method)
+    for name in laws:
+        if name not in LAWS:
+            raise UsageError(f"unknown law '{name}'", "known: " + ", ".join(LAWS))
+    chosen = [law for law in LAWS.values() if not laws or law.name in laws]
+    verdicts: list[Verdict] = []
+    for loss in losses:
+        subjects, objection = _subjects(spelling, loss, dims)
+        if not subjects:
+            raise UsageError(objection)
+        for subject in subjects:
+            for law in chosen:
+                if law.losses or loss == losses[0]:
+                    verdicts.append(law.judge(subject))
+                    tell(verdicts[-1])
+    return verdicts
+
+
+def _subjects(method: str, loss: str, dims: Sequence[Dims]) -> tuple[list[Subject], str]:
+    found, objection = [], ""
+    for kind in dims:
+        try:
+            subject = Subject(method, loss, kind)
+        except UsageError as error:
+            objection = error.message
+        else:
+            found.append(subject)
+    return found, objection
+
+
+def named(spelling: str) -> str:
+    """A method as a job can name it: `module:Class`, with options in brackets, is imported, and registered under its
+    own name where it did not register itself. The working folder is looked in first, as `python -m` does.
+
+    Raises:
+        UsageError: nothing like that can be imported, or it is no method.
+    """
+    match = re.fullmatch(r"\s*([\w.]+):(\w+)\s*(\[.*\])?\s*", spelling, flags=re.DOTALL)
+    if match is None:
+        registry.get("method", parse_component(spelling)[0])
+        return spelling
+    module_name, class_name, options = match.groups()
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        target = getattr(import_module(module_name), class_name)
+    except SSLBenchError:
+        raise
+    except AttributeError as error:
+        raise UsageError(f"the module {module_name} has no {class_name}") from error
+    except Exception as error:  # whatever a stranger's module raises when it is imported
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{module_name} cannot be imported: {type(error).__name__}: {reason}") from error
+    from sslbench.methods.base import Method
+
+    if not (isinstance(target, type) and issubclass(target, Method)):
+        raise UsageError(f"{module_name}:{class_name} is no method", "it must derive from sslbench.Method")
+    name = next((entry.name for entry in registry.entries("method") if entry.target is target), None)
+    if name is None:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
+        registry.register("method", name)(target)
+    return name + (options or "")
+
+
+# --------------------------------------------------------------------------------------------------------- the matrix
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with a loss.
+
+    Attributes:
+        method, loss: names, or presets.
+        hole: by `2d` and `3d`, why the combination has no meaning there; not named: it has one.
+    """
+
+    method: str
+    loss: str
+    hole: dict[str, str]
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether it has a meaning nowhere."""
+        return len(self.hole) == len(DIMS)
+
+
+def matrix(methods: Sequence[str] = (), losses: Sequence[str] = ()) -> list[Cell]:
+    """Every method, or those named, with every loss; presets stand for themselves. Nothing is built.
+
+    A hole is what a job of that combination is refused with, before its training.
+    """
+    rows = methods or [entry.name for entry in registry.entries("method")]
+    columns = losses or [entry.name for entry in registry.entries("loss")]
+    return [Cell(method, loss, _holes(method, loss)) for method in rows for loss in columns]
+
+
+def _holes(method: str, loss: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for dims in DIMS:
+        try:
+            tiny_job(method, loss, dims).resolved  # noqa: B018
+        except UsageError as error:
+            # What comes before the colon names the job, which the cell does too.
+            found[dims] = error.message.split(": ", 1)[-1]
+    return found
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """What came of training a cell for some steps.
+
+    Attributes:
+        method, loss, dims: the cell.
+        status: `ran`, `failed` or `hole`.
+        reason: why not, unless it ran.
+        steps: iterations that it trained, all phases together.
+        first, last: the loss in the first and the last of them.
+        seconds: it took.
+    """
+
+    method: str
+    loss: str
+    dims: str
+    status: Literal["ran", "failed", "hole"]
+    reason: str = ""
+    steps: int = 0
+    first: float | None = None
+    last: float | None = None
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def check_matrix(
+    steps: int = 20, methods: Sequence[str] = (), losses: Sequence[str] = (), dims: Sequence[Dims] = DIMS
+) -> Iterator[CellRun]:
+    """Train every cell of the matrix on random images; each is given as it ends.
+
+    Args:
+        steps: iterations of every phase.
+        methods, losses: names; none: all.
+        dims: images to train on.
+    """
+    for cell in matrix([named(method) for method in methods], losses):
+        for kind in dims:
+            if kind in cell.hole:
+                yield CellRun(cell.method, cell.loss, kind, "hole", cell.hole[kind])
+            else:
+                yield _run_cell(cell, kind, steps)
+
+
+def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
+    began = time.perf_counter()
+    try:
+        subject = Subject(cell.method, cell.loss, dims, iterations=steps)
+        records = subject.trained.records
+    except Exception as error:  # a cell that stops with an error is what this looks for
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return CellRun(cell.method, cell.loss, dims, "failed", reason, seconds=time.perf_counter() - began)
+    shown = [sum(value for name, value in entry.items() if name.split("/")[0] == "loss") for entry in records]
+    return CellRun(
+        cell.method,
+        cell.loss,
+        dims,
+        "ran",
+        steps=records[-1]["iteration"],
+        first=shown[0],
+        last=shown[-1],
+        seconds=time.perf_counter() - began,
+    )

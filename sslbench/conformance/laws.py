@@ -1,0 +1,449 @@
+"""The laws: each a function that says nothing where it holds and raises `Broken` where it does not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sslbench.conformance.subject import SpiedLoss, Subject, Trained, packed, unpacked
+from sslbench.errors import SSLBenchError
+from sslbench.methods.base import Average, Batch, Method, Phase
+from sslbench.networks.base import Decoder, Network
+from sslbench.plugins.base import Attached
+
+
+class Broken(Exception):
+    """A law does not hold; the message says where."""
+
+
+class Irrelevant(Exception):
+    """A law has nothing to say about this method; the message says why."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a law.
+
+    Attributes:
+        law: its name.
+        subject: method, loss, 2-D or 3-D.
+        status: `holds`, `broken`, `exempt` (the method says that it breaks it, and why) or `irrelevant`.
+        reason: why, unless it holds.
+    """
+
+    law: str
+    subject: str
+    status: Literal["holds", "broken", "exempt", "irrelevant"]
+    reason: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """As plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law.
+
+    Attributes:
+        name: its slug.
+        statement: one line.
+        try_on: raises `Broken` or `Irrelevant`.
+        losses: whether it is about what a loss does too, and so worth trying with every loss.
+        exemptible: whether a method may declare that its definition breaks it.
+    """
+
+    name: str
+    statement: str
+    try_on: Callable[[Subject], None]
+    losses: bool = False
+    exemptible: bool = False
+
+    def judge(self, subject: Subject) -> Verdict:
+        """Try it on a subject."""
+        exempt = subject.built.method.exempt.get(self.name)
+        if exempt and self.exemptible:
+            return Verdict(self.name, subject.name, "exempt", exempt)
+        try:
+            self.try_on(subject)
+        except Irrelevant as reason:
+            return Verdict(self.name, subject.name, "irrelevant", str(reason))
+        except (Broken, SSLBenchError) as reason:
+            return Verdict(self.name, subject.name, "broken", str(reason).splitlines()[0])
+        except Exception as error:  # a method that stops with an error keeps no law
+            said = " ".join(str(error).split()) or "no message"
+            return Verdict(self.name, subject.name, "broken", f"{type(error).__name__}: {said}")
+        return Verdict(self.name, subject.name, "holds")
+
+
+LAWS: dict[str, Law] = {}
+
+
+def law(
+    statement: str, losses: bool = False, exemptible: bool = False
+) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+    """Add the decorated function to `LAWS` under its own name."""
+
+    def add(try_on: Callable[[Subject], None]) -> Callable[[Subject], None]:
+        LAWS[try_on.__name__] = Law(try_on.__name__, statement, try_on, losses, exemptible)
+        return try_on
+
+    return add
+
+
+# ------------------------------------------------------------------------------------------------------- gradients
+
+
+@law("Unlabelled patches move every predictor: without them its gradient is another.", losses=True)
+def learns_from_unlabeled(subject: Subject) -> None:
+    for phase in _unlabeled_phases(subject):
+        with_them = subject.gradient[phase.name]
+        without = _without_unlabeled(subject, subject.sure().train(), phase)
+        method = subject.sure().train()
+        for key in method.keys:
+            names = subject.reached(method, key, phase)
+            if not names:
+                raise Broken(f"predict() of '{key}' takes no gradient")
+            if all(_same(with_them.get(name), without.get(name)) for name in names):
+                raise Broken(f"phase {phase.name}: '{key}' learns nothing from unlabelled patches")
+
+
+@law("No gradient reaches a teacher, and no optimiser has its parameters.", losses=True)
+def teacher_untouched(subject: Subject) -> None:
+    averages = _averages(subject)
+    method = subject.sure()
+    for phase in subject.phases():
+        reached = subject.gradient[phase.name]
+        optimised = {id(p) for group in method.groups(phase).values() for p in group.parameters}
+        for average in averages:
+            for name, parameter in method.get_submodule(average.teacher).named_parameters(average.teacher):
+                if name in reached:
+                    raise Broken(f"phase {phase.name}: a gradient reaches {name}")
+                if id(parameter) in optimised:
+                    raise Broken(f"phase {phase.name}: an optimiser has {name}")
+
+
+@law("With the unlabelled weight at 0 unlabelled images change no gradient (batch statistics aside).", exemptible=True)
+def blind_at_zero(subject: Subject) -> None:
+    for phase in _unlabeled_phases(subject):
+        batch, other = subject.batch(phase), subject.batch(phase)
+        for image in other.image.values():
+            image[other.num_labeled :] = image[other.num_labeled :].flip(0, -1) * 0.5 + 0.1
+        # Evaluation mode: batch statistics, which mix the patches, are then the running ones.
+        seen, blind = (
+            _without_unlabeled(subject, subject.fresh().eval(), phase, patches) for patches in (batch, other)
+        )
+        _compare(seen, blind, f"phase {phase.name}: other unlabelled images change the gradient of")
+
+
+@law("With the unlabelled weight at 0 the gradients are those of supervised training.", exemptible=True)
+def supervised_at_zero(subject: Subject) -> None:
+    for phase in _unlabeled_phases(subject):
+        found = _without_unlabeled(subject, subject.fresh().eval(), phase)
+        method, batch = subject.fresh().eval(), subject.batch(phase)
+        L, labels = batch.num_labeled, batch.label[subject.view]
+        step = subject.step(phase)
+        total = torch.zeros(())
+        for key in method.keys:
+            logits = method.predict(
+                batch.image[subject.view][:L], key
+            ).log()  # softmax(log p) is p: as good as the logits
+            method.loss.observe(step, key, logits, labels[:L])
+            total = total + method.loss.supervised(logits, labels[:L], key=key)
+        total.backward()
+        expected = {name: parameter.grad for name, parameter in method.named_parameters() if parameter.grad is not None}
+        _compare(expected, found, f"phase {phase.name}: not the supervised gradient in")
+
+
+@law("Labels of unlabelled patches cannot be reached: poisoned, they change nothing.")
+def unlabeled_labels_unreachable(subject: Subject) -> None:
+    if subject.loss != "default":
+        raise Irrelevant("a loss tells labelled patches by their labels: tried with `default`")
+    for phase in _unlabeled_phases(subject):
+        poisoned = subject.batch(phase)
+        for label in poisoned.label.values():
+            label[poisoned.num_labeled :] = torch.arange(label[0].numel()).view(label[0].shape) % 3
+        found = subject.gradients(subject.sure().train(), phase, poisoned)
+        expected = subject.gradient[phase.name]
+        for name in expected.keys() | found.keys():
+            if not _same(expected.get(name), found.get(name)):
+                raise Broken(f"phase {phase.name}: labels of unlabelled patches change the gradient of {name}")
+
+
+# -------------------------------------------------------------------------------------------------------- teachers
+
+
+@law("A teacher is the closed form of its average; buffers are averaged, or left alone, as declared.")
+def ema_closed_form(subject: Subject) -> None:
+    for average in _averages(subject):
+        for phase in subject.phases():
+            moves = average.phase in (None, phase.name)
+            _follow(subject, average, phase, moves)
+
+
+def _follow(subject: Subject, average: Average, phase: Phase, moves: bool) -> None:
+    """Move a student at will and hold its teacher against Σ_n (1 - a_n) Π_{m>n} a_m student_n + Π_n a_n teacher_0."""
+    method, steps = subject.fresh(), 5
+    teacher, student = method.get_submodule(average.teacher), method.get_submodule(average.student)
+    draw = torch.Generator().manual_seed(1)
+    start = _copy(teacher)
+    history: list[dict[str, Tensor]] = []
+    decays: list[float] = []
+    for number in range(steps):
+        with torch.no_grad():
+            for tensor in [*student.parameters(), *student.buffers()]:
+                tensor.copy_(torch.rand(tensor.shape, generator=draw) * 10)
+        step = subject.step(phase, iteration=number, epoch=3 * number)
+        counts = {"iteration": step.iteration, "epoch": step.epoch}
+        decays.append(min(1 - 1 / (counts[average.warm_up] + 1), average.decay) if average.warm_up else average.decay)
+        history.append(_copy(student))
+        method.after_step(step)
+    found, buffers = _copy(teacher), dict(teacher.named_buffers())
+    for name, value in found.items():
+        if not value.dtype.is_floating_point:
+            continue  # counters: fp32 and cast back, where they are averaged
+        expected = start[name].double()
+        if moves and (name not in buffers or average.buffers):
+            expected = expected * float(np.prod(decays))
+            for n, state in enumerate(history):
+                expected = expected + (1 - decays[n]) * float(np.prod(decays[n + 1 :])) * state[name].double()
+        if not torch.allclose(value.double(), expected, rtol=1e-5, atol=1e-5):
+            what = "is not the average of" if moves else f"moves in phase {phase.name} with"
+            raise Broken(f"{average.teacher}.{name} {what} {average.student}.{name}")
+
+
+@law("After a training every parameter has moved, by an optimiser or as an average.", exemptible=True)
+def every_parameter_moves(subject: Subject) -> None:
+    trained = subject.trained
+    names = [name for name, _ in subject.built.method.named_parameters()]
+    still = [name for name in names if torch.equal(trained.before[name], trained.after[name])]
+    if still:
+        raise Broken(f"{len(still)} of {len(names)} parameters never move, {still[0]} for one")
+
+
+# ------------------------------------------------------------------------------------------- determinism and resume
+
+
+@law("The same job gives the same numbers, whatever was drawn before.", losses=True)
+def deterministic(subject: Subject) -> None:
+    first = subject.trained
+    torch.manual_seed(12345)
+    np.random.seed(54321)
+    random.seed(99)
+    _identical(first, subject.train(), "a second training differs in")
+
+
+@law("Stopped at any iteration and taken up by a fresh object, a training ends as if never stopped.")
+def resumes_exactly(subject: Subject) -> None:
+    total = subject.iterations * len(subject.phases())
+    _identical(subject.trained, subject.train(range(1, total)), "the resumed training differs in")
+
+
+@law("State is tensors and plain values, loads into a fresh object, and predicts alike there.")
+def state_round_trips(subject: Subject) -> None:
+    fresh, trained = subject.fresh().eval(), subject.trained
+    fresh.load_state_dict(unpacked(packed({"method": trained.after}))["method"])
+    again = fresh.state_dict()
+    for name, value in trained.after.items():
+        if not _equal(value, again[name]):
+            raise Broken(f"{name} is not loaded")
+    image = subject.batch(subject.phases()[-1]).image[subject.view]
+    with torch.no_grad():
+        for key in (None, *fresh.keys):
+            if not torch.equal(trained.method.eval().predict(image, key), fresh.predict(image, key)):
+                raise Broken(f"predict(x, {key!r}) differs in a fresh object that has the state")
+
+
+# ---------------------------------------------------------------------------------------------------------- finiteness
+
+
+@law("Losses and gradients are finite under bf16.", losses=True)
+def finite_in_bf16(subject: Subject) -> None:
+    for phase in subject.phases():
+        _finite(subject.gradients(subject.sure().train(), phase, bf16=True), phase)
+
+
+@law("Losses and gradients are finite where labelled patches hold background alone.", losses=True)
+def finite_on_background(subject: Subject) -> None:
+    _finite_with_labels(subject, lambda label: 0)
+
+
+@law("Losses and gradients are finite where classes are missing.", losses=True)
+def finite_with_missing_classes(subject: Subject) -> None:
+    _finite_with_labels(subject, lambda label: label.clamp_max(1))
+
+
+def _finite_with_labels(subject: Subject, change: Callable[[Tensor], Any]) -> None:
+    for phase in subject.phases():
+        batch = subject.batch(phase)
+        for label in batch.label.values():
+            label[: batch.num_labeled] = change(label[: batch.num_labeled])
+        _finite(subject.gradients(subject.sure().train(), phase, batch), phase)
+
+
+# ------------------------------------------------------------------------------------------------------- the contract
+
+
+@law("Every predictor gives class probabilities (B, C, *S) that sum to 1.")
+def predicts_probabilities(subject: Subject) -> None:
+    method = subject.fresh().eval()
+    image = subject.batch(subject.phases()[-1]).image[subject.view]
+    C = subject.built.num_classes
+    with torch.no_grad():
+        for key in (None, *method.keys):
+            found = method.predict(image, key)
+            if found.shape != (len(image), C, *image.shape[2:]):
+                raise Broken(f"predict(x, {key!r}) has shape {tuple(found.shape)}")
+            if not (found >= 0).all() or not torch.allclose(found.sum(1), torch.ones(()), atol=1e-5):
+                raise Broken(f"predict(x, {key!r}) gives no probabilities")
+
+
+@law("What a term names, learner and reference, was observed in its step before, and once.", losses=True)
+def observes_before_terms(subject: Subject) -> None:
+    for phase in subject.phases():
+        spy = _spied(subject, phase)
+        if spy.unobserved:
+            raise Broken(f"phase {phase.name}: a term names {_listed(spy.unobserved)}, not observed before")
+        if twice := {key for key in spy.observed if spy.observed.count(key) > 1}:
+            raise Broken(f"phase {phase.name}: {_listed(twice)} observed more than once")
+
+
+@law("The kinds of terms that it asks a loss for are those that it declares.")
+def asks_as_declared(subject: Subject) -> None:
+    asked = {term for phase in subject.phases() for term in _spied(subject, phase).terms}
+    declared = set(subject.built.method.terms)
+    if asked != declared:
+        raise Broken(f"asks for {_listed(asked)}, declares {_listed(declared)}")
+
+
+@law("Patches go through its networks, forward and backward, as often as it documents.", losses=True)
+def passes_as_documented(subject: Subject) -> None:
+    for phase in subject.phases():
+        documented = subject.built.method.passes(phase)
+        if documented is None:
+            raise Irrelevant("it documents none")
+        batch = subject.batch(phase)
+        found = _count_passes(subject, subject.sure().train(), phase, batch)
+        B = len(batch.index)
+        trained, untrained = documented.patches(batch.num_labeled, B - batch.num_labeled)
+        expected = (trained, untrained, trained * documented.decoders)
+        if found != expected:
+            raise Broken(
+                f"phase {phase.name}: patches encoded with and without gradient, and decoded with: {found}, "
+                f"not {expected} as documented"
+            )
+
+
+def _count_passes(subject: Subject, method: Method, phase: Phase, batch: Batch) -> tuple[float, float, float]:
+    counts = {"trained": 0, "untrained": 0, "decoded": 0}
+
+    def count(what: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            first = output[0] if isinstance(output, (list, tuple)) else output
+            if what == "decoded":
+                counts[what] += len(first) if first.requires_grad else 0
+            else:
+                counts["trained" if first.requires_grad else "untrained"] += len(first)
+
+        return hook
+
+    for module in method.modules():
+        if isinstance(module, Network) and not isinstance(module, Attached):
+            module.encoder.register_forward_hook(count("encoded"))
+        if isinstance(module, Decoder):
+            module.register_forward_hook(count("decoded"))
+    subject.terms(method, phase, batch)
+    return counts["trained"], counts["untrained"], counts["decoded"]
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+
+
+def _unlabeled_phases(subject: Subject) -> list[Phase]:
+    phases = subject.phases(unlabeled=True)
+    if not phases:
+        raise Irrelevant("it draws no unlabelled patches")
+    return phases
+
+
+def _averages(subject: Subject) -> list[Average]:
+    averages = list(subject.built.method.averages())
+    if not averages:
+        raise Irrelevant("it has no teacher")
+    return averages
+
+
+def _without_unlabeled(subject: Subject, method: Method, phase: Phase, batch: Batch | None = None) -> dict[str, Tensor]:
+    """The gradients with the unlabelled weight at 0."""
+    if method.unlabeled_weight is None:
+        raise Irrelevant("nothing switches its unlabelled terms off")
+    if subject.silenced is not None:
+        method.options = subject.silenced.built.method.options
+    return subject.gradients(method, phase, batch, ramp=0.0)
+
+
+def _spied(subject: Subject, phase: Phase) -> SpiedLoss:
+    method = subject.sure().train()
+    spy = SpiedLoss(method.loss)
+    subject.terms(method, phase)
+    return spy
+
+
+def _finite(gradients: Mapping[str, Tensor], phase: Phase) -> None:
+    for name, value in gradients.items():
+        if not torch.isfinite(value).all():
+            raise Broken(f"phase {phase.name}: {name} is not finite")
+
+
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], message: str) -> None:
+    """Gradients up to rounding; one that is not there counts as 0. Losses are not compared."""
+    for name in expected.keys() | found.keys():
+        if name.split("/")[0] == "loss":
+            continue
+        left, right = (part.get(name) for part in (expected, found))
+        zero = torch.zeros_like(left if left is not None else right)  # type: ignore[arg-type]
+        left, right = (zero if side is None else side for side in (left, right))
+        if not torch.allclose(left, right, rtol=1e-3, atol=1e-6 + 1e-4 * float(left.abs().max())):
+            raise Broken(f"{message} {name}")
+
+
+def _same(left: Tensor | None, right: Tensor | None) -> bool:
+    if left is None or right is None:
+        present = right if left is None else left
+        return present is None or not present.any()
+    return torch.equal(left, right)
+
+
+def _identical(first: Trained, second: Trained, message: str) -> None:
+    if first.after.keys() != second.after.keys():
+        raise Broken(f"{message} the names of its state")
+    for name, value in first.after.items():
+        if not _equal(value, second.after[name]):
+            raise Broken(f"{message} {name}")
+    if first.records != second.records:
+        raise Broken(f"{message} what was logged")
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Whether two states are the same, bit for bit; an extra state may be any nest of plain values."""
+    if isinstance(left, Tensor):
+        return isinstance(right, Tensor) and left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, Mapping):
+        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    return bool(left == right)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in [*module.named_parameters(), *module.named_buffers()]}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
