@@ -667,6 +667,7 @@ def _complete(
             f"recipe {about['name']}: {recipe.network.name} takes {network.dims} sides divisible by {network.divisor},"
             f" not patch_size {recipe.patch_size}"
         )
+    _in_range(recipe)
     tree: dict[str, Any] = _dumped(Recipe, recipe.model_dump(), "")
     tree = {key: value for key, value in tree.items() if key not in ABOUT}
     options = _dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
@@ -679,6 +680,18 @@ def _complete(
             raise UsageError(f"the recipe sets options of a {part}, but the job has none")
     full = flatten({key: value for key, value in tree.items() if value != {}})
     return full, {path: layers.origins.get(path, "default") for path in full}
+
+
+def _in_range(recipe: Recipe) -> None:
+    """Refuse a distortion that would cut off what a z-score has below 0 and above 1."""
+    made = registry.component("dataset", recipe.dataset).preprocessings.get(recipe.preprocessing)
+    distortions = (*recipe.augment.distortions, *recipe.augment.strong)
+    bound = [item.name for item in distortions if isinstance(item, Jitter | Cutout)]
+    if made is not None and made.scale == "zscore" and bound:
+        raise UsageError(
+            f"recipe {recipe.name}: {bound[0]} is for images in [0, 1], and '{recipe.preprocessing}' makes z-scores",
+            "noise, blur, contrast and gamma serve there",
+        )
 
 
 def _dumped(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:

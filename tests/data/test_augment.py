@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import warnings
 from collections import Counter
 
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sslbench.config import load_recipe
+from sslbench.config import Blur, Brightness, Contrast, Cutout, Gamma, Jitter, Noise, load_recipe
 from sslbench.data import augment
 from sslbench.data.sampling import Sampler, TrainingSet, nearest_positions
 
@@ -155,6 +156,173 @@ def test_without_an_augmentation_nothing_is_drawn():
     before = random.bit_generator.state
     assert kind(augment.draw(None, (4, 5), random)) == "identity"
     assert random.bit_generator.state == before
+
+
+def test_flips_take_each_axis_half_of_the_time():
+    image = numbered((3, 4))
+    results = Counter(mapped(image, plane).tobytes() for plane in drawn("flips", 2000, (3, 4)))
+    expected = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
+    assert set(results) == {np.ascontiguousarray(one).tobytes() for one in expected}
+    assert min(results.values()) > 430
+
+
+def test_flip_rot90_is_monais_flip_then_turn():
+    """Flip or not, by axis 0 or 1: 1/2, 1/4, 1/4; turn by 1, 2, 3 quarters or not: 1/6 each, 1/2."""
+    image, count = numbered((3, 4)), 6000
+    results = Counter(mapped(image, plane).tobytes() for plane in drawn("flip_rot90", count, (3, 4)))
+    expected = Counter()
+    for axis, flip in ((None, 1 / 2), (0, 1 / 4), (1, 1 / 4)):
+        for k, turn in ((0, 1 / 2), (1, 1 / 6), (2, 1 / 6), (3, 1 / 6)):
+            flipped = image if axis is None else np.flip(image, axis)
+            expected[np.ascontiguousarray(np.rot90(flipped, k)).tobytes()] += flip * turn
+    assert set(results) == set(expected)
+    for result, share in expected.items():
+        assert results[result] / count == pytest.approx(share, abs=4 * (share * (1 - share) / count) ** 0.5)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_maps_after_one_another_are_their_composition(size):
+    image = numbered(size)
+    for k, axis in TURNS:
+        first = augment.rot90_flip(size, k, axis)
+        second = augment.flips(first.size, True, False)
+        composed = augment.then(first, second)
+        assert np.array_equal(mapped(image, composed), np.flip(np.flip(np.rot90(image, k), axis), 0))
+        assert np.array_equal(mapped(image, augment.turn(size, k)), np.rot90(image, k))
+
+
+# --------------------------------------------------------------------------------------------------------- distortions
+
+
+def patches(count=4, channels=1, size=(12, 14), seed=0):
+    """Random patches in [0, 1] and their labels, the second half without truth."""
+    image = torch.rand((count, channels, *size), generator=torch.Generator().manual_seed(seed))
+    label = (image[:, 0] * 4).long()
+    label[count // 2 :] = -1
+    return image, label
+
+
+def distorted(kind, image, label, seed=0):
+    draws = [np.random.default_rng([seed, row]) for row in range(len(image))]
+    generator = torch.Generator().manual_seed(seed)
+    return augment.distort([kind], image, label, draws, lambda like: torch.randn(like.shape, generator=generator))
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 10), (2, 6, 7, 8)], ids=["2-D", "3-D"])
+@pytest.mark.parametrize(
+    "kind", [Noise(), Blur(), Brightness(), Contrast(), Gamma(), Jitter()], ids=lambda kind: kind.name
+)
+def test_a_distortion_keeps_shapes_labels_and_what_it_was_given(kind, shape):
+    image, label = patches(6, shape[0], shape[1:])
+    before = image.clone(), label.clone()
+    made, truth = distorted(kind, image, label)
+    assert torch.equal(image, before[0]) and torch.equal(truth, before[1])
+    assert (made.shape, made.dtype) == (image.shape, torch.float32)
+    assert bool(torch.isfinite(made).all())
+    assert any(not torch.equal(one, other) for one, other in zip(made, image, strict=True))
+    again, _ = distorted(kind, image, label)
+    assert torch.equal(made, again)
+    if getattr(kind, "p", 1) < 1:
+        never, always = (distorted(kind.model_copy(update={"p": p}), image, label)[0] for p in (0, 1))
+        assert torch.equal(never, image)
+        assert all(not torch.equal(one, other) for one, other in zip(always, image, strict=True))
+
+
+def test_noise_has_the_deviation_that_was_drawn_and_stays_in_its_limit():
+    image, label = torch.zeros(50, 1, 40, 40), torch.zeros(50, 40, 40).long()
+    limited, _ = distorted(Noise(), image, label)
+    assert limited.abs().max() <= 0.2
+    free, _ = distorted(Noise(std=(0.1, 0.3), limit=None), image, label)
+    stds = free.std((1, 2, 3))
+    assert stds.min() > 0.09 and stds.max() < 0.32 and stds.std() > 0.04
+    assert free.abs().max() > 0.6
+
+
+@pytest.mark.parametrize("sigma", [0.75, 1.0, 1.25])
+@pytest.mark.parametrize("size", [(12, 15), (7, 9, 8)], ids=["2-D", "3-D"])
+def test_blur_is_scipys(sigma, size):
+    image, label = patches(3, 2, size)
+    made, _ = distorted(Blur(p=1, sigma=(sigma, sigma)), image, label)
+    for one, expected in zip(made.flatten(0, 1), image.flatten(0, 1), strict=True):
+        soft = ndimage.gaussian_filter(expected.double().numpy(), sigma, mode="nearest", radius=int(np.ceil(4 * sigma)))
+        assert np.abs(one.numpy() - soft).max() < 1e-5
+
+
+def test_brightness_contrast_and_gamma_follow_their_formulas():
+    image, label = patches(40, 1, (10, 10))
+    bright, _ = distorted(Brightness(p=1), image, label)
+    factor = (bright / image).mean((1, 2, 3))
+    assert torch.allclose(bright, image * factor.view(-1, 1, 1, 1), atol=1e-5)
+    assert 0.7 <= factor.min() < 0.8 and 1.2 < factor.max() <= 1.3
+
+    mean = image.mean((1, 2, 3), keepdim=True)
+    contrast, _ = distorted(Contrast(p=1), image, label)
+    assert bool((contrast.amin((1, 2, 3)) >= image.amin((1, 2, 3))).all())
+    ratio = ((contrast - mean) / (image - mean)).flatten(1).median(1).values
+    unclipped = ((image - mean) * ratio.view(-1, 1, 1, 1) + mean - contrast).abs() < 1e-4
+    assert unclipped.float().mean() > 0.7
+    assert 0.3 < (ratio < 1).float().mean() < 0.7, "above or below 1 alike likely"
+
+    gamma, _ = distorted(Gamma(p=1), image, label)
+    for made, before in zip(gamma, image, strict=True):
+        assert float(made.mean()) == pytest.approx(float(before.mean()), abs=1e-5)
+        assert float(made.std()) == pytest.approx(float(before.std()), abs=1e-5)
+        assert torch.equal(made.flatten().argsort(), before.flatten().argsort()), "a power keeps the order"
+
+
+def test_jitter_of_a_grey_image_is_brightness_and_contrast_in_either_order():
+    image, label = patches(60, 1, (6, 6))
+    made, _ = distorted(Jitter(), image, label)
+    assert made.min() >= 0 and made.max() <= 1
+    orders = Counter()
+    for row, (one, before) in enumerate(zip(made, image, strict=True)):
+        random = np.random.default_rng([0, row])
+        order = random.permutation(4).tolist()
+        # The factors are drawn kind by kind, for all patches.
+        brightness, contrast = random.uniform(0.2, 1.8), random.uniform(0.2, 1.8)
+        expected = before.clone()
+        for step in order:
+            if step == 0:
+                expected = (expected * brightness).clamp(0, 1)
+            if step == 1:
+                expected = (contrast * expected + (1 - contrast) * expected.mean()).clamp(0, 1)
+        assert torch.allclose(one, expected, atol=1e-6)
+        orders[order.index(0) < order.index(1)] += 1
+    assert min(orders.values()) > 15
+
+
+def test_saturation_and_hue_are_those_of_colour_theory():
+    image, _ = patches(1, 3, (5, 7))
+    image[0, :, 0, 0] = 0.4  # grey: no hue to turn
+    factor = torch.full((1, 1, 1, 1), 0.3)
+    grey = (image * torch.tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    assert torch.allclose(augment._saturation(image, factor), 0.3 * image + 0.7 * grey, atol=1e-6)
+    for shift in (-0.2, 0.13, 0.5):
+        made = augment._hue(image, torch.full((1, 1, 1, 1), shift))
+        for place in np.ndindex(5, 7):
+            h, s, v = colorsys.rgb_to_hsv(*image[(0, slice(None), *place)].tolist())
+            assert made[(0, slice(None), *place)].tolist() == pytest.approx(
+                colorsys.hsv_to_rgb((h + shift) % 1, s, v), abs=1e-5
+            )
+
+
+def test_cutout_puts_binary_noise_in_a_box_and_background_under_it():
+    image, label = patches(200, 3, (40, 50))
+    label[:100] = 3
+    made, truth = distorted(Cutout(), image, label)
+    changed = (made != image).any(1)
+    share = changed.flatten(1).float().mean(1)
+    assert 0.35 < (share > 0).float().mean() < 0.65
+    assert share.max() <= 0.41
+    for row in torch.nonzero(share > 0).flatten().tolist():
+        rows, cols = torch.nonzero(changed[row], as_tuple=True)
+        box = (slice(rows.min(), rows.max() + 1), slice(cols.min(), cols.max() + 1))
+        inside = made[(row, slice(None), *box)]
+        assert bool(((inside == 0) | (inside == 1)).all()) and torch.equal(inside[0], inside[1])
+        if row < 100:
+            assert bool((truth[(row, *box)] == 0).all())
+            assert int((truth[row] == 0).sum()) == inside[0].numel()
+    assert bool((truth[100:] == -1).all()), "where there is no truth, none is made"
 
 
 # -------------------------------------------------------------------------------------- end to end, through the sampler

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sslbench.config import load_recipe
-from sslbench.data.sampling import Sampler, TrainingSet
+from sslbench.config import AugmentSpec, TilesSpec, load_recipe
+from sslbench.data.sampling import Sampler, TrainingSet, stretched, tile_boxes
+from sslbench.errors import UsageError
 from sslbench.methods.base import Batch
 
 CPU = torch.device("cpu")
@@ -28,7 +29,7 @@ def sampler(data, patch, batch=(2, 2), epoch="unlabeled", weak=(), seed=0):
         "patch_size": list(patch),
         "batch": base.batch.model_copy(update={"labeled": batch[0], "unlabeled": batch[1]}),
         "schedule": base.schedule.model_copy(update={"epoch": epoch}),
-        "augment": base.augment.model_copy(update={"weak": list(weak)}),
+        "augment": AugmentSpec(weak=list(weak)),
     }
     return Sampler(data, base.model_copy(update=changes), seed, CPU)
 
@@ -196,6 +197,178 @@ def test_images_stored_in_half_precision_are_trained_on_in_fp32():
     halves = TrainingSet([(image / 1e6).astype(np.float16) for image in data.images], data.labels)
     for patch in ((8, 8), (4, 4, 4)):
         assert sampler(halves, patch).batch(0).image["weak"].dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------------------------- channels and views
+
+
+@pytest.mark.parametrize(
+    ("patch", "weak"), [((8, 8), "ssl4mis"), ((8, 8, 4), "rot90_flip"), ((8, 6, 4), "flips")], ids=str
+)
+def test_every_channel_is_cut_and_turned_alike(patch, weak):
+    single = training_set(3, 4, (12, 11, 9))
+    several = TrainingSet([np.concatenate([image, -image, 2 * image]) for image in single.images], single.labels)
+    one, three = (sampler(data, patch, weak=[weak]) for data in (single, several))
+    assert one.shapes == three.shapes
+    for iteration in range(6):
+        alone, batch = (made.batch(iteration, views=("raw", "weak")) for made in (one, three))
+        for view in ("raw", "weak"):
+            image = alone.image[view]
+            assert torch.equal(batch.image[view], torch.cat([image, -image, 2 * image], 1))
+            assert torch.equal(batch.label[view], alone.label[view])
+    for alone, batch in zip(one.sweep(), three.sweep(), strict=True):
+        assert torch.equal(batch.image["raw"][:, :1], alone.image["raw"])
+        assert batch.image["raw"].shape[1] == 3 and torch.equal(batch.label["raw"], alone.label["raw"])
+
+
+def test_flips_of_volumes_take_the_axes_of_a_slice():
+    data = training_set(2, 2, (12, 11, 9))
+    made = sampler(data, (5, 6, 4), weak=["flips"])
+    seen = set()
+    for iteration in range(30):
+        batch = made.batch(iteration, views=("raw", "weak"))
+        for raw, weak, label in zip(batch.image["raw"], batch.image["weak"], batch.label["weak"], strict=True):
+            axes = next(axes for axes in ((), (2,), (3,), (2, 3)) if torch.equal(raw.flip(axes), weak))
+            seen.add(axes)
+            assert bool((label == -1).all()) or torch.equal(label, weak[0].long() % 5)
+    assert len(seen) == 4
+
+
+def with_views(weak, strong, patch=(8, 8), seed=0, unlabeled=4):
+    """A sampler over images in [0, 1]."""
+    data = training_set(3, unlabeled, (4, 9, 10))
+    scaled = TrainingSet([(image % 1000 / 1000).astype(np.float32) for image in data.images], data.labels)
+    made = sampler(scaled, patch, seed=seed, epoch=5)
+    augmentation = AugmentSpec(weak=weak, strong=strong)
+    return Sampler(scaled, made.recipe.model_copy(update={"augment": augmentation}), seed, CPU)
+
+
+STRONG = pytest.mark.parametrize(
+    ("patch", "strong"),
+    [((8, 8), ["cutout", "jitter", "noise"]), ((8, 8, 3), ["contrast", "gamma", "blur", "noise"])],
+    ids=str,
+)
+
+
+@STRONG
+def test_the_strong_view_is_made_of_the_weak_one_and_moves_neither_of_the_others(patch, strong):
+    made, plain = with_views(["rot90_flip"], strong, patch), with_views(["rot90_flip"], [], patch)
+    for iteration in range(4):
+        batch = made.batch(iteration, views=("raw", "weak", "strong"))
+        before = plain.batch(iteration, views=("raw", "weak"))
+        for view in ("raw", "weak"):
+            assert torch.equal(batch.image[view], before.image[view])
+            assert torch.equal(batch.label[view], before.label[view])
+        assert not torch.equal(batch.image["strong"], batch.image["weak"])
+        alone = made.batch(iteration, views=("strong",))
+        assert list(alone.image) == ["strong"] and torch.equal(alone.image["strong"], batch.image["strong"])
+        same_label = batch.label["strong"] == batch.label["weak"]
+        assert bool((same_label | (batch.label["strong"] == 0)).all())
+        assert bool((batch.label["strong"][2:] == -1).all())
+        if "cutout" not in strong:
+            assert bool(same_label.all())
+
+
+@STRONG
+def test_strong_views_follow_from_seed_stream_and_iteration(patch, strong):
+    made, other = with_views([], strong, patch, unlabeled=9), with_views([], strong, patch)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    for iteration in (5, 2, 5):
+        both = made.batch(iteration, views=("strong",))
+        assert torch.equal(made.batch(iteration, views=("strong",)).image["strong"], both.image["strong"])
+        for stream, rows in (("labeled", slice(0, 2)), ("unlabeled", slice(2, 4))):
+            alone = made.batch(iteration, (stream,), ("strong",)).image["strong"]
+            assert torch.equal(alone, both.image["strong"][rows])
+        assert torch.equal(other.batch(iteration, ("labeled",), ("strong",)).image["strong"], both.image["strong"][:2])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(made.batch(3, views=("strong",)).image["strong"], both.image["strong"])
+
+
+def test_distortions_of_the_weak_view_come_after_its_geometry():
+    noisy, plain = (with_views(["rot90_flip", *more], []) for more in ([{"name": "noise", "limit": None}], []))
+    difference = noisy.batch(1).image["weak"] - plain.batch(1).image["weak"]
+    assert float(difference.std()) == pytest.approx(0.1, rel=0.15)
+    assert torch.equal(noisy.batch(1, views=("raw",)).image["raw"], plain.batch(1, views=("raw",)).image["raw"])
+
+
+def test_the_precision_of_the_store_is_kept_on_the_device_and_batches_are_single():
+    data = training_set(2, 2, (4, 9, 10))
+    halves = TrainingSet([(image / 1e6).astype(np.float16) for image in data.images], data.labels)
+    flat, solid = sampler(halves, (4, 4)), sampler(halves, (3, 4, 4))
+    assert flat._items.image.dtype == torch.float16
+    assert {image.dtype for image in solid._items.images} == {torch.float16}
+    for made in (flat, solid):
+        assert made.batch(0).image["weak"].dtype == torch.float32
+        assert next(iter(made.sweep())).image["raw"].dtype == torch.float32
+
+
+# ---------------------------------------------------------------------------------------------------------------- tiles
+
+
+def tiles(stride=(4, 4), **fields):
+    return TilesSpec(stride=list(stride), **fields)
+
+
+def test_tiles_cover_an_image_and_the_last_row_and_column_are_shifted_inward():
+    image = np.zeros((3, 1, 10, 13), np.float32)
+    corners = [(box[1].start, box[2].start) for box in tile_boxes(image, (4, 4), tiles())]
+    assert corners == [(top, left) for top in (0, 4, 6) for left in (0, 4, 8, 9)]
+    assert [tuple(image[:, *box].shape) for box in tile_boxes(image, (4, 4), tiles())] == [(3, 1, 4, 4)] * 12
+
+
+def test_an_image_smaller_than_a_tile_is_one():
+    image = np.zeros((3, 2, 3, 9), np.float32)
+    boxes = tile_boxes(image, (4, 4), tiles())
+    assert [image[:, *box].shape for box in boxes] == [(3, 1, 3, 4)] * 6
+    assert [box[0].start for box in boxes] == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("level", "kept"), [(199, True), (200, False), (230, False), (255, False)])
+def test_a_tile_is_blank_by_the_mean_over_its_pixels_and_colours(level, kept):
+    image = np.zeros((3, 1, 4, 8), np.float32)
+    image[:, :, :, 4:] = (np.array([level - 20, level, level + 20]) / 255)[:, None, None, None]
+    left = [box[2].start for box in tile_boxes(image.astype(np.float32), (4, 4), tiles(blank=(200, 255)))]
+    assert left == ([0, 4] if kept else [0])
+
+
+def tiled_sampler(data, spec, labeled=2):
+    recipe = sampler(data, (4, 4), (labeled, 2)).recipe
+    return Sampler(data, recipe.model_copy(update={"tiles": spec}), 0, CPU)
+
+
+def test_tiles_are_the_items_and_none_is_resized():
+    data = training_set(2, 3, (1, 10, 13))
+    made = tiled_sampler(data, tiles())
+    assert made.count == {"labeled": 24, "unlabeled": 36}
+    corners = [(top, left) for top in (0, 4, 6) for left in (0, 4, 8, 9)]
+    for iteration in range(10):
+        batch = made.batch(iteration, views=("raw",))
+        for row, item in enumerate(batch.index.tolist()):
+            case, (top, left) = item // 12, corners[item % 12]
+            where = (slice(top, top + 4), slice(left, left + 4))
+            assert np.array_equal(batch.image["raw"][row, 0], data.images[case][(0, 0, *where)])
+            truth = data.labels[case][(0, *where)] if row < 2 else -1
+            assert bool((batch.label["raw"][row].numpy() == truth).all())
+
+
+def test_tiles_are_stretched_to_their_own_extremes_where_asked():
+    data = training_set(1, 1, (1, 8, 8))
+    colour = TrainingSet([np.concatenate([image, 3 * image + 7]) / 1e6 for image in data.images], data.labels)
+    made = tiled_sampler(colour, tiles(rescale=True), labeled=1)
+    image = made.batch(0, views=("raw",)).image["raw"]
+    flat = image.flatten(1)
+    assert torch.equal(flat.amin(1), torch.zeros(3)) and torch.equal(flat.amax(1), torch.ones(3))
+    assert bool((image[:, 0].flatten(1).amax(1) < 1).all()), "over all channels, not each by itself"
+    assert stretched(np.full((3, 1, 2, 2), 0.7, np.float16)).any() == False  # noqa: E712
+    assert stretched(np.array([[0.25, 0.5]], np.float16)).dtype == np.float16
+
+
+def test_labelled_images_that_are_all_blank_are_told():
+    data = training_set(1, 1, (1, 8, 8))
+    white = TrainingSet([np.ones_like(image) for image in data.images], data.labels)
+    with pytest.raises(UsageError, match="every tile of the labelled images is blank"):
+        tiled_sampler(white, tiles(blank=(200, 255)))
 
 
 # --------------------------------------------------------------------------------------------------- order and epochs
