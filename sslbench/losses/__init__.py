@@ -1,6 +1,7 @@
 """Losses as plain functions of logits; `Loss` is what methods are handed."""
 
 from sslbench.losses.base import Loss
+from sslbench.losses.compose import BySource, Weighted
 from sslbench.losses.consistency import (
     bcp_mix_loss,
     cct_loss,
@@ -17,14 +18,21 @@ from sslbench.losses.consistency import (
     vat_loss,
 )
 from sslbench.losses.cross_entropy import voxel_weighted_cross_entropy, weighted_cross_entropy
-from sslbench.losses.dice import DiceLoss
+from sslbench.losses.dice import DiceCELoss, DiceLoss
 from sslbench.losses.gradient_aware import GACELoss, GADiceLoss
+from sslbench.losses.quadripartition import QuadLoss
+from sslbench.losses.weighting import Weighting
 
 __all__ = [
+    "BySource",
+    "DiceCELoss",
     "DiceLoss",
     "GACELoss",
     "GADiceLoss",
     "Loss",
+    "QuadLoss",
+    "Weighted",
+    "Weighting",
     "bcp_mix_loss",
     "cct_loss",
     "cps_dice_loss",

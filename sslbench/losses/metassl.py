@@ -1,0 +1,216 @@
+"""MetaSSL (Zhao et al.; IEEE TMI 2025) as a plug-and-play loss; its mathematics is in `losses.quadripartition`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Unpack
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+from torch import Tensor
+
+from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
+from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
+from sslbench.losses.quadripartition import Partition, Phi, QuadLoss
+from sslbench.losses.thresholds import (
+    STREAMS,
+    AdaptiveThreshold,
+    FixedThreshold,
+    FlexMatchThreshold,
+    FreeMatchThreshold,
+    Threshold,
+    Uncertainty,
+)
+from sslbench.registry import register
+
+if TYPE_CHECKING:
+    from sslbench.config import CriteriaSpec
+    from sslbench.methods.base import Statistics, Step
+
+
+class MetaSSLOptions(LossOptions):
+    """Options of the loss `metassl`."""
+
+    form: Literal["paper", "released"] = Field(
+        default="paper",
+        description="the printed equations, or what the public 2-D CPS script computes (metassl_released sets its "
+        "thresholds too)",
+    )
+    partition: Partition = Field(
+        default="quad", description="four regions, or two by confidence or consistency alone (MetaSSL Table IV)"
+    )
+    threshold: Literal["adaptive", "flexmatch", "freematch"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        default="adaptive", description="rule of the class thresholds, or one number for all (MetaSSL Table V)"
+    )
+    alpha: float = Field(default=0.99, ge=0, le=1, description="of the adaptive thresholds (MetaSSL eq. 10; code: 0.5)")
+    alpha_on: Literal["new", "old"] = Field(
+        default="new", description="what alpha multiplies: the new value (eq. 10 as printed), or the old one"
+    )
+    init: float = Field(
+        default=0.5, ge=0, le=1, description="adaptive thresholds before the first batch (eq. 10; code: 0.9)"
+    )
+    uncertainty: Uncertainty = Field(
+        default="confidence", description="what is compared with the thresholds (MetaSSL Table VII)"
+    )
+    phi: Phi = Field(default="gauss", description="shape of the weight function (MetaSSL Table VI)")
+    beta: float = Field(default=3.0, gt=0, description="exponent of the Gaussian weight function (MetaSSL Table VI)")
+    delta_u: float = Field(default=0.6, ge=0, description="step between regions, unlabelled (MetaSSL Fig. 7 and code)")
+    delta_l: float = Field(default=0.3, ge=0, description="step between regions, labelled (MetaSSL Fig. 7 and code)")
+    scale_u: float = Field(default=50.0, gt=0, description="factor of the unlabelled term, released form only (code)")
+    scale_l: float = Field(default=85.0, gt=0, description="factor of the labelled term, released form only (code)")
+    uc_bg_twice: bool = Field(
+        default=False, description="released form: the 2-D script's slip, UC's background twice and no foreground"
+    )
+    soft: Literal["ce", "mse"] = Field(
+        default="ce",
+        description="in the place of a soft consistency term: cross-entropy to the reference's class (MetaSSL, section "
+        "III-E), or the squared distance under the same weights",
+    )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> MetaSSLOptions:
+        if self.threshold in ("flexmatch", "freematch") and self.uncertainty != "confidence":
+            raise ValueError(
+                f"the {self.threshold} thresholds are of confidences: uncertainty={self.uncertainty} has none"
+            )
+        return self
+
+
+def _rule(options: MetaSSLOptions) -> Threshold:
+    if isinstance(options.threshold, float):
+        return FixedThreshold(options.threshold)
+    if options.threshold == "flexmatch":
+        return FlexMatchThreshold()
+    if options.threshold == "freematch":
+        return FreeMatchThreshold()
+    absent: Literal["keep", "decay"] = "decay" if options.form == "released" else "keep"
+    return AdaptiveThreshold(options.alpha, options.alpha_on, options.init, absent)
+
+
+@register("loss", "metassl")
+class MetaSSLLoss(Loss):
+    """Voxels weighted by agreement with a reference and its confidence (Zhao et al.; IEEE TMI 2025).
+
+    The reference is the prediction that the method holds the learner against: the teacher, the peer, the other view or
+    pass; where a method has none, the learner itself without gradient. Four regions (unanimous or discrepant, confident
+    or suspicious) get falling weights, and a term is the mean under these weights: of cross-entropy and Dice with
+    labels, of cross-entropy with pseudo-labels, which also takes the place of a soft consistency term.
+
+    Cost: a forward pass over the labelled patches by the reference where the method does not make one anyway.
+
+    Deviations:
+    - a class that no voxel of the batch has keeps its threshold (equation 9 is 0/0); sums are over the batch
+    - equation 8 gets the smoothing of the recipe's Dice
+    - a Dice with pseudo-labels, which the paper does not have, is weighted as its cross-entropy
+    - with a pseudo-label that is not the reference's class (cleaned, blended), agreement is with the pseudo-label
+    - delta_u, delta_l are those of the code and of Fig. 7; section IV-A-4 has them exchanged
+    - released: the labelled term is added to the plain supervised loss, ramped as the unlabelled one, and there is no
+      weighted Dice; the 3-D scripts' other weights and cap on thresholds are left out
+    """
+
+    title = "MetaSSL"
+    needs_reference = True
+    changes = ("label", "pseudo", "consistency")
+    Options: ClassVar[type[BaseModel]] = MetaSSLOptions
+    options: MetaSSLOptions
+
+    def __init__(self, options: MetaSSLOptions, criteria: CriteriaSpec, statistics: Statistics) -> None:
+        super().__init__(options, criteria, statistics)
+        released = options.form == "released"
+        self.quad = QuadLoss(
+            statistics.num_classes,
+            options.beta,
+            options.delta_u,
+            options.delta_l,
+            options.phi,
+            order=options.form,
+            reduction="region_mean" if released else "paper",
+            threshold=_rule(options),
+            partition=options.partition,
+            uncertainty=options.uncertainty,
+            scale_u=options.scale_u,
+            scale_l=options.scale_l,
+            uc_bg_twice=options.uc_bg_twice,
+            smooth=criteria.smooth,
+        )
+
+    def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
+        self._step = step
+        self.quad.observe(key, full_precision(logits.detach()).softmax(1), (labels < 0).long())
+        for stream in STREAMS:
+            step.log(f"threshold/{key}/{stream}", self.quad.thresholds(key, stream).mean())
+
+    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
+        if source == "label" and self.options.form == "released":
+            return super().ce(logits, target, source=source, key=key, **rest) + self._ramped(logits, target, key, rest)
+        return self._quad_ce(logits, target, source, key, rest)
+
+    def dice(
+        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
+    ) -> Tensor:
+        if self.options.form == "released":
+            return super().dice(logits, target, source=source, key=key, **rest)
+        target = hard_labels(logits, target)
+        regions, _ = self._regions(logits, target, source, key, rest.get("reference"))
+        weight = self.quad.weights(regions, source, torch.float32)
+        inside = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
+        return self.quad.dice(logits, target, inside_sums(weight, inside), rest.get("class_weight"))
+
+    def supervised(
+        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
+    ) -> Tensor:
+        if source == "label" and self.options.form == "released":
+            # Outside the recipe's weights of cross-entropy and Dice: S + λ·H.
+            plain = self.criteria.ce_weight * Loss.ce(self, logits, target, source=source, key=key, **rest)
+            plain = plain + self.criteria.dice_weight * Loss.dice(self, logits, target, source=source, key=key, **rest)
+            return plain + self._ramped(logits, target, key, rest)
+        return super().supervised(logits, target, source=source, key=key, **rest)
+
+    def consistency(
+        self,
+        logits: Tensor,
+        own: Callable[[], Tensor],
+        *,
+        key: str,
+        reference: tuple[str, Tensor],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        target = reference[1].argmax(1)
+        if self.options.soft == "ce":
+            return self._quad_ce(logits, target, "pseudo", key, {"reference": reference, "mask": mask})
+        regions, probabilities = self._regions(logits, target, "pseudo", key, reference)
+        distance = (full_precision(logits).softmax(1) - probabilities).square().mean(1)
+        return self.quad.mean(distance, regions, "pseudo", mask)
+
+    def _quad_ce(self, logits: Tensor, target: Tensor, source: Source, key: str, rest: TermArguments) -> Tensor:
+        target = hard_labels(logits, target)
+        regions, _ = self._regions(logits, target, source, key, rest.get("reference"))
+        nll, by_class, weight = nll_map(logits, target), None, rest.get("class_weight")
+        if weight is not None:
+            by_class = weight.to(nll.dtype)[target]
+            nll = nll * by_class
+        return self.quad.mean(nll, regions, source, rest.get("mask"), rest.get("voxel_weight"), by_class)
+
+    def _ramped(self, logits: Tensor, target: Tensor, key: str, rest: TermArguments) -> Tensor:
+        return self._step.ramp * self._quad_ce(logits, target, "label", key, rest)
+
+    def _regions(
+        self, logits: Tensor, target: Tensor, source: Source, key: str, reference: tuple[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Where each voxel stands, and the reference's probabilities."""
+        if reference is None:
+            reference = (key, full_precision(logits.detach()).softmax(1))
+        judge, probabilities = reference[0], full_precision(reference[1]).detach()
+        if source == "label" and self.options.form == "released":
+            judge = key
+        regions = self.quad.regions(logits, target, probabilities, judge, source)
+        for name, number in (("UC", 0), ("US", 1), ("DC", 2), ("DS", 3)):
+            self._step.log(f"region/{key}/{source}/{name}", (regions == number).float().mean())
+        return regions, probabilities
+
+
+register("loss", "metassl_lqh", preset_of="metassl", set={"applies_to": "label"})
+register("loss", "metassl_uqh", preset_of="metassl", set={"applies_to": "pseudo"})
+register("loss", "metassl_conf_bh", preset_of="metassl", set={"partition": "confidence"})
+register("loss", "metassl_cons_bh", preset_of="metassl", set={"partition": "consistency"})
+register("loss", "metassl_released", preset_of="metassl", set={"form": "released", "alpha": 0.5, "init": 0.9})
