@@ -156,9 +156,11 @@ def _classes(labels: Any, path: Path) -> tuple[str, ...]:
                 )
             if not isinstance(value, int) or isinstance(value, bool):
                 raise UsageError(f"{path}: the label '{name}' has the value {value!r}, not a whole number")
+            if value == 0 and str(name).lower() != "background":
+                raise UsageError(f"{path}: the label 0 is the background, not '{name}'", "count classes from 1")
         pairs = [(value, str(name)) for name, value in labels.items()]
     ids = sorted(number for number, _ in pairs)
-    missing = sorted(set(range(max(ids[-1], 1) + 1)) - set(ids)) if ids[0] >= 0 else ids[:1]
+    missing = sorted(set(range(ids[-1] + 1)) - set(ids)) if ids[0] >= 0 else [0]
     if missing or len(set(ids)) < len(ids) or ids[-1] > 255:
         what = f"{missing[0]} is missing" if missing else "one stands twice" if ids[-1] <= 255 else "there are too many"
         raise UsageError(
