@@ -27,6 +27,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
         "sslbench.data.acdc": ("acdc",),
         "sslbench.data.amos": ("amos",),
+        "sslbench.data.digestpath": ("digestpath",),
         "sslbench.data.la": ("la",),
         "sslbench.data.synapse": ("synapse", "phantom"),
     },
