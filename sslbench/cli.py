@@ -153,6 +153,9 @@ def prepare(
         str, _argument("DATASET", "synapse, acdc, phantom, ...: see `sslbench list datasets`.", completion.datasets)
     ],
     source: Annotated[Path | None, _value("PATH", "Folder or archive (zip, tar, tar.gz) of what you hold.")] = None,
+    download: Annotated[
+        bool, _flag("Download the official release, or say how to get it.", "--download/--no-download")
+    ] = False,
     from_nnunet: Annotated[
         Path | None,
         _value("DIR", "Define DATASET by an nnU-Net raw or MSD folder.", "--from-nnunet", "--from-msd", panel=_OWN),
@@ -204,7 +207,7 @@ def prepare(
     console, data = _err(), _opened(data_dir)
     folder = from_nnunet or from_pairs
     own = {"--classes": classes, "--dims": dims, "--patient-pattern": patient_pattern, "--fractions": fractions}
-    both = {"--source": source, "--from-nnunet": from_nnunet, "--from-pairs": from_pairs}
+    both = {"--source": source, "--download": download, "--from-nnunet": from_nnunet, "--from-pairs": from_pairs}
     if len(given := [flag for flag, value in both.items() if value]) > 1:
         raise UsageError(f"{given[0]} and {given[1]} do not go together", "name one folder")
     if not folder and (alone := [flag for flag, value in own.items() if value]):
@@ -228,6 +231,8 @@ def prepare(
         if as_json:
             _print_json({"dataset": dataset, "splits": names})
         return
+    if download:
+        source = _downloaded(dataset, data, quiet)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         tasks: dict[str, Any] = {}
@@ -253,10 +258,9 @@ def prepare(
         )
     if splits and not folder:
         told = {"splits": _added(dataset, splits, lists, quiet)}
-    if not quiet:
-        console.print(f"recognised: {_escape(report.recognised)}", soft_wrap=True, highlight=False)
-    for note in report.notes:
-        console.print(_escape(note), soft_wrap=True, highlight=False)
+    if not quiet and not as_json:
+        for line in (f"recognised: {report.recognised}", *report.notes):
+            console.print(_escape(line), soft_wrap=True, highlight=False)
     for case, reason in report.failed.items():
         console.print(f"[red]{_escape(case)}[/]: {_escape(reason)}", soft_wrap=True, highlight=False)
     subset = (
@@ -281,6 +285,35 @@ def _opened(data_dir: Path | None) -> Path:
     folder = settings.data_dir(data_dir)
     load_all(folder)
     return folder
+
+
+def _downloaded(dataset: str, data: Path, quiet: bool) -> Path:
+    """The archive of a dataset's official release, downloaded; where that is not possible, the way to it is printed."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from sslbench import registry
+    from sslbench.data.download import can_download, download
+
+    kind, console = registry.component("dataset", dataset), _err()
+    if not can_download(kind):
+        for number, step in enumerate(kind.access, 1):
+            console.print(f"{number}. {_escape(step)}", soft_wrap=True, highlight=False)
+        way = "the steps above say how to get it" if kind.access else kind.source_hint
+        raise UsageError(f"{kind.name} cannot be downloaded by sslbench", way)
+    remote = kind.remote
+    if remote is not None and not quiet:
+        told = [f"downloads {remote.url}, licence {remote.licence}"]
+        if not remote.tried:
+            told.append("untried: this address could not be tried when it was written down, nor its checksum")
+        if remote.hash is None:
+            told.append("no checksum of it is known: only its archive's own ones are checked")
+        for line in told:
+            console.print(_escape(line), soft_wrap=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    live = console.is_terminal and not quiet
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not live, transient=True) as progress:
+        task = progress.add_task(f"download {dataset}", total=None)
+        return download(kind, data, lambda file, done, total: progress.update(task, completed=done, total=total))
 
 
 def _added(dataset: str, file: Path, how: dict[str, Any], quiet: bool) -> list[str]:

@@ -203,6 +203,9 @@ def _dataset(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
         "paper": doc.paper,
         "official_cases": kind.official_cases,
         "source": kind.source_hint,
+        "access": list(kind.access),
+        "remote": asdict(kind.remote) if kind.remote else None,
+        "forms": [asdict(form) | {"spacing": form.spacing} for form in kind.forms],
         "classes": [{"label": 0, "name": "background", "short": ""}]
         + [{"label": number, **asdict(info)} for number, info in enumerate(kind.classes, 1)],
         "preprocessings": [

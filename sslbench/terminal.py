@@ -354,6 +354,19 @@ def _dataset_card(console: Console, facts: Mapping[str, Any]) -> None:
         ),
     ]
     _facts(console, pairs)
+    if facts["access"]:
+        console.print(Text("\nThe way to the official files", style="bold"))
+        for number, step in enumerate(facts["access"], 1):
+            _indented(console, Text(f"{number}. {step}"))
+        if facts["remote"] and not facts["remote"]["tried"]:
+            _indented(console, Text("The address behind --download is untried.", style="dim"))
+    if facts["forms"]:
+        console.print(Text("\nForms that --source takes", style="bold"))
+        table = _table("form", "what", "serves", "voxel sizes", style="dim")
+        for form in facts["forms"]:
+            serves = ", ".join(form["preprocessings"]) if form["preprocessings"] else "all"
+            table.add_row(form["name"], form["title"], serves, form["spacing"])
+        _indented(console, table)
     for made in facts["preprocessings"]:
         console.print()
         told = ("name", "default", "hash", "description")

@@ -27,6 +27,7 @@ from sslbench import cli, terminal
 from sslbench.data.phantom import CASE_IDS
 from sslbench.data.prepare import prepare
 from sslbench.data.synapse import Phantom
+from sslbench.errors import SSLBenchError
 from sslbench.execution import local
 from tests.conftest import TINY
 
@@ -305,6 +306,33 @@ def test_seeds_and_lists_are_read_as_users_write_them(run: Any) -> None:
     code, out, _ = run(*line, "--seed", "0-2,7", *small, "-n")
     assert code == 0 and f"{2 * 2 * 2 * 4} jobs" in out
     assert "loss.gamma=0.75" in out
+
+
+def test_prepare_download_prints_the_way_where_registration_is_needed(run: Any) -> None:
+    code, out, err = run("prepare", "la", "--download")
+    assert (code, out) == (2, "")
+    assert "1. Open https://www.cardiacatlas.org" in err and "sslbench prepare la --source" in err
+    assert "la cannot be downloaded by sslbench" in err
+    code, _, err = run("prepare", "la", "--download", "--source", "x")
+    assert code == 2 and "--source and --download do not go together" in err
+    _, out, _ = run("show", "dataset", "la")
+    assert "1. Open https://www.cardiacatlas.org" in out and "uamt-h5" in out
+
+
+def test_prepare_download_fetches_says_what_is_untried_and_prepares(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sslbench.data import download
+    from sslbench.data.amos import AMOS
+
+    def fetch(remote: Any, folder: Path, transfer: Any) -> Path:
+        transfer(remote.file, 1, 2)
+        raise SSLBenchError("the network is down", "later")
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    code, _, err = run("prepare", "amos", "--download")
+    assert code == 1 and "the network is down" in err
+    assert f"downloads {AMOS.remote.url}, licence CC BY 4.0" in err and "untried" in err
 
 
 def test_prepare_says_what_it_did_and_a_second_time_has_nothing_to_do(few_cases: None, run: Any) -> None:

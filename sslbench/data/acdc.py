@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files, paired
+from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, Remote, index_files, paired
 from sslbench.registry import register
 
 _PATIENTS = 100  # 101 to 150 were released later, as a test set; no table of this field uses them
@@ -47,7 +47,20 @@ class ACDC(Dataset):
     least_classes = 2
     default_grid = "acdc-short"
     official_cases = 200
-    source_hint = "download ACDC from humanheart-project.creatis.insa-lyon.fr/database, then --source FOLDER or FILE"
+    source_hint = "sslbench prepare acdc --download, or --source with the folder or archive that you have"
+    access = (
+        "ACDC is open, for non-commercial use: `sslbench prepare acdc --download` fetches it.",
+        "Or open https://humanheart-project.creatis.insa-lyon.fr/database/#collection/637218c173e9f0047faa00fb and "
+        "download the folder ACDC/database; its file MANDATORY_CITATION.md says what to cite.",
+        "Run: sslbench prepare acdc --source FILE.zip",
+    )
+    # The server packs the folder anew for everybody, so that there is no checksum.
+    remote = Remote(
+        url="https://humanheart-project.creatis.insa-lyon.fr/database/api/v1/folder/637218e573e9f0047faa00fc/download",
+        file="acdc.zip",
+        licence="CC BY-NC-SA 4.0",
+        bytes=2_500_000_000,
+    )
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:
         """The annotated frames of patients 1 to 100, at any depth.

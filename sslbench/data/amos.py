@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from sslbench.data.base import ClassInfo, Dataset, Form, Modality, Preprocessing, RawCase, index_files, paired
+from sslbench.data.base import ClassInfo, Dataset, Form, Modality, Preprocessing, RawCase, Remote, index_files, paired
 from sslbench.data.forms import DHC_NPY, npy_cases
 from sslbench.data.splits import load_splits
 from sslbench.data.synapse import DHC_2023, GA, NATIVE
@@ -62,7 +62,19 @@ class AMOS(Dataset):
     default_grid = "ga-t2"
     official_cases = 360
     least_classes = 2
-    source_hint = "download amos22.zip from zenodo.org, record 7262581, then --source amos22.zip"
+    source_hint = "sslbench prepare amos --download (24 GB), or --source with the folder or archive that you have"
+    access = (
+        "AMOS22 is open: `sslbench prepare amos --download` fetches it (24 GB).",
+        "Or open https://zenodo.org/records/7155725 (again in record 7262581) and download amos22.zip.",
+        "Run: sslbench prepare amos --source amos22.zip",
+    )
+    remote = Remote(
+        url="https://zenodo.org/records/7155725/files/amos22.zip",
+        file="amos22.zip",
+        licence="CC BY 4.0",
+        hash="sha256:d2fbf2c31abba9824d183f05741ce187b17905b8cca64d1078eabf1ba96775c2",
+        bytes=24_200_000_000,
+    )
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:
         """The scans of the official training and validation sets, at any depth.

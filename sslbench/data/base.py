@@ -185,6 +185,26 @@ class Preprocessing:
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Remote:
+    """An archive of the official release that anybody may download.
+
+    Attributes:
+        url, file: where it is, and what it is called here.
+        licence: of its content.
+        hash: `md5:...` or `sha256:...`; None: nobody published one, or it differs from download to download.
+        bytes: its size, about, or None.
+        tried: whether this address and checksum were tried when they were written down.
+    """
+
+    url: str
+    file: str
+    licence: str
+    hash: str | None = None
+    bytes: int | None = None
+    tried: bool = False
+
+
 OWN_DATA = "sslbench prepare NAME --from-nnunet DIR"  # the command that takes what is on no official list
 
 
@@ -212,6 +232,10 @@ class Dataset(ABC):
         least_classes: foreground classes that every official reference has at least; one with fewer was annotated
             in part, and there the label 0 does not mean that an organ is absent.
         source_hint: what `prepare` says when no source is given: where to get it, in one line.
+        own_data: the command that takes files in this dataset's layout which are on no official list.
+        access: the way to the official files, step by step: where to register, what to download, what to run.
+        remote: what `prepare --download` fetches, where that needs no registration.
+        synapse_id: of the official archive on synapse.org, for those who have its client and a token.
         generated_ids: of a dataset that is computed, the cases that `generate` can write; else empty.
         Options: typed options of `prepare NAME --set key=value`.
         recognised: what `find` took, in words.
@@ -233,6 +257,10 @@ class Dataset(ABC):
     official_cases: ClassVar[int]
     least_classes: ClassVar[int] = 1
     source_hint: ClassVar[str]
+    own_data: ClassVar[str] = OWN_DATA
+    access: ClassVar[tuple[str, ...]] = ()
+    remote: ClassVar[Remote | None] = None
+    synapse_id: ClassVar[str | None] = None
     generated_ids: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[BaseModel]] = NoOptions
 
@@ -268,7 +296,7 @@ class Dataset(ABC):
         stray = f"{counted(self.strangers)} on no official list of {self.name}: {_some(self.strangers)}"
         if not found:
             if self.strangers:
-                raise UsageError(f"{source} holds {stray}", f"own data: {OWN_DATA}")
+                raise UsageError(f"{source} holds {stray}", f"own data: {self.own_data}")
             looked = " or ".join(form.title for form in self.forms)
             raise UsageError(f"nothing of {self.name} is in {source}: no file of {looked}", self.source_hint)
         serving = [form for form in found if preprocessing is None or form.serves(preprocessing)]
@@ -285,7 +313,7 @@ class Dataset(ABC):
             if form is not chosen
         ]
         if self.strangers:
-            self.notes.append(f"left out {stray}; own data: {OWN_DATA}")
+            self.notes.append(f"left out {stray}; own data: {self.own_data}")
         return cases
 
     def generate(self, folder: Path, case_id: str) -> None:

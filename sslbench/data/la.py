@@ -52,9 +52,12 @@ class LA(Dataset):
     forms = (Form("official", "LA's scans (<20 letters and digits>/lgemri.nrrd, ...)"), _NIFTI, _H5)
     default_grid = "la-short"
     official_cases = 100
-    source_hint = (
-        "download the training set of the 2018 Atrial Segmentation Challenge from cardiacatlas.org, "
-        "then --source FOLDER"
+    source_hint = "the training set of the 2018 Atrial Segmentation Challenge: sslbench show dataset la says where"
+    access = (
+        "Open https://www.cardiacatlas.org/atriaseg2018-challenge/atria-seg-data/ and accept the conditions.",
+        "Download the training data: 100 scans, each a folder with lgemri.nrrd and laendo.nrrd.",
+        "Run: sslbench prepare la --source FILE.zip (or the unpacked folder)",
+        "With UA-MT's arrays (mri_norm2.h5) instead: sslbench prepare la --source FOLDER",
     )
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:

@@ -123,10 +123,24 @@ def unpack(archive: Path, folder: Path, say: Callable[[str], None] = lambda name
     return True
 
 
+def check_space(what: object, place: Path, needed: int) -> None:
+    """Refuse what the disk has no room for.
+
+    Raises:
+        SSLBenchError: `needed` bytes are not free at `place`.
+    """
+    free = shutil.disk_usage(place).free
+    if needed + _SPARE > free:
+        raise SSLBenchError(
+            f"{what} needs {needed / 1e9:.1f} GB, but {place} has {free / 1e9:.1f} GB free",
+            "make room, or choose another place with --data-dir",
+        )
+
+
 def _unpack_all(archive: Path, folder: Path, say: Callable[[str], None]) -> None:
     try:
         with _opened(archive) as members:
-            _check_space(archive, folder.parent, sum(member.size for member in members))
+            check_space(archive, folder.parent, sum(member.size for member in members))
             folder.mkdir()
             for member in members:
                 _write(archive, member, folder)
@@ -159,15 +173,6 @@ def _write(archive: Path, member: _Member, folder: Path) -> None:
     if written != member.size:
         raise DataError(f"{archive}: {member.name} is damaged, its size is not the {member.size} bytes that it states")
     os.utime(path, (member.time, member.time))
-
-
-def _check_space(archive: Path, place: Path, needed: int) -> None:
-    free = shutil.disk_usage(place).free
-    if needed + _SPARE > free:
-        raise SSLBenchError(
-            f"{archive} unpacks to {needed / 1e9:.1f} GB, but {place} has {free / 1e9:.1f} GB free",
-            "make room, choose another place with --data-dir, or unpack it yourself and name the folder",
-        )
 
 
 @contextmanager

@@ -98,7 +98,17 @@ class Synapse(Dataset):
     least_classes = 2
     default_grid = "ga-t1"
     official_cases = len(_IDS)
-    source_hint = "download RawData.zip (Abdomen) from synapse.org, project syn3193805, unzip it, then --source FOLDER"
+    source_hint = "RawData.zip (Abdomen) of synapse.org, project syn3193805: sslbench show dataset synapse says how"
+    access: ClassVar[tuple[str, ...]] = (
+        "Make an account at https://www.synapse.org and have it certified or validated where it asks for that.",
+        "Open https://www.synapse.org/#!Synapse:syn3193805 (Multi-Atlas Labeling Beyond the Cranial Vault), join the "
+        "challenge and accept its conditions.",
+        "Under Files, Abdomen, download RawData.zip (syn3379050).",
+        "Run: sslbench prepare synapse --source RawData.zip",
+        "Instead of the last two: `pip install synapseclient`, set SYNAPSE_AUTH_TOKEN to a personal access token (view "
+        "and download), and run: sslbench prepare synapse --download",
+    )
+    synapse_id: ClassVar[str | None] = "syn3379050"
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:
         """The scans of BTCV's training set, at any depth.
@@ -151,6 +161,8 @@ class Phantom(Synapse):
     splits_from = "synapse"
     default_grid = "quick"
     source_hint = "it is computed; no source is needed"
+    access = ()
+    synapse_id = None
     generated_ids = CASE_IDS
     Options = PhantomOptions
 

@@ -301,7 +301,7 @@ def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path, monkeypat
     archive = zip_of(tmp_path / "x.zip", ("a", "1234"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=module._SPARE + 3))
-    with pytest.raises(SSLBenchError, match=r"x\.zip unpacks to 0\.0 GB, but .* has 0\.1 GB free") as raised:
+    with pytest.raises(SSLBenchError, match=r"x\.zip needs 0\.0 GB, but .* has 0\.1 GB free") as raised:
         unpacked(archive, tmp_path / "cache")
     assert raised.value.exit_code == 1 and "--data-dir" in raised.value.hint
     assert not list((tmp_path / "cache").glob("[!.]*"))
