@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Severity = Literal["ok", "note", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "error")
 
-PATCHES = 32  # per case (3-D); of slices (2-D) each is drawn `_DRAWS` times
+PATCHES = 32  # per case (3-D); of slices and tiles (2-D) each is drawn `_DRAWS` times
 _DRAWS = 2
 _SPACING_FACTOR = 4.0  # a voxel side so many times longer or shorter than the dataset's median is told
 _SCALED = 1e-3  # how far an image may be outside of [0, 1] where it was scaled to that
@@ -268,30 +268,37 @@ def _look(store: Store, id: str, recipe: Recipe | None, number: int) -> _Looked:
     if lost:
         seen.trouble["lost"] = f"no voxel of {', '.join(lost)} is left on the stored grid"
     if recipe is not None:
-        _draw(label, recipe, number, classes, seen)
+        _draw(image, label, recipe, number, classes, seen)
     return seen
 
 
-def _draw(label: NDArray[np.uint8], recipe: Recipe, seed: int, classes: int, seen: _Looked) -> None:
-    """Patches of one case: cut, turned and resized by the recipe's own sampler, which takes a case at random in 3-D
-    and a slice in 2-D. The image does not matter, so the label stands for it."""
+def _draw(
+    image: NDArray[Any], label: NDArray[np.uint8], recipe: Recipe, seed: int, classes: int, seen: _Looked
+) -> None:
+    """Patches of one case, cut, turned and resized by the recipe's own sampler. It takes a case at random in 3-D; in
+    2-D it takes a slice or tile, so that a case counts with as many as it has."""
     import torch
 
     from sslbench.data.sampling import Sampler, TrainingSet
 
-    flat = len(recipe.patch_size) == 2
-    size = len(label) if flat else 4
-    drawn = recipe.model_copy(update={"batch": recipe.batch.model_copy(update={"labeled": size, "unlabeled": 0})})
-    sampler = Sampler(TrainingSet([label[None]], [label]), drawn, seed, torch.device("cpu"))
+    recipe = recipe.model_copy(update={"batch": recipe.batch.model_copy(update={"labeled": 1, "unlabeled": 0})})
+    try:
+        sampler = Sampler(TrainingSet([image], [label]), recipe, seed, torch.device("cpu"))
+    except UsageError:  # nothing but blank tiles
+        return
+    patches = _DRAWS * sampler.count["labeled"] if len(recipe.patch_size) == 2 else PATCHES
     share, within = np.zeros(classes), np.zeros(classes, np.int64)
-    for iteration in range(_DRAWS if flat else PATCHES // size):
-        patches = sampler.batch(iteration, ("labeled",), ("weak",)).label["weak"]
-        for patch in patches.numpy():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a patch is too small to share, and on a busy machine threads wait for each other
+    try:
+        for iteration in range(patches):
+            patch = sampler.batch(iteration, ("labeled",), ("weak",)).label["weak"].numpy()
             counts = np.bincount(patch.ravel(), minlength=classes)
             share += counts / patch.size
             within += counts > 0
-            seen.patches += 1
-    seen.patch_share, seen.patches_with = share, within
+    finally:
+        torch.set_num_threads(threads)
+    seen.patches, seen.patch_share, seen.patches_with = patches, share, within
 
 
 # ----------------------------------------------------------------------------------------------------- the checks
@@ -508,7 +515,9 @@ def _leaks(
             remedy = "" if splits.leaks else f"mend the lists, or end their name in {LEAKING} and say why in `leaks`"
             yield Finding(check, severity, f"{count} in {one} and in {other}: {_named(ids)}", ids, remedy)
     if not torn and not splits.leaks:
-        yield Finding(check, "ok", "no patient and no scan is in two of its lists")
+        alone = all(case.group == id for id, case in store.cases.items())
+        message = "no scan is in two of its lists (each counts as a patient of its own)"
+        yield Finding(check, "ok", message if alone else "no patient and no scan is in two of its lists")
 
 
 def _nesting(splits: Splits, check: str) -> Iterable[Finding]:
@@ -536,10 +545,10 @@ def _class_rows(store: Store, looked: Mapping[str, _Looked]) -> tuple[ClassRow, 
     drawn = [case for case in looked.values() if case.patches]
     patches = sum(case.patches for case in drawn)
     # A case counts with as many patches as its sampler draws of it: the same in 3-D, by slices in 2-D.
-    share, within = np.zeros(len(voxels)), np.zeros(len(voxels))
+    share, within = np.zeros(len(voxels)), np.zeros(len(voxels), np.int64)
     for case in drawn:
         share += case.patch_share / patches
-        within += case.patches_with / patches
+        within += case.patches_with
     names = [("background", "bg"), *((info.name, info.short) for info in store.dataset.classes)]
     return tuple(
         ClassRow(
@@ -549,7 +558,7 @@ def _class_rows(store: Store, looked: Mapping[str, _Looked]) -> tuple[ClassRow, 
             voxels=int(voxels[value]),
             share=float(voxels[value] / voxels.sum()),
             patch_share=float(share[value]) if patches else None,
-            patches_with=float(within[value]) if patches else None,
+            patches_with=float(within[value] / patches) if patches else None,
             cases=sum(int(count[value] > 0) for count in counts),
         )
         for value, (name, short) in enumerate(names)
@@ -611,7 +620,7 @@ def figure(report: AuditReport, path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlim(floor, 3)  # room for the figures behind the longest bar
     ticks = [10.0**power for power in range(round(math.log10(floor)), 1)]
-    axes.set_xticks(ticks, [percent(tick) for tick in ticks])
+    axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -633,9 +642,7 @@ def percent(share: float) -> str:
         return "0 %"
     if 99 < value < 100:
         return f"{value:.1f} %" if value < 99.95 else "> 99.9 %"
-    digits = max(0, 1 - math.floor(math.log10(value)))
-    text = f"{value:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f} %"
 
 
 def _named(ids: Sequence[str]) -> str:

@@ -331,12 +331,12 @@ def test_the_share_in_patches_of_a_volume_is_that_of_a_closed_form(tmp_path, mon
     seen = module._Looked()
     monkeypatch.setattr(module, "PATCHES", 8)
     drawn = load_recipe(recipe(tmp_path, "metassl-la", [8, 8, 4], "inference: {stride: [4, 4, 4]}\n"))
-    module._draw(label, drawn, 0, 3, seen)
+    module._draw(label[None], label, drawn, 0, 3, seen)
     assert seen.patches == 8
     np.testing.assert_allclose(np.asarray(seen.patch_share) / 8, [0.5, 0.5, 0])
     label[:, :, -1] = 2
     seen = module._Looked()
-    module._draw(label, drawn, 0, 3, seen)
+    module._draw(label[None], label, drawn, 0, 3, seen)
     assert np.asarray(seen.patches_with).tolist() == [8, 8, 0]
 
 
@@ -350,7 +350,7 @@ def test_no_recipe_no_patches(prepared, monkeypatch):
 @pytest.mark.parametrize(
     ("share", "text"),
     [
-        *((0, "0 %"), (0.0000341, "0.0034 %"), (0.01, "1 %"), (0.0123, "1.2 %"), (0.1, "10 %")),
+        *((0, "0 %"), (0.0000341, "0.0034 %"), (0.01, "1.0 %"), (0.0123, "1.2 %"), (0.1, "10 %")),
         *((0.96, "96 %"), (0.9991, "99.9 %"), (0.99999, "> 99.9 %"), (1, "100 %")),
     ],
 )
