@@ -48,10 +48,27 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads as the same."""
+
+
 # YAML 1.1 reads 1e-5 as a string: every number of this field would need a decimal point.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+for _way in (_Loader, _Dumper):
+    _way.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+
+
+def yaml_text(value: Any, flow: bool | None = None, width: int = 110) -> str:
+    """A value as YAML that `load_yaml` reads as the same, in the order that it has.
+
+    Args:
+        value: of plain types.
+        flow: everything in brackets (True), nothing (False), or what holds no more groups (None).
+        width: of a line.
+    """
+    how: dict[str, Any] = {"default_flow_style": flow, "sort_keys": False, "width": width, "allow_unicode": True}
+    return str(yaml.dump(value, Dumper=_Dumper, **how))
 
 
 def parse_value(text: str) -> Any:

@@ -221,7 +221,7 @@ def read_definition(path: Path) -> Definition:
 
 def write_definition(path: Path, definition: Definition, comment: str) -> None:
     """Write a definition in the form that `read_definition` reads; another one that was there is kept beside."""
-    import yaml
+    from sslbench.spelling import yaml_text
 
     content = definition.model_dump(mode="json")
     for name, prep in definition.preprocessings.items():
@@ -230,5 +230,4 @@ def write_definition(path: Path, definition: Definition, comment: str) -> None:
         content["preprocessings"][name] = {
             key: value for key, value in written.items() if getattr(prep, key) != defaults[key]
         }
-    text = yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True, default_flow_style=None)
-    write_beside(path, f"# {comment}\n{text}")
+    write_beside(path, f"# {comment}\n{yaml_text(content)}")

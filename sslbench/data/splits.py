@@ -199,7 +199,12 @@ def parse_splits(raw: Mapping[str, Any], dataset: str, name: str) -> Splits:
 def _entries(value: Any, part: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple | None) or any(isinstance(entry, list | Mapping) for entry in value or []):
         raise UsageError(f"{where}: {part} is a list of names, not {str(value)[:60]!r}")
-    return tuple(str(entry) for entry in value or [])
+    for entry in value or []:
+        if not isinstance(entry, str):  # YAML makes 1 of 0001, and 0009 stays what it is
+            raise UsageError(
+                f"{where}: {part} holds {entry!r}, which is no name", "put names of digits in quotes: '0001'"
+            )
+    return tuple(value or ())
 
 
 def _disjoint(lists: dict[str, tuple[str, ...]], where: str) -> None:
@@ -211,9 +216,9 @@ def _disjoint(lists: dict[str, tuple[str, ...]], where: str) -> None:
             seen[entry] = part
 
 
-def write_splits(path: Path, splits: Splits, comment: str = "") -> None:
+def write_splits(path: Path, splits: Splits) -> None:
     """Write lists in the form that `load_splits` reads, whole or not at all."""
-    import yaml
+    from sslbench.spelling import yaml_text
 
     budgets = {}
     for slug, budget in splits.budgets.items():
@@ -223,18 +228,10 @@ def write_splits(path: Path, splits: Splits, comment: str = "") -> None:
         else:
             fields["labeled"] = list(budget.labeled)
         budgets[slug] = fields | ({"aliases": list(budget.aliases)} if budget.aliases else {})
-    head = {"unit": splits.unit, "source": splits.source} | ({"leaks": splits.leaks} if splits.leaks else {})
-    text = "".join(f"# {line}\n" for line in comment.splitlines())
-    text += _yaml(yaml, head, False) + "budgets:\n"
-    for slug, fields in budgets.items():
-        text += f"  {slug}: " + yaml.safe_dump(fields, default_flow_style=True, sort_keys=False, width=10**6)
-    for part in PARTS:
-        text += _yaml(yaml, {part: list(getattr(splits, part))}, None)
-    write_text(path, text)
-
-
-def _yaml(yaml: Any, value: Any, flow: bool | None) -> str:
-    return str(yaml.safe_dump(value, default_flow_style=flow, sort_keys=False, width=110, allow_unicode=True))
+    lists = {part: list(getattr(splits, part)) for part in PARTS}
+    head = yaml_text({"unit": splits.unit, "source": splits.source}, flow=False)
+    lines = [f"  {slug}: {yaml_text(fields, flow=True, width=10**6)}" for slug, fields in budgets.items()]
+    write_text(path, head + "budgets:\n" + "".join(lines) + yaml_text(lists))
 
 
 # ------------------------------------------------------------------------------------------------- drawing lists
@@ -321,7 +318,8 @@ def with_budgets(
     order = in_drawn_order({patient_of[entry] for entry in splits.train}, seed)
     made: dict[str, Budget] = {}
     counts: set[int] = set()
-    for count, title in sorted((_budget_size(text, len(order), where), str(text).strip()) for text in budgets):
+    sizes = [(_budget_size(text, len(order), where), str(text).strip()) for text in budgets]
+    for count, title in sorted(sizes, key=lambda size: size[0]):
         if not count or count in counts:
             continue
         counts.add(count)

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import os
 
 import pytest
 
+from sslbench import registry
 from sslbench.data.acdc import ACDC
 from sslbench.data.prepare import prepare
-from sslbench.data.splits import expand, load_splits, parse_splits
+from sslbench.data.splits import (
+    check_entries,
+    draw_splits,
+    expand,
+    in_drawn_order,
+    load_splits,
+    parse_splits,
+    read_split_file,
+    split_files,
+    with_budgets,
+    write_splits,
+)
 from sslbench.data.store import Store, partition
 from sslbench.errors import UnknownNameError, UsageError
+from sslbench.spelling import load_yaml
 
 RAW = {
     "unit": "patient",
@@ -117,3 +133,191 @@ def test_real_acdc_counts_to_the_published_slices(real_data, tmp_path):
     assert {"patient090_frame04", "patient090_frame11"} <= set(store.cases)
     # One scan was annotated twice, under two numbers; both are in the training list.
     assert any("patient076_frame01 is the scan of patient074_frame01" in note for note in report.notes)
+
+
+# ------------------------------------------------------------------------------------------------- lists of one's own
+
+PATIENTS = {f"p{number:02d}": [f"p{number:02d}_a", f"p{number:02d}_b"] for number in range(30)}
+
+
+def drawn(patients=PATIENTS, **how):
+    return draw_splits("mine", "drawn-0", patients, **how)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_drawn_lists_are_disjoint_complete_and_nested(seed):
+    lists = drawn(seed=seed)
+    assert sorted((*lists.train, *lists.val, *lists.test)) == sorted(PATIENTS)
+    assert (len(lists.train), len(lists.val), len(lists.test)) == (21, 3, 6)
+    sizes = {title: len(lists.budget(title).labeled) for title in ("5%", "10%", "20%", "100%")}
+    assert sizes == {"5%": 1, "10%": 2, "20%": 4, "100%": 21}, "a share is never exceeded: 4.2 are 4"
+    inner, *outer = ({*budget.labeled} for budget in lists.budgets.values())
+    for larger in outer:
+        assert inner < larger
+        inner = larger
+    assert lists.labeled_always() == lists.budget("5%").labeled == lists.budget("1 patient").labeled
+
+
+def test_drawn_lists_are_a_function_of_names_and_seed():
+    """Not of the order of files, a platform, or a generator that may change: written down here."""
+    assert drawn(patients=dict(reversed(PATIENTS.items()))) == drawn()
+    assert drawn(seed=1).test != drawn().test
+    assert in_drawn_order(["a", "b", "c", "d"], 0) == sorted(
+        "abcd", key=lambda name: hashlib.sha256(f"0/{name}".encode()).hexdigest()
+    )
+    assert drawn().test == ("p12", "p29", "p05", "p28", "p25", "p21")
+
+
+def test_given_test_patients_are_the_test_set():
+    lists = drawn(test=["p00", "p01"])
+    assert set(lists.test) == {"p00", "p01"}
+    assert (len(lists.train), len(lists.val)) == (24, 4), "28 in the ratio 70 to 10: 3.5 are 4"
+    assert set(in_drawn_order(PATIENTS, 0)) - {"p00", "p01"} == {*lists.train, *lists.val}
+
+
+def test_fractions_and_budgets_are_the_users():
+    lists = drawn(fractions=(0.5, 0, 0.5), budgets=("3", "20%", "1%", "100%"))
+    assert (len(lists.train), lists.val, len(lists.test)) == (15, (), 15)
+    assert list(lists.budgets) == ["3-patients", "100pct"], "1 % is nobody, 20 % are the same three"
+    assert lists.budget("3 patients").labeled == lists.train[:3]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"fractions": (70, 30)}, "three numbers"),
+        ({"fractions": (0, 50, 50)}, "three numbers"),
+        ({"fractions": (80, 20, 0)}, "three numbers"),
+        ({"fractions": (80, -10, 30)}, "three numbers"),
+        ({"patients": {"a": ["a"], "b": ["b"]}}, "do not go round"),
+        ({"patients": {"a": ["a"], "b": ["b"]}, "test": ["a", "b"]}, "do not go round"),
+        ({"budgets": ("some",)}, "'some'"),
+        ({"budgets": ("120%",)}, "'120%'"),
+        ({"budgets": ("1.5",)}, "'1.5'"),
+        ({"budgets": ("40",)}, "'40'"),
+        ({"budgets": ("1%",)}, "none of the budgets 1%"),
+    ],
+)
+def test_lists_that_cannot_be_drawn_are_refused(how, message):
+    with pytest.raises(UsageError, match=message):
+        drawn(**how)
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    lists = drawn()
+    write_splits(tmp_path / "drawn-0.yaml", lists)
+    assert parse_splits(load_yaml(tmp_path / "drawn-0.yaml"), "mine", "drawn-0") == lists
+    # Budgets that are no prefix, names that YAML would read as numbers.
+    odd = parse_splits(
+        {**RAW, "train": ["0010", "1e3", "c"], "budgets": {"x": {"labeled": ["c"]}, "y": {"prefix": 2}}}, "mine", "odd"
+    )
+    write_splits(tmp_path / "odd.yaml", odd)
+    assert parse_splits(load_yaml(tmp_path / "odd.yaml"), "mine", "odd") == odd
+
+
+def test_budgets_of_given_lists_are_drawn_by_patient():
+    lists = parse_splits({"train": ["p01_b", "p01_a", "p02_a", "p03_a"], "test": ["p04"]}, "mine", "given")
+    patient_of = {case: patient for patient, cases in PATIENTS.items() for case in cases}
+    made = with_budgets(lists, patient_of, budgets=("1", "2", "100%"))
+    first = in_drawn_order(["p01", "p02", "p03"], 0)
+    assert made.budget("1 case").labeled == tuple(entry for entry in lists.train if patient_of[entry] == first[0])
+    assert set(made.budget("1 case").labeled) < set(made.budget("2 cases").labeled)
+    assert made.budget("100%").labeled == lists.train
+
+
+def test_a_users_file_is_yaml_or_json_and_is_called_as_the_file_is(tmp_path):
+    content = {"train": ["a"], "test": ["b"]}
+    for name, text in (("My Lists.yaml", "train: [a]\ntest: [b]\n"), ("own.json", json.dumps(content))):
+        (tmp_path / name).write_text(text)
+    assert read_split_file(tmp_path / "My Lists.yaml") == {"my-lists": content | {"source": "My Lists.yaml"}}
+    assert read_split_file(tmp_path / "own.json") == {"own": content | {"source": "own.json"}}
+    assert read_split_file(tmp_path / "own.json", ["t"])["own"]["test"] == ["b"], "the file knows better"
+
+
+def test_folds_of_nnunet_test_on_what_they_score(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}, {"train": ["a", "c"], "val": ["b"]}]))
+    folds = read_split_file(path)
+    assert list(folds) == ["fold-0", "fold-1"]
+    assert (folds["fold-1"]["train"], folds["fold-1"]["test"], "val" in folds["fold-1"]) == (["a", "c"], ["b"], False)
+    set_aside = read_split_file(path, ["t"])["fold-0"]
+    assert (set_aside["val"], set_aside["test"]) == (["c"], ["t"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.yaml", "train: [a]\nvalidation: [b]\n", "validation"),
+        ("x.yaml", "- a\n", "holds no mapping"),
+        ("x.json", "{", "not valid JSON"),
+        ("x.json", "[]", "no list of folds"),
+        ("x.json", '[{"train": []}]', "no list of folds"),
+        ("x.json", '"a"', "no list of folds"),
+        ("---.yaml", "train: [a]\n", "has no letter"),
+    ],
+)
+def test_a_users_file_that_is_none_is_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_split_file(tmp_path / name)
+    with pytest.raises(UsageError, match="no split file"):
+        read_split_file(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"train": "a"}, "train is a list of names, not 'a'"),
+        ({"train": {"a": 1}}, "train is a list of names"),
+        ({"train": ["a", ["b"]]}, "train is a list of names"),
+        ({"train": ["a", 1]}, "train holds 1, which is no name"),
+        ({"budgets": ["20%"]}, "budgets is a mapping"),
+        ({"budgets": {"20%": ["a"]}}, "budget 20pct is a mapping"),
+        ({"budgets": {"20%": {"prefix": 9}}}, "prefix 9 of 4"),
+        ({"budgets": {"20%": {"prefix": "2"}}}, "prefix '2'"),
+        ({"budgets": {"20%": {"labeled": "a"}}}, "budget 20pct is a list"),
+    ],
+)
+def test_lists_of_the_wrong_kind_are_refused_in_one_line(raw, message):
+    with pytest.raises(UsageError, match=message):
+        parsed(**raw)
+
+
+def test_lists_are_held_against_the_cases():
+    patient_of = {case: patient for patient, cases in PATIENTS.items() for case in cases}
+
+    def check(**parts):
+        lists = {"train": ["p00", "p01_a"], "val": [], "test": ["p02"]} | parts
+        check_entries(parse_splits(lists, "mine", "toy"), patient_of, others=["published"])
+
+    check()
+    check(val=["published"])
+    for parts, message in (
+        ({"train": ["p00", "p77"]}, "unknown case in train of splits toy of mine: 'p77'"),
+        ({"test": ["p01_b"]}, r"p01_a \(train\) and p01_b \(test\) are of patient p01"),
+        ({"test": ["p00_a"]}, r"p00 \(train\) and p00_a \(test\) are of patient p00"),
+        ({"test": []}, "test names no case"),
+        ({"train": []}, "train names no case"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            check(**parts)
+
+
+def test_a_users_lists_are_found_behind_the_packaged_ones(tmp_path):
+    for name, test in (("mine", "0004"), ("ga", "0004")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"train: ['0001', '0002']\ntest: ['{test}']\nbudgets: {{50%: {{prefix: 1}}}}\n")
+    try:
+        registry.keep_files("splits", {f"synapse/{name}": tmp_path / f"{name}.yaml" for name in ("mine", "ga")})
+        assert load_splits("synapse", "mine").budget("50%").labeled == ("0001",)
+        assert load_splits("phantom", "mine").test == ("0004",), "whose lists are Synapse's"
+        assert len(load_splits("synapse", "ga").train) == 20
+        assert "mine" in split_files("synapse") and "mine" not in split_files("acdc")
+        time = (tmp_path / "mine.yaml").stat().st_mtime_ns + 10**9
+        (tmp_path / "mine.yaml").write_text("train: ['0001', '0002']\ntest: ['0007']\n")
+        os.utime(tmp_path / "mine.yaml", ns=(time, time))
+        assert load_splits("synapse", "mine").test == ("0007",), "a changed file is read again"
+    finally:
+        registry.keep_files("splits", {})
+    with pytest.raises(UnknownNameError):
+        load_splits("synapse", "mine")
