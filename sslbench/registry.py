@@ -22,6 +22,11 @@ T = TypeVar("T")
 
 KINDS = ("dataset", "network", "method", "loss", "weighting", "plugin", "protocol")
 
+# Protocols that published tables were made with; each has a twin with the slips of the released evaluator.
+_PAPERS = (
+    "ga", "dhc-2023", "dhc-2024", "magicnet", "ssl4mis", "metassl", "la-uamt", "la-bcp", "la-cobionet", "digestpath",
+)  # fmt: skip
+
 # kind -> module -> the names it registers (presets included). A test holds this index against the modules.
 _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
@@ -78,7 +83,11 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     "weighting": {},
     "plugin": {},
     "protocol": {
-        "sslbench.metrics.protocols": ("ga", "la-uamt", "native", "native-voxel", "ssl4mis"),
+        "sslbench.metrics.published": (
+            "native",
+            "native-voxel",
+            *(f"{name}{mode}" for name in _PAPERS for mode in ("", "-released")),
+        ),
     },
 }
 

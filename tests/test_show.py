@@ -124,7 +124,7 @@ def test_a_dataset_shows_hashes_splits_and_the_aliases_of_budgets() -> None:
 def test_a_protocol_shows_its_caption_and_fields() -> None:
     facts = describe("protocol", "ga")
     assert facts["caption"] == registry.component("protocol", "ga").caption()
-    assert facts["fields"]["resize"] == (160, 160, 80) and facts["fields"]["policy"]["missed_distance"] == 128
+    assert facts["fields"]["resize_to"] == (160, 160, 80) and facts["fields"]["policy"]["missed_distance"] == 128
 
 
 def test_unknown_names_give_near_ones() -> None:

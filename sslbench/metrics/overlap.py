@@ -94,10 +94,14 @@ def count_pairs(pred: Labels, ref: Labels, num_classes: int) -> NDArray[np.int64
     flat_pred, flat_ref = pred.reshape(-1), ref.reshape(-1)
     counts = np.zeros(num_classes * num_classes, dtype=np.int64)
     for start in range(0, flat_pred.size, _PIECE):
-        code = flat_pred[start : start + _PIECE].astype(np.int64)
+        piece_pred, piece_ref = flat_pred[start : start + _PIECE], flat_ref[start : start + _PIECE]
+        # Most of a scan is background in both maps: finding the rest takes a tenth of the time of counting all.
+        found = np.flatnonzero((piece_pred != 0) | (piece_ref != 0))
+        code = piece_pred[found].astype(np.int64)
         code *= num_classes
-        code += flat_ref[start : start + _PIECE].astype(np.int64)
+        code += piece_ref[found].astype(np.int64)
         counts += np.bincount(code, minlength=counts.size)
+        counts[0] += piece_pred.size - found.size
     return counts.reshape(num_classes, num_classes)
 
 

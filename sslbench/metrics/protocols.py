@@ -2,47 +2,35 @@
 
 Two tables are comparable only if they agree on the grid that was measured on, the unit, the definition of
 each metric, what an empty mask scores, the order of averaging and what ± means. A `Protocol` owns all of
-these, is a plain value, and says them in its caption. A paper's protocol follows the paper's rule, `native`
-ours.
+these, is a plain value, and says them in its caption. The registered ones are in `published`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sslbench.metrics.overlap import Labels, check_labels, count_pairs, dice_of_classes, jaccard_of_classes
-from sslbench.metrics.surface import (
-    Box,
-    SurfaceDistances,
-    check_spacing,
-    class_boxes,
-    cropped_distances,
-    union_box,
-)
-from sslbench.registry import register
+from sslbench.metrics.case import DISTANCES, OVERLAPS, VOLUMES, Case, State, check_pair, compare, measure
+from sslbench.metrics.components import intersection, largest_component
+from sslbench.metrics.surface import check_spacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-State = Literal["both", "missed", "spurious", "absent"]
+    from sslbench.data.base import Preprocessing
+
 Rule = float | Literal["exclude", "diagonal"]
+Grid = Literal["original", "preprocessed"]
 
 AVERAGE = "avg"
+BACKGROUND = "background"
 _COUNTED: tuple[State, ...] = ("missed", "spurious", "absent")
 
-_OVERLAPS = {"dsc": dice_of_classes, "jaccard": jaccard_of_classes}
-_DISTANCES: dict[str, Callable[[SurfaceDistances], float]] = {
-    "asd": SurfaceDistances.asd,
-    "assd": SurfaceDistances.assd,
-    "hd95": SurfaceDistances.hd95,
-    "hd95max": lambda distances: distances.hd95("max"),
-}
 _MEANINGS = {
     "dsc": "DSC is 2|P∩G|/(|P|+|G|)",
     "jaccard": "Jaccard is |P∩G|/|P∪G|",
@@ -50,6 +38,7 @@ _MEANINGS = {
     "assd": "ASSD is the mean of the pooled distances of both directions",
     "hd95": "HD95 is the 95th percentile of the pooled distances of both directions",
     "hd95max": "HD95 is the larger of the two directed 95th percentiles",
+    "rvd": "RVD is (|P|-|G|)/|G|, signed, and left out where the reference is empty",
 }
 
 
@@ -67,6 +56,8 @@ class EmptyPolicy:
             0.
         spurious_distance: distances where the prediction has the class and the reference does not. Overlaps
             are 0.
+        capped: a distance between two masks counts no more than `missed_distance`, where that is a number that it
+            can exceed: else a network would gain by dropping an organ that it found too far away.
         blank: the policy that applies instead, to all classes, if the whole prediction is background; None:
             this one.
     """
@@ -75,6 +66,7 @@ class EmptyPolicy:
     absent_distance: Rule = "exclude"
     missed_distance: Rule = "diagonal"
     spurious_distance: Rule = "diagonal"
+    capped: bool = False
     blank: EmptyPolicy | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +90,11 @@ class EmptyPolicy:
             return float("nan")
         return diagonal if rule == "diagonal" else float(rule)
 
+    @property
+    def cap(self) -> float:
+        """What a distance between two masks counts at most."""
+        return float(self.missed_distance) if self.capped and not isinstance(self.missed_distance, str) else math.inf
+
     def describe(self, distances: bool) -> str:
         """The policy in words, for captions; `distances`: whether the protocol has any distance."""
         words = {"exclude": "excluded", "diagonal": "the image diagonal"}
@@ -113,9 +110,10 @@ class EmptyPolicy:
         if not distances:
             return f"{absent}, a missed or spurious one scores overlap 0"
         missed, spurious = say(self.missed_distance), say(self.spurious_distance)
+        limit = f", no distance counts more than {self.cap:g}" if self.cap < math.inf else ""
         if missed == spurious:
-            return f"{absent}, a missed or spurious one scores overlap 0 and distance {missed}"
-        return f"{absent}, a missed one scores overlap 0 and distance {missed}, a spurious one 0 and {spurious}"
+            return f"{absent}, a missed or spurious one scores overlap 0 and distance {missed}{limit}"
+        return f"{absent}, a missed one scores overlap 0 and distance {missed}, a spurious one 0 and {spurious}{limit}"
 
 
 @dataclass(frozen=True)
@@ -128,102 +126,217 @@ class Protocol:
         description: one sentence: who measures so, with the source.
         grid: where prediction and reference are compared: the official scan's grid (`original`; predictions
             are brought back to it first) or the one networks see (`preprocessed`). The caller hands over maps
-            on that grid.
+            on the grid that `takes` says.
         unit: of distances: `mm` by the case's spacing, or `voxel`, where a step along any axis counts 1.
-        metrics: of `dsc`, `jaccard`, `asd`, `assd`, `hd95` (pooled), `hd95max` and `nsd@τ` (τ in `unit`).
+        metrics: of `dsc`, `jaccard`, `asd`, `assd`, `hd95` (pooled), `hd95max`, `nsd@τ` (τ in `unit`), `rvd` and
+            `avd` (in `unit` to the power of the axes).
         policy: what empty masks score.
         ddof: of the ± : 0 population, 1 sample standard deviation.
         spread: what ± is taken over: the runs of several seeds, or the cases of one run (per class, then
             averaged over classes, as MetaSSL prints it).
-        resize: the grid (x, y, z) that both maps are first resized to by `resize_nearest`, or None.
+        spacing_mm: of the `preprocessed` grid that the paper measures on, along x, y, z; None: any.
+        resize_to: the grid (x, y, z) that both maps are first resized to by `resize_nearest`, or None.
+        resize_by: factors (x, y, z) that their sides are multiplied by, rounded down, before that; or None.
+        postprocess: what is done to predictions before all else, in order: `intersection` (of the label maps of
+            several networks), `largest-component` (of every class).
+        background: whether the background is scored as a class, the first.
+        smooth: added above and below to overlaps, of empty masks too, so that the policy does not concern them.
+        skip_cases: how many cases, the first of a run in its order, stay out of all means.
+        slips: of the published evaluator, one sentence each, if the protocol repeats them.
     """
 
     name: str
     version: int
     description: str
-    grid: Literal["original", "preprocessed"]
+    grid: Grid
     unit: Literal["mm", "voxel"]
     metrics: tuple[str, ...]
     policy: EmptyPolicy
     ddof: int
     spread: Literal["seeds", "cases"] = "seeds"
-    resize: tuple[int, int, int] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    resize_to: tuple[int, int, int] | None = None
+    resize_by: tuple[float, float, float] | None = None
+    postprocess: tuple[Literal["intersection", "largest-component"], ...] = ()
+    background: bool = False
+    smooth: float = 0.0
+    skip_cases: int = 0
+    slips: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        def wrong(message: str) -> ValueError:
+            return ValueError(f"protocol {self.name}: {message}")
+
         if not self.metrics or len(set(self.metrics)) != len(self.metrics):
-            raise ValueError(f"protocol {self.name}: metrics must be given, each once: {self.metrics}")
+            raise wrong(f"metrics must be given, each once: {self.metrics}")
         for metric in self.metrics:
-            if metric not in _OVERLAPS:
-                _measure(metric)
+            if _needs_surfaces(metric):
+                measure(metric)
         choices = {
             "grid": ("original", "preprocessed"),
             "unit": ("mm", "voxel"),
             "spread": ("seeds", "cases"),
+            "ddof": (0, 1),
         }
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
-                raise ValueError(f"protocol {self.name}: {field} is {getattr(self, field)!r}, not one of {allowed}")
-        if self.ddof not in (0, 1):
-            raise ValueError(f"protocol {self.name}: ddof is {self.ddof}, expected 0 or 1")
+                raise wrong(f"{field} is {getattr(self, field)!r}, not one of {allowed}")
+        if self.postprocess not in (
+            (),
+            ("intersection",),
+            ("largest-component",),
+            ("intersection", "largest-component"),
+        ):
+            raise wrong(f"postprocess is {self.postprocess}, expected intersection, then largest-component, or less")
+        if self.grid == "original" and self.spacing_mm is not None:
+            raise wrong("spacing_mm is that of a preprocessed grid")
+        if self.resize_to is not None and self.resize_by is not None:
+            raise wrong("maps are resized in one way, resize_to or resize_by")
+        if self.background and any(_needs_surfaces(metric) for metric in self.metrics):
+            raise wrong("the background has no surface to measure")
+        if self.smooth < 0 or self.skip_cases < 0:
+            raise wrong("smooth and skip_cases cannot be negative")
+
+    @property
+    def released(self) -> bool:
+        """Whether it repeats the slips of a published evaluator."""
+        return bool(self.slips)
+
+    # ------------------------------------------------------------------------------------------------------- cases
+
+    def takes(self, preprocessing: Preprocessing | None) -> Grid:
+        """The grid to hand the maps of a case over on, by how its stored grid was made (None: not known).
+
+        It is `grid`, unless that is `preprocessed` and the stored grid is not such as the paper has (`spacing_mm`,
+        else `resize_to`). Then predictions are brought back to the scan's own grid, and what the protocol does starts
+        there: the numbers are `converted`, and captions say so.
+        """
+        if self.grid == "original" or preprocessing is None:
+            return "original"
+        if self.spacing_mm is not None:
+            same = preprocessing.spacing_mm == self.spacing_mm
+        else:
+            same = self.resize_to is None or preprocessing.resize_to == self.resize_to
+        return "preprocessed" if same else "original"
+
+    def converts(self, preprocessing: Preprocessing | None) -> bool:
+        """Whether predictions on such a stored grid are converted before they are measured; see `takes`."""
+        return self.takes(preprocessing) != self.grid
+
+    def objection(self, axes: str = "xyz", networks: int = 1) -> str | None:
+        """Why the protocol cannot score such label maps, to follow its name; None where it can.
+
+        Args:
+            axes: what the array axes are, in order.
+            networks: whose label maps there are of each case.
+        """
+        if (self.resize_to or self.resize_by) is not None and sorted(axes) != ["x", "y", "z"]:
+            return f"resizes 3-D maps, not axes '{axes}'"
+        if "intersection" in self.postprocess:
+            return None if networks > 1 else "intersects the label maps of several networks, and was given one"
+        return None if networks == 1 else f"scores one label map, and was given {networks}"
 
     def score(
         self,
-        prediction: ArrayLike,
+        prediction: NDArray[Any] | Sequence[NDArray[Any]],
         reference: ArrayLike,
         classes: Sequence[str],
         spacing: Sequence[float],
         axes: str = "xyz",
+        device: str | None = None,
     ) -> list[dict[str, Any]]:
         """Measure one case.
 
         Args:
-            prediction, reference: integer label maps of one shape (2-D or 3-D) on the protocol's grid, 0
-                background.
+            prediction, reference: integer label maps of one shape (2-D or 3-D) on the grid that `takes` says, 0
+                background. An axis of one voxel does not count: an image is 2-D, however it is stored. With
+                `postprocess` `intersection`, `prediction` is a list of such maps, one per network.
             classes: names of the foreground classes 1, 2, ...
             spacing: mm per array axis.
-            axes: what the three array axes are, in order; only a protocol with `resize` asks.
+            axes: what the three array axes are, in order; only a protocol that resizes asks.
+            device: to measure surface distances on, as for `surface_distances`.
 
         Returns:
             One row per class × metric, classes in order, metrics in order within a class: `class_id`,
-            `class`, `metric`, `value` (overlaps 0–1; nan: excluded), `unit` (`fraction`, `mm` or `voxel`),
-            `state` (`both`; `missed`: only in the reference; `spurious`: only in the prediction; `absent`: in
-            neither), `ref_voxels` and `pred_voxels` (on the measured grid).
+            `class`, `metric`, `value` (overlaps 0-1; nan: excluded), `unit` (`fraction`, `mm`, `voxel`, `mm2` or
+            `mm3`), `state` (`both`; `missed`: only in the reference; `spurious`: only in the prediction; `absent`:
+            in neither), `ref_voxels` and `pred_voxels` (on the measured grid).
 
         Raises:
-            ValueError: shapes differ, a map is not integer or has labels beyond the classes, or the spacing
-                does not fit.
+            ValueError: shapes differ, a map is not integer or has labels beyond the classes, the spacing
+                does not fit, or the protocol is not made for such maps (`objection`).
         """
         num_classes = len(classes) + 1
-        pred = check_labels(prediction, num_classes, "prediction")
-        ref = check_labels(reference, num_classes, "reference")
-        _same_shape(pred, ref)
+        maps = list(prediction) if isinstance(prediction, (list, tuple)) else [prediction]
+        if objection := self.objection(axes, len(maps)):
+            raise ValueError(f"protocol {self.name} {objection}")
+        pred, ref = check_pair(maps[0], reference, num_classes, ("prediction", "reference"))
+        if "intersection" in self.postprocess:
+            pred = intersection([check_pair(one, ref, num_classes, ("prediction", "reference"))[0] for one in maps])
+        if "largest-component" in self.postprocess:
+            pred = largest_component(pred, num_classes)
         sizes = check_spacing(spacing, pred.ndim)
-        if self.resize is not None:
-            if pred.ndim != 3 or sorted(axes) != ["x", "y", "z"]:
-                raise ValueError(f"protocol {self.name} resizes 3-D maps, not axes '{axes}' of shape {pred.shape}")
-            shape = [self.resize["xyz".index(axis)] for axis in axes]
+        shape = self._measured_shape(pred.shape, axes)
+        if shape != pred.shape:
             sizes = sizes * pred.shape / shape
             pred, ref = resize_nearest(pred, shape), resize_nearest(ref, shape)
         if self.unit == "voxel":
             sizes = np.ones(pred.ndim)
-        case = _compare(pred, ref, num_classes, sizes, any(metric not in _OVERLAPS for metric in self.metrics))
+        thick = [axis for axis in range(pred.ndim) if pred.shape[axis] > 1] or [0]
+        if len(thick) < pred.ndim:
+            flat = tuple(slice(None) if axis in thick else 0 for axis in range(pred.ndim))
+            pred, ref, sizes = pred[flat], ref[flat], sizes[thick]
+        surfaces = any(_needs_surfaces(metric) for metric in self.metrics)
+        case = compare(pred, ref, num_classes, sizes, surfaces, device)
         policy = self.policy
         if policy.blank is not None and not case.pred_voxels[1:].any():
             policy = policy.blank
+        names = [BACKGROUND, *map(str, classes)]
         return [
             {
                 "class_id": k,
-                "class": str(classes[k - 1]),
+                "class": names[k],
                 "metric": metric,
-                "value": case.value(k, metric, policy),
-                "unit": self.unit if _is_distance(metric) else "fraction",
+                "value": self._value(case, k, metric, policy),
+                "unit": self._unit(metric, pred.ndim),
                 "state": case.states[k],
                 "ref_voxels": int(case.ref_voxels[k]),
                 "pred_voxels": int(case.pred_voxels[k]),
             }
-            for k in range(1, num_classes)
+            for k in range(0 if self.background else 1, num_classes)
             for metric in self.metrics
         ]
+
+    def _measured_shape(self, shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
+        if (self.resize_to or self.resize_by) and len(shape) != 3:
+            raise ValueError(f"protocol {self.name} resizes 3-D maps, not those of shape {shape}")
+        if self.resize_to is not None:
+            return tuple(self.resize_to["xyz".index(axis)] for axis in axes)
+        if self.resize_by is not None:
+            factors = [self.resize_by["xyz".index(axis)] for axis in axes]
+            return tuple(max(1, int(side * by)) for side, by in zip(shape, factors, strict=True))
+        return shape
+
+    def _value(self, case: Case, k: int, metric: str, policy: EmptyPolicy) -> float:
+        state = case.states[k]
+        if metric in VOLUMES:
+            gone = state == "absent" and policy.absent_overlap == "exclude"
+            return float("nan") if gone else case.volume(k, metric)
+        if metric in OVERLAPS and (state == "both" or self.smooth):
+            return case.overlap(k, metric, self.smooth)
+        if state != "both":
+            return policy.value(state, metric in DISTANCES, case.diagonal)
+        value = measure(metric)(case.distances[k])
+        return min(value, policy.cap) if metric in DISTANCES else value
+
+    def _unit(self, metric: str, dims: int) -> str:
+        if metric in DISTANCES:
+            return self.unit
+        if metric == "avd":
+            return f"mm{dims}" if self.unit == "mm" else "voxel"
+        return "fraction"
+
+    # ------------------------------------------------------------------------------------------------------- means
 
     def aggregate(self, records: pd.DataFrame) -> pd.DataFrame:
         """The numbers of one run: per class the mean over cases, and the mean over classes of these.
@@ -247,42 +360,25 @@ class Protocol:
         """
         import pandas as pd
 
-        needed = ("case", "class_id", "class", "metric", "value", "state")
-        if missing := [name for name in needed if name not in records.columns]:
-            raise ValueError(f"the records lack the columns {', '.join(missing)}")
-        records = records[records["metric"].isin(self.metrics)]
-        _check_complete(records)
-        rows: list[dict[str, Any]] = []
-        for metric in self.metrics:
-            per_class: list[dict[str, Any]] = []
-            of_metric = records[records["metric"] == metric]
-            for (_, name), group in of_metric.groupby(["class_id", "class"], sort=True):
-                values = group["value"].to_numpy(dtype=np.float64, na_value=np.nan)
-                entered = values[~np.isnan(values)]
-                per_class.append(
-                    {
-                        "metric": metric,
-                        "class": name,
-                        "value": float(entered.mean()) if entered.size else float("nan"),
-                        "cases": int(entered.size),
-                        **_count(group["state"]),
-                        "sd": self.spread_of(entered),
-                    }
-                )
-            if per_class:
-                rows += per_class
-                rows.append(
-                    {
-                        "metric": metric,
-                        "class": AVERAGE,
-                        "value": _mean_of_defined([row["value"] for row in per_class]),
-                        "cases": int(of_metric.loc[of_metric["value"].notna(), "case"].nunique()),
-                        **_count(of_metric["state"]),
-                        "sd": _mean_of_defined([row["sd"] for row in per_class]),
-                    }
-                )
-        columns = ["metric", "class", "value", "cases", *_COUNTED]
-        return pd.DataFrame(rows, columns=[*columns, "sd"] if self.spread == "cases" else columns)
+        block = _Block.of(records, self.metrics, self.skip_cases)
+        table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED, "sd")}
+
+        def add(metric: str, name: str, value: float, cases: int, states: NDArray[Any], sd: float) -> None:
+            counts = [int(np.count_nonzero(states == state)) for state in _COUNTED]
+            for column, cell in zip(table, (metric, name, value, cases, *counts, sd), strict=True):
+                table[column].append(cell)
+
+        for metric, values, states in zip(block.metrics, block.values, block.states, strict=True):
+            entered = [of_class[~np.isnan(of_class)] for of_class in values]
+            means = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
+            sds = [self.spread_of(kept) for kept in entered]
+            for name, mean, kept, of_class, sd in zip(block.classes, means, entered, states, sds, strict=True):
+                add(metric, name, mean, int(kept.size), of_class, sd)
+            cases = int(np.count_nonzero((~np.isnan(values)).any(axis=0)))
+            add(metric, AVERAGE, _mean_of_defined(means), cases, states, _mean_of_defined(sds))
+        if self.spread != "cases":
+            del table["sd"]
+        return pd.DataFrame(table)
 
     def spread_of(self, values: ArrayLike) -> float:
         """The ± of some values (the averages of several runs, say): their standard deviation with `ddof`.
@@ -293,25 +389,57 @@ class Protocol:
         array = np.asarray(values, dtype=np.float64)
         return float(array.std(ddof=self.ddof)) if array.size > self.ddof else float("nan")
 
-    def caption(self) -> str:
-        """What a reader must know to compare the numbers: unit, definitions, empty masks, averaging and ±."""
-        distances = any(_is_distance(metric) for metric in self.metrics)
-        where = f"on the {self.grid} grid"
-        if self.resize is not None:
-            where += ", both label maps resized to " + "×".join(map(str, self.resize)) + " by nearest neighbour"
+    # ------------------------------------------------------------------------------------------------------- words
+
+    def caption(self, converted: bool = False) -> str:
+        """What a reader must know to compare the numbers: unit, definitions, empty masks, averaging and ±.
+
+        Args:
+            converted: whether the predictions were on another grid than the paper's (`converts`).
+        """
+        distances = any(metric in DISTANCES for metric in self.metrics)
+        where = "on the original grid" if self.grid == "original" or converted else "on the preprocessed grid"
+        if converted:
+            where += " (converted: the predictions were made on another grid than the paper's)"
+        if self.resize_to is not None:
+            where += ", both label maps resized to " + "×".join(map(str, self.resize_to)) + " by nearest neighbour"
+        if self.resize_by is not None:
+            factors = "×".join(f"{by:g}" for by in self.resize_by)
+            where += f", the sides of both label maps multiplied by {factors}, nearest neighbour"
         if distances:
             where += ", distances in " + ("mm" if self.unit == "mm" else "voxels (unit spacing along every axis)")
-        meanings = "; ".join(_meaning(metric, self.unit) for metric in self.metrics)
-        empty = self.policy.describe(distances)
+        steps = {
+            "intersection": "the intersection of the networks' label maps",
+            "largest-component": "the largest component of every class, 26-connected",
+        }
+        if self.postprocess:
+            where += ", of the prediction only " + " and of that ".join(steps[step] for step in self.postprocess)
+        meanings = [self._meaning(metric) for metric in self.metrics]
+        if self.background:
+            meanings.append("the background is a class")
+        if self.smooth:
+            meanings.append(f"{self.smooth:g} is added above and below")
+        empty = self.policy.describe(distances) if not self.smooth else "two empty masks score overlap 1"
         if self.policy.blank is not None:
             empty += "; where the whole prediction is background, " + self.policy.blank.describe(distances)
         kind = "sample" if self.ddof else "population"
         over = "over seeds" if self.spread == "seeds" else "over cases, per class and then averaged over classes"
+        first = f" without the first {self.skip_cases} of a run" if self.skip_cases else ""
+        slips = f" Kept from the released evaluator: {'; '.join(self.slips)}." if self.slips else ""
         return (
-            f"Protocol {self.name} (version {self.version}): measured {where}; {meanings}; {empty}. "
-            f"Means are over cases, then over classes; ± is the {kind} standard deviation (ddof {self.ddof}) "
-            f"{over}."
+            f"Protocol {self.name} (version {self.version}): measured {where}; {'; '.join(meanings)}; {empty}. "
+            f"Means are over cases{first}, then over classes; ± is the {kind} standard deviation (ddof {self.ddof}) "
+            f"{over}.{slips}"
         )
+
+    def _meaning(self, metric: str) -> str:
+        if metric in _MEANINGS:
+            return _MEANINGS[metric]
+        if metric == "avd":
+            return (
+                f"AVD is the absolute difference of the volumes, in {'mm³ or mm²' if self.unit == 'mm' else 'voxels'}"
+            )
+        return f"NSD is the share of both surfaces within {metric.removeprefix('nsd@')} {self.unit} of the other"
 
 
 def resize_nearest(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
@@ -332,243 +460,76 @@ def resize_nearest(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     return labels[np.ix_(*picks)]
 
 
-def evaluate_case(
-    pred: ArrayLike,
-    gt: ArrayLike,
-    num_classes: int,
-    spacing: float | Sequence[float] | None = None,
-    empty_distance: float = 128.0,
-) -> dict[str, NDArray[np.float64]]:
-    """All metrics of one case under the clean `ga` rules (GA, ECCV 2024, without the slips of its script).
-
-    A class in neither map scores overlap 1 and distance 0; one in exactly one map overlap 0 and
-    `empty_distance`. The same holds if the whole prediction is background.
-
-    Args:
-        pred, gt: integer label maps of one shape, values 0..C-1.
-        num_classes: C, background included.
-        spacing: voxel size per axis, or one number; None: 1 (voxels).
-        empty_distance: 128 is GA's constant, not the diagonal of anything.
-
-    Returns:
-        `dice`, `jaccard`, `asd`, `assd`, `hd95`: float64 (C-1,) each, for the classes 1..C-1.
-
-    Raises:
-        ValueError: shapes differ, a map is not integer or has other labels, or the spacing does not fit.
-    """
-    p, g = check_labels(pred, num_classes, "pred"), check_labels(gt, num_classes, "gt")
-    _same_shape(p, g)
-    case = _compare(p, g, num_classes, check_spacing(spacing, p.ndim), True)
-    policy = replace(_GA_POLICY, missed_distance=empty_distance, spurious_distance=empty_distance)
-    names = {"dice": "dsc", "jaccard": "jaccard", "asd": "asd", "assd": "assd", "hd95": "hd95"}
-    return {
-        name: np.array([case.value(k, metric, policy) for k in range(1, num_classes)], dtype=np.float64)
-        for name, metric in names.items()
-    }
-
-
 @dataclass(frozen=True, eq=False)
-class _Case:
-    """What all metrics of a case are read off; everything is indexed by class id, 0 (background) unused.
+class _Block:
+    """The records of a run, complete: metrics × classes × cases.
 
     Attributes:
-        overlaps: per metric (C,), nan where a class is absent.
-        ref_voxels, pred_voxels: (C,) int64.
-        states: per class.
-        distances: of the classes in state `both`, if asked for.
-        diagonal: of the image, in the unit of the distances.
+        metrics, classes: of the first and second axis; classes in the order of their ids.
+        values: float64, nan where excluded.
+        states: strings.
     """
 
-    overlaps: dict[str, NDArray[np.float64]]
-    ref_voxels: NDArray[np.int64]
-    pred_voxels: NDArray[np.int64]
-    states: tuple[State, ...]
-    distances: dict[int, SurfaceDistances]
-    diagonal: float
+    metrics: tuple[str, ...]
+    classes: tuple[str, ...]
+    values: NDArray[np.float64]
+    states: NDArray[np.object_]
 
-    def value(self, k: int, metric: str, policy: EmptyPolicy) -> float:
-        if self.states[k] != "both":
-            return policy.value(self.states[k], _is_distance(metric), self.diagonal)
-        if metric in _OVERLAPS:
-            return float(self.overlaps[metric][k])
-        return _measure(metric)(self.distances[k])
+    @classmethod
+    def of(cls, records: pd.DataFrame, metrics: tuple[str, ...], skip: int) -> _Block:
+        """The rows that have one of `metrics`, without the first `skip` cases.
 
+        Raises:
+            ValueError: as for `Protocol.aggregate`.
+        """
+        import pandas as pd
 
-def _compare(pred: Labels, ref: Labels, num_classes: int, spacing: NDArray[np.float64], distances: bool) -> _Case:
-    """One pass for boxes, one for voxel counts, then distances class by class inside small crops."""
-    # Of the whole image with its outermost voxels: longer than any distance between voxel centres.
-    diagonal = float(np.linalg.norm(spacing * pred.shape))
-    if pred.flags.f_contiguous and ref.flags.f_contiguous:
-        # NIfTI readers hand out arrays in column order; turned over they are read in the order of memory.
-        pred, ref, spacing = pred.T, ref.T, spacing[::-1]
-    pred_boxes = class_boxes(pred, num_classes - 1)
-    ref_boxes = class_boxes(ref, num_classes - 1)
+        needed = ("case", "class_id", "class", "metric", "value", "state")
+        if missing := [name for name in needed if name not in records.columns]:
+            raise ValueError(f"the records lack the columns {', '.join(missing)}")
+        ours = records[records["metric"].isin(metrics)]
+        values = ours["value"].to_numpy(dtype=np.float64, na_value=np.nan)
+        states = ours["state"].to_numpy(dtype=object)
+        of_metric, found = pd.factorize(ours["metric"])
+        of_class, ids = pd.factorize(ours["class_id"], sort=True)
+        of_case, cases = pd.factorize(ours["case"])
 
-    # Counted where any class is: background voxels outside are missing, and nothing asks for them.
-    matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
-    occupied = _union([*pred_boxes, *ref_boxes])
-    if occupied is not None:
-        matrix += count_pairs(pred[occupied], ref[occupied], num_classes)
+        of_name, names = pd.factorize(ours["class"])
+        name_of = np.zeros(len(ids), dtype=np.int64)
+        name_of[of_class] = of_name
+        if AVERAGE in names or (name_of[of_class] != of_name).any():
+            raise ValueError(f"a class id has several names, or a class is called '{AVERAGE}'")
+        classes = tuple(str(name) for name in np.asarray(names, dtype=object)[name_of])
 
-    states: list[State] = ["both"]
-    found: dict[int, SurfaceDistances] = {}
-    for k, (in_pred, in_ref) in enumerate(zip(pred_boxes, ref_boxes, strict=True), start=1):
-        if in_pred is None or in_ref is None:
-            states.append("missed" if in_ref is not None else "spurious" if in_pred is not None else "absent")
-            continue
-        states.append("both")
-        if distances:
-            box = union_box(in_pred, in_ref)
-            found[k] = cropped_distances(pred[box] == k, ref[box] == k, spacing)
-    return _Case(
-        overlaps={name: of_classes(matrix) for name, of_classes in _OVERLAPS.items()},
-        ref_voxels=matrix.sum(axis=0),
-        pred_voxels=matrix.sum(axis=1),
-        states=tuple(states),
-        distances=found,
-        diagonal=diagonal,
-    )
+        present = tuple(metric for metric in metrics if metric in set(found))
+        shape = (len(present), len(ids), len(cases))
+        rank = np.array([present.index(metric) for metric in found], dtype=np.int64)
+        place = (rank[of_metric] * shape[1] + of_class) * shape[2] + of_case
+        counts = np.bincount(place, minlength=math.prod(shape))
 
+        def said(row: int) -> str:
+            one = ours.iloc[row]
+            return f"{one['metric']} of class {one['class']}"
 
-def _union(boxes: Sequence[Box | None]) -> Box | None:
-    union: Box | None = None
-    for box in boxes:
-        if box is not None:
-            union = box if union is None else union_box(union, box)
-    return union
+        if (counts > 1).any():
+            row = int(np.flatnonzero(counts[place] > 1)[0])
+            raise ValueError(f"case {ours['case'].iloc[row]} has {said(row)} twice: rows of several runs?")
+        if (counts < 1).any():
+            m, k, _ = np.unravel_index(np.flatnonzero(counts < 1)[0], shape)
+            raise ValueError(f"a case has no row for {present[m]} of class {classes[k]}")
+        wrong = np.isinf(values) | (np.isnan(values) & (states == "both"))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(f"case {ours['case'].iloc[row]}: {said(row)} has no finite value")
+
+        order = np.argsort(place)
+        return cls(present, classes, values[order].reshape(shape)[..., skip:], states[order].reshape(shape)[..., skip:])
 
 
-def _same_shape(pred: Labels, ref: Labels) -> None:
-    if pred.shape != ref.shape:
-        raise ValueError(f"prediction has shape {pred.shape}, reference {ref.shape}")
-
-
-def _measure(metric: str) -> Callable[[SurfaceDistances], float]:
-    """How a metric that needs the surfaces is read off their distances; an error if there is none such."""
-    if metric in _DISTANCES:
-        return _DISTANCES[metric]
-    if metric.startswith("nsd@"):
-        try:
-            tau = float(metric.removeprefix("nsd@"))
-        except ValueError:
-            tau = -1.0
-        if math.isfinite(tau) and tau >= 0:
-            return lambda distances: distances.nsd(tau)
-    known = ", ".join([*_MEANINGS, "nsd@2"])
-    raise ValueError(f"unknown metric '{metric}'; known: {known} (any tolerance)")
-
-
-def _is_distance(metric: str) -> bool:
-    return metric in _DISTANCES
-
-
-def _meaning(metric: str, unit: str) -> str:
-    if metric in _MEANINGS:
-        return _MEANINGS[metric]
-    tau = f"{metric.removeprefix('nsd@')} {unit}"
-    return f"NSD is the share of both surfaces within {tau} of the other"
-
-
-def _count(states: pd.Series[str]) -> dict[str, int]:
-    return {state: int((states == state).sum()) for state in _COUNTED}
+def _needs_surfaces(metric: str) -> bool:
+    return metric not in OVERLAPS and metric not in VOLUMES
 
 
 def _mean_of_defined(values: Sequence[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
-
-
-def _check_complete(records: pd.DataFrame) -> None:
-    """Every case has every class and metric once, and a class that is in both maps has a value."""
-    twice = records.duplicated(["case", "class_id", "metric"])
-    if twice.any():
-        row = records[twice].iloc[0]
-        raise ValueError(f"case {row['case']} has {row['metric']} of class {row['class']} twice: rows of several runs?")
-    names = records.groupby("class_id")["class"].nunique()
-    if (names > 1).any() or AVERAGE in set(records["class"]):
-        raise ValueError(f"a class id has several names, or a class is called '{AVERAGE}'")
-    counts = records.groupby(["metric", "class"])["case"].nunique().reset_index()
-    short = counts[counts["case"] < records["case"].nunique()]
-    if len(short):
-        row = short.iloc[0]
-        raise ValueError(f"a case has no row for {row['metric']} of class {row['class']}")
-    values = records["value"].to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = np.isinf(values) | (np.isnan(values) & (records["state"] == "both").to_numpy())
-    if wrong.any():
-        row = records[wrong].iloc[0]
-        raise ValueError(f"case {row['case']}: {row['metric']} of class {row['class']} has no finite value")
-
-
-_GA_POLICY = EmptyPolicy(absent_overlap=1.0, absent_distance=0.0, missed_distance=128.0, spurious_distance=128.0)
-
-NATIVE = register("protocol", "native")(
-    Protocol(
-        name="native",
-        version=1,
-        description="sslbench's own: the scan's grid, in mm; a missed organ never improves a score.",
-        grid="original",
-        unit="mm",
-        metrics=("dsc", "jaccard", "asd", "hd95"),
-        policy=EmptyPolicy(),
-        ddof=1,
-    )
-)
-
-NATIVE_VOXEL = register("protocol", "native-voxel")(
-    replace(
-        NATIVE,
-        name="native-voxel",
-        description="As native, with distances in pixels: for images whose files do not say how large one is.",
-        unit="voxel",
-    )
-)
-
-SSL4MIS = register("protocol", "ssl4mis")(
-    Protocol(
-        name="ssl4mis",
-        version=1,
-        description=(
-            "SSL4MIS's public ACDC test: the stored volume, a step between slices counting 1 like any other. That "
-            "code stops at an empty mask; here it scores the image diagonal."
-        ),
-        grid="original",
-        unit="voxel",
-        metrics=("dsc", "jaccard", "asd", "hd95"),
-        policy=EmptyPolicy(),
-        ddof=0,
-    )
-)
-
-LA_UAMT = register("protocol", "la-uamt")(
-    Protocol(
-        name="la-uamt",
-        version=1,
-        description=(
-            "UA-MT's public LA test: distances in voxels (0.625 mm; MetaSSL calls such numbers mm), no largest "
-            "component. That code scores an empty prediction 0 everywhere, distances too; here it scores the image "
-            "diagonal."
-        ),
-        grid="original",
-        unit="voxel",
-        metrics=("dsc", "jaccard", "hd95", "asd"),
-        policy=EmptyPolicy(),
-        ddof=0,
-    )
-)
-
-GA = register("protocol", "ga")(
-    Protocol(
-        name="ga",
-        version=1,
-        description=(
-            "GA (ECCV 2024) and SCDL: both label maps resized to 160×160×80, voxels of that grid; without "
-            "the two slips of the released script."
-        ),
-        grid="preprocessed",
-        unit="voxel",
-        metrics=("dsc", "asd"),
-        policy=_GA_POLICY,
-        ddof=0,
-        resize=(160, 160, 80),
-    )
-)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sslbench.metrics import EmptyPolicy, Protocol, asd, assd, dice, evaluate_case, hd95, jaccard
-from sslbench.metrics.protocols import GA, NATIVE, SSL4MIS, resize_nearest
+from sslbench.metrics.protocols import resize_nearest
+from sslbench.metrics.published import GA, NATIVE, SSL4MIS
 from sslbench.registry import component
 
 SPACING = (3.0, 0.8, 0.5)
@@ -288,7 +289,7 @@ def test_the_fixed_grid_follows_the_axes():
 
 def test_a_resized_grid_keeps_millimetres():
     """Doubling every axis halves the spacing: the diagonal in mm stays."""
-    doubled = protocol(resize=(20, 24, 28))
+    doubled = protocol(resize_to=(20, 24, 28))
     found = table(doubled.score(PRED, REF, ORGANS, SPACING))
     plain = table(protocol().score(PRED, REF, ORGANS, SPACING))
     assert found[2, "asd"]["value"] == pytest.approx(plain[2, "asd"]["value"])
@@ -464,7 +465,7 @@ def test_registered_under_its_name(named):
 
 def test_listing_protocols_imports_nothing_heavy():
     code = (
-        "import sys, sslbench.metrics.protocols;"
+        "import sys, sslbench.metrics.published;"
         "print([name for name in ('torch', 'pandas', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sslbench.metrics import asd, assd, dice, hd95, nsd, surface_distances
-from sslbench.metrics import surface as surface_module
 
 SPACINGS = st.floats(0.3, 6.0, allow_nan=False)
 
@@ -272,27 +271,6 @@ def test_order_of_axes_and_scale(case, data):
     assert hd95(*turned, sizes) == pytest.approx(hd95(pred, gt, spacing), rel=1e-12)
     doubled = tuple(2 * s for s in spacing)
     assert asd(pred, gt, doubled) == pytest.approx(2 * asd(pred, gt, spacing), rel=1e-12)
-
-
-@given(mask_pairs())
-@settings(max_examples=40, deadline=None)
-def test_tree_and_transform_agree(case):
-    pred, gt, spacing = case
-    by_tree = surface_module._nearest_by_tree(pred, gt, np.array(spacing))
-    by_transform = surface_module._nearest_by_transform(pred, gt, np.array(spacing))
-    np.testing.assert_allclose(by_tree, by_transform, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("cost", [0.0, 1e12], ids=["tree", "transform"])
-def test_the_choice_between_them_is_a_matter_of_time_only(monkeypatch, cost):
-    rng = np.random.default_rng(0)
-    pred, gt = rng.random((2, 8, 9, 10)) < 0.3
-    monkeypatch.setattr(surface_module, "_TREE_PER_QUERY", cost)
-    monkeypatch.setattr(surface_module, "_TREE_PER_POINT", 0.0)
-    forth, back = brute_distances(pred, gt, (1.0, 2.0, 0.7))
-    found = surface_distances(pred, gt, (1.0, 2.0, 0.7))
-    np.testing.assert_allclose(np.sort(found.pred_to_ref), np.sort(forth), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(np.sort(found.ref_to_pred), np.sort(back), rtol=1e-12, atol=1e-12)
 
 
 def test_memory_order_does_not_matter():
