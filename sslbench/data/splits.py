@@ -260,7 +260,8 @@ def draw_splits(
         fractions: shares of train, val and test, in any unit; a validation share of 0 means none.
         test: the test patients, where they are given; the shares of train and val are then of the others.
         budgets: titles: a share of the training patients (`20%`, rounded down) or a number of them (`3`). Those
-            below one patient, and those that equal one before, are left out.
+            below one patient, and those that equal one before, are left out; where nothing but all would be left,
+            one patient is a budget too.
 
     Raises:
         UsageError: shares without meaning, or fewer patients than parts.
@@ -319,6 +320,8 @@ def with_budgets(
     made: dict[str, Budget] = {}
     counts: set[int] = set()
     sizes = [(_budget_size(text, len(order), where), str(text).strip()) for text in budgets]
+    if {count for count, _ in sizes if count} == {len(order)}:
+        sizes.append((1, "1"))
     for count, title in sorted(sizes, key=lambda size: size[0]):
         if not count or count in counts:
             continue

@@ -182,6 +182,12 @@ def test_fractions_and_budgets_are_the_users():
     assert lists.budget("3 patients").labeled == lists.train[:3]
 
 
+def test_of_few_patients_one_is_a_budget():
+    lists = drawn(patients={name: [name] for name in "abcdef"})
+    assert {title: len(budget.labeled) for title, budget in lists.budgets.items()} == {"1-case": 1, "100pct": 4}
+    assert len(drawn(patients={name: [name] for name in "abc"}).budgets) == 1, "of one patient there is no part"
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
