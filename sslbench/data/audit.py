@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sslbench import registry
+from sslbench.data.own import load_all
 from sslbench.data.preprocess import MAX_SPACING_MM
 from sslbench.data.splits import LEAKING, Splits, expand, load_splits, split_files
 from sslbench.data.store import Case, Store, case_files, command, sha256
@@ -170,11 +172,11 @@ def audit(
         UsageError: an unknown name, or a dataset that is not prepared.
         DataError: a cache that cannot be opened.
     """
-    from sslbench import registry
-
+    root = data_folder(data_dir)
+    load_all(root)
     kind = registry.component("dataset", name)
     preprocessing = preprocessing or next(iter(kind.preprocessings))
-    store = Store.open(data_folder(data_dir), kind.name, preprocessing)
+    store = Store.open(root, kind.name, preprocessing)
     wanted = list(split_files(kind.name)) if splits is None else [splits]
     if splits is not None and splits not in split_files(kind.name):
         load_splits(kind.name, splits)  # refuses an unknown name

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslbench import registry
 from sslbench.config import load_recipe
 from sslbench.data import audit as module
 from sslbench.data.acdc import ACDC
 from sslbench.data.audit import AuditReport, audit, check_figure, figure, percent
+from sslbench.data.own import load_all
 from sslbench.data.prepare import prepare
 from sslbench.data.store import Store, case_files, fingerprint, sha256
 from sslbench.errors import UnknownNameError, UsageError
@@ -67,18 +67,17 @@ def found(report: AuditReport, check: str, severity: str) -> list[str]:
     return [f.message for f in report.findings if (f.check, f.severity) == (check, severity)]
 
 
-def own_lists(tmp_path: Path, name: str, text: str) -> None:
-    """Make lists of the user's own known for ACDC."""
-    path = tmp_path / f"{name}.yaml"
-    path.write_text(text)
-    registry.keep_files("splits", {f"acdc/{name}": path})
+def own_lists(data: Path, name: str, text: str) -> None:
+    """Lists of the user's own for ACDC."""
+    (data / "acdc" / "splits").mkdir(exist_ok=True)
+    (data / "acdc" / "splits" / f"{name}.yaml").write_text(text)
 
 
 @pytest.fixture(autouse=True)
-def _forget_lists():
-    before = dict(registry.kept_files("splits"))
+def _forget_own(tmp_path):
+    """No test leaves its data folder open."""
     yield
-    registry.keep_files("splits", before)
+    load_all(tmp_path / "nothing")
 
 
 # -------------------------------------------------------------------------------------------------------- contents
@@ -264,15 +263,16 @@ test: [patient099_frame12, patient011_frame01]
 """
 
 
-def test_lists_that_leak_are_errors_unless_they_are_known_for_it(prepared, tmp_path):
-    own_lists(tmp_path, "mine", TORN.format(leaks=""))
+def test_lists_that_leak_are_errors_unless_they_are_known_for_it(prepared):
+    own_lists(prepared, "mine", TORN.format(leaks=""))
     report = audit("acdc", data_dir=prepared)
     (message,) = found(report, "splits mine", "error")
     assert message == "1 patient in train and in test: patient099_frame01, patient099_frame12"
     assert "its label budgets are not nested: 1 case and 2 cases share 0 of 1" in found(report, "splits mine", "note")
     assert any(m.startswith("7 cases are on none of its lists") for m in found(report, "splits mine", "note"))
 
-    own_lists(tmp_path, "mine-leaking", TORN.format(leaks="leaks: frames of patient099 are on both sides"))
+    (prepared / "acdc" / "splits" / "mine.yaml").unlink()
+    own_lists(prepared, "mine-leaking", TORN.format(leaks="leaks: frames of patient099 are on both sides"))
     report = audit("acdc", data_dir=prepared)
     assert report.worst == "note"  # it is there, but nobody asked for it
     notes = found(report, "splits mine-leaking", "note")
@@ -282,8 +282,8 @@ def test_lists_that_leak_are_errors_unless_they_are_known_for_it(prepared, tmp_p
     assert message in found(asked, "splits mine-leaking", "warning")
 
 
-def test_lists_that_overlap_are_an_error_of_their_own(prepared, tmp_path):
-    own_lists(tmp_path, "bad", "unit: case\nbudgets: {a: {prefix: 1}}\ntrain: [patient099]\ntest: [patient099]\n")
+def test_lists_that_overlap_are_an_error_of_their_own(prepared):
+    own_lists(prepared, "bad", "unit: case\nbudgets: {a: {prefix: 1}}\ntrain: [patient099]\ntest: [patient099]\n")
     report = audit("acdc", data_dir=prepared)
     assert found(report, "splits bad", "error") == [
         "splits bad of acdc: 'patient099' stands in train and again in test"
