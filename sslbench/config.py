@@ -672,6 +672,7 @@ def _complete(
     tree = {key: value for key, value in tree.items() if key not in ABOUT}
     options = _dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
     tree["network"] = {"name": registry.get("network", recipe.network.name).name} | options
+    tree["protocol"] = registry.get("protocol", recipe.protocol).name  # ga[released] and ga-released are one
     for part, spelt in parts.items():
         asked = unflatten(_under(layers.values, part))
         if spelt.base:

@@ -259,8 +259,9 @@ def test_the_canonical_form_says_what_differs_and_nothing_else():
         [job(set={"schedule.iterations": 100}), job(set={"schedule.iterations": "100"})],
         [job(set={"optimizer.nesterov": value}) for value in (True, "true", 1)],
         [job(set={"optimizer.lr": 0.02}), job(set={"optimizer.lr": "2e-2"})],
+        [job(set={"protocol": "ga[released]"}), job(set={"protocol": "ga-released"})],
     ],
-    ids=["float", "int", "bool", "text"],
+    ids=["float", "int", "bool", "text", "alias"],
 )
 def test_spellings_of_a_value_are_one_run(spellings):
     assert len({spelt.digest() for spelt in spellings}) == 1
@@ -393,6 +394,7 @@ def test_any_number_changes_the_digest():
         job(set={"dataset": "synapse"}),
         job(set={"preprocessing": "ga"}),
         job(set={"protocol": "ga"}),
+        job(set={"protocol": "ga-released"}),
         job(set={"checkpoint": "last"}),
         job(set={"network": {"name": "vnet", "norm": "instance"}}),
         job(set={"patch_size": [32, 48, 48]}),
