@@ -570,7 +570,7 @@ def list_(
         str,
         _argument(
             "WHAT",
-            "methods, losses, plugins, weightings, datasets, recipes, networks, protocols or grids",
+            "methods, losses, plugins, weightings, datasets, recipes, networks, protocols, grids or matrix",
             completion.lists,
         ),
     ],
@@ -585,6 +585,8 @@ def list_(
     rows = listing(what)
     if as_json:
         _print_json(rows)
+    elif what == "matrix":
+        terminal.matrix(_out(), rows)
     elif rows:
         terminal.names(_out(), rows)
     else:
@@ -611,6 +613,55 @@ def show(
         _print_json(facts)
     else:
         terminal.card(_out(), facts)
+
+
+@app.command()
+def check(
+    what: Annotated[str, _argument("WHAT", "method: the laws; matrix: train every cell.", completion.checks)],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[METHOD]...",
+            help="Names, or module:Class of your own; none: all.",
+            show_default=False,
+            autocompletion=completion.methods,
+        ),
+    ] = None,
+    loss: Annotated[
+        list[str] | None,
+        _value("NAMES", "Losses; default: default (method), all (matrix).", "--loss", "-l", complete=completion.losses),
+    ] = None,
+    dims: Annotated[str, _value("2d|3d", "Images to try on; default: both.")] = "2d,3d",
+    law: Annotated[list[str] | None, _value("NAMES", "Laws to try; default: all.")] = None,
+    steps: Annotated[int, _value("N", "Iterations of every phase of a cell (20).", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Hold methods against the laws that every method keeps, or train every method with every loss for some steps."""
+    from contextlib import nullcontext
+
+    from sslbench import conformance, terminal
+    from sslbench.conformance.subject import DIMS
+
+    chosen = tuple(_several([dims]))
+    if what not in ("method", "matrix") or not chosen or not set(chosen) <= set(DIMS):
+        raise UsageError(f"cannot check '{what}' on '{dims}'", "sslbench check method|matrix, --dims 2d,3d")
+    console = _err()
+    asked = _several(names), _several(loss), chosen
+    with console.status("building") if console.is_terminal else nullcontext() as spinner:
+        tell = spinner.update if spinner else lambda text: None
+        if what == "matrix":
+            rows = [cell.to_json() for cell in conformance.check_matrix(steps, *asked, tell)]
+        else:
+            rows = [verdict.to_json() for verdict in conformance.check_methods(*asked, _several(law), tell)]
+    broken = sum(row["status"] in ("broken", "failed") for row in rows)
+    if as_json:
+        _print_json(rows)
+    elif what == "matrix":
+        terminal.cells(_out(), rows)
+    else:
+        terminal.verdicts(_out(), rows, {name: law.statement for name, law in conformance.LAWS.items()})
+    if broken:
+        raise typer.Exit(1)
 
 
 @app.command()

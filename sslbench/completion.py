@@ -126,6 +126,12 @@ def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 
 @_quiet
+def checks(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """What `check` checks."""
+    return "method", "matrix"
+
+
+@_quiet
 def names(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The names of the kind that is on the line."""
     from sslbench import registry

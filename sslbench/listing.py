@@ -33,7 +33,7 @@ KINDS = {
     "networks": "network",
     "protocols": "protocol",
 }
-LISTS = (*KINDS, "recipes", "grids")
+LISTS = (*KINDS, "recipes", "grids", "matrix")
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -49,7 +49,27 @@ def listing(what: str) -> list[dict[str, Any]]:
         return [_recipe(name) for name in config.recipe_names()]
     if what == "grids":
         return [_grid(name, str(path)) for name, path in config.grid_files().items()]
+    if what == "matrix":
+        return _matrix()
     raise UnknownNameError("listing", what, LISTS)
+
+
+def _matrix() -> list[dict[str, Any]]:
+    """Every method with every loss, presets too: `method`, `loss`, and `holes`, by `2d` and `3d` why it has no meaning
+    there."""
+    from sslbench.conformance.check import matrix
+
+    return [
+        {
+            "name": f"{cell.method}+{cell.loss}",
+            "aliases": [],
+            "about": next(iter(cell.holes.values()), ""),
+            "method": cell.method,
+            "loss": cell.loss,
+            "holes": cell.holes,
+        }
+        for cell in matrix()
+    ]
 
 
 def _components(kind: str) -> list[dict[str, Any]]:

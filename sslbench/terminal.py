@@ -94,6 +94,107 @@ def _field_table(rows: Iterable[tuple[str, Any, str]]) -> Table:
     return table
 
 
+# ------------------------------------------------------------------------------------------------ laws and the matrix
+
+_MARKS = {
+    "holds": Text("✓", "green"),
+    "broken": Text("✗", "bold red"),
+    "exempt": Text("e", "yellow"),
+    "irrelevant": Text("–", "dim"),
+}
+_WORSE = ("irrelevant", "holds", "exempt", "broken")
+
+
+def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> None:
+    """Laws by method: of one method each loss and dimension for itself, of several what is worst; then the reasons.
+
+    Args:
+        console: to print on.
+        rows: of `Verdict.to_json`.
+        statements: of the laws, by name.
+    """
+    several = len({row["method"] for row in rows}) > 1
+    parts = ("method",) if several else ("loss", "dims")
+    found: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    for row in rows:
+        subject = tuple(row[part] for part in parts)
+        found.setdefault(row["law"], {}).setdefault(subject, []).append(row["status"])
+    subjects = list(dict.fromkeys(subject for line in found.values() for subject in line))
+    table = _table("law", *("\n".join(subject) for subject in subjects), *([] if several else ["says"]))
+    for law, line in found.items():
+        cells = [_MARKS[max(line[s], key=_WORSE.index)] if s in line else Text("") for s in subjects]
+        table.add_row(Text(law), *cells, *([] if several else [Text(statements[law], "dim")]))
+    _indented(console, table)
+    console.print()
+    if several:
+        for law in found:
+            say(console, f" {law}: {statements[law]}", "dim")
+        console.print()
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if row["status"] in ("broken", "exempt"):
+            line_of = (row["status"], row["method"], row["law"], row["reason"])
+            reasons.setdefault(line_of, []).append(f"{row['loss']} {row['dims']}")
+    for (status, method, law, reason), where in reasons.items():
+        style = _MARKS[status].style
+        text = f" {law}: {method} ({', '.join(where)}): {reason}"
+        console.print(Text.assemble((f" {status}", style), text), soft_wrap=True)
+    counts = Counter(row["status"] for row in rows)
+    say(console, f" {len(rows)} verdicts: " + ", ".join(f"{counts[name]} {name}" for name in _MARKS if counts[name]))
+
+
+def matrix(console: Console, rows: Rows) -> None:
+    """Losses by methods: where a combination has no meaning, and why. Names stand upright where they do not fit."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    upright = 24 + sum(len(method) + 2 for method in methods) > console.width
+    table = _table("loss", *("\n".join(method) if upright else method for method in methods))
+    for loss in dict.fromkeys(row["loss"] for row in rows):
+        line = {row["method"]: row["holes"] for row in rows if row["loss"] == loss}
+        table.add_row(Text(loss), *(_hole(line[method]) for method in methods))
+    _indented(console, table)
+    _print_holes(console, [(row, row["holes"]) for row in rows])
+    holes, part = (sum(len(row["holes"]) == count for row in rows) for count in (2, 1))
+    in_part = f", {part} with a meaning in 2-D or 3-D alone" if part else ""
+    say(console, f" {len(rows)} cells: {len(rows) - holes} with a meaning, {holes} holes{in_part}")
+
+
+def _hole(holes: Mapping[str, str]) -> Text:
+    if not holes:
+        return Text("✓", "green")
+    return Text("·", "yellow") if len(holes) == 2 else Text("2" if "3d" in holes else "3", "yellow")
+
+
+def _print_holes(console: Console, found: Iterable[tuple[Mapping[str, Any], Mapping[str, str]]]) -> None:
+    reasons: dict[str, list[str]] = {}
+    for row, holes in found:
+        for reason in dict.fromkeys(holes.values()):
+            reasons.setdefault(reason, []).append(f"{row['method']} + {row['loss']}")
+    console.print()
+    for reason, cells in reasons.items():
+        console.print(
+            Text.assemble((" hole", "yellow"), f" {reason}: {', '.join(dict.fromkeys(cells))}"), soft_wrap=True
+        )
+
+
+def cells(console: Console, rows: Rows) -> None:
+    """What came of training every cell: the loss at both ends, or why not."""
+    table = _table("method", "loss", "dims", "", "steps", "first loss", "last loss", "s")
+    styles = {"ran": "green", "failed": "bold red", "hole": "yellow"}
+    for row in rows:
+        numbers = [f"{row[name]:.4g}" if row[name] is not None else "" for name in ("first", "last")]
+        status = Text(row["status"], styles[row["status"]])
+        name = [Text(row[part]) for part in ("method", "loss", "dims")]
+        table.add_row(*name, status, str(row["steps"] or ""), *numbers, f"{row['seconds']:.1f}")
+    _indented(console, table)
+    _print_holes(console, [(row, {"": row["reason"]}) for row in rows if row["status"] == "hole"])
+    for row in rows:
+        if row["status"] == "failed":
+            line = f" {row['method']} + {row['loss']} {row['dims']}: {row['reason']}"
+            console.print(Text.assemble((" failed", "bold red"), line), soft_wrap=True)
+    counts = Counter(row["status"] for row in rows)
+    say(console, f" {len(rows)} cells: " + ", ".join(f"{counts[name]} {name}" for name in styles if counts[name]))
+
+
 # ------------------------------------------------------------------------------------------------- status, plan
 
 

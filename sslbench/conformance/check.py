@@ -14,25 +14,43 @@ from typing import Any, Literal
 from sslbench import registry
 from sslbench.conformance.laws import LAWS, Verdict
 from sslbench.conformance.subject import DIMS, Dims, Subject, tiny_job
-from sslbench.errors import SSLBenchError, UsageError
+from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.spelling import parse_component
+
+Tell = Callable[[str], None]
+
+
+def _nobody(text: str) -> None:
+    pass
+
+
+def check_methods(
+    methods: Sequence[str] = (),
+    losses: Sequence[str] = (),
+    dims: Sequence[Dims] = DIMS,
+    laws: Sequence[str] = (),
+    tell: Tell = _nobody,
+) -> list[Verdict]:
+    """`check_method` for several methods; none named: for every one that is registered, presets left out."""
+    every = [entry.name for entry in registry.entries("method") if not entry.preset_of]
+    return [verdict for method in methods or every for verdict in check_method(method, losses, dims, laws, tell)]
 
 
 def check_method(
     method: str,
-    losses: Sequence[str] = ("default",),
+    losses: Sequence[str] = (),
     dims: Sequence[Dims] = DIMS,
     laws: Sequence[str] = (),
-    tell: Callable[[Verdict], None] = lambda verdict: None,
+    tell: Tell = _nobody,
 ) -> list[Verdict]:
     """Hold a method against the laws: all of them with the first loss, with the others those that are about losses.
 
     Args:
         method: a name or preset, with options in brackets, or `module:Class` (see `named`).
-        losses: to try it with.
-        dims: images to try it on; where the combination has no meaning, it is left out.
+        losses: to try it with; none: `default`.
+        dims: images to try it on; those in which the combination has no meaning are left out.
         laws: names; none: all.
-        tell: told every verdict as it falls.
+        tell: told what is tried.
 
     Raises:
         UsageError: no such method, loss or law, or a combination that has no meaning in any of `dims`.
@@ -40,31 +58,28 @@ def check_method(
     spelling = named(method)
     for name in laws:
         if name not in LAWS:
-            raise UsageError(f"unknown law '{name}'", "known: " + ", ".join(LAWS))
-    chosen = [law for law in LAWS.values() if not laws or law.name in laws]
+            raise UnknownNameError("law", name, LAWS)
+    losses = losses or ("default",)
     verdicts: list[Verdict] = []
     for loss in losses:
-        subjects, objection = _subjects(spelling, loss, dims)
-        if not subjects:
-            raise UsageError(objection)
-        for subject in subjects:
-            for law in chosen:
-                if law.losses or loss == losses[0]:
+        for subject in _subjects(spelling, loss, dims):
+            for law in LAWS.values():
+                if (not laws or law.name in laws) and (law.losses or loss == losses[0]):
+                    tell(f"{subject.method} + {subject.loss}, {subject.dims}: {law.name}")
                     verdicts.append(law.judge(subject))
-                    tell(verdicts[-1])
     return verdicts
 
 
-def _subjects(method: str, loss: str, dims: Sequence[Dims]) -> tuple[list[Subject], str]:
-    found, objection = [], ""
+def _subjects(method: str, loss: str, dims: Sequence[Dims]) -> list[Subject]:
+    found, objections = [], []
     for kind in dims:
         try:
-            subject = Subject(method, loss, kind)
+            found.append(Subject(method, loss, kind))
         except UsageError as error:
-            objection = error.message
-        else:
-            found.append(subject)
-    return found, objection
+            objections.append(error)
+    if not found:
+        raise objections[0]
+    return found
 
 
 def named(spelling: str) -> str:
@@ -110,17 +125,12 @@ class Cell:
 
     Attributes:
         method, loss: names, or presets.
-        hole: by `2d` and `3d`, why the combination has no meaning there; not named: it has one.
+        holes: by `2d` and `3d`, why the combination has no meaning there; not named: it has one.
     """
 
     method: str
     loss: str
-    hole: dict[str, str]
-
-    @property
-    def is_hole(self) -> bool:
-        """Whether it has a meaning nowhere."""
-        return len(self.hole) == len(DIMS)
+    holes: dict[str, str]
 
 
 def matrix(methods: Sequence[str] = (), losses: Sequence[str] = ()) -> list[Cell]:
@@ -173,7 +183,11 @@ class CellRun:
 
 
 def check_matrix(
-    steps: int = 20, methods: Sequence[str] = (), losses: Sequence[str] = (), dims: Sequence[Dims] = DIMS
+    steps: int = 20,
+    methods: Sequence[str] = (),
+    losses: Sequence[str] = (),
+    dims: Sequence[Dims] = DIMS,
+    tell: Tell = _nobody,
 ) -> Iterator[CellRun]:
     """Train every cell of the matrix on random images; each is given as it ends.
 
@@ -181,12 +195,14 @@ def check_matrix(
         steps: iterations of every phase.
         methods, losses: names; none: all.
         dims: images to train on.
+        tell: told what is trained.
     """
     for cell in matrix([named(method) for method in methods], losses):
         for kind in dims:
-            if kind in cell.hole:
-                yield CellRun(cell.method, cell.loss, kind, "hole", cell.hole[kind])
+            if kind in cell.holes:
+                yield CellRun(cell.method, cell.loss, kind, "hole", cell.holes[kind])
             else:
+                tell(f"{cell.method} + {cell.loss}, {kind}")
                 yield _run_cell(cell, kind, steps)
 
 

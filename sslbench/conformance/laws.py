@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslbench.conformance.subject import SpiedLoss, Subject, Trained, packed, unpacked
+from sslbench.conformance.subject import Dims, SpiedLoss, Subject, Trained, packed, unpacked
 from sslbench.errors import SSLBenchError
 from sslbench.methods.base import Average, Batch, Method, Phase
 from sslbench.networks.base import Decoder, Network
@@ -32,13 +32,15 @@ class Verdict:
 
     Attributes:
         law: its name.
-        subject: method, loss, 2-D or 3-D.
+        method, loss, dims: what it was tried on.
         status: `holds`, `broken`, `exempt` (the method says that it breaks it, and why) or `irrelevant`.
         reason: why, unless it holds.
     """
 
     law: str
-    subject: str
+    method: str
+    loss: str
+    dims: Dims
     status: Literal["holds", "broken", "exempt", "irrelevant"]
     reason: str = ""
 
@@ -67,19 +69,22 @@ class Law:
 
     def judge(self, subject: Subject) -> Verdict:
         """Try it on a subject."""
+        status, reason = self._judge(subject)
+        return Verdict(self.name, subject.method, subject.loss, subject.dims, status, reason)
+
+    def _judge(self, subject: Subject) -> tuple[Literal["holds", "broken", "exempt", "irrelevant"], str]:
         exempt = subject.built.method.exempt.get(self.name)
         if exempt and self.exemptible:
-            return Verdict(self.name, subject.name, "exempt", exempt)
+            return "exempt", exempt
         try:
             self.try_on(subject)
         except Irrelevant as reason:
-            return Verdict(self.name, subject.name, "irrelevant", str(reason))
+            return "irrelevant", str(reason)
         except (Broken, SSLBenchError) as reason:
-            return Verdict(self.name, subject.name, "broken", str(reason).splitlines()[0])
+            return "broken", str(reason).splitlines()[0]
         except Exception as error:  # a method that stops with an error keeps no law
-            said = " ".join(str(error).split()) or "no message"
-            return Verdict(self.name, subject.name, "broken", f"{type(error).__name__}: {said}")
-        return Verdict(self.name, subject.name, "holds")
+            return "broken", f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        return "holds", ""
 
 
 LAWS: dict[str, Law] = {}

@@ -115,10 +115,9 @@ class Subject:
         set: Mapping[str, Any] | None = None,
         iterations: int = ITERATIONS,
     ) -> None:
-        self.spelling, self.loss, self.dims, self.set = method, loss, dims, dict(set or {})
-        self.iterations = iterations
-        self.job = tiny_job(method, loss, dims, self.set)
-        self.name = f"{self.job.resolved.job.method}+{self.job.resolved.job.loss} {dims}"
+        self.spelling, self.set, self.iterations = (method, loss), dict(set or {}), iterations
+        self.job, self.dims = tiny_job(method, loss, dims, self.set), dims
+        self.method, self.loss = self.job.resolved.job.method, self.job.resolved.job.loss
 
     def experiment(self) -> Experiment:
         """A fresh one, its phases cut to a few iterations."""
@@ -231,7 +230,7 @@ class Subject:
         weight = self.built.method.unlabeled_weight
         if weight in (None, "ramp"):
             return None
-        return Subject(self.spelling, self.loss, self.dims, {**self.set, f"method.{weight}": 0})
+        return Subject(*self.spelling, self.dims, {**self.set, f"method.{weight}": 0})
 
     # ------------------------------------------------------------------------------------------------- trainings
 
