@@ -38,16 +38,21 @@ def describe(resolved: ResolvedJob, store: Store, partition: Partition, precisio
         "splits": {
             "name": splits.name,
             "hash": splits.fingerprint(resolved.job.labeled),
+            "leaks": splits.leaks,
             **{part: len(getattr(partition, part)) for part in ("labeled", "unlabeled", "validation", "test")},
         },
     }
 
 
 def data_record(store: Store) -> dict[str, Any]:
-    """Which prepared data a run used: enough to tell that they changed, and whether they were a subset."""
+    """Which prepared data a run used: enough to tell that they changed, and what a table made on them has to say."""
+    preprocessing = store.dataset.preprocessings[store.preprocessing]
     return {
         "dataset": store.dataset.name,
         "preprocessing": store.preprocessing,
+        "cropped_by_label": preprocessing.crop is not None,
+        "form": store.form.name,
+        "preprocessed_by": store.form.title if store.form.done else "",
         "fingerprint": store.fingerprint,
         "found": len(store.cases),
         "official": store.official,

@@ -27,8 +27,8 @@ def title(material: Material, spec: TableSpec, columns: Sequence[Column], rows: 
 
 
 def measured(material: Material) -> str:
-    """The protocol in its own words, and which weights were tested."""
-    return _sentences(material.protocol.caption(), _weights(material))
+    """The protocol in its own words, which weights were tested, and what training or test had from the reference."""
+    return _sentences(material.protocol.caption(), _weights(material), *_oracles(material))
 
 
 def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]:
@@ -74,6 +74,17 @@ def _weights(material: Material) -> str:
     return f"Tested weights: {told}" + (", by method" if len(rules) > 1 else "") if told else ""
 
 
+def _oracles(material: Material) -> list[str]:
+    """What the numbers owe to labels that nobody has in use: crops around the reference, lists that leak."""
+    cropped = sorted({run.data["preprocessing"] for run in material.runs if run.data.get("cropped_by_label")})
+    told = [
+        f"Preprocessing {name} cuts every scan around its reference label, test scans too: easier than whole scans"
+        for name in cropped
+    ]
+    leaks = sorted({leak for run in material.runs if (leak := run.splits.get("leaks"))})
+    return [*told, *(f"The split lists leak: {leak}" for leak in leaks)]
+
+
 def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
     missing = sum(row.expected - row.n for row in rows)
     if not missing:
@@ -98,6 +109,8 @@ def _data(material: Material) -> list[str]:
     for found, official in sorted({_held(run) for run in material.runs}):
         if found < official:
             told.append(f"Not the complete dataset: {found} of {official} official cases.")
+    for title in sorted({str(run.data.get("preprocessed_by") or "") for run in material.runs} - {""}):
+        told.append(f"Made from arrays that others had preprocessed ({title}), not from scans.")
     states = {run.data.get("fingerprint") for run in material.runs} - {None}
     if len(states) > 1:
         told.append(f"Caution: the rows come from {len(states)} different states of the prepared data.")

@@ -18,11 +18,8 @@ import yaml
 
 from sslbench.errors import SSLBenchError, UsageError
 from sslbench.files import read_json
+from sslbench.records import CASE_COLUMNS, cases_file
 
-# What a run's own `cases.csv` holds, in this order.
-CASE_COLUMNS = (
-    "protocol", "case", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels", "pred_voxels",
-)  # fmt: skip
 # What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
 CELL_COLUMNS = ("recipe", "labeled", "method", "loss", "plugin", "variant", "digest")
 COLUMNS = (*CELL_COLUMNS[:-1], "seed", "digest", "dataset", *CASE_COLUMNS, "run")
@@ -74,9 +71,17 @@ class Run:
     @cached_property
     def data(self) -> Mapping[str, Any]:
         """What `provenance.json` says of the dataset at hand; empty where it says nothing."""
+        return self._provenance("data")
+
+    @cached_property
+    def splits(self) -> Mapping[str, Any]:
+        """What `provenance.json` says of the split lists; empty where it says nothing."""
+        return self._provenance("splits")
+
+    def _provenance(self, part: str) -> Mapping[str, Any]:
         provenance = read_json(self.directory / "provenance.json")
-        data = provenance.get("data") if isinstance(provenance, dict) else None
-        return data if isinstance(data, dict) else {}
+        found = provenance.get(part) if isinstance(provenance, dict) else None
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -134,26 +139,33 @@ def find_runs(results: Path | str) -> list[Run]:
     return runs
 
 
-def collect(path: Path | str) -> Collection:
-    """As `load_results`, with the runs, and with the warnings as lines."""
+def collect(path: Path | str, protocol: str | None = None) -> Collection:
+    """As `load_results`, with the runs, and with the warnings as lines.
+
+    Args:
+        path: as for `load_results`; a tidy CSV has records of its own protocols only.
+        protocol: whose records to read, as `evaluate` left them; None: each run's own.
+    """
     path = Path(path)
     if path.is_file():
         return _from_csv(path)
     runs, faults = _scan(path)
-    return records_of(runs, faults)
+    return records_of(runs, faults, protocol)
 
 
-def records_of(runs: list[Run], faults: list[str] | None = None) -> Collection:
+def records_of(runs: list[Run], faults: list[str] | None = None, protocol: str | None = None) -> Collection:
     """The records of those of `runs` that are finished.
 
     Args:
         runs: each once.
         faults: warnings from before, which come first.
+        protocol: whose records to read, as `evaluate` left them; None: each run's own.
 
     Raises:
         SSLBenchError: a job of which two copies are among the runs.
     """
     faults, frames = list(faults or []), []
+    unscored: list[str] = []
     seen: dict[tuple[object, ...], Run] = {}
     for run in runs:
         if run.state != "finished":
@@ -164,11 +176,19 @@ def records_of(runs: list[Run], faults: list[str] | None = None) -> Collection:
                 f"{twin.directory} and {run.directory} are the same job",
                 "report one of the two results folders",
             )
-        path = run.directory / "cases.csv"
+        path = cases_file(run.directory, protocol)
+        if protocol is not None and not path.exists():
+            if run.values.get("protocol") != protocol:
+                unscored.append(run.name)
+                continue
+            path = cases_file(run.directory)
         try:
             frames.append(_labelled(_read(path, CASE_COLUMNS), run))
         except (OSError, ValueError) as error:
             faults.append(f"{path} is left out: {_reason(error)}")
+    if unscored:
+        some = unscored[0] if len(unscored) == 1 else f"{len(unscored)} runs, such as {unscored[0]},"
+        faults.append(f"left out: {some} not scored under {protocol} yet; `sslbench evaluate` does that")
     records = pd.concat(frames, ignore_index=True) if frames else _empty()
     return Collection(records, tuple(runs), tuple(faults))
 

@@ -148,6 +148,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         state: str = "finished",
         digest: str = "",
         data: Mapping[str, Any] | None = None,
+        leaks: str = "",
         results: Path = tmp_path / "results",
     ) -> Path:
         settings = dict(settings or {})
@@ -162,7 +163,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         (run / "config.yaml").write_text(yaml.safe_dump(config))
         (run / "status.json").write_text(json.dumps({"state": state, "error": ""}))
         held = {"dataset": "hearts", "found": 100, "official": 100, "fingerprint": "f", **(data or {})}
-        (run / "provenance.json").write_text(json.dumps({"data": held}))
+        (run / "provenance.json").write_text(json.dumps({"data": held, "splits": {"leaks": leaks}}))
         if state == "finished":
             scores = dsc if isinstance(dsc, Mapping) else same(dsc)
             unit = registry.component("protocol", protocol).unit

@@ -325,6 +325,15 @@ def test_partial_and_differing_data_are_told(write_run: Write, tmp_path: Path) -
     assert "Caution: the rows were not all measured on the same cases." in table.notes
 
 
+def test_what_the_numbers_owe_to_labels_stands_in_the_caption(write_run: Write, tmp_path: Path) -> None:
+    held = {"cropped_by_label": True, "preprocessing": "boxed", "preprocessed_by": "somebody's files"}
+    write_run(data=held, leaks="train holds scan 7 of test")
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert "Preprocessing boxed cuts every scan around its reference label, test scans too" in table.caption
+    assert "The split lists leak: train holds scan 7 of test." in table.caption
+    assert "Made from arrays that others had preprocessed (somebody's files), not from scans." in table.notes
+
+
 def test_missed_structures_are_told(write_run: Write, tmp_path: Path) -> None:
     write_run({"rv": [0.0, 0.0], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=0)
     write_run({"rv": [0.0, 0.5], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=1)
