@@ -173,9 +173,10 @@ def test_every_shipped_recipe_resolves_with_every_budget():
         for budget in load_splits(recipe.dataset, recipe.splits).budgets:
             resolved = Job(recipe=name, method="supervised", labeled=budget).resolved
             assert set(resolved.values) == set(resolved.layers)
-            assert resolved.recipe.model_dump(include={"optimizer", "schedule"}) == recipe.model_dump(
-                include={"optimizer", "schedule"}
-            )
+            # An epoch of the DHC family grows with the budget; nothing else of the schedule may.
+            lengths = {"iterations", "validate_every"}
+            assert resolved.recipe.optimizer == recipe.optimizer
+            assert resolved.recipe.schedule.model_dump(exclude=lengths) == recipe.schedule.model_dump(exclude=lengths)
 
 
 def test_every_shipped_grid_expands():

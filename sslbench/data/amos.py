@@ -14,6 +14,7 @@ from sslbench.data.synapse import DHC_2023, GA, NATIVE
 from sslbench.registry import register
 
 _LAST_CT = 500  # scans with a higher number are MRI
+_MRI = (0.5, 99.5)  # percentiles that MRI is scaled by, where it is not clipped as CT
 _GA_NPY = Form(
     "ga-npy",
     "GA's arrays (amos_<id>_image.npy, raw HU)",
@@ -56,7 +57,17 @@ class AMOS(Dataset):
             "275 to [0, 1]; MRI is clipped as CT.",
         ),
         "dhc-2023": replace(DHC_2023, description=f"{DHC_2023.description} MRI is clipped as CT."),
-        "native": NATIVE,
+        "ga-mri": replace(
+            GA,
+            mri=_MRI,
+            description="As `ga`, but MRI is clipped to its own percentiles 0.5 and 99.5; no published number did.",
+        ),
+        "native": replace(
+            NATIVE,
+            mri=_MRI,
+            description="The scan's own resolution: CT from HU -125 to 275 to [0, 1], MRI from its percentiles 0.5 and "
+            "99.5.",
+        ),
     }
     forms = (Form("official", "AMOS22's scans (imagesTr/amos_0001.nii.gz, ...)"), DHC_NPY, _GA_NPY)
     default_grid = "ga-t2"

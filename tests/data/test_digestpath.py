@@ -115,7 +115,7 @@ def test_names_on_no_list_alone_are_refused_with_the_command_for_own_data(tmp_pa
     source = write(tmp_path / "source", ["train_1", "testA_2"])
     with pytest.raises(UsageError, match="2 cases on no official list of digestpath: testA_2, train_1") as raised:
         prepare("digestpath", source, data_dir=tmp_path / "data")
-    assert "--from-" in str(raised.value.hint)
+    assert "--from-pairs" in str(raised.value.hint)
 
 
 def test_the_public_lists_are_served_by_their_name_and_others_must_not_share_a_slide(tmp_path):

@@ -75,3 +75,15 @@ def test_ga_is_what_the_papers_say(synapse_case):
     assert made.spacing_mm == (1.5, 1.5, 2.0)
     assert made.geometry["axes"] == "xyz"
     assert (made.image.min(), made.image.max()) == (0, 1)
+
+
+def test_amos_clips_mri_as_ct_except_where_its_name_says_otherwise():
+    amos = registry.component("dataset", "amos")
+    assert {name: prep.mri for name, prep in amos.preprocessings.items()} == {
+        "ga": None,
+        "dhc-2023": None,
+        "ga-mri": (0.5, 99.5),
+        "native": (0.5, 99.5),
+    }
+    assert amos.preprocessing_hash("ga") == registry.component("dataset", "synapse").preprocessing_hash("ga")
+    assert [amos.modality_of(id) for id in ("0001", "0500", "0507")] == ["ct", "ct", "mri"]
