@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,13 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Wait until files written without `sync`, and their names in their folders, are on the disk."""
+    paths = list(paths)
+    for path in [*paths, *dict.fromkeys(path.parent for path in paths)]:
+        _sync(path)
 
 
 def write_text(path: Path, text: str, sync: bool = True) -> None:

@@ -66,8 +66,10 @@ def fetch(
     import requests
 
     path, record = folder / remote.file, folder / f"{remote.file}.json"
-    if path.exists() and read_json(record) == _record(remote, path):
-        return path
+    if path.exists() and record.exists():
+        if read_json(record) == _record(remote, path):
+            return path
+        path.unlink()  # changed since: where no checksum is known, nothing else would show it
     folder.mkdir(parents=True, exist_ok=True)
     if remote.bytes is not None and not path.exists():
         check_space(remote.file, folder, remote.bytes)

@@ -1,18 +1,18 @@
 """`sslbench prepare`: an official download becomes a verified cache, case by case, in parallel, resumable.
 
-A case is checked, preprocessed and written whole, its record last. A later run passes over the cases whose
-source files and cached files are as recorded. A case that fails is named and left out; the others go on.
+A case is checked, preprocessed and written whole, its record last; the index of all cases comes once everything is
+on the disk. A later run passes over the cases whose source files and cached files are as recorded: by size, or, where
+an earlier run was cut off before its index, by content. A case that fails is named and left out; the others go on.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from sslbench.data.preprocess import LoadedCase, load_case, preprocess, to_nifti
 from sslbench.data.source import ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
-from sslbench.files import atomic_path, read_json, write_json
+from sslbench.files import atomic_path, read_json, sync_files, write_json
 from sslbench.processes import each
 from sslbench.settings import data_dir as data_folder
 
@@ -199,6 +199,7 @@ class _CaseTask:
     preprocessing: str
     folder: Path
     made_from: dict[str, Any]
+    left: Case | None = None  # by a run that was cut off: it may not have reached the disk
 
 
 def _prepare_cases(
@@ -231,8 +232,8 @@ def _prepare_cases(
         stamps = {name: _stamp(path) for name, path in files.items()}
         made_from = common | {"form": raw.form.name, "info": dict(raw.info)} | stamps
         case = None if force else _cached(folder, raw, made_from)
-        if case is None:
-            tasks[raw.id] = _CaseTask(raw, kind, preprocessing, folder, made_from)
+        if case is None or index is None:
+            tasks[raw.id] = _CaseTask(raw, kind, preprocessing, folder, made_from, case)
         else:
             cases[raw.id] = case
             say(raw.id, "unchanged")
@@ -240,13 +241,18 @@ def _prepare_cases(
         # From here to its end a preparation has no index: what is interrupted does not pass for complete.
         (folder / "dataset.json").unlink(missing_ok=True)
     failed: dict[str, str] = {}
+    written: set[str] = set()
     for id, result in each(_prepare_case, tasks, workers):
-        if isinstance(result, Case):
-            cases[id] = result
-        else:
+        if isinstance(result, str):
             failed[id] = result
-        say(id, "written" if id in cases else "failed")
-    return cases, failed, set(tasks) & set(cases)
+            say(id, "failed")
+            continue
+        if result is not None:
+            written.add(id)
+        cases[id] = result or cast(Case, tasks[id].left)
+        say(id, "written" if id in written else "unchanged")
+    sync_files(path for id in tasks if id in cases for path in case_files(folder, id).values())
+    return cases, failed, written
 
 
 def _stamp(path: Path) -> dict[str, int] | None:
@@ -270,9 +276,11 @@ def _cached(folder: Path, raw: RawCase, made_from: dict[str, Any]) -> Case | Non
     return case if case.group == raw.group and unlike_record(folder, case) is None else None
 
 
-def _prepare_case(task: _CaseTask) -> Case | str:
-    """Check, preprocess and write one case; the reason where that cannot be done."""
+def _prepare_case(task: _CaseTask) -> Case | str | None:
+    """Check, preprocess and write one case; the reason where that cannot be done; None where what is left is whole."""
     raw, paths = task.raw, case_files(task.folder, task.raw.id)
+    if task.left is not None and all(sha256(paths[kind]) == file["sha256"] for kind, file in task.left.files.items()):
+        return None
     try:
         _refuse_half(raw)
         loaded = load_case(raw, task.kind)
@@ -282,10 +290,12 @@ def _prepare_case(task: _CaseTask) -> Case | str:
         return str(error)
     except MemoryError:
         return f"{raw.image}: not enough memory"
+    except Exception as error:  # a header nobody foresaw must not keep the other cases out
+        return f"{raw.image}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     paths["record"].unlink(missing_ok=True)  # it must not vouch for a mixture of old and new files
     files = {}
     for kind in ("image", "label", "reference"):
-        with atomic_path(paths[kind]) as aside:
+        with atomic_path(paths[kind], sync=False) as aside:
             if kind == "reference":
                 to_nifti(loaded.label, loaded.header).to_filename(aside)
             else:
@@ -302,7 +312,7 @@ def _prepare_case(task: _CaseTask) -> Case | str:
         statistics=_statistics(loaded.image),
         info=dict(raw.info),
     )
-    write_json(paths["record"], {**case.to_json(), "made_from": task.made_from})
+    write_json(paths["record"], {**case.to_json(), "made_from": task.made_from}, sync=False)
     return case
 
 
@@ -388,5 +398,5 @@ def _write_index(
     path = folder / "dataset.json"
     if not cases:
         path.unlink(missing_ok=True)
-    elif read_json(path) != json.loads(json.dumps(index)):
+    elif read_json(path) != index:
         write_json(path, index)

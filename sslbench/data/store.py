@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,9 @@ class Case:
 
     def to_json(self) -> dict[str, Any]:
         """The record without its id, which is its key or file name."""
-        return {key: value for key, value in asdict(self).items() if key != "id"}
+        fields = {key: value for key, value in vars(self).items() if key != "id"}
+        # As JSON gives them back, so that a record that was read equals one that was made.
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
 
 
 @dataclass(frozen=True)

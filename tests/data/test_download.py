@@ -112,13 +112,14 @@ def test_a_file_is_downloaded_checked_and_told(server, tmp_path):
     assert only(path.parent) == ["file.zip", "file.zip.json"]
 
 
-def test_what_is_there_is_not_asked_for_again(server, tmp_path):
-    path = get(server, tmp_path)
+@pytest.mark.parametrize("hash", [HASH, None])
+def test_what_is_there_is_not_asked_for_again(server, tmp_path, hash):
+    path = get(server, tmp_path, hash)
     before = path.stat()
-    assert get(server, tmp_path) == path
+    assert get(server, tmp_path, hash) == path
     assert len(server.requests) == 1 and path.stat() == before
     path.write_bytes(CONTENT[:-1])  # damaged since
-    get(server, tmp_path)
+    get(server, tmp_path, hash)
     assert path.read_bytes() == CONTENT and len(server.requests) == 2
 
 

@@ -13,6 +13,7 @@ from sslbench.data import prepare as module
 from sslbench.data.acdc import ACDC
 from sslbench.data.phantom import PhantomOptions
 from sslbench.data.prepare import prepare
+from sslbench.data.preprocess import preprocess
 from sslbench.data.store import Store
 from sslbench.data.synapse import Phantom, Synapse
 from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
@@ -212,6 +213,32 @@ def test_an_interrupted_run_is_taken_up_again(acdc_source, tmp_path, monkeypatch
     assert (report.written, report.unchanged) == (2, 2)
 
 
+def test_what_a_run_that_was_cut_off_left_is_taken_by_content(acdc_source, tmp_path):
+    """After a power failure a file may have its size and not its bytes."""
+    source = acdc_source(TWO)
+    folder = prepare("acdc", source, data_dir=tmp_path, workers=1).folder
+    (folder / "dataset.json").unlink()
+    damaged = folder / "cases" / "patient001_frame01.image.npy"
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:200] + bytes(len(good) - 200))
+    report = prepare("acdc", source, data_dir=tmp_path, workers=1)
+    assert (report.written, report.unchanged) == (1, 3)
+    assert damaged.read_bytes() == good
+    Store.open(tmp_path, "acdc", "ssl4mis")
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_case_out_only(acdc_source, tmp_path, monkeypatch):
+    def fail(loaded, prep):
+        if loaded.id == "patient001_frame12":
+            raise ZeroDivisionError("integer division\nby zero")
+        return preprocess(loaded, prep)
+
+    monkeypatch.setattr(module, "preprocess", fail)
+    report = prepare("acdc", acdc_source(TWO), data_dir=tmp_path, workers=1)
+    assert report.written == 3 and list(report.failed) == ["patient001_frame12"]
+    assert report.failed["patient001_frame12"].endswith("frame12.nii.gz: ZeroDivisionError: integer division")
+
+
 def test_a_case_is_written_whole_or_not_at_all(acdc_source, tmp_path, monkeypatch):
     source = acdc_source(TWO)
     folder = prepare("acdc", source, data_dir=tmp_path, workers=1).folder
@@ -301,7 +328,7 @@ def test_wrong_usage_is_told_before_anything_is_written(acdc_source, tmp_path):
     empty.mkdir()
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(UsageError, match=r"acdc needs a source, a folder or an archive \(download"):
+    with pytest.raises(UsageError, match=r"acdc needs a source, a folder or an archive \(sslbench prepare acdc --download"):
         prepare("acdc", data_dir=data)
     with pytest.raises(UsageError, match="does not exist"):
         prepare("acdc", tmp_path / "nowhere", data_dir=data)
