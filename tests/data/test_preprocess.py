@@ -18,6 +18,7 @@ from sslbench.data.base import LabelCrop, Preprocessing, RawCase
 from sslbench.data.preprocess import (
     LoadedCase,
     _label_positions,
+    _way_back,
     load_case,
     preprocess,
     read_image,
@@ -385,6 +386,17 @@ def test_every_size_of_a_scan_takes_the_labels_that_torch_takes():
             resized = grid((target, 1, 1), (size / target, 1, 1))
             taken = _label_positions(grid((size, 1, 1), (1, 1, 1)), resized, "floor")[0]
             assert np.array_equal(taken, torch_resized(line, (target, 1, 1), "nearest").ravel()), (size, target)
+
+
+def test_what_is_said_on_a_coarser_grid_is_said_there_again_after_the_way_back():
+    """Protocol dhc-2023 resizes a prediction on the scan by torch's rule: it must find what the network predicted."""
+    for size in [*range(80, 400), 512, 576]:
+        for target in (80, 160):
+            if target <= size:
+                old, new = grid((size, 1, 1), (1, 1, 1)), grid((target, 1, 1), (size / target, 1, 1))
+                there, back = _label_positions(old, new, "floor")[0], _way_back(old, new, "floor")[0]
+                assert np.array_equal(back[there], np.arange(target)), (size, target)
+                assert np.abs(there[back] - np.arange(size)).max() <= np.ceil(size / target / 2)
 
 
 def test_a_factor_rounds_sides_down(scan):
