@@ -396,7 +396,7 @@ def test_what_is_said_on_a_coarser_grid_is_said_there_again_after_the_way_back()
                 old, new = grid((size, 1, 1), (1, 1, 1)), grid((target, 1, 1), (size / target, 1, 1))
                 there, back = _label_positions(old, new, "floor")[0], _way_back(old, new, "floor")[0]
                 assert np.array_equal(back[there], np.arange(target)), (size, target)
-                assert np.abs(there[back] - np.arange(size)).max() <= np.ceil(size / target / 2)
+                assert np.abs(there[back] - np.arange(size)).max() <= np.ceil(size / target)
 
 
 def test_a_factor_rounds_sides_down(scan):
