@@ -301,7 +301,7 @@ def _refuse_shown(definition: Definition, lists: Splits, of: Mapping[str, str]) 
         raise UsageError(
             f"splits {lists.name} of {lists.dataset} do not label {stray[0]} under every budget, and its label shows "
             "in the range that images are clipped to",
-            "--force plans that range anew, by these lists",
+            "name the source, --splits and --force in one command: it plans that range by these lists",
         )
 
 
