@@ -25,9 +25,10 @@ TITLES: dict[Layout, str] = {
     "pairs": "images with masks",
 }
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-MASK_SUFFIXES = ("mask", "label", "labels", "gt", "seg", "segmentation", "annotation")
+MASK_WORDS = ("mask", "label", "labels", "gt", "seg", "segmentation", "annotation")
 MASK_FOLDERS = ("mask", "masks", "label", "labels", "gt", "annotations", "segmentations")
 
+_MARK = rf"(?:{'|'.join(MASK_WORDS)})"
 _RAW_FOLDER = "the folder that holds dataset.json, imagesTr and labelsTr"
 
 
@@ -296,10 +297,12 @@ def _ids(cases: Sequence[HeldCase], source: Path) -> None:
 
 
 def read_pairs(source: Path, classes: Sequence[str]) -> Holding:
-    """Images with masks: `NAME.jpg` beside `NAME_mask.jpg`, or `images/NAME.png` and `masks/NAME.png`.
+    """Images with masks: `NAME.jpg` beside `NAME_mask.jpg`, `images/NAME.png` and `masks/NAME.png`, or `img0001.nii.gz`
+    and `label0001.nii.gz`.
 
-    A mask is a file whose name ends in one of `MASK_SUFFIXES`, or that lies in one of `MASK_FOLDERS`; its image has
-    the same name without that, at any depth, and may have another ending. The channels are those of the first image.
+    A mask is a file whose name ends in one of `MASK_WORDS`, or has one before a number, or that lies in one of
+    `MASK_FOLDERS`; its image has the same name without that, at any depth, and may have another ending. `img` or
+    `image` before a number counts for nothing. The channels are those of the first image.
 
     Raises:
         UsageError: no classes are named, there is no pair, or two files mean the same.
@@ -321,7 +324,7 @@ def read_pairs(source: Path, classes: Sequence[str]) -> Holding:
         named = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
         notes.append(f"left out {len(alone)} images without a mask: {named}")
     # A mask without its image is a fault of the case; it is told when the case is read.
-    cases = [HeldCase(id, (images.get(id) or _unmasked(masks[id]),), masks[id]) for id in sorted(masks)]
+    cases = [HeldCase(id, (images.get(id, masks[id].with_name(f"{id}.*")),), masks[id]) for id in sorted(masks)]
     _ids(cases, source)
     return Holding("pairs", names, _channels_of(images[pairs[0]]), tuple(cases), tuple(notes))
 
@@ -330,27 +333,25 @@ def _sorted_out(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """Images and masks by the name that a pair has in common."""
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
-    suffix = re.compile(rf"(.+)[_-]({'|'.join(MASK_SUFFIXES)})", re.IGNORECASE)
     for folder, _, files in os.walk(source, followlinks=True):
         for path in sorted(Path(folder) / name for name in files if not name.startswith(".")):
-            ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
-            if ending is None:
+            stem = _stem(path)
+            if stem is None:
                 continue
-            stem = path.name[: -len(ending)]
-            match = suffix.fullmatch(stem)
-            is_mask = match is not None or (path.parent != source and path.parent.name.lower() in MASK_FOLDERS)
-            found, key = (masks if is_mask else images), match[1] if match else stem
+            in_folder = path.parent != source and path.parent.name.lower() in MASK_FOLDERS
+            marked = re.sub(rf"^{_MARK}[_-]?(?=\d)|(?<=.)[_-]{_MARK}$", "", stem, flags=re.IGNORECASE)
+            found = masks if marked != stem or in_folder else images
+            key = re.sub(r"^(img|image)[_-]?(?=\d)", "", marked, flags=re.IGNORECASE)
             if key in found:
                 raise UsageError(f"{path} is a second {found[key]}", "keep one of them, or name the folder to read")
             found[key] = path
     return images, masks
 
 
-def _unmasked(mask: Path) -> Path:
-    """What the image of a lone mask would be called."""
-    ending = next(ending for ending in ENDINGS if mask.name.lower().endswith(ending))
-    stem = re.sub(rf"[_-]({'|'.join(MASK_SUFFIXES)})$", "", mask.name[: -len(ending)], flags=re.IGNORECASE)
-    return mask.with_name(stem + mask.name[-len(ending) :])
+def _stem(path: Path) -> str | None:
+    """A file's name without its ending; None where that is of no image."""
+    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+    return None if ending is None else path.name[: -len(ending)]
 
 
 def _channels_of(image: Path) -> tuple[str, ...]:

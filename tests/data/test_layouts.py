@@ -187,6 +187,7 @@ def test_an_msd_list_that_is_none_is_refused(tmp_path):
         ("images/a.png", "masks/a.png"),
         ("images/a.png", "annotations/a_gt.tif"),
         ("a.tif", "a-seg.tif"),
+        ("a.png", "a_mask.png"),
     ],
 )
 def test_an_image_and_its_mask_are_found_by_their_names(tmp_path, image, mask):
@@ -203,13 +204,32 @@ def test_an_image_and_its_mask_are_found_by_their_names(tmp_path, image, mask):
     assert (held.cases[0].images[0], held.cases[0].label) == (tmp_path / "own" / image, tmp_path / "own" / mask)
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "id"),
+    [
+        ("img/img0001.nii.gz", "label/label0001.nii.gz", "0001"),
+        ("image_7.nii", "mask_7.nii", "7"),
+        ("image7.nii", "image7_mask.nii", "7"),
+        ("labrador.nii", "labrador_seg.nii", "labrador"),
+        ("images/gt-car.nii", "masks/gt-car.nii", "gt-car"),
+    ],
+)
+def test_volumes_are_paired_by_their_numbers_too(tmp_path, image, mask, id):
+    scan, label, affine = folders.make_scan(0)
+    folders.write_volume(tmp_path / image, scan, affine)
+    folders.write_volume(tmp_path / mask, label, affine)
+    held = read_pairs(tmp_path, ["organ"])
+    assert [(case.id, case.images, case.label) for case in held.cases] == [(id, (tmp_path / image,), tmp_path / mask)]
+    assert held.channels == ("image",) and held.notes == ()
+
+
 def test_images_without_masks_are_left_out_and_named(tmp_path):
     root = folders.pairs(tmp_path, ("a", "b", "c"))
     (root / "b_mask.jpg").unlink()
     (root / "c.jpg").unlink()
     held = read_pairs(root, ["gland"])
     assert held.notes == ("left out 1 images without a mask: b",)
-    assert [(case.id, case.images[0].name) for case in held.cases] == [("a", "a.jpg"), ("c", "c.jpg")]
+    assert [(case.id, case.images[0].name) for case in held.cases] == [("a", "a.jpg"), ("c", "c.*")]
 
 
 def test_pairs_that_cannot_be_told_apart_or_named_are_refused(tmp_path):
