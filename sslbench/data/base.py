@@ -205,7 +205,8 @@ class Remote:
     tried: bool = False
 
 
-OWN_DATA = "sslbench prepare NAME --from-nnunet DIR"  # the command that takes what is on no official list
+# The commands that take what is on no official list.
+OWN_DATA = "sslbench prepare NAME --from-nnunet DIR, or --from-pairs DIR --classes A,B"
 
 
 class NoOptions(BaseModel):
