@@ -101,17 +101,8 @@ def main() -> None:
             runs.setdefault("plain nibabel, sequential", []).append(done)
             for count in workers:
                 data = Path(scratch) / f"data-{repeat}-{count}"
-                prepare = (
-                    sys.executable,
-                    "-m",
-                    "sslbench",
-                    "prepare",
-                    "acdc",
-                    "--source",
-                    str(given.source),
-                    "--quiet",
-                )
-                prepare += ("--workers", str(count), "--data-dir", str(data))
+                prepare = [sys.executable, "-m", "sslbench", "prepare", "acdc", "--source", str(given.source)]
+                prepare += ["--workers", str(count), "--data-dir", str(data), "--quiet"]
                 runs.setdefault(f"sslbench prepare, {count} at a time", []).append(measure(*prepare))
                 runs.setdefault("the same again, nothing to do", []).append(measure(*prepare))
                 arrays = same_arrays(plain, data / "acdc" / "ssl4mis" / "cases")
