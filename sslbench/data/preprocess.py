@@ -95,24 +95,44 @@ def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
     Raises:
         DataError: a file that is missing, unreadable, truncated or damaged; voxels that are not finite; an
             image that is constant or not 3-D; a label map of other shape or place than its image, with values
-            that are no class, or without foreground; an implausible spacing. The message names the file.
+            that are no class, or without foreground; an implausible spacing; an image and a label that are each
+            other. The message names the file.
     """
-    image, affine, header = _read(raw, "image", np.float32, dataset.pixel_mm)
-    image = _with_channels(raw.image, image, len(dataset.channels))
-    if not np.isfinite(image).all():
-        raise DataError(f"{raw.image}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
-    if image.min() == image.max():
-        raise DataError(f"{raw.image}: every voxel is {image.flat[0]:g}")
-    spacing = _spacing(raw.image, affine)
+    try:
+        return _checked(raw, dataset, "image", "label")
+    except DataError:
+        try:
+            turned = _checked(raw, dataset, "label", "image")
+        except DataError:
+            turned = None
+        # A mask is made of any grey image, but one that is all of one class is none.
+        if turned is None or not turned.class_voxels[0]:
+            raise
+        other = "" if raw.image == raw.label else f": {raw.label.name} holds the image"
+        raise DataError(f"{raw.image}: image and label look swapped{other}") from None
 
-    values, label_affine, _ = _read(raw, "label", None, dataset.pixel_mm)
-    values = _with_channels(raw.label, values, 1)
+
+def _checked(
+    raw: RawCase, dataset: Dataset | type[Dataset], first: Literal["image", "label"], second: Literal["image", "label"]
+) -> LoadedCase:
+    """The case with what is held as `first` for its image and what is held as `second` for its label."""
+    image_file, label_file = getattr(raw, first), getattr(raw, second)
+    image, affine, header = _read(raw, first, np.float32, dataset.pixel_mm)
+    image = _with_channels(image_file, image, len(dataset.channels))
+    if not np.isfinite(image).all():
+        raise DataError(f"{image_file}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
+    if image.min() == image.max():
+        raise DataError(f"{image_file}: every voxel is {image.flat[0]:g}")
+    spacing = _spacing(image_file, affine)
+
+    values, label_affine, _ = _read(raw, second, None, dataset.pixel_mm)
+    values = _with_channels(label_file, values, 1)
     if values.shape != image.shape[-3:]:
-        raise DataError(f"{raw.label}: shape {values.shape} differs from the image's {image.shape[-3:]}")
-    _same_place(raw.label, label_affine, affine)
-    label, class_voxels = _classes(raw.label, dataset.class_ids(values), dataset.num_classes())
+        raise DataError(f"{label_file}: shape {values.shape} differs from the image's {image.shape[-3:]}")
+    _same_place(label_file, label_affine, affine)
+    label, class_voxels = _classes(label_file, dataset.class_ids(values), dataset.num_classes())
     if dataset.least_classes and not any(class_voxels[1:]):
-        raise DataError(f"{raw.label}: the reference is empty, no class but the background is in it")
+        raise DataError(f"{label_file}: the reference is empty, no class but the background is in it")
     modality = dataset.modality_of(raw.id)
     return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels, modality)
 
