@@ -166,6 +166,7 @@ def prepare(
     classes: Annotated[
         list[str] | None, _value("NAMES", "What the mask values 1, 2, ... mean: a,b.", panel=_OWN)
     ] = None,
+    channels: Annotated[list[str] | None, _value("NAMES", "What its channels are: CT, or T1,T2.", panel=_OWN)] = None,
     dims: Annotated[
         int | None, _value("2|3", "Train on slices or on volumes; default: as voxels are.", panel=_OWN, min=2, max=3)
     ] = None,
@@ -206,7 +207,13 @@ def prepare(
 
     console, data = _err(), _opened(data_dir)
     folder = from_nnunet or from_pairs
-    own = {"--classes": classes, "--dims": dims, "--patient-pattern": patient_pattern, "--fractions": fractions}
+    own = {
+        "--classes": classes,
+        "--channels": channels,
+        "--dims": dims,
+        "--patient-pattern": patient_pattern,
+        "--fractions": fractions,
+    }
     both = {"--source": source, "--download": download, "--from-nnunet": from_nnunet, "--from-pairs": from_pairs}
     if len(given := [flag for flag, value in both.items() if value]) > 1:
         raise UsageError(f"{given[0]} and {given[1]} do not go together", "name one folder")
@@ -220,8 +227,8 @@ def prepare(
         layout: Any = "pairs" if from_pairs else "nnunet"
         shares = _shares(fractions)
         defined = define(
-            dataset, folder, layout, classes=_several(classes), dims=dims, patients=patient_pattern, splits=splits,
-            fractions=shares, **lists,
+            dataset, folder, layout, classes=_several(classes), channels=_several(channels), dims=dims,
+            patients=patient_pattern, splits=splits, fractions=shares, **lists,
         )  # fmt: skip
         told = {"splits": [made.name for made in defined.splits], "recipe": str(defined.recipe)}
         for line in () if quiet else defined.lines:

@@ -63,6 +63,7 @@ def define(
     *,
     data_dir: Path | str | None = None,
     classes: Sequence[str] = (),
+    channels: Sequence[str] = (),
     dims: int | None = None,
     patients: str | None = None,
     splits: Path | str | None = None,
@@ -81,7 +82,7 @@ def define(
         source: the folder.
         layout: `nnunet` or `msd` (either means a folder with a `dataset.json`), or `pairs`.
         data_dir: folder of prepared datasets; that of `settings.data_dir` by default.
-        classes: names of the mask values, for `pairs`.
+        classes, channels: names of the mask values and of an image's channels, for `pairs`; `CT` means something.
         dims: 2 or 3; decided from the voxels by default.
         patients: pattern that finds the patient in a case's name; a case is a patient by default.
         splits: the user's lists; drawn by default.
@@ -100,10 +101,11 @@ def define(
     there = read_definition(place) if place.exists() and not force else None
     if there is not None:  # what is not said again stays
         classes = classes or [info.name for info in there.classes]
+        channels = channels or there.channels
         patients = patients or there.patients
         dims = dims or dims_of(there)
 
-    held = read_holding(layout, source, classes)
+    held = read_holding(layout, source, classes, channels)
     of = patients_of(held.cases, patients)
     lists = _lists(name, held, of, splits, seed, fractions or FRACTIONS, budgets or BUDGETS)
     first = lists[0]
@@ -389,12 +391,11 @@ def _told(
         f"measured: {measured}",
         f"preprocessing {preprocessing}: {prep.description}",
     ]
-    title = max(
-        lists[0].budgets.values(), key=lambda budget: (len(budget.labeled) < len(lists[0].train), len(budget.labeled))
-    ).title
-    wanted = f"'{title}'" if " " in title else title
+    partial = [budget for budget in lists[0].budgets.values() if len(budget.labeled) < len(lists[0].train)]
+    budget = (partial or list(lists[0].budgets.values()))[-1]
+    methods = "supervised,mt" if partial else "supervised"
     lines += told_lists(lists)
-    return [*lines, f"recipe {recipe}: sslbench run -r {name} -m supervised,mt --labeled {wanted}"]
+    return [*lines, f"recipe {recipe}: sslbench run -r {name} -m {methods} --labeled {budget.slug}"]
 
 
 def told_lists(lists: Sequence[Splits]) -> list[str]:

@@ -68,20 +68,21 @@ class Holding:
     notes: tuple[str, ...] = ()
 
 
-def read_holding(layout: Layout, source: Path, classes: Sequence[str] = ()) -> Holding:
+def read_holding(layout: Layout, source: Path, classes: Sequence[str] = (), channels: Sequence[str] = ()) -> Holding:
     """What a folder holds, by its layout; a folder with a `dataset.json` may be either `nnunet` or `msd`.
 
     Args:
         layout: how it is meant to be laid out.
         source: the folder.
         classes: names of the mask values 1, 2, ...; only `pairs` cannot do without.
+        channels: names of an image's channels, for `pairs`; by default they are called as they come.
 
     Raises:
         UsageError: it is not laid out so, or says what cannot be used.
     """
     if not source.is_dir():
         raise UsageError(f"the source {source} {'is not a folder' if source.exists() else 'does not exist'}")
-    return read_pairs(source, classes) if layout == "pairs" else read_described(source)
+    return read_pairs(source, classes, channels) if layout == "pairs" else read_described(source)
 
 
 # --------------------------------------------------------------------------------------- folders with dataset.json
@@ -296,16 +297,16 @@ def _ids(cases: Sequence[HeldCase], source: Path) -> None:
 # ------------------------------------------------------------------------------------------------ images with masks
 
 
-def read_pairs(source: Path, classes: Sequence[str]) -> Holding:
+def read_pairs(source: Path, classes: Sequence[str], channels: Sequence[str] = ()) -> Holding:
     """Images with masks: `NAME.jpg` beside `NAME_mask.jpg`, `images/NAME.png` and `masks/NAME.png`, or `img0001.nii.gz`
     and `label0001.nii.gz`.
 
     A mask is a file whose name ends in one of `MASK_WORDS`, or has one before a number, or that lies in one of
     `MASK_FOLDERS`; its image has the same name without that, at any depth, and may have another ending. `img` or
-    `image` before a number counts for nothing. The channels are those of the first image.
+    `image` before a number counts for nothing. There are as many channels as in the first image.
 
     Raises:
-        UsageError: no classes are named, there is no pair, or two files mean the same.
+        UsageError: no classes are named, there is no pair, two files mean the same, or other channels are named.
     """
     if not classes:
         raise UsageError(
@@ -326,7 +327,11 @@ def read_pairs(source: Path, classes: Sequence[str]) -> Holding:
     # A mask without its image is a fault of the case; it is told when the case is read.
     cases = [HeldCase(id, (images.get(id, masks[id].with_name(f"{id}.*")),), masks[id]) for id in sorted(masks)]
     _ids(cases, source)
-    return Holding("pairs", names, _channels_of(images[pairs[0]]), tuple(cases), tuple(notes))
+    found = _channels_of(images[pairs[0]])
+    if channels and len(channels) != len(found):
+        there = f"{images[pairs[0]]} has {len(found)} channels"
+        raise UsageError(f"{there}, and {len(channels)} are named: {', '.join(channels)}")
+    return Holding("pairs", names, tuple(channels) or found, tuple(cases), tuple(notes))
 
 
 def _sorted_out(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:

@@ -84,7 +84,7 @@ class OwnDataset(Dataset, metaclass=_OwnMeta):
             UsageError: its classes or channels have changed.
         """
         names = [info.name for info in self.classes]
-        held = read_holding(self.definition.layout, source, names)
+        held = read_holding(self.definition.layout, source, names, self.channels)
         for what, now, defined in (("classes", held.classes, names), ("channels", held.channels, self.channels)):
             if tuple(now) != tuple(defined):
                 raise UsageError(

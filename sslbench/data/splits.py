@@ -283,8 +283,8 @@ def draw_splits(
     val, train = rest[:size], rest[size:]
     if not train or not tested:
         raise UsageError(
-            f"{where}: {len(order)} {'patient does' if len(order) == 1 else 'patients do'} not go round train, val and test"
-            + (f" with {len(tested)} set aside for testing" if test is not None else ""),
+            f"{where}: {len(order)} patients do not go round train, val and test"
+            + (f", with {len(tested)} set aside for testing" if test is not None else ""),
             "prepare more of them, or do without validation: --fractions 80,0,20",
         )
     unit = "patient" if any(list(cases) != [patient] for patient, cases in patients.items()) else "case"

@@ -320,6 +320,19 @@ def test_images_with_masks_in_black_and_white(tmp_path, lossy):
     assert define("mine", source, "pairs", data_dir=tmp_path).definition == made.definition
 
 
+def test_channels_of_images_with_masks_may_be_named(tmp_path):
+    source = folders.nnunet(tmp_path / "source", ("1", "2", "3", "4"), **VOLUMES)
+    for path in (source / "imagesTr").iterdir():
+        path.rename(source / f"img{path.name.replace('_0000', '')}")
+    for path in (source / "labelsTr").iterdir():
+        path.rename(source / f"label{path.name}")
+    made = define("mine", source, "pairs", data_dir=tmp_path, classes=["organ", "tumour"], channels=["CT"])
+    assert made.definition.modality == "ct" and made.definition.clipped_by
+    assert define("mine", source, "pairs", data_dir=tmp_path).definition == made.definition
+    with pytest.raises(UsageError, match=r"has 1 channels, and 2 are named: T1, T2"):
+        define("new", source, "pairs", data_dir=tmp_path, classes=["organ", "tumour"], channels=["T1", "T2"])
+
+
 def test_masks_of_several_classes_hold_their_numbers(tmp_path):
     source = folders.nnunet(tmp_path / "made", ("a", "b", "c"), ending=".png")
     for path in (source / "labelsTr").iterdir():
