@@ -111,6 +111,10 @@ def _data(material: Material) -> list[str]:
             told.append(f"Not the complete dataset: {found} of {official} official cases.")
     for title in sorted({str(run.data.get("preprocessed_by") or "") for run in material.runs} - {""}):
         told.append(f"Made from arrays that others had preprocessed ({title}), not from scans.")
+    sizes = {run.data.get("spacing") for run in material.runs}
+    for source, told_sizes in (("published", "those published for it"), ("unknown", "1 mm, as nobody knows them")):
+        if material.protocol.unit == "mm" and source in sizes:
+            told.append(f"Distances in mm are nominal: the arrays state no voxel sizes, taken are {told_sizes}.")
     states = {run.data.get("fingerprint") for run in material.runs} - {None}
     if len(states) > 1:
         told.append(f"Caution: the rows come from {len(states)} different states of the prepared data.")

@@ -334,6 +334,20 @@ def test_what_the_numbers_owe_to_labels_stands_in_the_caption(write_run: Write, 
     assert "Made from arrays that others had preprocessed (somebody's files), not from scans." in table.notes
 
 
+@pytest.mark.parametrize(("spacing", "words"), [("published", "those published for it"), ("unknown", "1 mm")])
+def test_distances_on_arrays_without_voxel_sizes_are_called_nominal(
+    write_run: Write, tmp_path: Path, spacing: str, words: str
+) -> None:
+    for protocol in ("papers", "ours"):  # in voxels, in mm
+        write_run(data={"spacing": spacing}, protocol=protocol)
+        write_run(data={"spacing": "header"}, method="mt", protocol=protocol)
+    told = {
+        table.protocol: [note for note in table.notes if "nominal" in note]
+        for table in tables_of_runs(tmp_path / "results")
+    }
+    assert told["papers"] == [] and len(told["ours"]) == 1 and words in told["ours"][0]
+
+
 def test_missed_structures_are_told(write_run: Write, tmp_path: Path) -> None:
     write_run({"rv": [0.0, 0.0], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=0)
     write_run({"rv": [0.0, 0.5], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=1)
