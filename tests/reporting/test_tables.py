@@ -338,9 +338,9 @@ def test_what_the_numbers_owe_to_labels_stands_in_the_caption(write_run: Write, 
 def test_distances_on_arrays_without_voxel_sizes_are_called_nominal(
     write_run: Write, tmp_path: Path, spacing: str, words: str
 ) -> None:
-    for protocol in ("papers", "ours"):  # in voxels, in mm
-        write_run(data={"spacing": spacing}, protocol=protocol)
-        write_run(data={"spacing": "header"}, method="mt", protocol=protocol)
+    for name in ("papers", "ours"):  # in voxels, in mm
+        write_run(data={"spacing": spacing}, protocol=name)
+        write_run(data={"spacing": "header"}, method="mt", protocol=name)
     told = {
         table.protocol: [note for note in table.notes if "nominal" in note]
         for table in tables_of_runs(tmp_path / "results")
