@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from sslbench import registry
 from sslbench.data.acdc import ACDC
 from sslbench.data.amos import AMOS
 from sslbench.data.base import OFFICIAL
@@ -448,3 +449,31 @@ def test_a_form_serves_preprocessings_whose_steps_it_has_been_through(kind, form
         assert left.orientation is None and left.spacing_mm is None
         for step, field in (("resize", "resize_to"), ("clip", "clip"), ("scale", "scale"), ("crop", "crop")):
             assert (getattr(left, field) is None) == (step in form.done or getattr(prep, field) is None)
+
+
+# -------------------------------------------------------------------------------------------------------- the document
+
+
+def rows():
+    """The rows of the document's table: its first cell is a dataset, or `own data`."""
+    lines = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_document_lists_every_form_with_what_it_serves():
+    stated = {(row[0].strip("`"), row[1].strip("`")): (row[3], row[4]) for row in rows() if row[0].startswith("`")}
+    kinds = [registry.component("dataset", name) for names in registry._BUILTIN["dataset"].values() for name in names]
+    expected = {
+        (kind.name, form.name): (", ".join(f"`{name}`" for name in form.preprocessings or ()) or "all", form.spacing)
+        for kind in kinds
+        for form in kind.forms
+    }
+    assert stated == expected
+
+
+def test_the_tests_that_the_document_names_exist():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    there = set(re.findall(r"^def (test_\w+)\(", text, re.MULTILINE))
+    named = re.findall(r"`(test_\w+)`", DOCUMENT.read_text(encoding="utf-8"))
+    assert set(named) <= there
+    assert all(row[5].strip("`") in named for row in rows()) and len(named) > len(rows())
