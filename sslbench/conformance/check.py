@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sslbench import registry
 from sslbench.conformance.laws import LAWS, Verdict
-from sslbench.conformance.subject import DIMS, Dims, Subject, tiny_job
+from sslbench.conformance.subject import DIMS, Dims, Subject, is_loss, tiny_job
 from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.spelling import parse_component
 
@@ -214,7 +214,7 @@ def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
     except Exception as error:  # a cell that stops with an error is what this looks for
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return CellRun(cell.method, cell.loss, dims, "failed", reason, seconds=time.perf_counter() - began)
-    shown = [sum(value for name, value in entry.items() if name.split("/")[0] == "loss") for entry in records]
+    shown = [sum(value for name, value in entry.items() if is_loss(name)) for entry in records]
     return CellRun(
         cell.method,
         cell.loss,

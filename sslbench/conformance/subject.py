@@ -140,8 +140,9 @@ class Subject:
             method.begin(phase)
         return method
 
-    def sure(self) -> Method:
-        """The method with networks as sure as trained ones, and teachers that are not their students.
+    def sure(self, factor: float = 20) -> Method:
+        """The method with networks as sure as trained ones, their heads times `factor`, and with teachers that are not
+        their students.
 
         Thresholds of confidence let nothing through an untrained network, and a teacher that is a copy agrees with
         its student: terms of either kind would be 0 without saying anything about the method.
@@ -152,7 +153,7 @@ class Subject:
             for module in method.modules():
                 if isinstance(module, Decoder):
                     for parameter in module.head.parameters():
-                        parameter.mul_(20)
+                        parameter.mul_(factor)
             for average in method.averages():
                 for parameter in method.get_submodule(average.teacher).parameters():
                     parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=random))
@@ -203,7 +204,7 @@ class Subject:
         method.zero_grad()
         terms = self.terms(method, phase, batch, ramp, bf16)
         backward(terms, method.groups(phase))
-        losses = {name: value.detach() for name, value in terms.items() if name.split("/")[0] == "loss"}
+        losses = {name: value.detach() for name, value in terms.items() if is_loss(name)}
         found = {
             name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None
         }
@@ -254,6 +255,11 @@ class Subject:
     def trained(self) -> Trained:
         """One training from start to end."""
         return self.train()
+
+
+def is_loss(term: str) -> bool:
+    """Whether a term of a step is one of its losses: `loss`, or `loss/<group>`."""
+    return term.split("/")[0] == "loss"
 
 
 class MemoryCheckpoints(Checkpoints):

@@ -1,0 +1,133 @@
+"""The laws hold for every method that is registered, and each of them fails where it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sslbench import registry
+from sslbench.conformance import LAWS, check_method
+from sslbench.conformance.check import named
+from sslbench.conformance.subject import DIMS, Subject
+from sslbench.errors import UnknownNameError, UsageError
+from tests.conformance import broken
+
+METHODS = [entry.name for entry in registry.entries("method") if not entry.preset_of]
+OTHER_LOSSES = ("ga", "metassl")
+
+# What a law has nothing to say about, and what a method breaks by definition: so that none of them holds by accident.
+NO_TEACHER = {"teacher_untouched", "ema_closed_form"}
+NO_UNLABELED = {"learns_from_unlabeled", "blind_at_zero", "supervised_at_zero", "unlabeled_labels_unreachable"}
+IRRELEVANT: dict[str, set[str]] = {
+    "supervised": NO_TEACHER | NO_UNLABELED,
+    "cps": NO_TEACHER,
+    "rdrop": NO_TEACHER,
+    "cct": NO_TEACHER,
+    "fixmatch": NO_TEACHER,
+    "mt": set(),
+    "uamt": set(),
+    "bcp": set(),
+}
+EXEMPT = {"cct": {"supervised_at_zero"}, "bcp": {"blind_at_zero", "supervised_at_zero"}}
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_every_law(method: str, dims: Any) -> None:
+    verdicts = check_method(method, dims=(dims,))
+    assert [verdict.law for verdict in verdicts] == list(LAWS)
+    assert [verdict for verdict in verdicts if verdict.status == "broken"] == []
+    if method in IRRELEVANT:
+        assert {v.law for v in verdicts if v.status == "irrelevant"} == IRRELEVANT[method]
+        assert {v.law for v in verdicts if v.status == "exempt"} == EXEMPT.get(method, set())
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("loss", OTHER_LOSSES)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_laws_about_losses_hold_with_other_losses(method: str, loss: str, dims: Any) -> None:
+    laws = [name for name, law in LAWS.items() if law.losses]
+    try:
+        verdicts = check_method(method, (loss,), (dims,), laws)
+    except UsageError as objection:
+        pytest.skip(f"a hole of the matrix: {objection.message}")
+    assert [verdict for verdict in verdicts if verdict.status == "broken"] == []
+    assert {verdict.law for verdict in verdicts if verdict.status == "holds"} >= {
+        "deterministic",
+        "finite_in_bf16",
+        "finite_on_background",
+        "finite_with_missing_classes",
+        "observes_before_terms",
+    }
+
+
+# -------------------------------------------------------------------------------------------- each law can fail
+
+
+@pytest.fixture
+def known(throw_away: Callable[..., Any]) -> Callable[[type], str]:
+    def register(kind: type) -> str:
+        throw_away("method", "toy")(kind)
+        return "toy"
+
+    return register
+
+
+@pytest.mark.parametrize(
+    ("law", "kind", "said"),
+    [(law, kind, said) for law, faults in broken.FAULTS.items() for kind, said in faults],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_law_finds_the_fault(law: str, kind: type, said: str, known: Callable[[type], str]) -> None:
+    verdict = LAWS[law].judge(Subject(known(kind), dims="3d"))
+    assert verdict.status == "broken" and said in verdict.reason
+
+
+def test_every_law_has_a_fault_that_it_finds() -> None:
+    assert broken.FAULTS.keys() == LAWS.keys()
+
+
+def test_what_a_method_raises_is_told_in_one_line(known: Callable[[type], str]) -> None:
+    verdicts = check_method(known(broken.Stops), dims=("3d",))
+    told = {verdict.reason for verdict in verdicts if verdict.status == "broken"}
+    assert told == {"RuntimeError: no such luck at all"}
+    assert {verdict.law: verdict.status for verdict in verdicts}["predicts_probabilities"] == "holds"
+
+
+# ------------------------------------------------------------------------------------------- methods of one's own
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "their_methods.py").write_text(
+        "from sslbench.methods.mean_teacher import MeanTeacher\n"
+        "class NoTeacherEver(MeanTeacher):\n"
+        "    def after_step(self, step):\n"
+        "        pass\n"
+        "class NoMethod:\n"
+        "    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    yield "their_methods"
+    registry.unregister("method", "no_teacher_ever")
+
+
+def test_a_class_of_the_working_folder_is_checked_without_being_registered(module: str) -> None:
+    verdicts = check_method(f"{module}:NoTeacherEver[noise_std=0.2]", dims=("3d",), laws=["ema_closed_form"])
+    assert [(verdict.method, verdict.status) for verdict in verdicts] == [("no_teacher_ever", "broken")]
+
+
+def test_names_that_are_no_method_are_refused(module: str) -> None:
+    for spelling, said in {
+        f"{module}:Missing": "has no Missing",
+        f"{module}:NoMethod": "is no method",
+        "no_such_module:Thing": "cannot be imported: ModuleNotFoundError",
+        "cpss": "unknown method 'cpss'",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            named(spelling)
+    with pytest.raises(UnknownNameError, match="deterministic"):
+        check_method("mt", laws=["determinstic"])
