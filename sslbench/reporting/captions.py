@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from sslbench import registry
 from sslbench.config import TableSpec
+from sslbench.errors import SSLBenchError
 from sslbench.reporting.collect import Run
 from sslbench.reporting.labels import dataset_title
 from sslbench.reporting.material import Material
@@ -28,7 +30,8 @@ def title(material: Material, spec: TableSpec, columns: Sequence[Column], rows: 
 
 def measured(material: Material) -> str:
     """The protocol in its own words, which weights were tested, and what training or test had from the reference."""
-    return _sentences(material.protocol.caption(), _weights(material), *_oracles(material))
+    converted = any(_converted(material, run) for run in material.runs)
+    return _sentences(material.protocol.caption(converted), _weights(material), *_oracles(material))
 
 
 def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]:
@@ -66,6 +69,16 @@ def _spread(material: Material, columns: Sequence[Column], rows: Sequence[Row]) 
     if material.protocol.spread == "cases":
         return f"Mean over {number} seeds ± {kind} over cases{alone}"
     return f"Mean ± {kind} over {number} seeds{alone}" if seeds != {1} else "One seed per row, so no ±"
+
+
+def _converted(material: Material, run: Run) -> bool:
+    """Whether a run's predictions were on another grid than the one that its protocol's paper has."""
+    try:
+        made = registry.component("dataset", material.first.dataset).preprocessings
+    except SSLBenchError:  # results outlive the package that made them
+        return False
+    name = str(run.data.get("preprocessing") or run.values.get("preprocessing", ""))
+    return name in made and bool(material.protocol.converts(made[name]))
 
 
 def _weights(material: Material) -> str:

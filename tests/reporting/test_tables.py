@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,18 @@ def test_another_protocol_makes_another_table(recipe: str, write_job: Write, tmp
     ]
     assert "sample SD" in tables[1].title
     assert tables[1].columns[1].unit == "mm"
+
+
+@pytest.mark.parametrize(("spacing", "converted"), [((1.5, 1.5, 2.0), True), (None, False)])
+def test_predictions_on_another_grid_than_the_papers_are_called_converted(
+    spacing: tuple[float, float, float] | None, converted: bool, write_run: Write, tmp_path: Path
+) -> None:
+    registry.register("protocol", "elsewhere")(
+        replace(protocol("elsewhere", 0), grid="preprocessed", spacing_mm=spacing)
+    )
+    write_run(protocol="elsewhere", data={"preprocessing": "plain"})
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert "Protocol elsewhere" in table.measured and ("(converted" in table.measured) is converted
 
 
 def test_runs_of_another_version_are_left_out_and_counted(recipe: str, write_job: Write, tmp_path: Path) -> None:
