@@ -311,10 +311,10 @@ def _holding(store: Store) -> Iterable[Finding]:
     index = read_json(store.folder / "dataset.json")
     failed = index.get("failed", {}) if isinstance(index, dict) else {}
     if store.is_subset:
-        message = f"a subset: {len(store.cases)} of {store.official} official cases; tables made on it say so"
+        message = f"a subset: {len(store.cases)} of {store.official} cases; tables made on it say so"
         yield Finding("cases", "note", message)
     else:
-        yield Finding("cases", "ok", f"all {store.official} official cases")
+        yield Finding("cases", "ok", f"all {store.official} cases")
     for id, reason in sorted(failed.items()):
         yield Finding("cases", "warning", f"{id} was left out when the dataset was prepared: {reason}", (id,))
 
@@ -359,11 +359,15 @@ def _spacing(store: Store) -> Iterable[Finding]:
             far[id] = size
             message = f"{id}: a voxel of {_mm(size)}, where {_mm(middle)} is usual"
             yield Finding("spacing", "warning", message, (id,), "compare with the header of the scan")
-    plain = tuple(id for id, size in sound.items() if len(size) == 3 and size == (1.0, 1.0, 1.0))
-    if plain:
-        message = f"{_named(plain)}: a voxel of 1 x 1 x 1 mm is what files say that lost their spacing"
-        yield Finding("spacing", "warning", message, plain, "compare with the header of the scan")
-    elif len({*sound.values()}) == 1 and len(sound) > 2:
+    alike = len({*sound.values()}) == 1 and len(sound) > 2
+    unit = tuple(id for id, size in sound.items() if size == (1.0, 1.0, 1.0))
+    if unit and alike:
+        message = "every voxel is 1 x 1 x 1 mm, as where files carry no spacing: millimetres mean voxels here"
+        yield Finding("spacing", "note", message)
+    elif unit:
+        message = f"{_named(unit)}: a voxel of 1 x 1 x 1 mm is what files say that lost their spacing"
+        yield Finding("spacing", "warning", message, unit, "compare with the header of the scan")
+    elif alike:
         size = next(iter(sound.values()))
         message = f"every scan has a voxel of {_mm(size)}: true, or a nominal size that replaced the real ones"
         yield Finding("spacing", "note", message)

@@ -189,6 +189,8 @@ def test_spacings_that_do_not_belong_together_are_told(prepared):
     ]
     respaced(prepared, {ids[0]: [1.0, 1.0, 1.0]})
     assert "lost their spacing" in found(audit("acdc", data_dir=prepared), "spacing", "warning")[-1]
+    respaced(prepared, {id: [1.0, 1.0, 1.0] for id in ids})
+    assert "millimetres mean voxels" in found(audit("acdc", data_dir=prepared), "spacing", "note")[0]
     respaced(prepared, {ids[0]: [1.5, 0.0, 4.0]})
     assert "not plausible" in found(audit("acdc", data_dir=prepared), "spacing", "error")[0]
 
@@ -201,6 +203,24 @@ def test_mri_among_ct_is_counted_per_list(prepared, monkeypatch):
     assert note.message == "9 CT, 3 MRI scans" and set(note.cases) == mri
     larger = {f"{n} patients": 1 for n in (3, 7, 14, 21, 28, 35)}
     assert {row.part: row.mri for row in report.lists if row.mri} == {"train": 1, "test": 2, "100%": 1} | larger
+
+
+def test_the_circulating_list_of_amos_is_judged_by_what_is_held(tmp_path):
+    """A labelled and an unlabelled scan of that list are validation scans of its own; two of the five are MRI."""
+    (tmp_path / "source").mkdir()
+    for number, id in enumerate(("0030", "0066", "0538", "0595", "0008")):
+        image, label, _ = make_scan(number, classes=16)
+        for kind, array in (("image", image.astype(np.float32)), ("label", label)):
+            np.save(tmp_path / "source" / f"amos_{id}_{kind}.npy", array)
+    prepare("amos", tmp_path / "source", data_dir=tmp_path / "data", workers=1)
+    report = audit("amos", data_dir=tmp_path / "data")
+    assert found(report, "modality", "note") == ["3 CT, 2 MRI scans; MRI is clipped as CT here"]
+    torn = "2 cases in train and in val: 0066, 0538"
+    assert torn in found(report, "splits 20pct-leaking", "note") and not found(report, "splits dhc", "error")
+    asked = audit("amos", data_dir=tmp_path / "data", splits="20pct-leaking")
+    assert (asked.worst, torn in found(asked, "splits 20pct-leaking", "warning")) == ("warning", True)
+    mri = {row.part: row.mri for row in report.lists if row.splits == "dhc" and row.mri}
+    assert mri == {"train": 1, "val": 1, "10%": 1, "100%": 1}
 
 
 def test_what_the_preparation_left_out_is_told(prepared):
