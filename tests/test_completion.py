@@ -128,7 +128,7 @@ def shell(*words: str) -> list[str]:
 
 def test_bash_is_answered_without_importing_torch() -> None:
     assert shell("run", "-r", "ssl4mis-acdc-short", "--labeled", "7")[0] == "7-patients"
-    assert shell("prepare", "synapse", "--preprocessing", "")[:2] == ["ga", "native"]
+    assert shell("prepare", "synapse", "--preprocessing", "")[:2] == ["ga", "dhc-2023"]
     assert shell("run", "--grid", "qu")[0] == "quick"
     assert shell("show", "loss", "ga_l")[0] == "ga_labeled_only"
     assert "doctor" in shell("d")

@@ -11,6 +11,7 @@ import pytest
 
 from sslbench.data import prepare as module
 from sslbench.data.acdc import ACDC
+from sslbench.data.base import OWN_DATA
 from sslbench.data.phantom import PhantomOptions
 from sslbench.data.prepare import prepare
 from sslbench.data.preprocess import preprocess
@@ -90,9 +91,7 @@ def test_synapse_takes_the_thirty_ids_of_btcv_only(synapse_source):
     source = synapse_source(["0001", "0011", "0061"])
     dataset = Synapse()
     assert [raw.id for raw in dataset.find(source)] == ["0001"]
-    assert dataset.notes == [
-        "left out 2 cases on no official list of synapse: 0011, 0061; own data: sslbench prepare NAME --from-nnunet DIR"
-    ]
+    assert dataset.notes == [f"left out 2 cases on no official list of synapse: 0011, 0061; own data: {OWN_DATA}"]
 
 
 def test_foreign_ids_alone_are_refused_in_one_line(synapse_source, tmp_path):
