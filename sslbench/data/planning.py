@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sslbench.data.base import Modality, Preprocessing
-from sslbench.data.preprocess import PLAIN_IMAGES, read_volume
+from sslbench.data.preprocess import PLAIN_IMAGES, itk_affine, read_volume
 from sslbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -128,9 +128,22 @@ def read_header(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
             raise DataError(f"{path}: shape {shape} is not a volume with a place")
         x, y, z = (int(side) for side in shape[:3])
         return (x, y, z), affine
-    voxels, affine, _ = read_volume(path)
-    x, y, z = voxels.shape[-3:]
-    return (x, y, z), affine
+    if path.suffix.lower() in PLAIN_IMAGES:
+        voxels, affine, _ = read_volume(path)
+        x, y, z = voxels.shape[-3:]
+        return (x, y, z), affine
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise DataError(f"{path}: its header cannot be read") from error
+    if reader.GetDimension() != 3:
+        raise DataError(f"{path}: {reader.GetDimension()} dimensions are not a volume")
+    x, y, z = reader.GetSize()
+    return (x, y, z), itk_affine(reader)
 
 
 def world_axes(affine: NDArray[np.float64]) -> list[int]:

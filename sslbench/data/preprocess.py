@@ -502,11 +502,17 @@ def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDAr
     voxels = SimpleITK.GetArrayFromImage(image).T
     if voxels.ndim != 3 or voxels.size == 0:
         raise DataError(f"{path}: shape {voxels.shape} is not a volume")
+    affine = itk_affine(image)
+    return _numbers(path, voxels, dtype), affine, _header(voxels.shape, affine)
+
+
+def itk_affine(image: Any) -> NDArray[np.float64]:
+    """Voxel indices to RAS+ mm of a 3-D image, or of a reader that has read its header."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     affine[:2] *= -1  # LPS+ to RAS+
-    return _numbers(path, voxels, dtype), affine, _header(voxels.shape, affine)
+    return affine
 
 
 def read_image(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -45,21 +44,22 @@ def test_thick_voxels_or_few_slices_mean_slices(size, spacing, thickest, dims):
 def test_measured_are_medians_along_the_axes_of_the_body(tmp_path):
     """Whatever the order of a file's axes is."""
     paths = []
-    for number, (codes, shape, spacing) in enumerate(
+    for number, (ending, codes, shape, spacing) in enumerate(
         [
-            ("LPS", (20, 24, 6), (1.0, 1.5, 5.0)),
-            ("SAR", (8, 26, 22), (4.0, 1.5, 1.0)),
-            ("ALI", (28, 24, 7), (2.0, 1.2, 3.0)),
+            (".nii.gz", "LPS", (20, 24, 6), (1.0, 1.5, 5.0)),
+            (".nrrd", "SAR", (8, 26, 22), (4.0, 1.5, 1.0)),
+            (".mha", "ALI", (28, 24, 7), (2.0, 1.2, 3.0)),
         ]
     ):
-        paths.append(tmp_path / f"{number}.nii.gz")
+        paths.append(tmp_path / f"{number}{ending}")
         image, _, affine = make_scan(number, shape, spacing, codes)
-        nib.save(nib.Nifti1Image(image, affine), paths[-1])
+        write_volume(paths[-1], image, affine)
     found = planning.measure(paths)
     assert found.images == 3 and found.placed
     assert found.size == (22, 26, 7) and found.spacing_mm == pytest.approx((1.0, 1.5, 4.0))
-    (tmp_path / "3.nii.gz").write_bytes(b"broken")
-    assert planning.measure([*paths, tmp_path / "3.nii.gz"]) == found
+    for ending in (".nii.gz", ".nrrd", ".png"):
+        (tmp_path / f"3{ending}").write_bytes(b"broken")
+        assert planning.measure([*paths, tmp_path / f"3{ending}"]) == found
     with pytest.raises(UsageError, match=r"none of the 1 training images can be read: .*3\.nii\.gz"):
         planning.measure([tmp_path / "3.nii.gz"])
 
