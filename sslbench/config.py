@@ -123,12 +123,22 @@ class Gamma(Frozen):
     power: Range = (0.7, 1.3)
 
 
+class ThreeOfSix(Frozen):
+    """Three of rotation, scale, blur, brightness, contrast and gamma in random order, the last four with their own
+    defaults (GenericSSL, on both streams). It moves labels, so it makes weak views only."""
+
+    name: Literal["three_of_six"] = "three_of_six"
+    p: Share = Field(default=0.7, description="probability of each of the three")
+    degrees: float = Field(default=15.0, ge=0, description="rotation in ± this, in the plane of the last two axes")
+    zoom: Range = Field(default=(0.7, 1.0), description="of the region shown, half of the time; else all of it")
+
+
 _DISTORTIONS = (Jitter, Cutout, Noise, Blur, Brightness, Contrast, Gamma)
 Distortion = Annotated[Jitter | Cutout | Noise | Blur | Brightness | Contrast | Gamma, Field(discriminator="name")]
 
 
 class AugmentSpec(Frozen):
-    weak: list[Geometry | Distortion] = Field(
+    weak: list[Geometry | Distortion | ThreeOfSix] = Field(
         default=[], description="what makes the weak view of a patch: a geometric augmentation, then others"
     )
     strong: list[Distortion] = Field(
@@ -141,8 +151,10 @@ class AugmentSpec(Frozen):
         """A bare name means the augmentation with its defaults."""
         if not isinstance(value, list):
             return value
-        plain = get_args(Geometry) if info.field_name == "weak" else ()
-        names = [*plain, *(kind.model_fields["name"].default for kind in _DISTORTIONS)]
+        weak = info.field_name == "weak"
+        plain = get_args(Geometry) if weak else ()
+        kinds = (*_DISTORTIONS, ThreeOfSix) if weak else _DISTORTIONS
+        names = [*plain, *(kind.model_fields["name"].default for kind in kinds)]
         for item in value:
             if isinstance(item, str) and item not in names:
                 raise ValueError(f"'{item}' is not one of {', '.join(names)}")
@@ -154,7 +166,7 @@ class AugmentSpec(Frozen):
         return next((item for item in self.weak if isinstance(item, str)), None)
 
     @property
-    def distortions(self) -> list[Distortion]:
+    def distortions(self) -> list[Distortion | ThreeOfSix]:
         """The others of the weak view."""
         return [item for item in self.weak if not isinstance(item, str)]
 

@@ -10,6 +10,7 @@ CPU; noise comes from a generator of the device.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslbench.config import Blur, Brightness, Contrast, Cutout, Distortion, Gamma, Geometry, Jitter, Noise
+from sslbench.config import Blur, Brightness, Contrast, Cutout, Distortion, Gamma, Geometry, Jitter, Noise, ThreeOfSix
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ Gaussian = Callable[[Tensor], Tensor]  # standard normal noise like a tensor
 
 
 def distort(
-    distortions: Sequence[Distortion], image: Tensor, label: Tensor, draws: Draws, gaussian: Gaussian
+    distortions: Sequence[Distortion | ThreeOfSix], image: Tensor, label: Tensor, draws: Draws, gaussian: Gaussian
 ) -> tuple[Tensor, Tensor]:
     """Apply distortions in order.
 
@@ -135,17 +136,24 @@ def distort(
         gaussian: makes noise.
 
     Returns:
-        New image and label; the label differs only where a distortion erases what it named.
+        New image and label; the label differs only where a distortion erases or moves what it named.
     """
     for kind in distortions:
-        if isinstance(kind, Cutout):
-            image, label = _cutout(kind, image, label, draws)
+        if isinstance(kind, ThreeOfSix):
+            image, label = _three_of_six(kind, image, label, draws)
+        elif isinstance(kind, Cutout):
+            image, label = _cutout(kind, image, label, draws, gaussian)
         elif isinstance(kind, Jitter):
             image = _jitter(kind, image, draws)
         else:
             chosen = [row for row, random in enumerate(draws) if random.random() < kind.p]
             strength = [random.uniform(*_drawn(kind, random)) for random in draws]
-            changed = _changed(kind, image, _per_patch(strength, image), gaussian)
+            amount = _per_patch(strength, image)
+            if isinstance(kind, Noise):
+                noise = amount * gaussian(image)
+                changed = image + (noise if kind.limit is None else noise.clamp(-kind.limit, kind.limit))
+            else:
+                changed = _changed(kind, image, amount)
             image = torch.where(_per_patch([row in chosen for row in range(len(image))], image) > 0, changed, image)
     return image, label
 
@@ -164,12 +172,7 @@ def _drawn(kind: Noise | Blur | Brightness | Contrast | Gamma, random: np.random
     return low, high
 
 
-def _changed(
-    kind: Noise | Blur | Brightness | Contrast | Gamma, x: Tensor, strength: Tensor, gaussian: Gaussian
-) -> Tensor:
-    if isinstance(kind, Noise):
-        noise = strength * gaussian(x)
-        return x + (noise if kind.limit is None else noise.clamp(-kind.limit, kind.limit))
+def _changed(kind: Blur | Brightness | Contrast | Gamma, x: Tensor, strength: Tensor) -> Tensor:
     if isinstance(kind, Blur):
         return _blurred(x, strength.flatten(), max(kind.sigma))
     if isinstance(kind, Brightness):
@@ -178,14 +181,61 @@ def _changed(
     mean, low, high = x.mean(inner, keepdim=True), x.amin(inner, keepdim=True), x.amax(inner, keepdim=True)
     if isinstance(kind, Contrast):
         return ((x - mean) * strength + mean).clamp(low, high)
-    # Mean and deviation of the patch stay.
-    spread = (high - low).clamp_min(1e-7)
-    bent = ((x - low) / spread) ** strength
-    centred = bent - bent.mean(inner, keepdim=True)
-    scale = (x - mean).square().mean(inner, keepdim=True).sqrt() / centred.square().mean(
-        inner, keepdim=True
-    ).sqrt().clamp_min(1e-7)
-    return centred * scale + mean
+    bent = ((x - low) / (high - low).clamp_min(1e-7)) ** strength
+    before, after = x.std(inner, correction=0, keepdim=True), bent.std(inner, correction=0, keepdim=True)
+    return (bent - bent.mean(inner, keepdim=True)) * (before / after.clamp_min(1e-7)) + mean
+
+
+_SIX = (None, None, Blur(), Brightness(), Contrast(), Gamma())  # rotation and scale have no kind of their own
+
+
+def _three_of_six(kind: ThreeOfSix, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Deviations from GenericSSL: images are resampled linearly, not by cubic splines, and labels to the nearest."""
+    orders = [random.permutation(6)[:3] for random in draws]
+    applied = [random.random(3) < kind.p for random in draws]
+    strengths = [
+        [
+            np.deg2rad(random.uniform(-kind.degrees, kind.degrees)),
+            random.uniform(*kind.zoom) if random.random() < 0.5 else 1.0,
+            *(random.uniform(*_drawn(other, random)) for other in _SIX if other is not None),
+        ]
+        for random in draws
+    ]
+    image, label = image.clone(), label.clone()
+    for position, (number, other) in itertools.product(range(3), enumerate(_SIX)):
+        rows = [row for row, order in enumerate(orders) if order[position] == number and applied[row][position]]
+        if not rows:
+            continue
+        at = torch.tensor(rows).to(image.device, non_blocking=True)
+        drawn = [strengths[row][number] for row in rows]
+        if other is not None:
+            image[at] = _changed(other, image[at], _per_patch(drawn, image))
+        else:
+            angles, zooms = (drawn, [1.0] * len(rows)) if number == 0 else ([0.0] * len(rows), drawn)
+            image[at], label[at] = _moved(image[at], label[at], angles, zooms)
+    return image, label
+
+
+def _moved(x: Tensor, label: Tensor, angles: Sequence[float], zooms: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Turn patches about their centre in the plane of the last two axes, and show a part `zooms` of them on every
+    axis; what comes from outside is 0."""
+    dims = x.ndim - 2
+    half = (np.array(x.shape[2:], float) - 1) / 2
+    theta = np.zeros((len(x), dims, dims + 1))
+    for row, (angle, zoom) in enumerate(zip(angles, zooms, strict=True)):
+        matrix = np.eye(dims)
+        matrix[-2:, -2:] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+        # From voxels to torch's coordinates, which go from -1 to 1 along each axis and name the last axis first.
+        theta[row, :, :dims] = (zoom * matrix * half / half[:, None])[::-1, ::-1]
+    grid = torch.nn.functional.affine_grid(
+        torch.tensor(theta, dtype=torch.float32).to(x.device, non_blocking=True), list(x.shape), align_corners=True
+    )
+    sample = torch.nn.functional.grid_sample
+    moved = sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    known = sample(label.unsqueeze(1).float(), grid, mode="nearest", padding_mode="zeros", align_corners=True)
+    return moved, torch.where(
+        label.flatten(1).amin(1).view(-1, *[1] * dims) < 0, label, known.squeeze(1).round().long()
+    )
 
 
 def _blurred(x: Tensor, sigma: Tensor, widest: float) -> Tensor:
@@ -206,23 +256,20 @@ def _blurred(x: Tensor, sigma: Tensor, widest: float) -> Tensor:
     return x.contiguous()
 
 
-def _cutout(kind: Cutout, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+def _cutout(kind: Cutout, image: Tensor, label: Tensor, draws: Draws, gaussian: Gaussian) -> tuple[Tensor, Tensor]:
     """A box at a random place, filled with zeros and ones; its label, where there is one, is background."""
     H, W = image.shape[-2:]
-    erased = torch.zeros(len(image), 1, H, W, dtype=torch.bool)
-    fill = torch.zeros(len(image), 1, H, W)
-    for row, random in enumerate(draws):
-        if random.random() >= kind.p:
-            continue
+    boxes = []
+    for random in draws:
         area, aspect = random.uniform(*kind.area) * H * W, random.uniform(*kind.aspect)
         high, wide = min(int(math.sqrt(area * aspect)), H), min(int(math.sqrt(area / aspect)), W)
         top, left = int(random.integers(H - high + 1)), int(random.integers(W - wide + 1))
-        box = (row, 0, slice(top, top + high), slice(left, left + wide))
-        erased[box] = True
-        fill[box] = torch.from_numpy(random.integers(0, 2, (high, wide)).astype(np.float32))
-    erased, fill = erased.to(image.device, non_blocking=True), fill.to(image.device, non_blocking=True)
-    hidden = erased[:, 0] & (label >= 0)
-    return torch.where(erased, fill, image), torch.where(hidden, 0, label)
+        boxes.append((top, top + high, left, left + wide) if random.random() < kind.p else (0, 0, 0, 0))
+    first_row, end_row, first_col, end_col = (_per_patch(edge, image) for edge in zip(*boxes, strict=True))
+    rows, cols = torch.arange(H, device=image.device).view(-1, 1), torch.arange(W, device=image.device)
+    erased = (rows >= first_row) & (rows < end_row) & (cols >= first_col) & (cols < end_col)
+    fill = (gaussian(image[:, :1]) > 0).float()
+    return torch.where(erased, fill, image), torch.where(erased[:, 0] & (label >= 0), 0, label)
 
 
 def _jitter(kind: Jitter, image: Tensor, draws: Draws) -> Tensor:

@@ -13,7 +13,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sslbench.config import Blur, Brightness, Contrast, Cutout, Gamma, Jitter, Noise, load_recipe
+from sslbench.config import (
+    AugmentSpec,
+    Blur,
+    Brightness,
+    Contrast,
+    Cutout,
+    Gamma,
+    Jitter,
+    Noise,
+    ThreeOfSix,
+    load_recipe,
+)
 from sslbench.data import augment
 from sslbench.data.sampling import Sampler, TrainingSet, nearest_positions
 
@@ -323,6 +334,49 @@ def test_cutout_puts_binary_noise_in_a_box_and_background_under_it():
             assert bool((truth[(row, *box)] == 0).all())
             assert int((truth[row] == 0).sum()) == inside[0].numel()
     assert bool((truth[100:] == -1).all()), "where there is no truth, none is made"
+
+
+@pytest.mark.parametrize("size", [(9, 9), (4, 7, 7)], ids=["2-D", "3-D"])
+def test_patches_are_turned_about_their_centre_and_zoomed_along_every_axis(size):
+    image, label = patches(3, 2, size)
+    label = (image[:, 0] * 9).long()
+    for k in range(4):
+        turned, known = augment._moved(image, label, [k * np.pi / 2] * 3, [1.0] * 3)
+        assert torch.allclose(turned, torch.rot90(image, k, (-2, -1)), atol=1e-4)
+        assert torch.equal(known, torch.rot90(label, k, (-2, -1)))
+    zoomed, _ = augment._moved(image, label, [0.0] * 3, [0.5] * 3)
+    for one, expected in zip(zoomed.flatten(0, 1), image.flatten(0, 1), strict=True):
+        half = [(side - 1) / 2 for side in size]
+        where = np.stack(
+            np.meshgrid(*[0.5 * (np.arange(side) - h) + h for side, h in zip(size, half, strict=True)], indexing="ij")
+        )
+        assert np.abs(one.numpy() - ndimage.map_coordinates(expected.numpy(), where, order=1)).max() < 1e-5
+    tilted, known = augment._moved(torch.ones(1, 1, *size), torch.full((1, *size), 5), [np.deg2rad(30)], [1.0])
+    assert tilted[..., 0, 0].max() < 0.5 and set(known.unique().tolist()) == {0, 5}, "zeros come from outside"
+
+
+def test_three_of_six_are_drawn_without_replacement_and_labels_move_along():
+    side = 15
+    image = torch.zeros(400, 1, side, side)
+    image[:, :, 3:8, 4:11] = 1.0
+    label = image[:, 0].long()
+    label[200:] = -1
+    made, truth = distorted(ThreeOfSix(), image, label)
+    assert bool((truth[200:] == -1).all())
+    moved = (truth[:200] != label[:200]).flatten(1).any(1).float().mean()
+    # A rotation or a zoom that is not 1 (half of them): at least one among the three, 0.7 each.
+    turn, zoom = 0.5 * 0.7, 0.5 * 0.7 * 0.5
+    assert 0.55 * (turn + zoom) < moved < 1.1 * (turn + zoom)
+    overlap = [
+        (2 * ((one > 0.5 * one.max()) & (t > 0)).sum() / ((one > 0.5 * one.max()).sum() + (t > 0).sum()))
+        for one, t in zip(made[:200, 0], truth[:200], strict=True)
+    ]
+    assert min(overlap) > 0.75, "the label is where the square went"
+    still, _ = distorted(ThreeOfSix(p=0), image, label)
+    assert torch.equal(still, image)
+    with pytest.raises(ValueError, match="three_of_six"):
+        AugmentSpec(strong=["three_of_six"])
+    assert AugmentSpec(weak=["flips", "three_of_six"]).distortions == [ThreeOfSix()]
 
 
 # -------------------------------------------------------------------------------------- end to end, through the sampler
