@@ -42,7 +42,8 @@ class Form:
             preprocessing serve that one alone.
         done: the steps that its arrays have been through; they are not done again.
         axes: order of its arrays' axes; None: its files have headers that say where each voxel lies.
-        spacing_mm: of arrays without headers, along x, y, z, as published; None: nobody knows, 1 mm is assumed.
+        spacing_mm: voxel sizes along x, y, z that were published, of files whose headers have none; None: the headers
+            have them, or nobody knows and 1 mm is assumed.
         shape: voxels along x, y, z that every array has, or None.
     """
 
@@ -57,9 +58,9 @@ class Form:
     @property
     def spacing(self) -> Literal["header", "published", "unknown"]:
         """Where its voxel sizes come from: distances in mm mean something where that is its files' headers."""
-        if self.axes is None:
-            return "header"
-        return "published" if self.spacing_mm is not None else "unknown"
+        if self.spacing_mm is not None:
+            return "published"
+        return "header" if self.axes is None else "unknown"
 
     def serves(self, preprocessing: str) -> bool:
         """Whether its arrays can become those of a preprocessing."""

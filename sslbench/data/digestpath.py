@@ -19,6 +19,7 @@ _ENDINGS = r"\.(?:jpg|jpeg|png|tif|tiff)"
 _SLIDE = re.compile(r"(.+)_\d{4}-\d\d-\d\d \d\d?_\d\d_\d\d-lv\d+-\d+-\d+-\d+-\d+")
 _LESION = 128  # a mask is lossy: what is above belongs to the lesion
 _GREY = 0.05  # the largest share of pixels between 64 and 192 in what may pass for a mask
+_PIXEL_MM = 0.000475  # as published for x20
 _AS_STORED = Preprocessing(
     axes="zyx",
     clip=(0.0, 255.0),
@@ -40,11 +41,17 @@ class DigestPath(Dataset):
     name = "digestpath"
     title = "DigestPath (colonoscopy tissue segmentation)"
     modality = "rgb"
-    pixel_mm = 0.000475
+    pixel_mm = _PIXEL_MM
     channels = ("red", "green", "blue")
     classes = (ClassInfo("lesion", "lesion"),)
     preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"metassl": _AS_STORED, "native": _AS_STORED}
-    forms = (Form("official", "DigestPath's positive tissue (tissue-train-pos-v1/<name>.jpg, <name>_mask.jpg)"),)
+    forms = (
+        Form(
+            "official",
+            "DigestPath's positive tissue (tissue-train-pos-v1/<name>.jpg, <name>_mask.jpg)",
+            spacing_mm=(_PIXEL_MM, _PIXEL_MM, _PIXEL_MM),
+        ),
+    )
     default_grid = "metassl-t2"
     official_cases = 130
     source_hint = "the tissue images of the DigestPath 2019 challenge: sslbench show dataset digestpath says where"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sslbench import registry
 from sslbench.data.base import OWN_DATA, Dataset, RawCase
 from sslbench.data.own import load_all
-from sslbench.data.preprocess import LoadedCase, load_case, preprocess, to_nifti
+from sslbench.data.preprocess import PLAIN_IMAGES, LoadedCase, load_case, preprocess, to_nifti
 from sslbench.data.source import ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
@@ -374,6 +374,12 @@ def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, s
             dataset.notes.append(f"{id} is the scan of {original.id}, annotated again")
 
 
+def _spacing(raw: RawCase) -> str:
+    """Where the voxel sizes of a source come from, by one of its cases; a picture's header has none to trust."""
+    plain = raw.form.spacing == "header" and raw.image.suffix.lower() in PLAIN_IMAGES
+    return "unknown" if plain else raw.form.spacing
+
+
 def _write_index(
     dataset: Dataset,
     preprocessing: str,
@@ -391,7 +397,7 @@ def _write_index(
         "preprocessing_hash": dataset.preprocessing_hash(preprocessing),
         "options": dataset.options.model_dump(mode="json"),
         "form": raws[0].form.name,
-        "spacing": raws[0].form.spacing,
+        "spacing": _spacing(raws[0]),
         "found": len(raws),
         "official": dataset.official_cases,
         "failed": dict(sorted(failed.items())),

@@ -99,7 +99,9 @@ class Store:
             compressed bytes depend on the zlib at hand.
         options: of the dataset, as it was prepared.
         official: number of cases of the official release.
-        form: what it was prepared from. Where `form.spacing` is not `header`, distances in mm are nominal.
+        form: what it was prepared from.
+        spacing: where voxel sizes come from: `header`, `published` or `unknown`. Distances in mm are nominal but for
+            the first.
     """
 
     folder: Path
@@ -110,6 +112,7 @@ class Store:
     options: dict[str, Any]
     official: int
     form: Form
+    spacing: str
 
     @classmethod
     def open(cls, data_dir: Path, dataset: str, preprocessing: str) -> Store:
@@ -139,11 +142,12 @@ class Store:
             cases = {id: Case.from_json(id, case) for id, case in sorted(fields["cases"].items())}
             options, official = dict(fields["options"]), int(fields["official"])
             form = next((form for form in kind.forms if form.name == fields["form"]), None)
+            spacing = str(fields["spacing"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{index} is damaged", f"run {remake}") from error
         if form is None or made_by != (FORMAT, kind.version, expected):
             raise DataError(f"{folder} was made by another definition of '{preprocessing}'", f"run {remake}")
-        store = cls(folder, kind, preprocessing, cases, fingerprint(cases), options, official, form)
+        store = cls(folder, kind, preprocessing, cases, fingerprint(cases), options, official, form, spacing)
         if fields.get("fingerprint") != store.fingerprint:
             raise DataError(f"{index} is damaged: its fingerprint is not that of its cases", f"run {remake}")
         for case in cases.values():

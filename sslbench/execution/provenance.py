@@ -53,7 +53,7 @@ def data_record(store: Store) -> dict[str, Any]:
         "cropped_by_label": preprocessing.crop is not None,
         "form": store.form.name,
         "preprocessed_by": store.form.title if store.form.done else "",
-        "spacing": store.form.spacing,
+        "spacing": store.spacing,
         "fingerprint": store.fingerprint,
         "found": len(store.cases),
         "official": store.official,

@@ -59,6 +59,7 @@ def test_images_and_masks_of_every_kind_are_read(endings, values, tmp_path):
     report = prepare("digestpath", source, data_dir=tmp_path / "data", workers=1)
     assert (report.failed, report.written) == ({}, 2)
     store = Store.open(tmp_path / "data", "digestpath", "metassl")
+    assert store.spacing == "published"
     for number, name in enumerate(names):
         image, mask = tissue(number)
         assert store.image(name).shape == (3, 1, 40, 52)

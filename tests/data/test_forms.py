@@ -13,13 +13,15 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from torch.nn.functional import interpolate
 
 from sslbench import registry
 from sslbench.data.acdc import ACDC
 from sslbench.data.amos import AMOS
-from sslbench.data.base import OFFICIAL
+from sslbench.data.base import OFFICIAL, OWN_DATA
+from sslbench.data.define import define
 from sslbench.data.la import LA
 from sslbench.data.prepare import prepare
 from sslbench.data.splits import load_splits
@@ -154,7 +156,7 @@ def test_uamt_arrays_are_taken_as_they_are(tmp_path):
         back = np.asarray(store.restore(id, store.label(id)).dataobj)
         assert np.array_equal(back, label) and not store.resamples(id)
         assert "crop" not in store.cases[id].geometry  # what lies outside is not known
-    assert (store.form.name, store.form.spacing) == ("uamt-h5", "published")
+    assert (store.form.name, store.spacing) == ("uamt-h5", "published")
 
 
 def test_la_as_nifti_is_read_like_nrrd(tmp_path):
@@ -167,7 +169,7 @@ def test_la_as_nifti_is_read_like_nrrd(tmp_path):
         assert report.failed == {LA_IDS[1]: f"it is a copy of {LA_IDS[0]}, voxel for voxel"}
         store = Store.open(tmp_path, "la", name)
         assert np.array_equal(store.reference(LA_IDS[0])[0], label)
-        assert (store.form.name, store.form.spacing) == ("nifti", "header")
+        assert (store.form.name, store.spacing) == ("nifti", "header")
 
 
 # ---------------------------------------------------------------------------------------------------------- DHC's npy
@@ -195,7 +197,7 @@ def test_dhc_arrays_become_what_the_official_scans_become(synapse_source, tmp_pa
     assert np.array_equal(theirs.label(id), ours.label(id))
     assert np.allclose(theirs.image(id), ours.image(id), atol=1e-5)
     assert np.array_equal(np.asarray(theirs.restore(id, theirs.label(id)).dataobj), slices_first(theirs.label(id)))
-    assert theirs.form.spacing == "unknown" and theirs.cases[id].spacing_mm == (1.0, 1.0, 1.0)
+    assert theirs.spacing == "unknown" and theirs.cases[id].spacing_mm == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["dhc-2023", "dhc-2024"])
@@ -239,7 +241,7 @@ def test_magicnet_arrays_are_taken_as_they_are(tmp_path, file):
     assert np.array_equal(store.image("0001")[0], image)
     assert np.array_equal(store.label("0001"), label)
     assert store.cases["0001"].spacing_mm == pytest.approx((1.5, 1.5, 2.0))
-    assert (store.form.name, store.form.spacing) == ("magicnet-h5", "published")
+    assert (store.form.name, store.spacing) == ("magicnet-h5", "published")
     assert store.cases["0001"].statistics == pytest.approx(
         {"min": image.min(), "max": image.max(), "mean": image.mean(), "std": image.std()}, abs=1e-5
     )
@@ -253,7 +255,7 @@ def test_ga_arrays_of_amos_are_clipped_and_scaled(tmp_path):
     store = opened(prepare("amos", tmp_path / "npy", data_dir=tmp_path, workers=1), tmp_path)
     assert np.allclose(store.image("0507")[0], (np.clip(image, -125, 275) + 125) / 400, atol=1e-6)
     assert np.array_equal(store.label("0507"), label)
-    assert (store.form.name, store.form.spacing) == ("ga-npy", "unknown")
+    assert (store.form.name, store.spacing) == ("ga-npy", "unknown")
 
 
 # ------------------------------------------------------------------------------------------------------ official AMOS
@@ -277,7 +279,7 @@ def test_amos_is_found_in_its_official_layout(tmp_path):
     assert list(store.cases) == sorted(places)
     assert report.notes == (
         "left out 2 test scans of AMOS22 (imagesTs), which have no labels",
-        "left out 1 case on no official list of amos: 0700; own data: sslbench prepare NAME --from-nnunet DIR",
+        f"left out 1 case on no official list of amos: 0700; own data: {OWN_DATA}",
     )
     assert [AMOS.modality_of(id) for id in sorted(places)] == ["ct", "ct", "mri", "mri"]
     assert store.is_subset and store.official == 360
@@ -449,6 +451,23 @@ def test_a_form_serves_preprocessings_whose_steps_it_has_been_through(kind, form
         assert left.orientation is None and left.spacing_mm is None
         for step, field in (("resize", "resize_to"), ("clip", "clip"), ("scale", "scale"), ("crop", "crop")):
             assert (getattr(left, field) is None) == (step in form.done or getattr(prep, field) is None)
+
+
+def test_pictures_of_own_data_have_pixels_of_unknown_size(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        mask = np.zeros((40, 52), np.uint8)
+        mask[10:30, 5 + number : 30] = 255
+        for name, picture in (
+            (f"{number}.png", rng.integers(0, 255, (40, 52)).astype(np.uint8)),
+            (f"{number}_mask.png", mask),
+        ):
+            path = tmp_path / "source" / name
+            path.parent.mkdir(exist_ok=True)
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(picture), str(path))
+    define("spots", tmp_path / "source", "pairs", data_dir=tmp_path / "data", classes=["spot"])
+    store = opened(prepare("spots", tmp_path / "source", data_dir=tmp_path / "data", workers=1), tmp_path / "data")
+    assert store.form.spacing == "header" and store.spacing == "unknown"
 
 
 # -------------------------------------------------------------------------------------------------------- the document
