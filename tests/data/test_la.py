@@ -14,7 +14,7 @@ import pytest
 from sslbench import registry
 from sslbench.config import Job
 from sslbench.data.acdc import ACDC
-from sslbench.data.base import LabelCrop, Preprocessing
+from sslbench.data.base import OWN_DATA, LabelCrop, Preprocessing
 from sslbench.data.la import LA
 from sslbench.data.prepare import prepare
 from sslbench.data.preprocess import label_box, load_case, preprocess, read_volume, restore, stored_nifti
@@ -99,9 +99,7 @@ def test_la_is_found_in_all_its_layouts(source, inside):
 def test_ids_on_no_list_are_left_out_and_named(source):
     dataset = LA()
     assert [raw.id for raw in dataset.find(source([FIRST, STRANGER]))] == [FIRST]
-    assert dataset.notes == [
-        f"left out 1 case on no official list of la: {STRANGER}; own data: sslbench prepare NAME --from-nnunet DIR"
-    ]
+    assert dataset.notes == [f"left out 1 case on no official list of la: {STRANGER}; own data: {OWN_DATA}"]
 
 
 def test_what_is_no_la_is_refused_in_one_line(source, tmp_path):
