@@ -527,7 +527,7 @@ def resolve(job: Job) -> ResolvedJob:
                 chosen = registry.get(part, str(spelt.name)).set
                 layers.put({f"{part}.{key}": value for key, value in chosen.items()}, f"preset {spelt.name}")
         for layer, override in overrides:
-            if _matches(override.when, about["name"], parts, labeled, lists):
+            if _matches(override.when, about["name"], parts, labeled, written_for):
                 layers.put(override.set, layer)
         for path, value in extra.items():
             layers.put({path: value}, origins[path])
@@ -535,6 +535,8 @@ def resolve(job: Job) -> ResolvedJob:
 
     lists = _splits(below, parts, given)
     labeled = lists.budget(job.labeled).slug
+    # A recipe's overrides speak of the budgets of its own lists, whichever the job takes.
+    written_for = _splits(below, parts, {}) if {"dataset", "splits"} <= below.values.keys() else lists
     values, layers = _complete(layered(given), parts, about, overrides)
     # A value that the lower layers give anyway is no difference: it must not make another run.
     lower, _ = _complete(layered({}), parts, about, overrides)

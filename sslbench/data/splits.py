@@ -229,7 +229,8 @@ def write_splits(path: Path, splits: Splits) -> None:
             fields["labeled"] = list(budget.labeled)
         budgets[slug] = fields | ({"aliases": list(budget.aliases)} if budget.aliases else {})
     lists = {part: list(getattr(splits, part)) for part in PARTS}
-    head = yaml_text({"unit": splits.unit, "source": splits.source}, flow=False)
+    about = {"unit": splits.unit, "source": splits.source} | ({"leaks": splits.leaks} if splits.leaks else {})
+    head = yaml_text(about, flow=False)
     lines = [f"  {slug}: {yaml_text(fields, flow=True, width=10**6)}" for slug, fields in budgets.items()]
     write_text(path, head + "budgets:\n" + "".join(lines) + yaml_text(lists))
 
@@ -412,7 +413,7 @@ def _list_name(path: Path) -> str:
 
 
 def _known_fields(raw: dict[str, Any], path: Path, tested: Sequence[str]) -> dict[str, Any]:
-    known = (*PARTS, "budgets", "unit", "source")
+    known = (*PARTS, "budgets", "unit", "source", "leaks")
     for key in raw:
         if key not in known:
             raise UnknownNameError(f"field in {path}:", str(key), known)
@@ -428,7 +429,8 @@ def check_entries(splits: Splits, patient_of: Mapping[str, str], others: Iterabl
         others: names that are right though nobody holds their cases here.
 
     Raises:
-        UsageError: a name that is neither a case nor a patient, no training or test case, or a patient in two parts.
+        UsageError: a name that is neither a case nor a patient, no training or test case, or a patient in two parts of
+            lists that are not known to leak.
     """
     where = f"splits {splits.name} of {splits.dataset}"
     groups = groups_of(patient_of)
@@ -443,7 +445,7 @@ def check_entries(splits: Splits, patient_of: Mapping[str, str], others: Iterabl
                 raise UnknownNameError(f"case in {part} of {where}:", entry, known)
             for patient in {patient_of[case] for case in groups.get(entry, ())}:
                 other, there = side.setdefault(patient, (entry, part))
-                if there != part:
+                if there != part and not splits.leaks:
                     raise UsageError(f"{where}: {other} ({there}) and {entry} ({part}) are of patient {patient}")
 
 

@@ -9,9 +9,19 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 import sslbench.data
-from sslbench.data.splits import LEAKING, Splits, load_splits, parse_splits
+from sslbench.config import Job
+from sslbench.data.splits import (
+    LEAKING,
+    Splits,
+    check_entries,
+    load_splits,
+    parse_splits,
+    read_split_file,
+    write_splits,
+)
 from sslbench.errors import UsageError
 from sslbench.spelling import load_yaml
 
@@ -177,6 +187,15 @@ def test_twenty_percent_of_amos_is_refused_where_it_is_not_asked_for_by_name():
     assert len(lists("amos-20pct-leaking").budget("20%").labeled) == 38
 
 
+def test_a_job_takes_the_circulating_list_by_its_name_only():
+    """The recipe's overrides speak of budgets that this list does not have: they are not meant."""
+    job = Job(recipe="dhc-amos", method="supervised", loss="default", labeled="20%", seed=0)
+    with pytest.raises(UsageError, match="refused"):
+        job.resolved  # noqa: B018
+    asked = job.model_copy(update={"set": {"splits": "20pct-leaking"}}).resolved
+    assert (asked.recipe.splits, asked.job.labeled) == ("20pct-leaking", "20pct")
+
+
 # ---------------------------------------------------------------------------------------------------------- acdc
 
 
@@ -250,3 +269,17 @@ def test_overlapping_lists_are_read_under_a_leaking_name_only():
         parse_splits(RAW, "acdc", "toy-leaking")
     with pytest.raises(UsageError, match="'a' stands in train and again in train"):
         parse_splits({**RAW, "train": ["a", "a"], "leaks": "yes"}, "acdc", "toy-leaking")
+
+
+def test_lists_of_the_users_own_that_leak_keep_their_reason(tmp_path):
+    """Read, checked, written into the data folder and read again: the reason goes with them."""
+    file = tmp_path / "Mine-Leaking.yaml"
+    file.write_text(yaml.safe_dump({**RAW, "leaks": "b is on both sides"}))
+    ((name, raw),) = read_split_file(file).items()
+    splits = parse_splits(raw, "acdc", name)
+    check_entries(splits, {"a": "a", "b": "b", "c": "a"})  # a and c are one patient's
+    write_splits(tmp_path / "written.yaml", splits)
+    assert parse_splits(load_yaml(tmp_path / "written.yaml"), "acdc", name) == splits
+    clean = parse_splits({**RAW, "val": []}, "acdc", "mine")
+    with pytest.raises(UsageError, match=r"a \(train\) and c \(test\) are of patient a"):
+        check_entries(clean, {"a": "a", "b": "b", "c": "a"})
