@@ -311,7 +311,7 @@ def _downloaded(dataset: str, data: Path, quiet: bool) -> Path:
     if remote is not None and not quiet:
         told = [f"downloads {remote.url}, licence {remote.licence}"]
         if not remote.tried:
-            told.append("untried: this address could not be tried when it was written down, nor its checksum")
+            told.append("untried: this could not be tried when it was written down")
         if remote.hash is None:
             told.append("no checksum of it is known: only its archive's own ones are checked")
         for line in told:

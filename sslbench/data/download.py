@@ -20,8 +20,8 @@ from sslbench.files import read_json, write_json
 
 Transfer = Callable[[str, int, int | None], None]
 
-TRIES = 6
-PAUSE_S = 2.0  # before the second try; doubled before each further one
+TRIES = 5
+PAUSE_S = 1.0  # before the second try; doubled before each further one
 _TIMEOUT_S = (20, 60)  # to connect, and between two chunks
 _CHUNK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server says that may answer the next time
@@ -184,7 +184,10 @@ def _reason(error: Exception) -> str:
         return f"the server says {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
         return "the server does not answer"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    # What urllib3 wraps begins with the connection's address, which the user has just read.
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    said = str(cause).partition(": ")[2] if cause else str(error)
+    return (said.splitlines() or [type(error).__name__])[0]
 
 
 def _through_synapse(id: str, folder: Path) -> Path:
