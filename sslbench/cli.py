@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 _WHAT, _HOW, _OUTPUT = "What to run", "How to run it", "Output and places"
+_FOLDER = "A folder of label maps"
 _OWN, _LISTS = "Data of your own", "Case lists and label budgets (own data, and lists of your own)"
 
 
@@ -192,7 +193,9 @@ def prepare(
     workers: Annotated[
         int | None, _value("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)
     ] = None,
-    force: Annotated[bool, _flag("Prepare again what is there; define own data anew.", "--force/--no-force", "-f")] = False,
+    force: Annotated[
+        bool, _flag("Prepare again what is there; define own data anew.", "--force/--no-force", "-f")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
     data_dir: DataDir = None,
@@ -701,12 +704,124 @@ def doctor(
         raise typer.Exit(1)
 
 
+# ------------------------------------------------------------------------------------------------------ evaluate
+
+
+@app.command()
+def evaluate(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|GRID|DIR...",
+            help="Run directories, a results folder, a grid by name, or a folder of label maps (NIfTI, NRRD, MHA).",
+            show_default=False,
+            autocompletion=completion.targets,
+        ),
+    ],
+    protocol: Annotated[
+        list[str] | None, _value("NAMES", "Protocols: a,b; default: native.", complete=completion.protocols)
+    ] = None,
+    all_protocols: Annotated[
+        bool, _flag("Every protocol side by side: the conversion table.", "--all-protocols/--no-all-protocols")
+    ] = False,
+    references: Annotated[
+        Path | None, _value("DIR", "Folder of label maps to score against, matched by file name.", panel=_FOLDER)
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        _value("NAME", "Score against a prepared dataset, by case id.", panel=_FOLDER, complete=completion.datasets),
+    ] = None,
+    preprocessing: Annotated[
+        str | None, _value("NAME", "Of that dataset; default: its first.", complete=completion.preprocessings)
+    ] = None,
+    classes: Annotated[list[str] | None, _value("NAMES", "What the labels 1, 2, ... mean: a,b.", panel=_FOLDER)] = None,
+    partial: Annotated[
+        bool, _flag("References without a prediction are no failure.", "--partial/--no-partial", panel=_FOLDER)
+    ] = False,
+    resample: Annotated[
+        bool,
+        _flag("Bring predictions onto their reference's grid: nearest neighbour.", "--resample/--no-resample"),
+    ] = False,
+    ignore_affine: Annotated[
+        bool, _flag("Compare arrays of one shape wherever they lie.", "--ignore-affine/--no-ignore-affine")
+    ] = False,
+    output: Annotated[
+        Path | None, _value("FILE", "Write the records of a folder to this CSV.", "--output", "-o", panel=_FOLDER)
+    ] = None,
+    workers: Annotated[
+        int | None, _value("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
+) -> None:
+    """Score predictions that exist under any protocol. A run keeps the records as cases-PROTOCOL.csv."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from sslbench import settings, terminal
+    from sslbench.evaluation import conversion
+    from sslbench.evaluation import evaluate as evaluation
+
+    data = _opened(data_dir)
+    if all_protocols and protocol:
+        raise UsageError("--protocol and --all-protocols do not go together", "name some, or take all")
+    if resample and ignore_affine:
+        raise UsageError("--resample and --ignore-affine do not go together", "the one reads affines, the other not")
+    protocols = evaluation.chosen_protocols(_several(protocol), all_protocols)
+    request = evaluation.Request(
+        targets=targets,
+        protocols=protocols,
+        data_dir=data,
+        results_dir=settings.results_dir(results_dir),
+        references=references,
+        dataset=dataset,
+        preprocessing=preprocessing,
+        classes=_several(classes),
+        geometry="resample" if resample else "voxels" if ignore_affine else "check",
+        partial=partial,
+        output=output,
+        workers=workers or os.cpu_count() or 1,
+    )
+    console = _err()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("score", total=0)
+
+        def starting(title: str, cases: int) -> None:
+            progress.update(bar, total=(progress.tasks[bar].total or 0) + cases)
+
+        outcome = evaluation.evaluate(request, starting, lambda case: progress.advance(bar))
+    rows = [row for scores in outcome.scores for row in conversion.side_by_side(scores, protocols)]
+    for note in outcome.notes:
+        console.print(_escape(note), soft_wrap=True, highlight=False)
+    for what, why in outcome.failed.items():
+        console.print(f"[red]{_escape(what)}[/]: {_escape(why)}", soft_wrap=True, highlight=False)
+    if as_json:
+        told = {"failed": outcome.failed, "notes": outcome.notes, "written": outcome.written}
+        _print_json({"scores": rows, **told})
+    elif not quiet:
+        if rows:
+            terminal.scores(_out(), rows)
+        names = ", ".join(sorted({path.name for path in outcome.written}))
+        places = {path.parent for path in outcome.written}
+        if places:
+            where = str(places.pop()) if len(places) == 1 else f"each of {len(places)} run directories"
+            console.print(f"wrote {_escape(names)} in {_escape(where)}", soft_wrap=True, highlight=False)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
 # -------------------------------------------------------------------------------------------------------- report
 
 
 @app.command()
 def report(
     name: GridArgument = None,
+    protocol: Annotated[
+        str | None,
+        _value("NAME", "Records that `evaluate` made under it; default: the runs' own.", complete=completion.protocols),
+    ] = None,
     latex: Annotated[bool, _flag("A booktabs table.", "--latex/--no-latex")] = False,
     markdown: Annotated[bool, _flag("GitHub's table.", "--markdown/--no-markdown")] = False,
     csv: Annotated[bool, _flag("Tidy, unrounded numbers.", "--csv/--no-csv")] = False,
@@ -717,7 +832,7 @@ def report(
     results_dir: ResultsDir = None,
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
-    from sslbench import settings
+    from sslbench import registry, settings
     from sslbench.config import load_grid
     from sslbench.files import write_json, write_text
     from sslbench.reporting import tables
@@ -732,11 +847,12 @@ def report(
         raise UsageError("-o needs a format", f"add {', '.join(formats)}")
     results = settings.results_dir(results_dir)
     _opened(data_dir)
+    protocol = protocol and registry.component("protocol", protocol).name
     if name:
         grid = load_grid(name)
-        made = tables.grid_table(grid, grid.expand(parse_set(set or [])), results)
+        made = tables.grid_table(grid, grid.expand(parse_set(set or [])), results, protocol)
     else:
-        made = tables.tables_of_runs(results) if (results / "runs").exists() else []
+        made = tables.tables_of_runs(results, protocol) if (results / "runs").exists() else []
     if not made:
         raise UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):

@@ -65,7 +65,7 @@ def _component(kind: str) -> Completer:
 
 
 methods, losses, plugins = _component("method"), _component("loss"), _component("plugin")
-datasets = _component("dataset")
+datasets, protocols = _component("dataset"), _component("protocol")
 
 
 @_quiet
@@ -83,6 +83,16 @@ def grids(context: typer.Context, incomplete: str) -> Iterable[str]:
     from sslbench.config import grid_files
 
     return grid_files() if context.params.get("grid", True) else []
+
+
+@_quiet
+def targets(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """Grids by name, and folders."""
+    from sslbench.config import grid_files
+
+    parent = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
+    folders = [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [*grid_files(), *(f"{path}/" for path in folders)]
 
 
 @_quiet

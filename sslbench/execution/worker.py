@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import signal
@@ -28,6 +27,7 @@ from sslbench.execution.provenance import describe
 from sslbench.execution.rundir import Held, RunDirectory, now
 from sslbench.files import atomic_path, write_json
 from sslbench.inference.predictor import Predictor
+from sslbench.records import write_cases
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.trainer import Interrupted, Trainer
@@ -163,7 +163,7 @@ class _Worker:
         trainer.fit()
         self.message(f"tests the weights of rule {resolved.recipe.checkpoint}, predictor {trainer.chosen or 'all'}")
         records = self._evaluate(resolved, store, parts, experiment, trainer.chosen)
-        _write_cases(self.run_dir.cases, records)
+        write_cases(self.run_dir.cases, records)
         self.run_dir.set_status(
             "finished",
             predictor=trainer.chosen,
@@ -254,17 +254,6 @@ def save_nifti(image: Any, path: Path) -> None:
 
     with atomic_path(path, sync=False) as aside:
         nibabel.save(image, aside)
-
-
-def _write_cases(path: Path, records: list[dict[str, Any]]) -> None:
-    """Stable order, no times: the same job gives the same bytes. Floats keep all their digits."""
-    columns = ["protocol", "case", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels", "pred_voxels"]
-    with atomic_path(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, columns, lineterminator="\n")
-        table.writeheader()
-        for record in records:
-            value = float(record["value"])
-            table.writerow({**record, "value": "" if np.isnan(value) else repr(value)})
 
 
 def _logger(path: Path) -> logging.Logger:

@@ -25,7 +25,7 @@ __all__ = ["Cell", "Column", "Group", "Row", "Table", "grid_table", "manifest", 
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
 
-def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str) -> list[Table]:
+def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protocol: str | None = None) -> list[Table]:
     """The tables that a grid fills, one per recipe × label budget, with what its runs have given so far.
 
     Supervised rows with all labels stand in the tables of the other budgets, as the papers print them.
@@ -34,6 +34,7 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str) -> list
         grid: says which columns and groups.
         jobs: of the grid (`grid.expand()`).
         results_dir: the folder that holds `runs`.
+        protocol: whose records to show, as `evaluate` left them; None: the recipes' own.
 
     Raises:
         UnknownNameError: the grid asks for a metric that none of its protocols has.
@@ -52,27 +53,29 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str) -> list
         if run is None:
             others += len(list(directory.parent.glob(f"seed-{job.seed}-????????/cases.csv")))
         key = (*directory.parts[-4:-1], job.digest())
-        row = rows.get(key) or _planned(job)
+        row = rows.get(key) or _planned(job, protocol)
         rows[key] = replace(row, runs=(*row.runs, run) if run else row.runs, expected=row.expected + 1)
-    _check_columns(grid.table, list(rows.values()))
-    found = records_of([run for row in rows.values() for run in row.runs], faults)
+    if protocol is None:
+        _check_columns(grid.table, list(rows.values()))
+    found = records_of([run for row in rows.values() for run in row.runs], faults, protocol)
     notes = [f"Left out: {others} results of these jobs under other settings or versions."] if others else []
     return _tables(list(rows.values()), found, grid.table, notes)
 
 
-def tables_of_runs(results_dir: Path | str) -> list[Table]:
+def tables_of_runs(results_dir: Path | str, protocol: str | None = None) -> list[Table]:
     """One table per recipe × label budget of all finished runs, grids aside.
 
     The seeds asked for are those that ever began. Rows of which no run is finished are left out.
 
     Args:
         results_dir: anything that `load_results` takes.
+        protocol: as for `grid_table`.
 
     Raises:
         UsageError: nothing is there.
         SSLBenchError: as for `grid_table`.
     """
-    found = collect(results_dir)
+    found = collect(results_dir, protocol)
     cells: dict[tuple[str, ...], list[Run]] = {}
     for run in found.runs:
         cells.setdefault(run.cell, []).append(run)
@@ -84,7 +87,7 @@ def tables_of_runs(results_dir: Path | str) -> list[Table]:
     return _tables(rows, found, TableSpec(columns=columns), notes)
 
 
-def _planned(job: Job) -> Planned:
+def _planned(job: Job, protocol: str | None) -> Planned:
     canonical, recipe = job.resolved.job, job.resolved.recipe
     return Planned(
         recipe=Path(canonical.recipe).stem,
@@ -96,7 +99,7 @@ def _planned(job: Job) -> Planned:
         settings={path: plain(value) for path, value in canonical.set.items()},
         dataset=recipe.dataset,
         splits=recipe.splits,
-        protocol=recipe.protocol,
+        protocol=protocol or recipe.protocol,
         checkpoint=recipe.checkpoint,
         runs=(),
         expected=0,
