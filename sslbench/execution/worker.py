@@ -27,6 +27,7 @@ from sslbench.execution.provenance import describe
 from sslbench.execution.rundir import Held, RunDirectory, now
 from sslbench.files import atomic_path, write_json
 from sslbench.inference.predictor import Predictor
+from sslbench.metrics.pool import ScorePool
 from sslbench.records import write_cases
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
@@ -180,26 +181,32 @@ class _Worker:
         protocol = registry.component("protocol", recipe.protocol)
         predictor = Predictor(experiment.method, key, recipe, experiment.num_classes, experiment.precision)
         short = [info.short for info in store.dataset.classes]
-        records: list[dict[str, Any]] = []
-        for number, case in enumerate(parts.test):
-            if self.should_stop():
-                raise Interrupted(f"stopped while predicting case {number + 1} of {len(parts.test)}")
-            self._show("testing", case=number, cases=len(parts.test))
-            labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
-            restored = store.restore(case, labels)
-            save_nifti(restored, self.run_dir.predictions / f"{case}.nii.gz")
-            if store.resamples(case):
-                path = self.run_dir.predictions / "preprocessed" / f"{case}.nii.gz"
-                save_nifti(store.on_stored_grid(case, labels), path)
-            if protocol.grid == "original":
-                reference, spacing = store.reference(case)
-                prediction, axes = np.asanyarray(restored.dataobj), "xyz"
-            else:
-                reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
-                axes = store.dataset.preprocessings[store.preprocessing].axes
-            rows = protocol.score(prediction, reference, short, spacing, axes)
-            records += [{"protocol": protocol.name, "case": case, **row} for row in rows]
-        return records
+        preprocessing = store.dataset.preprocessings[store.preprocessing]
+        if protocol.converts(preprocessing):
+            self.message(f"protocol {protocol.name} measures another grid than {store.preprocessing}: converted")
+        with ScorePool(protocol, short) as pool:
+            for number, case in enumerate(parts.test):
+                if self.should_stop():
+                    raise Interrupted(f"stopped while predicting case {number + 1} of {len(parts.test)}")
+                self._show("testing", case=number, cases=len(parts.test))
+                labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
+                restored = store.restore(case, labels)
+                save_nifti(restored, self.run_dir.predictions / f"{case}.nii.gz")
+                if store.resamples(case):
+                    path = self.run_dir.predictions / "preprocessed" / f"{case}.nii.gz"
+                    save_nifti(store.on_stored_grid(case, labels), path)
+                if protocol.takes(preprocessing) == "original":
+                    reference, spacing = store.reference(case)
+                    prediction, axes = np.asanyarray(restored.dataobj), "xyz"
+                else:
+                    reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
+                    axes = preprocessing.axes
+                pool.submit(case, prediction, reference, spacing, axes)
+            return [
+                {"protocol": protocol.name, "case": scored.case, **row}
+                for scored in pool.results()
+                for row in scored.rows
+            ]
 
     # ------------------------------------------------------------------------------------------------- recorder
 
