@@ -84,7 +84,9 @@ def test_help_and_version_import_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code.format(flag)], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("verb", ["prepare", "run", "evaluate", "report", "status", "validate", "list", "show", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["prepare", "run", "evaluate", "report", "status", "validate", "list", "show", "doctor"]
+)
 def test_every_verb_has_help(verb: str, run: Any) -> None:
     code, out, _ = run(verb, "--help")
     assert code == 0 and "Usage" in out
