@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sslbench.losses.base import Loss
-from sslbench.losses.cross_entropy import cross_entropy
+from sslbench.losses.cross_entropy import cross_entropy, full_precision
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
 from sslbench.registry import register
 
@@ -117,7 +117,7 @@ def unlikely_class_loss(weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
     a is the mean over patches and classes of 1 - H/log N, H the entropy over the N voxels of a class's map of strong
     probabilities scaled to sum 1; it enters twice in the code, and the gradient flows through it.
     """
-    strong = strong_logits.float().softmax(1)
+    strong = full_precision(strong_logits).softmax(1)
     share = strong.flatten(2) / strong.flatten(2).sum(-1, keepdim=True)
     peaked = (1 + torch.special.xlogy(share, share).sum(-1) / math.log(share.shape[-1])).mean()
     return peaked.square() * cross_entropy(1 - strong, weak_logits.argmin(1))

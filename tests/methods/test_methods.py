@@ -1,4 +1,4 @@
-"""Laws of SSL methods: what reaches what, whatever the loss."""
+"""What single methods promise beyond the laws that all of them keep (`tests/conformance`)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from sslbench.config import Job
 from sslbench.errors import UsageError
 from sslbench.losses.cross_entropy import cross_entropy
-from sslbench.methods.base import Batch, Method, Step, mean_logits
+from sslbench.methods.base import Batch, Step, mean_logits
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment
 from sslbench.training.trainer import Trainer
 from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
 
-METHODS = ("supervised", "mt", "cps")
 LOSSES = ("default", "ga")
 DIMENSIONS = {"3d": tiny_job, "2d": tiny_job_2d}
 
@@ -44,74 +41,6 @@ def make_step(ramp: float = 0.1) -> Step:
 def batch_of(experiment: Experiment) -> Batch:
     phase = experiment.method.phases()[0]
     return experiment.sampler.batch(0, phase.streams)
-
-
-def gradients(method: Method, batch: Batch, ramp: float = 0.1) -> dict[str, Tensor]:
-    method.zero_grad()
-    torch.manual_seed(0)
-    method.train().training_step(batch, make_step(ramp))["loss"].backward()
-    return {name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None}
-
-
-@pytest.fixture(params=[f"{method}-{loss}-{dims}" for method in METHODS for loss in LOSSES for dims in DIMENSIONS])
-def job(request: pytest.FixtureRequest) -> Job:
-    method, loss, dims = request.param.split("-")
-    return DIMENSIONS[dims](method, loss)
-
-
-def test_losses_and_gradients_are_finite_and_reach_every_parameter(job: Job) -> None:
-    experiment = random_experiment(job)
-    found = gradients(experiment.method, batch_of(experiment))
-    learned = {name for name, parameter in experiment.method.named_parameters() if parameter.requires_grad}
-    assert found.keys() == learned
-    assert all(torch.isfinite(gradient).all() for gradient in found.values())
-
-
-def test_finite_under_bf16(job: Job) -> None:
-    experiment = random_experiment(job)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = gradients(experiment.method, batch_of(experiment))
-    assert all(torch.isfinite(gradient).all() for gradient in found.values())
-
-
-def test_batches_of_background_and_of_missing_classes_stay_finite(job: Job) -> None:
-    experiment = random_experiment(job)
-    batch = batch_of(experiment)
-    for content in (0, 1):
-        batch.label["weak"][: batch.num_labeled] = content
-        assert all(torch.isfinite(value).all() for value in gradients(experiment.method, batch).values())
-
-
-def test_predict_gives_probabilities_by_every_key(job: Job) -> None:
-    experiment = random_experiment(job)
-    image = batch_of(experiment).image["weak"]
-    for key in (None, *experiment.method.keys):
-        probabilities = experiment.method.eval().predict(image, key)
-        assert probabilities.shape == (len(image), experiment.num_classes, *image.shape[2:])
-        assert torch.allclose(probabilities.sum(1), torch.ones_like(probabilities[:, 0]), atol=1e-5)
-
-
-def test_state_loads_into_a_fresh_object_and_predicts_alike(job: Job) -> None:
-    trained = random_experiment(job)
-    gradients(trained.method, batch_of(trained))  # moves the batch statistics
-    fresh = random_experiment(job.model_copy(update={"seed": 7}))
-    image = batch_of(trained).image["weak"]
-    assert not torch.equal(trained.method.eval().predict(image), fresh.method.eval().predict(image))
-    fresh.method.load_state_dict(trained.method.state_dict())
-    assert torch.equal(trained.method.eval().predict(image), fresh.method.eval().predict(image))
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("dims", DIMENSIONS)
-def test_mt_learns_from_unlabelled_patches_and_its_teacher_takes_no_gradient(loss: str, dims: str) -> None:
-    experiment = random_experiment(DIMENSIONS[dims]("mt", loss))
-    method, batch = experiment.method, batch_of(experiment)
-    update = method.student.encoder.blocks[0][0].weight
-    terms = method.train().training_step(batch, make_step())
-    (from_unlabelled,) = torch.autograd.grad(terms["consistency"], update, retain_graph=True)
-    assert from_unlabelled.abs().sum() > 0
-    terms["loss"].backward()
-    assert all(parameter.grad is None for parameter in method.teacher.parameters())
 
 
 def test_mt_consistency_is_the_mean_square_between_student_and_noisy_teacher() -> None:
@@ -200,23 +129,6 @@ def test_cps_in_the_3d_recipes_crosses_all_patches() -> None:
     terms = method.training_step(batch, make_step())
     a, b = (method.get_submodule(key)(batch.image["weak"]) for key in ("a", "b"))
     assert torch.allclose(terms["cross"], cross_entropy(a, b.argmax(1)) + cross_entropy(b, a.argmax(1)))
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_with_weight_zero_cps_is_supervised_training_of_each_network(loss: str) -> None:
-    experiment = random_experiment(tiny_job_2d("cps", loss, set={"network.dropout": [0, 0, 0, 0, 0]}))
-    method, batch = experiment.method, batch_of(experiment)
-    # Batch statistics aside: they mix labelled and unlabelled patches, so both sides take the running ones.
-    method.eval()
-    method.zero_grad()
-    method.training_step(batch, make_step(0.0))["loss"].backward()
-    found = {name: parameter.grad.clone() for name, parameter in method.a.named_parameters()}
-    L = batch.num_labeled
-    method.a.zero_grad()
-    logits = method.a(batch.image["weak"][:L])
-    method.loss.supervised(logits, batch.label["weak"][:L], key="a").backward()
-    for name, parameter in method.a.named_parameters():
-        assert torch.allclose(found[name], parameter.grad, atol=1e-6), name
 
 
 def test_the_two_networks_begin_differently_and_the_same_key_alike() -> None:
