@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sslbench.metrics.nearest import Indices, nearest
+from sslbench.metrics.nearest import nearest
 from sslbench.metrics.overlap import Labels, as_masks
 
 HD95Variant = Literal["pooled", "max"]
@@ -200,14 +200,19 @@ def distances_of_classes(
     shape = pred_surface.shape
     pred_sets, ref_sets = _by_class(pred_surface, ref_surface), _by_class(ref_surface, pred_surface)
 
-    def compare(ours: _Surface, theirs: _Surface) -> NDArray[np.float64]:
+    found = {}
+    for k in classes:
+        ours, theirs = pred_sets[k], ref_sets[k]
+        pred_all, ref_all = (np.stack(np.unravel_index(one.places, shape), axis=1) for one in (ours, theirs))
+        # Counted from the class's own corner, so that no bit of its distances depends on where it or another class is.
+        corner = np.minimum(pred_all.min(axis=0), ref_all.min(axis=0))
+        pred_all, ref_all = pred_all - corner, ref_all - corner
         zeros = np.zeros(np.count_nonzero(ours.shared))
-        apart = _indices(ours.places[~ours.shared], shape)
-        return np.concatenate([zeros, nearest(apart, _indices(theirs.places, shape), spacing, device)])
-
-    return {
-        k: SurfaceDistances(compare(pred_sets[k], ref_sets[k]), compare(ref_sets[k], pred_sets[k])) for k in classes
-    }
+        found[k] = SurfaceDistances(
+            np.concatenate([zeros, nearest(pred_all[~ours.shared], ref_all, spacing, device)]),
+            np.concatenate([zeros, nearest(ref_all[~theirs.shared], pred_all, spacing, device)]),
+        )
+    return found
 
 
 def surface_labels(labels: Labels) -> Labels:
@@ -249,7 +254,3 @@ def _by_class(surface: Labels, other: Labels) -> dict[int, _Surface]:
         int(k): _Surface(places[start:end], shared[start:end])
         for k, start, end in zip(present, starts, ends, strict=True)
     }
-
-
-def _indices(places: NDArray[np.integer], shape: tuple[int, ...]) -> Indices:
-    return np.stack(np.unravel_index(places, shape), axis=1)
