@@ -188,8 +188,9 @@ class FocalTverskyLoss(TverskyLoss):
     options: FocalTverskyOptions
 
     def _terms(self, sums: DiceSums) -> Tensor:
-        # A root has no derivative at 0: a perfect or empty class.
-        return super()._terms(sums).clamp_min(1e-6) ** (1 / self.options.gamma)
+        # A root has no derivative at 0, which a perfect or empty class reaches: below 1e-6 it goes on as a line.
+        terms, power, least = super()._terms(sums), 1 / self.options.gamma, 1e-6
+        return torch.where(terms > least, terms.clamp_min(least) ** power, terms * least ** (power - 1))
 
 
 @register("loss", "generalized_dice", aliases=("generalised_dice",))

@@ -60,7 +60,7 @@ def weight_function(u: Tensor, shape: Phi = "gauss", beta: float = 3.0) -> Tenso
 
 def region_weights(scale: float, beta: float, delta: float) -> Tensor:
     """scale·φ(0), scale·φ(δ), scale·φ(2δ), scale·φ(3δ), (4,), in the order UC, US, DC, DS of unlabelled voxels."""
-    return scale * weight_function(delta * torch.arange(4.0), "gauss", beta)
+    return (scale * weight_function(delta * torch.arange(4.0, dtype=torch.float64), "gauss", beta)).float()
 
 
 def quadripartition(logits: Tensor, ref_logits: Tensor, thresholds: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from sslbench import registry
 from sslbench.config import CriteriaSpec
 from sslbench.losses.compose import build_loss
-from sslbench.methods.base import Statistics
+from sslbench.methods.base import Statistics, Step
 
 B, C, SHAPE = 2, 3, (2, 2, 5)
 N = 40
@@ -56,3 +56,30 @@ def make_loss(name, criteria=None, num_classes=C, counts=None, **options):
 
 def close(value, expected, tolerance=1e-6):
     assert float(torch.as_tensor(value).detach()) == pytest.approx(expected, rel=tolerance, abs=tolerance)
+
+
+def a_step(ramp=1.0, logged=None, device="cpu"):
+    """A step of which a loss sees the ramp and what it logs."""
+
+    def no_sweep():
+        raise AssertionError("a loss does not sweep")
+
+    return Step(
+        iteration=0,
+        iterations=10,
+        epoch=0,
+        epochs=1,
+        last_of_epoch=False,
+        phase="train",
+        ramp=torch.tensor(ramp, device=device),
+        generators=lambda stream, device: torch.Generator().manual_seed(0),
+        logger=({} if logged is None else logged).__setitem__,
+        sweeper=no_sweep,
+    )
+
+
+def observed(loss, logits, labels, *keys, step=None):
+    """The loss after it saw a predictor's logits under each key."""
+    for key in keys or ("net",):
+        loss.observe(step or a_step(), key, logits, labels)
+    return loss
