@@ -310,11 +310,12 @@ def _holding(store: Store) -> Iterable[Finding]:
     """How much of the release is there, and what the preparation left out."""
     index = read_json(store.folder / "dataset.json")
     failed = index.get("failed", {}) if isinstance(index, dict) else {}
+    form = store.form.title.split(" (")[0]
     if store.is_subset:
-        message = f"a subset: {len(store.cases)} of {store.official} cases; tables made on it say so"
+        message = f"a subset: {len(store.cases)} of {store.official} cases, from {form}; tables made on it say so"
         yield Finding("cases", "note", message)
     else:
-        yield Finding("cases", "ok", f"all {store.official} cases")
+        yield Finding("cases", "ok", f"all {store.official} cases, from {form}")
     for id, reason in sorted(failed.items()):
         yield Finding("cases", "warning", f"{id} was left out when the dataset was prepared: {reason}", (id,))
 
@@ -344,6 +345,13 @@ def _content(store: Store, looked: Mapping[str, _Looked]) -> Iterable[Finding]:
 
 def _spacing(store: Store) -> Iterable[Finding]:
     """Whether the scans' voxels have sizes that belong together; those in millimetres rest on them."""
+    if store.spacing != "header":
+        unknown = "1 mm is assumed, so that millimetres mean voxels here"
+        meaning = (
+            unknown if store.spacing == "unknown" else "what was published is taken, so that millimetres are nominal"
+        )
+        yield Finding("spacing", "note", f"the files do not say how large a voxel is: {meaning}")
+        return
     sizes = {id: _scan_spacing(case) for id, case in store.cases.items()}
     sizes = {id: size for id, size in sizes.items() if size}
     if not sizes:
@@ -361,10 +369,7 @@ def _spacing(store: Store) -> Iterable[Finding]:
             yield Finding("spacing", "warning", message, (id,), "compare with the header of the scan")
     alike = len({*sound.values()}) == 1 and len(sound) > 2
     unit = tuple(id for id, size in sound.items() if size == (1.0, 1.0, 1.0))
-    if unit and alike:
-        message = "every voxel is 1 x 1 x 1 mm, as where files carry no spacing: millimetres mean voxels here"
-        yield Finding("spacing", "note", message)
-    elif unit:
+    if unit:
         message = f"{_named(unit)}: a voxel of 1 x 1 x 1 mm is what files say that lost their spacing"
         yield Finding("spacing", "warning", message, unit, "compare with the header of the scan")
     elif alike:

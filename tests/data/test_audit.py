@@ -189,10 +189,16 @@ def test_spacings_that_do_not_belong_together_are_told(prepared):
     ]
     respaced(prepared, {ids[0]: [1.0, 1.0, 1.0]})
     assert "lost their spacing" in found(audit("acdc", data_dir=prepared), "spacing", "warning")[-1]
-    respaced(prepared, {id: [1.0, 1.0, 1.0] for id in ids})
-    assert "millimetres mean voxels" in found(audit("acdc", data_dir=prepared), "spacing", "note")[0]
     respaced(prepared, {ids[0]: [1.5, 0.0, 4.0]})
     assert "not plausible" in found(audit("acdc", data_dir=prepared), "spacing", "error")[0]
+
+
+@pytest.mark.parametrize(("known", "meaning"), [("unknown", "mean voxels"), ("published", "are nominal")])
+def test_spacings_that_no_file_states_are_told(prepared, known, meaning):
+    path = prepared / "acdc" / "ssl4mis" / "dataset.json"
+    write_json(path, {**read_json(path), "spacing": known})
+    (message,) = found(audit("acdc", data_dir=prepared), "spacing", "note")
+    assert message.startswith("the files do not say how large a voxel is: ") and meaning in message
 
 
 def test_mri_among_ct_is_counted_per_list(prepared, monkeypatch):
