@@ -116,25 +116,53 @@ def _checked(
     raw: RawCase, dataset: Dataset | type[Dataset], first: Literal["image", "label"], second: Literal["image", "label"]
 ) -> LoadedCase:
     """The case with what is held as `first` for its image and what is held as `second` for its label."""
-    image_file, label_file = getattr(raw, first), getattr(raw, second)
-    image, affine, header = _read(raw, first, np.float32, dataset.pixel_mm)
-    image = _with_channels(image_file, image, len(dataset.channels))
-    if not np.isfinite(image).all():
-        raise DataError(f"{image_file}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
-    if image.min() == image.max():
-        raise DataError(f"{image_file}: every voxel is {image.flat[0]:g}")
-    spacing = _spacing(image_file, affine)
-
+    label_file = getattr(raw, second)
+    image, affine, spacing, header = _checked_image(raw, first, len(dataset.channels), dataset.pixel_mm)
     values, label_affine, _ = _read(raw, second, None, dataset.pixel_mm)
     values = _with_channels(label_file, values, 1)
     if values.shape != image.shape[-3:]:
         raise DataError(f"{label_file}: shape {values.shape} differs from the image's {image.shape[-3:]}")
-    _same_place(label_file, label_affine, affine)
+    same_place(label_file, label_affine, affine)
     label, class_voxels = _classes(label_file, dataset.class_ids(values), dataset.num_classes())
     if dataset.least_classes and not any(class_voxels[1:]):
         raise DataError(f"{label_file}: the reference is empty, no class but the background is in it")
     modality = dataset.modality_of(raw.id)
     return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels, modality)
+
+
+def _checked_image(
+    raw: RawCase, kind: Literal["image", "label"], channels: int, pixel_mm: float
+) -> tuple[NDArray[np.float32], NDArray[np.float64], tuple[float, ...], dict[str, Any]]:
+    """Image, affine, spacing and header of a case."""
+    path = getattr(raw, kind)
+    image, affine, header = _read(raw, kind, np.float32, pixel_mm)
+    image = _with_channels(path, image, channels)
+    if not np.isfinite(image).all():
+        raise DataError(f"{path}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
+    if image.min() == image.max():
+        raise DataError(f"{path}: every voxel is {image.flat[0]:g}")
+    return image, affine, _spacing(path, affine), header
+
+
+def load_scan(
+    id: str, files: Sequence[Path], channels: int = 1, pixel_mm: float = 1.0, modality: Modality = "ct"
+) -> LoadedCase:
+    """Read a scan that nobody annotated, checked as in `load_case`; its label is all background.
+
+    Args:
+        id: what to call it.
+        files: its file, or one per channel in order.
+        channels: how many it must have.
+        pixel_mm: side of a pixel of a plain image.
+        modality: of the scan.
+
+    Raises:
+        DataError: as for `load_case`.
+    """
+    raw = RawCase(id, id, files[0], files[0], channels=tuple(files) if len(files) > 1 else ())
+    image, affine, spacing, header = _checked_image(raw, "image", channels, pixel_mm)
+    label = np.zeros(image.shape[-3:], np.uint8)
+    return LoadedCase(id, image, label, affine, spacing, header, (label.size,), modality)
 
 
 def _read(
@@ -160,13 +188,13 @@ def _read_channels(
         voxels, place, _ = read_volume(path, dtype, pixel_mm)
         if voxels.shape != first.shape:
             raise DataError(f"{path}: shape {voxels.shape} differs from the first channel's {first.shape}")
-        _same_place(path, place, affine, "first channel")
+        same_place(path, place, affine, "first channel")
         channels.append(voxels)
     single = [_with_channels(path, voxels, 1) for path, voxels in zip(paths, channels, strict=True)]
     return np.stack(single), affine, header
 
 
-def _same_place(path: Path, affine: NDArray[np.float64], other: NDArray[np.float64], whose: str = "image") -> None:
+def same_place(path: Path, affine: NDArray[np.float64], other: NDArray[np.float64], whose: str = "image") -> None:
     """Whether a file's voxels lie where those of the image do.
 
     Raises:

@@ -10,14 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.data.preprocess import read_volume, to_stored
+from sslbench.data.preprocess import read_volume, same_place, to_stored
 from sslbench.errors import DataError
 
 # What is done where prediction and reference do not lie on one grid: refuse; take the prediction voxel by voxel if only
 # their places in the world differ; resample it.
 Geometry = Literal["check", "voxels", "resample"]
-
-_TOLERANCE = 1e-3  # of a voxel, between affines
 
 
 @dataclass(frozen=True)
@@ -144,23 +142,18 @@ def _onto(
     Raises:
         DataError: it does not lie there, and is not to be brought there.
     """
-    same_shape = prediction.shape == shape
-    same_place = bool(np.abs(affine - target).max() <= _TOLERANCE * min(_spacing(target)))  # a NaN is a difference
-    if same_shape and (same_place or geometry == "voxels"):
-        return prediction
-    if geometry == "resample":
-        return resample_to(prediction, affine, shape, target)
-    if not same_shape:
-        raise DataError(
-            f"{pair.prediction}: {_sizes(prediction.shape)} voxels, its reference {_sizes(shape)}",
-            "--resample brings predictions onto their references' grid, by nearest neighbour",
-        )
-    row, column = np.unravel_index(np.abs(affine - target).argmax(), (4, 4))
-    raise DataError(
-        f"{pair.prediction}: its {'origin' if column == 3 else 'axes'} differ from the reference's (affine"
-        f" [{row},{column}]: {affine[row, column]:g}, not {target[row, column]:g})",
-        "--resample brings predictions onto their references' grid, --ignore-affine compares the arrays as they are",
-    )
+    hint = "--resample brings predictions onto their references' grid, by nearest neighbour"
+    try:
+        if prediction.shape != shape:
+            raise DataError(f"{pair.prediction}: {_sizes(prediction.shape)} voxels, its reference {_sizes(shape)}")
+        if geometry != "voxels":
+            hint += "; --ignore-affine compares the arrays as they are"
+            same_place(pair.prediction, affine, target, "reference")
+    except DataError as error:
+        if geometry == "resample":
+            return resample_to(prediction, affine, shape, target)
+        raise DataError(error.message, hint) from None
+    return prediction
 
 
 def resample_to(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sslbench.data.base import Preprocessing
 from sslbench.data.store import Store, case_files
@@ -41,7 +41,7 @@ class Subject:
     missing: Mapping[str, str]
     classes: tuple[str, ...]
     values: tuple[int, ...]
-    spacing: Literal["header", "published", "unknown"] = "header"
+    spacing: str = "header"
     preprocessing: Preprocessing | None = None
     run: Run | None = None
     notes: tuple[str, ...] = field(default=())
@@ -146,7 +146,7 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
     return Subject(run.name, tuple(pairs), missing, classes, values, *_grid_of(store), run=run, notes=tuple(notes))
 
 
-def _grid_of(store: Store | None) -> tuple[Literal["header", "published", "unknown"], Preprocessing | None]:
+def _grid_of(store: Store | None) -> tuple[str, Preprocessing | None]:
     """Where voxel sizes come from, and how the stored grid was made."""
     if store is None:
         return "header", None
