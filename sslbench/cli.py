@@ -652,8 +652,9 @@ def check(
     from sslbench import conformance, terminal
     from sslbench.conformance.subject import DIMS
 
-    chosen = tuple(_several([dims]))
-    if what not in ("method", "matrix") or not chosen or not set(chosen) <= set(DIMS):
+    wanted = _several([dims])
+    chosen = [kind for kind in DIMS if kind in wanted]
+    if what not in ("method", "matrix") or len(chosen) < max(len(wanted), 1):
         raise UsageError(f"cannot check '{what}' on '{dims}'", "sslbench check method|matrix, --dims 2d,3d")
     console = _err()
     asked = _several(names), _several(loss), chosen

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sslbench import config, registry
@@ -162,18 +163,46 @@ def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
         "views": {stream: list(views) for stream, views in kind.views.items()},
         "phases": _phases(kind, asked.set),
         "defaults": dict(kind.defaults),
+        "terms": list(kind.terms),
+        "unlabeled_weight": kind.unlabeled_weight,
+        "teachers": [asdict(average) for average in _unbuilt(kind, asked.set, lambda method: method.averages()) or ()],
+        "exempt": dict(kind.exempt),
     }
 
 
 def _phases(kind: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The phases of a method under its options, without building its networks; None where they depend on the data."""
+    """The phases of a method with what a step of each costs, with losses that need no reference and such that do, in
+    multiples of the labelled and unlabelled patches of a step; None where they depend on the data."""
+
+    def passes(method: Any, phase: Any, needs_reference: bool) -> dict[str, Any] | None:
+        method.loss = SimpleNamespace(needs_reference=needs_reference)
+        found = method.passes(phase)
+        return None if found is None else asdict(found)
+
+    def read(method: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                **asdict(phase),
+                "streams": list(phase.streams),
+                "passes": passes(method, phase, False),
+                "passes_with_reference": passes(method, phase, True),
+            }
+            for phase in method.phases()
+        ]
+
+    found: list[dict[str, Any]] | None = _unbuilt(kind, chosen, read)
+    return found
+
+
+def _unbuilt(kind: Any, chosen: Mapping[str, Any], read: Callable[[Any], Any]) -> Any:
+    """What a method tells under its options, without building its networks; None where that takes more."""
     from torch import nn
 
     method = kind.__new__(kind)
     nn.Module.__init__(method)
     try:
         method.options = kind.Options(**chosen)
-        return [{**asdict(phase), "streams": list(phase.streams)} for phase in method.phases()]
+        return read(method)
     except Exception:  # it asks for what only a job has, or for an option without a default
         return None
 

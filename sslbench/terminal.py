@@ -386,8 +386,19 @@ def _method_card(console: Console, facts: Mapping[str, Any]) -> None:
         ("views", "; ".join(views)),
         ("phases", phases),
         ("recipe fields", changes or "as the recipe has them"),
+        ("teachers", [_teacher(average) for average in facts["teachers"]]),
+        ("exempt from", [f"{law}: {reason}" for law, reason in facts["exempt"].items()]),
     ]
     _pluggable_card(console, facts, more)
+
+
+def _teacher(average: Mapping[str, Any]) -> str:
+    decay = f"decay {average['decay']:g}"
+    if average["warm_up"]:
+        decay = f"decay min(1 - 1/({average['warm_up']} + 1), {average['decay']:g})"
+    statistics = "batch statistics averaged too" if average["buffers"] else "batch statistics of its own inputs"
+    when = f", in phase {average['phase']}" if average["phase"] else ""
+    return f"{average['teacher']} follows {average['student']}, {decay}, {statistics}{when}"
 
 
 _LONG = {"labeled": "labelled", "unlabeled": "unlabelled"}

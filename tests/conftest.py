@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from sslbench import registry
 from sslbench.config import Job
+from sslbench.conformance import subject
 from sslbench.data.prepare import prepare
-from sslbench.data.sampling import TrainingSet
-from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
+from sslbench.training.experiment import Experiment
 
 # A 3-D job of seconds: every stage is there, nothing is learned.
 TINY = {
@@ -64,27 +63,10 @@ def tiny_job_2d(method: str = "supervised", loss: str = "default", **fields: Any
     return Job(method=method, loss=loss, **chosen | {"set": small | fields.get("set", {})})
 
 
-def random_experiment(
-    job: Job, labeled: int = 3, unlabeled: int = 4, seed: int = 0, device: str = "cpu", channels: int = 1
-) -> Experiment:
-    """A job put together on random volumes whose labels are bright blobs: no file is read."""
-    random = np.random.default_rng(seed)
-    resolved = job.resolved
-    flat = len(resolved.recipe.patch_size) == 2
-    C = 4 if flat else 14
-
-    def case() -> tuple[np.ndarray, np.ndarray]:
-        shape = (4, 30, 36) if flat else (20, 18, 22)
-        label = random.integers(0, C, size=tuple(-(-side // 4) for side in shape))
-        label = np.kron(label, np.ones((4, 4, 4), int))[tuple(slice(side) for side in shape)]
-        image = label / C + random.normal(0, 0.1, (channels, *shape))
-        return image.astype(np.float32), label.astype(np.uint8)
-
-    cases = [case() for _ in range(labeled + unlabeled + 2)]
-    data = TrainingSet([image for image, _ in cases[: labeled + unlabeled]], [label for _, label in cases[:labeled]])
-    counts = np.array([np.bincount(label.ravel(), minlength=C) for label in data.labels])
-    validation = [ValidationCase(str(number), *pair) for number, pair in enumerate(cases[labeled + unlabeled :])]
-    return build_experiment(resolved, data, counts, validation, C, torch.device(device))
+def random_experiment(job: Job, **rest: Any) -> Experiment:
+    """A job put together on random volumes, 4 classes in 2-D and 14 in 3-D; see the function that this calls."""
+    flat = len(job.resolved.recipe.patch_size) == 2
+    return subject.random_experiment(job, **{"classes": 4 if flat else 14} | rest)
 
 
 @pytest.fixture

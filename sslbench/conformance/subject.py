@@ -58,17 +58,32 @@ def tiny_job(method: str, loss: str = "default", dims: Dims = "2d", set: Mapping
 
 
 def random_experiment(
-    job: Job, labeled: int = 3, unlabeled: int = 4, classes: int = CLASSES, seed: int = 0, device: str = "cpu"
+    job: Job,
+    labeled: int = 3,
+    unlabeled: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    channels: int = 1,
+    classes: int = CLASSES,
 ) -> Experiment:
-    """A job put together on random volumes whose labels are bright blobs."""
+    """A job put together on random volumes whose labels are bright blobs.
+
+    Args:
+        job: its data are not looked at.
+        labeled, unlabeled: numbers of training cases; two more are for validation.
+        seed: of the volumes.
+        device: to train on.
+        channels: of the images.
+        classes: background included.
+    """
     random = np.random.default_rng(seed)
     shape = (4, 30, 36) if len(job.resolved.recipe.patch_size) == 2 else (20, 18, 36)
 
     def case() -> tuple[np.ndarray, np.ndarray]:
         label = random.integers(0, classes, size=tuple(-(-side // 4) for side in shape))
         label = np.kron(label, np.ones((4, 4, 4), int))[tuple(slice(side) for side in shape)]
-        image = label / classes + random.normal(0, 0.1, shape)
-        return image.astype(np.float32)[None], label.astype(np.uint8)
+        image = label / classes + random.normal(0, 0.1, (channels, *shape))
+        return image.astype(np.float32), label.astype(np.uint8)
 
     cases = [case() for _ in range(labeled + unlabeled + 2)]
     known, validation = cases[: labeled + unlabeled], cases[labeled + unlabeled :]

@@ -33,11 +33,11 @@ class BCPOptions(BaseModel):
         default=True, description="go on with the optimiser state of the best weights before (BCP on ACDC; LA: off)"
     )
     box: float = Field(default=2 / 3, gt=0, lt=1, description="sides of the pasted box in those of the patch (BCP)")
-    unlabeled_weight: float = Field(default=0.5, ge=0, description="u, weight of a pseudo-labelled region (BCP eq. 7)")
-    ema_decay: float = Field(default=0.99, ge=0, le=1, description="of the teacher, constant (BCP section 4.1)")
+    unlabeled_weight: float = Field(default=0.5, ge=0, description="u, weight of a pseudo-labelled region (BCP)")
+    ema_decay: float = Field(default=0.99, ge=0, le=1, description="of the teacher, constant (BCP)")
     ema_buffers: bool = Field(default=True, description="average batch statistics too (BCP on ACDC; LA: off)")
     largest_component: bool = Field(
-        default=True, description="keep the largest component of each class of a pseudo-label (BCP section 3.2)"
+        default=True, description="keep the largest component of each class of a pseudo-label (BCP)"
     )
     released_bcp_bgmask: bool = Field(
         default=False,

@@ -11,9 +11,11 @@ from torch import Tensor
 from sslbench.methods.base import Step
 
 
-def copy_paste_mask(shape: Sequence[int], start: Sequence[int], ratio: float = 2 / 3) -> Tensor:
-    """(*S) float32: 0 inside a box of sides ⌊ratio·side⌋ that begins at `start`, 1 outside."""
-    mask = torch.ones(tuple(shape))
+def copy_paste_mask(
+    shape: Sequence[int], start: Sequence[int], ratio: float = 2 / 3, device: torch.device | str | None = None
+) -> Tensor:
+    """(*S) float32 on `device`: 0 inside a box of sides ⌊ratio·side⌋ that begins at `start`, 1 outside."""
+    mask = torch.ones(tuple(shape), device=device)
     mask[tuple(slice(begin, begin + int(ratio * side)) for begin, side in zip(start, shape, strict=True))] = 0
     return mask
 
@@ -26,7 +28,7 @@ def draw_copy_paste_mask(
     generator = step.generator(stream)
     free = [max(side - int(ratio * side), 1) for side in shape]
     start = [int(torch.randint(room, (), generator=generator)) for room in free]
-    return copy_paste_mask(shape, start, ratio).to(device, non_blocking=True)
+    return copy_paste_mask(shape, start, ratio, device)
 
 
 def paste(outside: Tensor, inside: Tensor, mask: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ class Trainer:
         """Begin a phase that has not begun: hand on the state of the one before, make optimisers."""
         phase, optimizers = self.phases[number], None
         if number:
-            if self.phases[number - 1].hand_on == "best-val" and self.selection.latest:
+            # Without a score (no validation, or none that is a number) there is no best: the last state goes on.
+            if self.phases[number - 1].hand_on == "best-val" and self.selection.best:
                 kept = self.checkpoints.load_best(self.selection.best_file())
                 self.method.load_state_dict(kept["method"])
                 optimizers = kept["optimizers"]
