@@ -43,6 +43,17 @@ def sync_files(paths: Iterable[Path]) -> None:
         _sync(path)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, which stays: another process that asks for it waits. The system frees it with its process."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write UTF-8 text to `path`, whole or not at all."""
     with atomic_path(path, sync) as aside:
@@ -67,6 +78,14 @@ def move_aside(path: Path) -> Path:
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
     return path.rename(aside)
+
+
+def save_nifti(image: Any, path: Path) -> None:
+    """Write a NIfTI image, whole or not at all."""
+    import nibabel
+
+    with atomic_path(path, sync=False) as aside:
+        nibabel.save(image, aside)
 
 
 def read_json(path: Path) -> Any:

@@ -3,6 +3,7 @@
 A case is checked, preprocessed and written whole, its record last; the index of all cases comes once everything is
 on the disk. A later run passes over the cases whose source files and cached files are as recorded: by size, or, where
 an earlier run was cut off before its index, by content. A case that fails is named and left out; the others go on.
+Two processes that prepare the same take turns.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sslbench.data.preprocess import PLAIN_IMAGES, LoadedCase, load_case, prepro
 from sslbench.data.source import ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
-from sslbench.files import atomic_path, read_json, sync_files, write_json
+from sslbench.files import atomic_path, locked, read_json, sync_files, write_json
 from sslbench.processes import each
 from sslbench.settings import data_dir as data_folder
 
@@ -101,10 +102,13 @@ def prepare(
     say = progress or (lambda id, state: None)
     try:
         raws = _find(dataset, source, preprocessing, root, workers, say)
-        cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
-        _refuse_copies(dataset, cases, failed, say)
-        _tell_absent(dataset, cases)
-        _write_index(dataset, preprocessing, folder, cases, failed, raws)
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            for path in folder.glob("*/.writing-*"):  # what a kill left half-written
+                path.unlink()
+            cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
+            _refuse_copies(dataset, cases, failed, say)
+            _tell_absent(dataset, cases)
+            _write_index(dataset, preprocessing, folder, cases, failed, raws)
     except OSError as error:
         raise SSLBenchError(f"cannot read or write {error.filename or folder}: {error.strerror or error}") from error
     return PrepareReport(

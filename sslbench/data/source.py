@@ -7,7 +7,6 @@ appears whole or not at all.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import lzma
 import os
@@ -25,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sslbench.errors import DataError, SSLBenchError, UsageError
+from sslbench.files import locked
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -103,8 +103,7 @@ def unpack(archive: Path, folder: Path, say: Callable[[str], None] = lambda name
         DataError: it is damaged or incomplete.
         SSLBenchError: the disk is too small.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder.with_name(f".{folder.name}.lock")):
         if folder.is_dir():
             return False
         aside = folder.with_name(f".unpacking-{folder.name}")
@@ -250,10 +249,3 @@ def _inside(archive: Path, name: str, target: str, folder: str) -> str:
     if path.startswith(("/", "../")) or path == ".." or path[1:2] == ":":
         raise UsageError(f"{archive}: {name} is a link to {target!r}, outside of the archive", "it is not unpacked")
     return path
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

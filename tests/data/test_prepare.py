@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import nibabel as nib
@@ -223,6 +224,32 @@ def test_what_a_run_that_was_cut_off_left_is_taken_by_content(acdc_source, tmp_p
     report = prepare("acdc", source, data_dir=tmp_path, workers=1)
     assert (report.written, report.unchanged) == (1, 3)
     assert damaged.read_bytes() == good
+    Store.open(tmp_path, "acdc", "ssl4mis")
+
+
+def test_what_a_kill_left_half_written_goes(acdc_source, tmp_path):
+    source = acdc_source(TWO)
+    folder = prepare("acdc", source, data_dir=tmp_path, workers=1).folder
+    left = folder / "cases" / ".writing-x.image.npy"
+    left.write_bytes(b"half")
+    assert prepare("acdc", source, data_dir=tmp_path, workers=1).unchanged == 4
+    assert not left.exists()
+
+
+def test_two_that_prepare_the_same_take_turns(acdc_source, tmp_path):
+    source, said = acdc_source(TWO), []
+
+    def run(name):
+        prepare("acdc", source, data_dir=tmp_path, workers=1, progress=lambda id, state: said.append((name, state)))
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first = said[0][0]
+    assert said[:8] == [(first, "waiting")] * 4 + [(first, "written")] * 4
+    assert [state for _, state in said[8:]] == ["waiting"] * 4 + ["unchanged"] * 4
     Store.open(tmp_path, "acdc", "ssl4mis")
 
 
