@@ -137,7 +137,13 @@ def matrix(methods: Sequence[str] = (), losses: Sequence[str] = ()) -> list[Cell
     """Every method, or those named, with every loss; presets stand for themselves. Nothing is built.
 
     A hole is what a job of that combination is refused with, before its training.
+
+    Raises:
+        UsageError: a name that nothing answers to.
     """
+    for kind, asked in (("method", methods), ("loss", losses)):
+        for spelling in asked:
+            registry.get(kind, parse_component(spelling)[0])
     rows = methods or [entry.name for entry in registry.entries("method")]
     columns = losses or [entry.name for entry in registry.entries("loss")]
     return [Cell(method, loss, _holes(method, loss)) for method in rows for loss in columns]

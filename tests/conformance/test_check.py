@@ -1,0 +1,113 @@
+"""`sslbench check` and `sslbench list matrix`: exit codes, JSON, and the cells that have no meaning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from sslbench import registry
+from sslbench.conformance import check_matrix, matrix
+from sslbench.losses.base import Loss
+from tests.conformance import broken
+from tests.test_cli import call
+
+LAW = ("--dims", "3d", "--law", "predicts_probabilities,ema_closed_form,supervised_at_zero")
+
+
+def test_a_method_that_keeps_the_laws_passes() -> None:
+    code, out, _ = call("check", "method", "cps", *LAW, "--json")
+    assert code == 0
+    verdicts = json.loads(out)
+    assert {verdict["law"]: verdict["status"] for verdict in verdicts} == {
+        "supervised_at_zero": "holds",
+        "ema_closed_form": "irrelevant",
+        "predicts_probabilities": "holds",
+    }
+    assert {key: verdicts[0][key] for key in ("method", "loss", "dims")} == {
+        "method": "cps",
+        "loss": "default",
+        "dims": "3d",
+    }
+
+
+def test_a_broken_law_is_told_and_fails(throw_away: Callable[..., Any]) -> None:
+    throw_away("method", "half_supervised")(broken.HalfSupervised)
+    code, out, _ = call("check", "method", "half_supervised", "cct", *LAW)
+    assert code == 1
+    line = next(line for line in out.splitlines() if line.split()[:1] == ["supervised_at_zero"])
+    assert line.split()[1:] == ["✗", "e"]
+    assert "broken supervised_at_zero: half_supervised (default 3d): phase train: not the supervised gradient in" in out
+    assert "exempt supervised_at_zero: cct (default 3d): its supervised term is the mean over four decoders" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("check", "metod"), "cannot check 'metod'"),
+        (("check", "method", "cps", "--dims", "4d"), "on '4d'"),
+        (("check", "method", "cps", "--law", "predicts"), "unknown law 'predicts'"),
+        (("check", "method", "no.such:Thing"), "cannot be imported"),
+        (("check", "method", "supervised", "-l", "ga_unlabeled_only"), "together they are the loss 'default'"),
+        (("check", "matrix", "cps", "-l", "gaa"), "unknown loss 'gaa'"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(arguments: tuple[str, ...], said: str) -> None:
+    code, out, err = call(*arguments)
+    assert code == 2 and said in err and not out
+
+
+def test_the_matrix_lists_every_cell_and_counts_the_holes() -> None:
+    code, out, _ = call("list", "matrix", "--json")
+    rows = json.loads(out)
+    pairs = {(row["method"], row["loss"]) for row in rows}
+    assert code == 0 and pairs == {
+        (method.name, loss.name) for method in registry.entries("method") for loss in registry.entries("loss")
+    }
+    holes = {(row["method"], row["loss"]) for row in rows if row["holes"]}
+    # A loss that changes pseudo-label terms alone changes nothing in a method that has none.
+    for method in ("supervised", "mt", "uamt", "rdrop", "cct"):
+        assert (method, "ga_unlabeled_only") in holes
+    for method in ("supervised", "mt", "uamt", "cps", "rdrop", "cct", "fixmatch", "bcp"):
+        assert not {(method, "default"), (method, "ga"), (method, "metassl")} & holes
+    code, out, _ = call("list", "matrix")
+    assert code == 0 and f"{len(rows)} cells: {len(rows) - len(holes)} with a meaning, {len(holes)} holes" in out
+
+
+def test_cells_are_trained_and_holes_are_told() -> None:
+    code, out, _ = call(
+        "check", "matrix", "supervised", "-l", "ga,ga_unlabeled_only", "--dims", "3d", "--steps", "2", "--json"
+    )
+    ran, hole = json.loads(out)
+    assert code == 0
+    assert (ran["status"], ran["steps"], ran["loss"]) == ("ran", 2, "ga") and ran["first"] > 0 and ran["last"] > 0
+    assert hole["status"] == "hole" and "together they are" in hole["reason"]
+
+
+def test_a_cell_that_stops_is_a_failure_and_stops_no_other(throw_away: Callable[..., Any]) -> None:
+    @throw_away("loss", "explodes")
+    class Explodes(Loss):
+        def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
+            return super().ce(logits, target, **rest) / 0
+
+    failed, ran = check_matrix(1, ["supervised"], ["explodes", "default"], ["3d"])
+    assert (failed.status, ran.status) == ("failed", "ran")
+    assert failed.reason.startswith("TrainingError: the loss is not finite at iteration 1")
+    code, out, _ = call("check", "matrix", "supervised", "-l", "explodes", "--dims", "3d", "--steps", "1")
+    assert code == 1 and "failed supervised + explodes 3d: TrainingError" in out
+
+
+def test_a_hole_may_be_one_of_2d_or_3d_alone(throw_away: Callable[..., Any]) -> None:
+    class FlatOnly(broken.Supervised):
+        """A method for slices."""
+
+        @classmethod
+        def objection(cls, job: Any) -> str | None:
+            return None if len(job.recipe.patch_size) == 2 else "it is for slices"
+
+    throw_away("method", "flat_only")(FlatOnly)
+    (cell,) = matrix(["flat_only"], ["default"])
+    assert cell.holes == {"3d": "it is for slices"}
