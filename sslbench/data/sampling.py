@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslbench.config import Distortion, Recipe, TilesSpec
+from sslbench.config import Distortion, Recipe, ThreeOfSix, TilesSpec
 from sslbench.data import augment
 from sslbench.errors import UsageError
 from sslbench.methods.base import Batch, Stream, View
@@ -208,7 +208,7 @@ class Sampler:
     def _distorted(
         self,
         view: View,
-        distortions: Sequence[Distortion],
+        distortions: Sequence[Distortion | ThreeOfSix],
         cut: tuple[Tensor, Tensor],
         sizes: dict[Stream, int],
         iteration: int,
