@@ -29,7 +29,7 @@ def test_the_commands_are_accepted(
     arguments = shlex.split(command)[1:]
     if arguments[0] == "run":
         arguments = [*arguments, "--dry-run"]
-    if arguments[0] in ("prepare", "report"):  # these need data or results: the options must exist
+    if arguments[0] in ("prepare", "audit", "report"):  # these need data or results: the options must exist
         arguments = [*arguments, "--help"]
     monkeypatch.setattr(sys, "argv", ["sslbench", *arguments])
     with pytest.raises(SystemExit) as ended:
