@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sslbench.losses.cross_entropy import cross_entropy, full_precision
+from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.losses.dice import DiceLoss, dice_sums
 
 
@@ -49,13 +49,16 @@ def entropy_loss(logits: Tensor) -> Tensor:
 
 def cps_loss(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     """CE(A, argmax B) + CE(B, argmax A) (CPS, CVPR 2021); each network learns from the other's hard labels."""
-    return cross_entropy(logits_a, logits_b.detach().argmax(1)) + cross_entropy(logits_b, logits_a.detach().argmax(1))
+    return cross_entropy(logits_a, classes_of(logits_b.detach())) + cross_entropy(
+        logits_b, classes_of(logits_a.detach())
+    )
 
 
 def cps_dice_loss(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     """Dice(A, argmax B) + Dice(B, argmax A): squared denominators, smooth 1e-5, background included (ABD, β-FFT)."""
     dice = DiceLoss()
-    return dice(logits_a, logits_b.detach().argmax(1)) + dice(logits_b, logits_a.detach().argmax(1))
+    hard_a, hard_b = classes_of(logits_a.detach()), classes_of(logits_b.detach())
+    return dice(logits_a, hard_b) + dice(logits_b, hard_a)
 
 
 def bcp_mix_loss(

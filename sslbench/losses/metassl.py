@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
-from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
+from sslbench.losses.cross_entropy import classes_of, full_precision, hard_labels, nll_map
 from sslbench.losses.quadripartition import Partition, Phi, QuadLoss
 from sslbench.losses.thresholds import (
     STREAMS,
@@ -175,7 +175,7 @@ class MetaSSLLoss(Loss):
         reference: tuple[str, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        target = reference[1].argmax(1)
+        target = classes_of(reference[1])
         if self.options.soft == "ce":
             return self._quad_ce(logits, target, "pseudo", key, {"reference": reference, "mask": mask})
         regions, probabilities = self._regions(logits, target, "pseudo", key, reference)

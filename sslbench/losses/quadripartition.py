@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sslbench.errors import SSLBenchError
 from sslbench.losses.base import Source
-from sslbench.losses.cross_entropy import full_precision, nll_map, weighted_mean
+from sslbench.losses.cross_entropy import classes_of, full_precision, nll_map, weighted_mean
 from sslbench.losses.dice import DiceLoss
 from sslbench.losses.per_class import PerClass
 from sslbench.losses.thresholds import (
@@ -72,7 +72,7 @@ def quadripartition(logits: Tensor, ref_logits: Tensor, thresholds: Tensor) -> T
         thresholds: (C,); a voxel is confident strictly above that of the reference's class.
     """
     confidence, labels = full_precision(ref_logits).softmax(1).max(1)
-    return _regions(logits.argmax(1) != labels, confidence <= thresholds[labels], "quad")
+    return _regions(classes_of(logits) != labels, confidence <= thresholds[labels], "quad")
 
 
 def _regions(discrepant: Tensor, suspicious: Tensor, partition: Partition) -> Tensor:
@@ -227,7 +227,7 @@ class QuadLoss(nn.Module):
         ref_probs = full_precision(ref_probs).detach()
         if update:
             self._see_all(key, ref_probs, "pseudo")
-        target = ref_probs.argmax(1)
+        target = classes_of(ref_probs)
         regions = self.regions(logits, target, ref_probs, key, "pseudo")
         return self.mean(nll_map(logits, target), regions, "pseudo"), regions
 
@@ -259,16 +259,18 @@ class QuadLoss(nn.Module):
         is.
         """
         released = stream == "label" and self.order == "released"
-        own = logits.argmax(1)
         judge = full_precision(logits).softmax(1) if released else ref_probs
-        confidence, labels = judge.max(1)
+        confidence, judged = judge.max(1)
         sure = confidence if self.uncertainty == "confidence" else certainty(judge, self.uncertainty)
-        suspicious = sure <= self.thresholds(key, stream).to(sure)[labels]
-        named = ref_probs.argmax(1) if released else target
-        discrepant = (labels if stream == "label" else own) != named
+        suspicious = sure <= self.thresholds(key, stream).to(sure)[judged]
+        if released:
+            discrepant = judged != classes_of(ref_probs)
+        else:
+            discrepant = (judged if stream == "label" else classes_of(logits)) != target
         regions = _regions(discrepant, suspicious, self.partition)
         if self.reduction == "region_mean":
-            regions = torch.where((regions == 0) & (own > 0), 4, regions)
+            # Both predictions name the same class in UC, so either tells its foreground.
+            regions = torch.where((regions == 0) & (judged > 0), 4, regions)
         return regions
 
     def weights(self, regions: Tensor, stream: Source, dtype: torch.dtype) -> Tensor:
