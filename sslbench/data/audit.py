@@ -36,6 +36,7 @@ SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "error")
 
 PATCHES = 32  # per case (3-D); of slices and tiles (2-D) each is drawn `_DRAWS` times
 _DRAWS = 2
+_AT_ONCE = 32  # slices or tiles, so that memory stays that of a few volumes
 _SPACING_FACTOR = 4.0  # a voxel side so many times longer or shorter than the dataset's median is told
 _SCALED = 1e-3  # how far an image may be outside of [0, 1] where it was scaled to that
 
@@ -283,21 +284,30 @@ def _draw(
 
     from sslbench.data.sampling import Sampler, TrainingSet
 
-    recipe = recipe.model_copy(update={"batch": recipe.batch.model_copy(update={"labeled": 1, "unlabeled": 0})})
+    def sampling(size: int) -> Sampler:
+        batch = recipe.batch.model_copy(update={"labeled": size, "unlabeled": 0})
+        return Sampler(TrainingSet([image], [label]), recipe.model_copy(update={"batch": batch}), seed, cpu)
+
+    cpu = torch.device("cpu")
     try:
-        sampler = Sampler(TrainingSet([image], [label]), recipe, seed, torch.device("cpu"))
+        sampler = sampling(1)
     except UsageError:  # nothing but blank tiles
         return
-    patches = _DRAWS * sampler.count["labeled"] if len(recipe.patch_size) == 2 else PATCHES
+    patches = PATCHES
+    if len(recipe.patch_size) == 2:
+        count = sampler.count["labeled"]
+        patches = _DRAWS * count
+        # As many at once as fit, and such that batches end where the slices do: each is drawn equally often.
+        sampler = sampling(max(size for size in range(1, _AT_ONCE + 1) if count % size == 0))
     share, within = np.zeros(classes), np.zeros(classes, np.int64)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a patch is too small to share, and on a busy machine threads wait for each other
     try:
-        for iteration in range(patches):
-            patch = sampler.batch(iteration, ("labeled",), ("weak",)).label["weak"].numpy()
-            counts = np.bincount(patch.ravel(), minlength=classes)
-            share += counts / patch.size
-            within += counts > 0
+        for iteration in range(patches // sampler.recipe.batch.labeled):
+            for patch in sampler.batch(iteration, ("labeled",), ("weak",)).label["weak"].numpy():
+                counts = np.bincount(patch.ravel(), minlength=classes)
+                share += counts / patch.size
+                within += counts > 0
     finally:
         torch.set_num_threads(threads)
     seen.patches, seen.patch_share, seen.patches_with = patches, share, within
@@ -515,7 +525,7 @@ def _leaks(
                 sides[key(store.cases[id])][part].append(id)
         shared = {what: where for what, where in sides.items() if len(where) > 1}
         if same != "case":  # what the line before said already
-            shared = {what: w for what, w in shared.items() if len({id for ids in w.values() for id in ids}) > 1}
+            shared = {what: w for what, w in shared.items() if len({frozenset(ids) for ids in w.values()}) > 1}
         for one, other in combinations(parts, 2):
             both = [where for where in shared.values() if one in where and other in where]
             if not both:
