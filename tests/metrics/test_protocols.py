@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslbench.metrics import EmptyPolicy, Protocol, asd, assd, dice, evaluate_case, hd95, jaccard
+from sslbench.metrics import EmptyPolicy, Protocol, asd, assd, avd, dice, evaluate_case, hd95, jaccard, rvd
 from sslbench.metrics.protocols import resize_nearest
 from sslbench.metrics.published import GA, NATIVE, SSL4MIS
 from sslbench.registry import component
@@ -179,7 +180,45 @@ def test_all_metrics_have_a_reading():
     assert found[2, "nsd@2"]["value"] == 0.0 and math.isnan(found[4, "nsd@2"]["value"])
 
 
+def test_volume_errors_as_metrics():
+    named = protocol(metrics=("rvd", "avd"))
+    found = table(named.score(PRED, REF, ORGANS, SPACING))
+    p, r = PRED == 1, REF == 1
+    assert found[1, "rvd"]["value"] == rvd(p, r) and found[1, "avd"]["value"] == avd(p, r, SPACING)
+    assert found[2, "rvd"]["value"] == -1.0 and math.isnan(found[3, "rvd"]["value"])
+    assert found[2, "avd"]["value"] == avd(PRED == 2, REF == 2, SPACING) > 0
+    assert found[3, "avd"]["value"] == avd(PRED == 3, REF == 3, SPACING) > 0
+    assert math.isnan(found[4, "rvd"]["value"]) and math.isnan(found[4, "avd"]["value"])
+    assert [found[1, metric]["unit"] for metric in named.metrics] == ["fraction", "mm3"]
+    flat = named.score(PRED[0], REF[0], ORGANS, SPACING[1:])
+    assert flat[1]["unit"] == "mm2"
+    voxels = protocol(metrics=("avd",), unit="voxel", policy=EmptyPolicy(absent_overlap=1.0))
+    found = table(voxels.score(PRED, REF, ORGANS, SPACING))
+    assert found[2, "avd"] | {"value": 48.0, "unit": "voxel"} == found[2, "avd"]
+    assert found[4, "avd"]["value"] == 0.0
+    assert "mm³" in named.caption() and "voxels" in voxels.caption() and "signed" in named.caption()
+    aggregated = named.aggregate(
+        pd.DataFrame([{"case": "a", **row} for row in named.score(PRED, REF, ORGANS, SPACING)])
+    )
+    assert aggregated.set_index(["metric", "class"]).loc[("rvd", "ga"), "cases"] == 0
+
+
 # ---- empty policies as papers have them
+
+
+def test_a_cap_is_that_of_missed_organs_and_only_where_asked_for():
+    far = EmptyPolicy(missed_distance=1.0, spurious_distance=9.0)
+    capped = replace(far, capped=True)
+    assert table(protocol(policy=far).score(PRED, REF, ORGANS, SPACING))[1, "asd"]["value"] > 1
+    found = table(protocol(policy=capped).score(PRED, REF, ORGANS, SPACING))
+    assert [found[k, "asd"]["value"] for k in (1, 2, 3)] == [1.0, 1.0, 9.0]
+    assert 0 < found[1, "dsc"]["value"] < 1
+    nsd = table(
+        protocol(policy=replace(capped, missed_distance=0.1), metrics=("nsd@3",)).score(PRED, REF, ORGANS, SPACING)
+    )
+    assert nsd[1, "nsd@3"]["value"] > 0.1  # no distance
+    assert EmptyPolicy(capped=True).cap == math.inf  # nothing exceeds the diagonal
+    assert "no distance counts more than 1" in protocol(policy=capped).caption()
 
 
 def released(**policy):
@@ -237,6 +276,13 @@ def test_senseless_policies_are_refused(policy):
         {"grid": "native"},
         {"spread": "folds"},
         {"ddof": 2},
+        {"spacing_mm": (1.5, 1.5, 2.0)},
+        {"resize_to": (4, 4, 4), "resize_by": (0.5, 0.5, 0.5)},
+        {"postprocess": ("largest-component", "intersection")},
+        {"postprocess": ("smoothing",)},
+        {"background": True},
+        {"smooth": -1e-5},
+        {"skip_cases": -1},
     ],
 )
 def test_senseless_protocols_are_refused(changes):
@@ -405,6 +451,24 @@ def test_other_metrics_are_passed_over():
     assert GA.aggregate(data.iloc[:0]).empty
 
 
+def test_leading_cases_can_be_left_out():
+    named = protocol(skip_cases=1)
+    found = named.aggregate(records([[0.9, 0.9], [0.5, 0.7], [0.1, GONE]])).set_index("class")
+    assert found.loc["sp", "value"] == pytest.approx(0.3) and found.loc["lk", "value"] == 0.7
+    assert found["cases"].tolist() == [2, 1, 2] and found["absent"].tolist() == [0, 1, 1]
+    assert "without the first 1 of a run" in named.caption()
+
+
+def test_the_background_as_a_class():
+    named = protocol(metrics=("dsc",), background=True)
+    rows = named.score(PRED, REF, ORGANS, SPACING)
+    assert [(row["class_id"], row["class"]) for row in rows] == list(enumerate(("background", *ORGANS)))
+    assert rows[0]["value"] == dice(PRED == 0, REF == 0) and rows[0]["ref_voxels"] == (REF == 0).sum()
+    found = named.aggregate(pd.DataFrame([{"case": "a", **row} for row in rows]))
+    assert found["class"].tolist() == ["background", *ORGANS, "avg"]
+    assert "background is a class" in named.caption()
+
+
 def test_damaged_records_are_refused():
     good = records([[0.5, 0.7], [0.1, 0.2]])
     with pytest.raises(ValueError, match="twice"):
@@ -453,6 +517,8 @@ def test_captions_admit_everything():
     assert "voxels" in SSL4MIS.caption() and "mm" not in SSL4MIS.caption()
     tolerant = protocol(metrics=("nsd@2",)).caption()
     assert "within 2 mm" in tolerant and "distance" not in tolerant
+    elsewhere = GA.caption(converted=True)
+    assert "original grid (converted" in elsewhere and "160×160×80" in elsewhere and "(converted" not in ga
     uneven = protocol(policy=EmptyPolicy(missed_distance=0.0, spurious_distance="exclude")).caption()
     assert "missed one scores overlap 0 and distance 0, a spurious one 0 and excluded" in uneven
 
