@@ -738,6 +738,9 @@ def _objection(resolved: ResolvedJob, lists: Splits) -> str | None:
     budget = lists.budget(resolved.job.labeled)
     if "unlabeled" in kind.views and len(budget.labeled) == len(lists.train):
         return f"the method needs unlabelled images, and at {budget.title} there are none"
+    protocol = registry.component("protocol", resolved.recipe.protocol)
+    if why := protocol.objection():
+        return f"protocol {protocol.name} {why}"
     loss = registry.component("loss", resolved.loss["name"])
     found: str | None = kind.objection(resolved) or loss.objection(resolved)
     return found

@@ -466,6 +466,10 @@ def test_an_unknown_name_is_refused_with_near_names(spelt, near):
     assert near in message.partition("(")[2]
 
 
+def test_a_protocol_that_one_prediction_cannot_serve_is_refused():
+    assert "protocol la-cobionet intersects the label maps of several" in refused(job(set={"protocol": "la-cobionet"}))
+
+
 def test_a_wrong_field_is_not_suggested_as_its_own_remedy():
     assert "optimizer.lrr" not in refused(job(set={"optimizer.lrr": 1})).partition("(")[2]
 
