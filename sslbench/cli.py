@@ -813,6 +813,73 @@ def evaluate(
         raise typer.Exit(1)
 
 
+# ------------------------------------------------------------------------------------------------------- predict
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.", show_default=False)],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Scans (NIfTI, NRRD, MHA, images), or folders of them; CASE_0000, CASE_0001 are channels.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, _value("DIR", "Folder for the label maps, one NAME.nii.gz each.", "--output", "-o")],
+    modality: Annotated[
+        str | None, _value("ct|mri|rgb", "Of the scans, where the run's dataset mixes them; default: its own.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        _value("DEVICE", "cpu, cuda, cuda:1; default: the GPU there is, else the CPU.", complete=completion.devices),
+    ] = None,
+    threads: Annotated[int | None, _value("N", "CPU threads; default: torch's.", min=1)] = None,
+    force: Annotated[bool, _flag("Make label maps again that are there.", "--force/--no-force", "-f")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Segment new scans with a trained run, in their own geometry. No reference and no prepared data is needed."""
+    from dataclasses import asdict
+
+    import torch
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from sslbench.execution.rundir import RunDirectory
+    from sslbench.execution.trained import load_trained
+    from sslbench.inference import predict as prediction
+
+    _opened(data_dir)
+    place = _checked_device(device, dry_run=False) or ("cuda" if torch.cuda.is_available() else "cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    trained = load_trained(RunDirectory(run), torch.device(place))
+    scans = prediction.find_scans(inputs, trained.channels)
+    console = _err()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+        bars: list[Any] = []
+
+        def starting(name: str) -> Any:
+            for bar in bars:
+                progress.remove_task(bar)
+            bars[:] = [progress.add_task(_escape(name), total=None)]
+            return lambda done, total: progress.update(bars[0], completed=done, total=total)
+
+        outcome = prediction.predict(trained, scans, output, modality, force, starting)
+    for name, why in outcome.failed.items():
+        console.print(f"[red]{_escape(name)}[/]: {_escape(why)}", soft_wrap=True, highlight=False)
+    if as_json:
+        _print_json(asdict(outcome))
+    elif not quiet:
+        there = f", {len(outcome.there)} there already" if outcome.there else ""
+        print(f"{len(outcome.written)} written{there}, {len(outcome.failed)} failed -> {output}")
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
 # -------------------------------------------------------------------------------------------------------- report
 
 

@@ -4,6 +4,7 @@ config.yaml       the job, its digest, every resolved value with its layer
 provenance.json   versions, hardware, precision, data and split hashes
 status.json       state, attempts, last error, checkpoint choice
 progress.json     for displays only: where the job stands
+trained.json      what rebuilds the networks without the training data
 metrics.jsonl     training and validation records
 log.txt           plain text with times
 cases.csv         one row per case x class x metric under the recipe's protocol
@@ -52,6 +53,7 @@ class RunDirectory:
         self.path = path
         self.config, self.provenance = path / "config.yaml", path / "provenance.json"
         self.status_file, self.progress_file = path / "status.json", path / "progress.json"
+        self.trained = path / "trained.json"
         self.metrics, self.log = path / "metrics.jsonl", path / "log.txt"
         self.cases, self.checkpoints, self.predictions = path / "cases.csv", path / "checkpoints", path / "predictions"
         self._lease = path / "lease.json"

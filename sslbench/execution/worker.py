@@ -25,7 +25,8 @@ from sslbench.errors import SSLBenchError
 from sslbench.execution.local import HELD_EXIT, INTERRUPTED_EXIT
 from sslbench.execution.provenance import describe
 from sslbench.execution.rundir import Held, RunDirectory, now
-from sslbench.files import atomic_path, write_json
+from sslbench.execution.trained import trained_record
+from sslbench.files import atomic_path, save_nifti, write_json
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
 from sslbench.records import write_cases
@@ -155,6 +156,7 @@ class _Worker:
         splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
         parts = partition(store, splits, resolved.job.labeled)
         experiment = prepare_experiment(resolved, store, parts, self.device)
+        write_json(self.run_dir.trained, trained_record(experiment, store))
         write_json(self.run_dir.provenance, describe(resolved, store, parts, experiment.precision))
         self.message(
             f"{resolved.job.title}: {experiment.precision.name} ({experiment.precision.reason}), {self.threads} threads"
@@ -253,14 +255,6 @@ def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, de
     counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
     data = TrainingSet(images, labels)
     return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)
-
-
-def save_nifti(image: Any, path: Path) -> None:
-    """Write a NIfTI image, whole or not at all."""
-    import nibabel
-
-    with atomic_path(path, sync=False) as aside:
-        nibabel.save(image, aside)
 
 
 def _logger(path: Path) -> logging.Logger:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from sslbench.errors import SSLBenchError
 from sslbench.files import atomic_path
+
+if TYPE_CHECKING:
+    from sslbench.config import Recipe
 
 
 class Checkpoints:
@@ -86,6 +89,12 @@ class Selection:
     best: dict[str | None, tuple[float, int]] = field(default_factory=dict)
     latest: dict[str | None, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, recipe: Recipe, keys: tuple[str, ...]) -> Selection:
+        """The rule of a recipe, for a method with these predictors."""
+        apart = recipe.inference.networks == "best_val" and len(keys) > 1
+        return cls(recipe.checkpoint, keys if apart else (None,))
+
     def observe(self, iteration: int, scores: Mapping[str | None, float]) -> list[str | None]:
         """Take the scores of a validation; the candidates whose weights are to be kept now."""
         self.latest = dict(scores)
@@ -103,6 +112,20 @@ class Selection:
             return max(known, key=lambda key: known[key], default=own), None
         key = max(self.best, key=lambda key: self.best[key][0])
         return key, self.file(key)
+
+    def tested(self, checkpoints: Checkpoints) -> tuple[str | None, dict[str, Any]]:
+        """The predictor that a finished training tests, and the state of its method.
+
+        Raises:
+            SSLBenchError: no checkpoint can be read.
+        """
+        last = checkpoints.load()
+        if last is None:
+            raise SSLBenchError(f"{checkpoints.folder} holds no checkpoint that can be read")
+        self.restore(last["selection"])
+        key, name = self.choose()
+        state: dict[str, Any] = (checkpoints.load_best(name) if name else last)["method"]
+        return key, state
 
     def best_file(self) -> str:
         """The name of the best weights of this phase, whatever the rule of the last one."""

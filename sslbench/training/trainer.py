@@ -65,9 +65,7 @@ class Trainer:
         self.method, self.recipe = experiment.method, experiment.resolved.recipe
         self.device = experiment.precision.device
         self.phases = self.method.phases()
-        keys = self.method.keys
-        apart = self.recipe.inference.networks == "best_val" and len(keys) > 1
-        self.selection = Selection(self.recipe.checkpoint, keys if apart else (None,))
+        self.selection = Selection.of(self.recipe, self.method.keys)
         self.lengths = [phase.iterations or self.recipe.schedule.iterations for phase in self.phases]
         self.total = sum(self.lengths)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}

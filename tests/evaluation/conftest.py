@@ -16,7 +16,7 @@ import yaml
 from sslbench import registry
 from sslbench.data.prepare import prepare
 from sslbench.data.store import Store
-from sslbench.execution.worker import save_nifti
+from sslbench.files import save_nifti
 from sslbench.records import write_cases
 from tests.data.conftest import make_scan, write_pair
 
