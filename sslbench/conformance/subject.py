@@ -252,7 +252,7 @@ class Subject:
 
     def train(self, stops: Sequence[int] = ()) -> Trained:
         """Train all phases, stopped and taken up again by a fresh object before each iteration of `stops`."""
-        checkpoints, records = MemoryCheckpoints(), _Records()
+        checkpoints, records = MemoryCheckpoints(), Records()
         before: dict[str, Tensor] | None = None
         for stop in (*stops, None):
             experiment = self.experiment()
@@ -312,7 +312,7 @@ def unpacked(content: bytes) -> dict[str, Any]:
     return found
 
 
-class _Records:
+class Records:
     """A recorder that keeps what it is told, times apart."""
 
     def __init__(self) -> None:

@@ -1,0 +1,129 @@
+"""Cost of a training step of every method relative to `supervised`, beside the passes that the method documents.
+
+    python benchmarks/speed/methods.py [--recipe ssl4mis-acdc-short,phantom] [--steps 6] [--rounds 3] [--batch 2]
+
+All methods train in one process, in turns, on the same random volumes with the recipe's network, patch and
+augmentation and the same number of labelled and unlabelled patches: whole steps of the trainer, from cutting the
+patches to the teacher's average. A step's time is the median over all steps and rounds, the first two of a round left
+out; on a CPU it is processor time, which other work on the machine disturbs less than the clock. The ratio is to
+`supervised`, which draws the labelled patches alone.
+
+`documented` is (trained + untrained / 3) / labelled, from the method's own `passes`, in patches: a pass forward alone
+is a third of one forward and backward. It counts an encoder with one decoder; where more decoders read an encoding
+(`decoders`), and where a step does other work (largest components, a second optimiser), the measured ratio is larger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from sslbench import registry
+from sslbench.config import Job
+from sslbench.conformance.subject import MemoryCheckpoints, Records, random_experiment
+from sslbench.errors import SSLBenchError
+from sslbench.training.trainer import Trainer
+
+WARM_UP = 2  # steps of a round that are not counted
+
+
+class Clock:
+    """Asked by a trainer before every step: the differences of its times are the steps' lengths."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.times: list[float] = []
+
+    def __call__(self) -> bool:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.times.append(time.perf_counter() if self.device.type == "cuda" else time.process_time())
+        return False
+
+
+def time_steps(job: Job, steps: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of the counted steps of a short training, by phase."""
+    experiment = random_experiment(job, device=str(device))
+    clock = Clock(device)
+    Trainer(experiment, MemoryCheckpoints(), Records(), clock).fit()
+    starts, found = clock.times, {}
+    for number, phase in enumerate(experiment.method.phases()):
+        # The last step of a phase has no successor in it: what ends a phase (saving) is no step.
+        own = starts[number * steps : (number + 1) * steps]
+        found[phase.name] = [after - before for before, after in itertools.pairwise(own)][WARM_UP:]
+    return found
+
+
+def short_job(recipe: str, method: str, batch: int, steps: int) -> Job:
+    """A job of a few steps, every phase alike."""
+    labeled = {"phantom": "20%"}.get(recipe, "7 patients")
+    settings = {
+        "batch.labeled": batch,
+        "batch.unlabeled": batch,
+        "augment.strong": ["jitter"],
+        "schedule.iterations": steps,
+        "schedule.validate_every": 0,
+        "checkpoint": "last",
+    }
+    fields = registry.component("method", method).Options.model_fields
+    settings |= {f"method.{name}": steps for name in fields if name.endswith("_iterations")}
+    return Job(recipe=recipe, method=method, labeled=labeled, seed=0, set=settings)
+
+
+def measure(recipe: str, steps: int, rounds: int, batch: int, device: torch.device, say: Callable[[str], None]) -> None:
+    """Print the table of a recipe."""
+    jobs = {}
+    for name in [entry.name for entry in registry.entries("method") if not entry.preset_of]:
+        try:
+            jobs[name] = short_job(recipe, name, batch, steps)
+            jobs[name].resolved  # noqa: B018
+        except SSLBenchError as error:
+            say(f"{name}: left out, {error.message}")
+            del jobs[name]
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            for phase, seconds in time_steps(job, steps, device).items():
+                times.setdefault((name, phase), []).extend(seconds)
+    base = statistics.median(times["supervised", "train"])
+    method = {name: random_experiment(job).method for name, job in jobs.items()}
+    precision = random_experiment(jobs["supervised"], device=str(device)).precision
+    recipe_of = jobs["supervised"].resolved.recipe
+    say(
+        f"\n{recipe}: {recipe_of.network.name}, patch {recipe_of.patch_size}, {batch} + {batch} patches, "
+        f"{precision.name} on {device}, {torch.get_num_threads()} threads; supervised: {1000 * base:.1f} ms a step"
+    )
+    say("| method | phase | ms | ratio | documented | trained | untrained | decoders |")
+    say("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for (name, phase), seconds in times.items():
+        passes = next(method[name].passes(part) for part in method[name].phases() if part.name == phase)
+        middle = statistics.median(seconds)
+        line = [name, phase, f"{1000 * middle:.1f}", f"{middle / base:.2f}"]
+        if passes is not None:
+            trained, untrained = passes.patches(batch, batch)
+            line += [f"{(trained + untrained / 3) / batch:.2f}", f"{trained:g}", f"{untrained:g}", str(passes.decoders)]
+        say("| " + " | ".join(line + [""] * (8 - len(line))) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="ssl4mis-acdc-short,phantom", help="recipes, comma-separated")
+    parser.add_argument("--steps", type=int, default=6, help="steps of a phase in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=2, help="labelled, and unlabelled, patches")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="of a CPU; default: torch's")
+    asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    for recipe in asked.recipe.split(","):
+        measure(recipe, asked.steps, asked.rounds, asked.batch, torch.device(asked.device), print)
+
+
+if __name__ == "__main__":
+    main()
