@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
 from sslbench import registry
-from sslbench.conformance import check_matrix, matrix
+from sslbench.conformance import LAWS, check_matrix, matrix
 from sslbench.losses.base import Loss
 from tests.conformance import broken
 from tests.test_cli import call
@@ -111,3 +113,25 @@ def test_a_hole_may_be_one_of_2d_or_3d_alone(throw_away: Callable[..., Any]) -> 
     throw_away("method", "flat_only")(FlatOnly)
     (cell,) = matrix(["flat_only"], ["default"])
     assert cell.holes == {"3d": "it is for slices"}
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "methods.md"
+
+
+def test_the_page_of_methods_names_every_law_and_its_example_is_checkable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    table = text[text.index("| law |") : text.index("They are tried")]
+    assert set(re.findall(r"`(\w+)`", table)) >= set(LAWS)
+    starred = {name for name, law in LAWS.items() if law.losses}
+    assert set(re.findall(r"`(\w+)` \*", table)) == starred
+    example = re.search(r"```python\n# (\w+)\.py\n(.*?)```", text, flags=re.DOTALL)
+    assert example is not None
+    (tmp_path / f"{example[1]}.py").write_text(example[2])
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert f"sslbench check method {example[1]}:SilentTeacher" in text
+        assert call("check", "method", f"{example[1]}:SilentTeacher", *LAW)[0] == 0
+    finally:
+        registry.unregister("method", "silent_teacher")
