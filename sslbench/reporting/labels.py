@@ -36,6 +36,8 @@ _METRICS = {
     "assd": MetricStyle("ASSD", "down"),
     "hd95": MetricStyle("HD95", "down"),
     "hd95max": MetricStyle("HD95 (max)", "down"),
+    "rvd": MetricStyle("RVD", "", percent=True),  # best at 0, in between
+    "avd": MetricStyle("AVD", "down"),
 }
 
 _STRUCTURES = (
