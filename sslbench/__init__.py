@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sslbench.config import Grid, Job, Recipe
     from sslbench.execution.worker import run_job
     from sslbench.losses.base import Loss
+    from sslbench.losses.weighting import Weighting
     from sslbench.methods.base import Method
     from sslbench.plugins.base import Plugin
     from sslbench.registry import register
@@ -26,6 +27,7 @@ _PUBLIC = {
     "Loss": "sslbench.losses.base",
     "Method": "sslbench.methods.base",
     "Plugin": "sslbench.plugins.base",
+    "Weighting": "sslbench.losses.weighting",
     "load_results": "sslbench.reporting.collect",
     "register": "sslbench.registry",
     "run_job": "sslbench.execution.worker",
@@ -38,6 +40,7 @@ __all__ = [
     "Method",
     "Plugin",
     "Recipe",
+    "Weighting",
     "__version__",
     "load_results",
     "register",

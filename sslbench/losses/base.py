@@ -43,8 +43,9 @@ class TermArguments(TypedDict, total=False):
 
 @registry.register("loss", "default")
 class Loss(nn.Module):
-    """Cross-entropy and Dice as a method calls them; a plug-and-play loss overrides what it replaces.
+    """Cross-entropy and the Dice that the recipe's `criteria` describe; soft consistency is the method's own.
 
+    Every other loss is one of these that overrides the terms it replaces, so that any loss goes with any method.
     A method calls `observe` once a step for each of its predictors, then any number of terms. Each term knows its
     `source` (is the target truth or a pseudo-label?), the `key` of the predictor that learns, and optionally the
     `reference` that it is held against, as (key, probabilities); without one that is the learner itself, detached.
@@ -56,7 +57,7 @@ class Loss(nn.Module):
         changes: the terms that differ from those of `default`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # sums per class are no longer rounded
     title: ClassVar[str] = ""
     needs_reference: bool = False
     changes: ClassVar[tuple[Term, ...]] = ()

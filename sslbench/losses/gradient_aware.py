@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
 from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
-from sslbench.losses.dice import dice_sums
+from sslbench.losses.dice import DiceSums, dice_sums
 from sslbench.losses.per_class import PerClass
 from sslbench.registry import register
 
@@ -47,14 +47,20 @@ class GADiceLoss(nn.Module):
         p, target = full_precision(logits).softmax(1), hard_labels(logits, target)
         sums = dice_sums(p, target, mask)
         present = 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
-        terms = present
-        if self.absent != "none":
-            count = target.numel() if mask is None else (mask > 0).sum().clamp_min(1)
-            weight = 1.0 if mask is None else mask.unsqueeze(1)
-            pull = {"p": lambda: p.detach(), "p2": lambda: p.detach() ** 2, "inv": lambda: 1.0 / count}[self.absent]()
-            absent = (weight * pull * p).flatten(2).sum((0, 2)) / count
-            terms = torch.where(sums.reference > 0, present, absent)
+        terms = (
+            present if self.absent == "none" else torch.where(sums.reference > 0, present, self._absent(p, sums, mask))
+        )
         return (terms if class_weight is None else class_weight * terms).mean()
+
+    def _absent(self, p: Tensor, sums: DiceSums, mask: Tensor | None) -> Tensor:
+        """What each class (C,) contributes if it is absent."""
+        count = p[:, 0].numel() if mask is None else (mask > 0).sum().clamp_min(1)
+        if self.absent == "p":
+            # Σ⟨p⟩p has the value of Σp² and half of its gradient.
+            return 0.5 * (sums.prediction + sums.prediction.detach()) / count
+        pull = p.detach() ** 2 if self.absent == "p2" else 1.0 / count
+        terms = pull * p if mask is None else mask.unsqueeze(1) * pull * p
+        return terms.flatten(2).sum((0, 2)) / count
 
 
 class GACELoss(nn.Module):

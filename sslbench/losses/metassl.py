@@ -192,7 +192,7 @@ class MetaSSLLoss(Loss):
         return self.quad.mean(nll, regions, source, rest.get("mask"), rest.get("voxel_weight"), by_class)
 
     def _ramped(self, logits: Tensor, target: Tensor, key: str, rest: TermArguments) -> Tensor:
-        return self._step.ramp * self._quad_ce(logits, target, "label", key, rest)
+        return self._quad_ce(logits, target, "label", key, rest) * self._step.ramp
 
     def _regions(
         self, logits: Tensor, target: Tensor, source: Source, key: str, reference: tuple[str, Tensor] | None

@@ -132,7 +132,7 @@ class QuadLoss(nn.Module):
             the two predictions against each other, by the learner's own confidence and thresholds, DC before DS.
         reduction: `paper`: one mean under the weights (equations 5 and 7); `region_mean`: a mean per region, scaled,
             UC split into background (0) and foreground (4), as in the released code.
-        threshold: its rule; none: `AdaptiveThreshold()`.
+        threshold: its rule, or a `ClassThreshold` that has it; none: `AdaptiveThreshold()`.
         partition: `quad`, or two regions by `confidence` or `consistency` alone with weights φ(0), φ(δ).
         uncertainty: what the thresholds compare.
         scale_u, scale_l: factors of `region_mean`.
@@ -150,7 +150,7 @@ class QuadLoss(nn.Module):
         phi: Phi = "gauss",
         order: Literal["paper", "released"] = "paper",
         reduction: Literal["paper", "region_mean"] = "paper",
-        threshold: Threshold | None = None,
+        threshold: Threshold | ClassThreshold | None = None,
         partition: Partition = "quad",
         uncertainty: Uncertainty = "confidence",
         scale_u: float = 50.0,
@@ -160,7 +160,8 @@ class QuadLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes, self.order, self.reduction = num_classes, order, reduction
-        self.threshold: Threshold = threshold or AdaptiveThreshold()
+        rule = threshold.rule if isinstance(threshold, ClassThreshold) else threshold
+        self.threshold: Threshold = rule or AdaptiveThreshold()
         self.partition, self.uncertainty = partition, uncertainty
         self.dice = DiceLoss(smooth, squared=False)
         self.state: dict[str, Tensor] = {}  # of each reference's thresholds: a row per stream
@@ -269,7 +270,7 @@ class QuadLoss(nn.Module):
             discrepant = (judged if stream == "label" else classes_of(logits)) != target
         regions = _regions(discrepant, suspicious, self.partition)
         if self.reduction == "region_mean":
-            # Both predictions name the same class in UC, so either tells its foreground.
+            # Both predictions name one class in UC: either tells the foreground.
             regions = torch.where((regions == 0) & (judged > 0), 4, regions)
         return regions
 

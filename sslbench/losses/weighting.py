@@ -20,6 +20,9 @@ class Weighting(nn.Module):
     There is one per predictor that learns; `losses.compose.Weighted` calls it. All it remembers must be in its
     `state_dict()`; it works in fp32, without gradient.
 
+    Args:
+        num_classes: C, background included. A subclass takes its `Options` as further keyword arguments.
+
     Attributes:
         version: raised when the same options would weight differently.
         needs_reference: whether `voxel_weight` looks at the reference, so that a method should compute one.
@@ -31,9 +34,9 @@ class Weighting(nn.Module):
     Options: ClassVar[type[BaseModel]] = NoOptions
     weights: Tensor
 
-    def __init__(self, options: BaseModel, num_classes: int) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.options, self.num_classes = options, num_classes
+        self.num_classes = num_classes
         self.register_buffer("weights", torch.ones(num_classes))
 
     def init(self, counts: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class ByPrediction(Weighting):
     needs_reference = True
 
     def __init__(self, voxels=True):
-        super().__init__(NoOptions(), C)
+        super().__init__(C)
         self.voxels = voxels
 
     def init(self, counts):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from sslbench.config import CriteriaSpec
 from sslbench.losses import (
+    DiceCELoss,
     DiceLoss,
     GACELoss,
     GADiceLoss,
@@ -18,6 +19,7 @@ from sslbench.losses import (
     weighted_cross_entropy,
 )
 from sslbench.losses.cross_entropy import cross_entropy
+from sslbench.losses.dice import ForegroundDiceLoss
 from tests.losses.examples import (
     SHAPE,
     WEIGHTS,
@@ -29,6 +31,7 @@ from tests.losses.examples import (
     example_logits,
     make_loss,
     observed,
+    tiny_logits,
 )
 
 # --------------------------------------------------------------------------------------------- the worked numbers
@@ -53,12 +56,45 @@ WORKED = [
     ("GACE 5 .5", GACELoss(5, 0.5), 4.631779, 3.300201),
 ]
 
+# On `full` labels: nnU-Net's Dice and the DHC family's sum of it with weighted cross-entropy.
+WORKED_FULL = {
+    "dice_nn": (ForegroundDiceLoss(), -0.216578),
+    "dcce": (DiceCELoss(), 1.195048),
+    "dcce weighted": (DiceCELoss(WEIGHTS), 0.766236),
+}
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(("criterion", "full", "absent"), [row[1:] for row in WORKED], ids=[row[0] for row in WORKED])
 def test_the_worked_numbers(criterion, full, absent, dtype):
     for labels, expected in (("full", full), ("absent", absent)):
         close(criterion(example_logits(dtype), example_labels(labels)), expected, 2e-6)
+
+
+@pytest.mark.parametrize(("criterion", "expected"), WORKED_FULL.values(), ids=WORKED_FULL.keys())
+def test_the_worked_numbers_of_the_dhc_family(criterion, expected):
+    close(criterion(example_logits(), example_labels("full")), expected)
+
+
+def test_the_recipe_may_ask_for_the_dice_of_the_dhc_family():
+    loss = make_loss("default", CriteriaSpec(dice="foreground", smooth=1))
+    args = (example_logits(), example_labels("full"))
+    close(loss.dice(*args, source="label", key="net"), -0.216578)
+    close(loss.supervised(*args, key="net"), 1.195048)
+
+
+def test_the_tiny_tensors_of_the_consistency_sheet():
+    labels = torch.tensor([[[0, 2], [1, 2]]])
+    close(cross_entropy(tiny_logits("a"), labels), 0.757293403, 3e-9)
+    close(DiceLoss()(tiny_logits("a"), labels), 0.382044166, 5e-8)  # computed in fp32 there
+
+
+def test_soft_targets_are_weighted_class_by_class():
+    logits = example_logits(torch.float64)
+    target, w = logits.roll(1, dims=1).softmax(1), torch.tensor([0.5, 1.5, 3.0], dtype=torch.float64)
+    spread = w.view(1, C, 1, 1, 1)
+    expected = -(spread * target * logits.log_softmax(1)).sum() / (spread * target).sum()
+    torch.testing.assert_close(cross_entropy(logits, target, class_weight=w), expected)
 
 
 @pytest.mark.parametrize(("labels", "expected"), [("full", 4.845609), ("absent", 4.799334)])
