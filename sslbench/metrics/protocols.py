@@ -487,7 +487,7 @@ class _Block:
         needed = ("case", "class_id", "class", "metric", "value", "state")
         if missing := [name for name in needed if name not in records.columns]:
             raise ValueError(f"the records lack the columns {', '.join(missing)}")
-        ours = records[records["metric"].isin(metrics)]
+        ours = records.loc[records["metric"].isin(metrics), list(needed)]
         values = ours["value"].to_numpy(dtype=np.float64, na_value=np.nan)
         states = ours["state"].to_numpy(dtype=object)
         of_metric, found = pd.factorize(ours["metric"])
