@@ -80,7 +80,9 @@ def label_windows(
     windows = _Windows(volume, patch_size, stride, num_classes, weighting)
     labels = volume.new_empty(windows.padded, dtype=torch.uint8)
     for first, means in windows.finished_rows(predict, batch, progress):
-        labels.narrow(windows.axis, first, means.shape[windows.axis + 1]).copy_(means.argmax(0))
+        # The first of several highest classes, as of argmax, which takes three times as long on a CPU.
+        highest = means.max(0).indices
+        labels.narrow(windows.axis, first, means.shape[windows.axis + 1]).copy_(highest)
     return labels[windows.inside]
 
 
