@@ -1,9 +1,9 @@
 """How much memory a large scan takes: predicted and evaluated as `predict` and `evaluate` do it, from file to numbers.
 
-The scan (512 x 512 x 600 voxels, 15 organs and the background) is computed. The stand-in network reads the class off the
-intensity, so that what is measured is everything around a network. The organs of the reference lie three voxels beside
-those of the scan. Prints the peak of the process's resident memory after each step, and ends with code 1 if it is
-above the limit.
+The scan (512 x 512 x 600 voxels, 15 organs and the background) is computed. The stand-in network reads the class off
+the intensity, so that what is measured is everything around a network. The organs of the reference lie three voxels
+beside those of the scan. Prints the peak of the process's resident memory after each step, and ends with code 1 if it
+is above the limit.
 
     python benchmarks/speed/memory.py
     python benchmarks/speed/memory.py --shape 512,512,200 --limit 3
