@@ -399,6 +399,8 @@ class Protocol:
         """
         distances = any(metric in DISTANCES for metric in self.metrics)
         where = "on the original grid" if self.grid == "original" or converted else "on the preprocessed grid"
+        if self.spacing_mm is not None and not converted:
+            where += " of " + "×".join(f"{size:g}" for size in self.spacing_mm) + " mm"
         if converted:
             where += " (converted: the predictions were made on another grid than the paper's)"
         if self.resize_to is not None:

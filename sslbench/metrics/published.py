@@ -55,6 +55,8 @@ NATIVE_VOXEL = _add(
 
 _FAR = EmptyPolicy(absent_overlap=1.0, absent_distance=0.0, missed_distance=128.0, spurious_distance=128.0, capped=True)
 
+_ZERO = EmptyPolicy(absent_overlap=0.0, absent_distance=0.0, missed_distance=0.0, spurious_distance=0.0)
+
 GA = _add(
     Protocol(
         name="ga",
@@ -76,7 +78,7 @@ GA_RELEASED = _add_released(
     GA,
     "a prediction that is all background has distance 0 everywhere",
     "an organ that is found farther than 128 voxels away costs more than one that is missed",
-    policy=replace(_FAR, capped=False, blank=EmptyPolicy(absent_overlap=0.0, absent_distance=0.0, missed_distance=0.0)),
+    policy=replace(_FAR, capped=False, blank=_ZERO),
 )
 
 DHC_2023 = _add(
@@ -137,7 +139,6 @@ MAGICNET = _add(
         spacing_mm=(1.5, 1.5, 2.0),
     )
 )
-_ZERO = EmptyPolicy(absent_overlap=0.0, absent_distance=0.0, missed_distance=0.0, spurious_distance=0.0)
 MAGICNET_RELEASED = _add_released(
     MAGICNET, "a class scores 0 in everything, distances too, where either map is empty", policy=_ZERO
 )

@@ -518,6 +518,7 @@ def test_captions_admit_everything():
     tolerant = protocol(metrics=("nsd@2",)).caption()
     assert "within 2 mm" in tolerant and "distance" not in tolerant
     elsewhere = GA.caption(converted=True)
+    assert "preprocessed grid of 1.5×1.5×2 mm" in ga and "1.5" not in elsewhere
     assert "original grid (converted" in elsewhere and "160×160×80" in elsewhere and "(converted" not in ga
     uneven = protocol(policy=EmptyPolicy(missed_distance=0.0, spurious_distance="exclude")).caption()
     assert "missed one scores overlap 0 and distance 0, a spurious one 0 and excluded" in uneven
