@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class FocalOptions(LossOptions):
     """Options of `focal`."""
 
-    gamma: float = Field(default=2.0, ge=0, description="focusing parameter (Focal loss, section 5.1)")
+    gamma: float = Field(default=2.0, ge=0, description="focusing parameter (Lin et al.: 2)")
 
 
 @register("loss", "focal")
@@ -139,8 +139,8 @@ def _linear_sums(logits: Tensor, target: Tensor, rest: TermArguments) -> DiceSum
 class TverskyOptions(LossOptions):
     """Options of `tversky`."""
 
-    alpha: float = Field(default=0.3, ge=0, description="weight of false positives (Tversky loss, Table 1)")
-    beta: float = Field(default=0.7, ge=0, description="weight of false negatives (Tversky loss, Table 1)")
+    alpha: float = Field(default=0.3, ge=0, description="weight of false positives (Salehi et al.: 0.3)")
+    beta: float = Field(default=0.7, ge=0, description="weight of false negatives (Salehi et al.: 0.7)")
 
 
 @register("loss", "tversky")
@@ -173,7 +173,7 @@ class TverskyLoss(Loss):
 class FocalTverskyOptions(TverskyOptions):
     """Options of `focal_tversky`."""
 
-    gamma: float = Field(default=4 / 3, ge=1, le=3, description="the term is raised to 1/gamma (Focal Tversky, eq. 4)")
+    gamma: float = Field(default=4 / 3, ge=1, le=3, description="the term is raised to 1/gamma (Abraham and Khan: 4/3)")
 
 
 @register("loss", "focal_tversky")
