@@ -150,7 +150,7 @@ def against_medpy(number: int) -> None:
 
 
 def test_medpy() -> None:
-    against_medpy(4 * FEW)
+    against_medpy(2 * FEW)
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ def test_brute_force(case):
 
 
 @given(mask_pairs(max_side=7, dims=(2, 3)), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_medpy(case, in_voxels):
     binary = pytest.importorskip("medpy.metric.binary")
     pred, gt, spacing = case
