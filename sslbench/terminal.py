@@ -147,13 +147,18 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
 def matrix(console: Console, rows: Rows) -> None:
     """Losses by methods: where a combination has no meaning, and why. Names stand upright where they do not fit."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    upright = 24 + sum(len(method) + 2 for method in methods) > console.width
-    table = _table("loss", *("\n".join(method) if upright else method for method in methods))
+    table = _matrix_table(console, methods)
     for loss in dict.fromkeys(row["loss"] for row in rows):
         line = {row["method"]: row["holes"] for row in rows if row["loss"] == loss}
         table.add_row(Text(loss), *(_hole(line[method]) for method in methods))
     _indented(console, table)
-    _print_holes(console, [(row, row["holes"]) for row in rows])
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in dict.fromkeys(row["holes"].values()):
+            reasons.setdefault(reason, []).append(f"{row['method']} + {row['loss']}")
+    console.print()
+    for reason, where in reasons.items():
+        console.print(Text.assemble((" hole", "yellow"), f" {reason}: {', '.join(where)}"), soft_wrap=True)
     holes, part = (sum(len(row["holes"]) == count for row in rows) for count in (2, 1))
     in_part = f", {part} with a meaning in 2-D or 3-D alone" if part else ""
     say(console, f" {len(rows)} cells: {len(rows) - holes} with a meaning, {holes} holes{in_part}")
@@ -165,35 +170,39 @@ def _hole(holes: Mapping[str, str]) -> Text:
     return Text("·", "yellow") if len(holes) == 2 else Text("2" if "3d" in holes else "3", "yellow")
 
 
-def _print_holes(console: Console, found: Iterable[tuple[Mapping[str, Any], Mapping[str, str]]]) -> None:
-    reasons: dict[str, list[str]] = {}
-    for row, holes in found:
-        for reason in dict.fromkeys(holes.values()):
-            reasons.setdefault(reason, []).append(f"{row['method']} + {row['loss']}")
-    console.print()
-    for reason, cells in reasons.items():
-        console.print(
-            Text.assemble((" hole", "yellow"), f" {reason}: {', '.join(dict.fromkeys(cells))}"), soft_wrap=True
-        )
+_ENDS = {"ran": "green", "failed": "bold red", "hole": "yellow"}
+
+
+def cell(console: Console, row: Mapping[str, Any]) -> None:
+    """What came of training a cell: the last loss, or why there is none."""
+    if row["status"] == "ran":
+        told = f"loss {row['last']:.4g} after {row['steps']} steps, {row['seconds']:.1f} s"
+    else:
+        told = row["reason"]
+    style = _ENDS[row["status"]]
+    name = f"{row['method']} + {row['loss']} {row['dims']}"
+    console.print(Text.assemble((f" {row['status']:6}", style), f" {name}: {told}"), soft_wrap=True)
 
 
 def cells(console: Console, rows: Rows) -> None:
-    """What came of training every cell: the loss at both ends, or why not."""
-    table = _table("method", "loss", "dims", "", "steps", "first loss", "last loss", "s")
-    styles = {"ran": "green", "failed": "bold red", "hole": "yellow"}
+    """The sum of a matrix of cells: losses by methods, 2-D and 3-D together."""
+    marks = {"failed": Text("✗", "bold red"), "ran": Text("✓", "green"), "hole": Text("·", "yellow")}
+    found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
-        numbers = [f"{row[name]:.4g}" if row[name] is not None else "" for name in ("first", "last")]
-        status = Text(row["status"], styles[row["status"]])
-        name = [Text(row[part]) for part in ("method", "loss", "dims")]
-        table.add_row(*name, status, str(row["steps"] or ""), *numbers, f"{row['seconds']:.1f}")
+        found.setdefault(row["loss"], {}).setdefault(row["method"], []).append(row["status"])
+    table = _matrix_table(console, list(dict.fromkeys(row["method"] for row in rows)))
+    for loss, line in found.items():
+        table.add_row(Text(loss), *(marks[min(ends, key=[*marks].index)] for ends in line.values()))
+    console.print()
     _indented(console, table)
-    _print_holes(console, [(row, {"": row["reason"]}) for row in rows if row["status"] == "hole"])
-    for row in rows:
-        if row["status"] == "failed":
-            line = f" {row['method']} + {row['loss']} {row['dims']}: {row['reason']}"
-            console.print(Text.assemble((" failed", "bold red"), line), soft_wrap=True)
     counts = Counter(row["status"] for row in rows)
-    say(console, f" {len(rows)} cells: " + ", ".join(f"{counts[name]} {name}" for name in styles if counts[name]))
+    say(console, f" {len(rows)} cells: " + ", ".join(f"{counts[name]} {name}" for name in _ENDS if counts[name]))
+
+
+def _matrix_table(console: Console, methods: Sequence[str]) -> Table:
+    """Losses by methods, whose names stand upright where they do not fit."""
+    upright = 24 + sum(len(method) + 2 for method in methods) > console.width
+    return _table("loss", *("\n".join(method) if upright else method for method in methods))
 
 
 # ------------------------------------------------------------------------------------------------- status, plan
@@ -634,21 +643,21 @@ def scores(console: Console, rows: Rows) -> None:
         console.print()
         console.print(Text(rows[0]["caption"], style="dim"))
         return
-    marks: set[str] = set()
+    told: dict[str, Mapping[str, Any]] = {}
     for subject, group in groupby(rows, key=lambda row: str(row["subject"])):
-        lines = [{**row, "cases": _of_cases(row)} for row in group]
-        counts = dict.fromkeys(row["cases"] for row in lines if row["cases"])
-        say(console, f"{subject}: {', '.join(counts)} cases" if counts else subject, "bold")
-        lines = _without_twins(lines)
+        scored = list(group)
+        most = max(scored, key=lambda row: int(row.get("expected", 0)))
+        say(console, subject if most["why"] else f"{subject}: {_of_cases(most)} cases", "bold")
+        lines = _without_twins(scored)
         _score_lines(console, lines, "name", "unit", "grid")
-        marks |= {mark for mark in _FOOTNOTES if any(mark in row["name"] for row in lines if not row["why"])}
+        told |= {row["protocol"]: row for row in lines if not row["why"]}
         console.print()
     for mark, meaning in _FOOTNOTES.items():
-        if mark in marks:
+        if any(mark in row["name"] for row in told.values()):
             console.print(Text(f" {mark} {meaning}", style="dim"))
     table = _table("protocol", "empty masks score (overlap, distance)", style="dim")
-    for row in {row["protocol"]: row for row in rows if not row["why"]}.values():
-        table.add_row(Text(row["protocol"]), Text(row["empty"]))
+    for name, row in told.items():
+        table.add_row(Text(name), Text(row["empty"]))
     _indented(console, table)
 
 
@@ -666,11 +675,15 @@ def _without_twins(rows: Rows) -> list[dict[str, Any]]:
         for name, row in named.items()
         if row["slips"] and _alike(row, named.get(name.removesuffix("-released"), {}))
     }
-    return [
-        {**row, "name": name + ("†" if row["converted"] else "") + ("=" if name in same.values() else "")}
-        for name, row in named.items()
-        if name not in same
-    ]
+    found: list[dict[str, Any]] = []
+    for name, row in named.items():
+        if name in same:
+            continue
+        plain = name.removesuffix("-released")
+        below = found and plain != name and found[-1]["protocol"] == plain  # then its name need not be said again
+        marks = ("†" if row["converted"] else "") + ("=" if name in same.values() else "")
+        found.append({**row, "name": ("  -released" if below else name) + marks})
+    return found
 
 
 def _alike(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

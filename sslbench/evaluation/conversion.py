@@ -69,7 +69,7 @@ def grid_text(protocol: Protocol, converted: bool) -> str:
     if protocol.resize_to is not None:
         return "×".join(map(str, protocol.resize_to))
     if protocol.resize_by is not None:
-        return "sides × " + ", ".join(f"{by:g}" for by in protocol.resize_by)
+        return "×" + "×".join(f"{by:g}" for by in protocol.resize_by)
     return "original" if converted else protocol.grid
 
 
