@@ -661,7 +661,11 @@ def check(
     with console.status("building") if console.is_terminal else nullcontext() as spinner:
         tell = spinner.update if spinner else lambda text: None
         if what == "matrix":
-            rows = [cell.to_json() for cell in conformance.check_matrix(steps, *asked, tell)]
+            rows = []
+            for cell in conformance.check_matrix(steps, *asked, tell):
+                rows.append(cell.to_json())
+                if not as_json:  # it takes long: every cell is told as it ends
+                    terminal.cell(_out(), rows[-1])
         else:
             rows = [verdict.to_json() for verdict in conformance.check_methods(*asked, _several(law), tell)]
     broken = sum(row["status"] in ("broken", "failed") for row in rows)

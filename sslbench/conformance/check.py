@@ -169,7 +169,7 @@ class CellRun:
         status: `ran`, `failed` or `hole`.
         reason: why not, unless it ran.
         steps: iterations that it trained, all phases together.
-        first, last: the loss in the first and the last of them.
+        last: the loss in the last of them.
         seconds: it took.
     """
 
@@ -179,7 +179,6 @@ class CellRun:
     status: Literal["ran", "failed", "hole"]
     reason: str = ""
     steps: int = 0
-    first: float | None = None
     last: float | None = None
     seconds: float = 0.0
 
@@ -220,14 +219,13 @@ def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
     except Exception as error:  # a cell that stops with an error is what this looks for
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return CellRun(cell.method, cell.loss, dims, "failed", reason, seconds=time.perf_counter() - began)
-    shown = [sum(value for name, value in entry.items() if is_loss(name)) for entry in records]
+    end = records[-1]
     return CellRun(
         cell.method,
         cell.loss,
         dims,
         "ran",
-        steps=records[-1]["iteration"],
-        first=shown[0],
-        last=shown[-1],
+        steps=end["iteration"],
+        last=sum(value for name, value in end.items() if is_loss(name)),
         seconds=time.perf_counter() - began,
     )

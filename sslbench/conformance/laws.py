@@ -149,7 +149,7 @@ def blind_at_zero(subject: Subject) -> None:
 
 @law("With the unlabelled weight at 0 the gradients are those of supervised training.", exemptible=True)
 def supervised_at_zero(subject: Subject) -> None:
-    if subject.sure(1).loss.needs_reference:
+    if subject.built.method.loss.needs_reference:
         raise Irrelevant("the loss holds labelled patches against a reference that supervised training does not have")
     for phase in _unlabeled_phases(subject):
         # Heads as they began: log p of a surer network is too often that of 0.

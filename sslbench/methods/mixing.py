@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslbench.methods.base import Step
+from sslbench.metrics.components import largest_component
 
 
 def copy_paste_mask(
@@ -37,8 +38,7 @@ def paste(outside: Tensor, inside: Tensor, mask: Tensor) -> Tensor:
 
 
 def largest_components(labels: Tensor, num_classes: int) -> Tensor:
-    """Of every patch and foreground class the largest connected component, neighbours by a corner included; what
-    falls away becomes background. Of equally large components the first in memory order stays.
+    """Of every patch and foreground class the largest connected component; what falls away becomes background.
 
     The one place of a training step that leaves the device (BCP, SDCL).
 
@@ -46,15 +46,5 @@ def largest_components(labels: Tensor, num_classes: int) -> Tensor:
         labels: (B, *S) int64.
         num_classes: C.
     """
-    from scipy import ndimage
-
-    found = labels.cpu().numpy()
-    kept = np.zeros_like(found)
-    neighbours = np.ones((3,) * (found.ndim - 1))
-    for patch, target in zip(found, kept, strict=True):
-        for number, box in enumerate(ndimage.find_objects(patch, num_classes - 1), 1):
-            if box is not None:  # each class is looked for in its own bounding box
-                parts, count = ndimage.label(patch[box] == number, neighbours)
-                biggest = int(np.bincount(parts.ravel(), minlength=count + 1)[1:].argmax()) + 1
-                target[box][parts == biggest] = number
-    return torch.from_numpy(kept).to(labels.device)
+    kept = [largest_component(patch, num_classes) for patch in labels.cpu().numpy()]
+    return torch.from_numpy(np.stack(kept)).to(labels.device)
