@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sslbench.data.base import Preprocessing
 from sslbench.errors import DataError
@@ -114,12 +111,16 @@ def _score_case(task: _Task) -> dict[str, Records | str] | str:
     found: dict[str, Records | str] = {}
     try:
         for grid in sorted({protocol.takes(task.preprocessing) for protocol in task.protocols}):
+            chosen = [protocol for protocol in task.protocols if protocol.takes(task.preprocessing) == grid]
             maps = load_pair(pair, grid, task.geometry)
             prediction = class_ids(maps.prediction, task.values, pair.prediction)
             reference = class_ids(maps.reference, task.values, pair.reference)
-            for protocol in task.protocols:
-                if protocol.takes(task.preprocessing) == grid:
-                    found[protocol.name] = _rows(protocol, pair.case, prediction, reference, task.classes, maps)
+            # What differs in rules for empty masks alone is measured once.
+            for measurement in dict.fromkeys(protocol.measurement for protocol in chosen):
+                alike = [protocol for protocol in chosen if protocol.measurement == measurement]
+                found |= _rows(
+                    alike, pair.case, replace(maps, prediction=prediction, reference=reference), task.classes
+                )
     except DataError as error:
         return str(error)
     except MemoryError:
@@ -127,18 +128,19 @@ def _score_case(task: _Task) -> dict[str, Records | str] | str:
     return found
 
 
-def _rows(
-    protocol: Protocol,
-    case: str,
-    prediction: NDArray[np.integer],
-    reference: NDArray[np.integer],
-    classes: Sequence[str],
-    maps: Maps,
-) -> Records | str:
-    if (protocol.resize_to or protocol.resize_by) and 1 in reference.shape:
-        return "resizes volumes, and these are images of one slice"
+def _rows(protocols: Sequence[Protocol], case: str, maps: Maps, classes: Sequence[str]) -> dict[str, Records | str]:
+    """The records of a case under protocols of one measurement, or why they do not apply."""
+    first = protocols[0]
+    surfaces = any(protocol.needs_surfaces for protocol in protocols)
     try:
-        rows = protocol.score(prediction, reference, classes, maps.spacing_mm, maps.axes)
+        if (first.resize_to or first.resize_by) and 1 in maps.reference.shape:
+            raise ValueError("resizes volumes, and these are images of one slice")
+        measured = first.measured(
+            maps.prediction, maps.reference, len(classes) + 1, maps.spacing_mm, maps.axes, surfaces=surfaces
+        )
     except ValueError as error:
-        return str(error)
-    return [{"protocol": protocol.name, "case": case, **row} for row in rows]
+        return {protocol.name: str(error) for protocol in protocols}
+    return {
+        protocol.name: [{"protocol": protocol.name, "case": case, **row} for row in protocol.rows(measured, classes)]
+        for protocol in protocols
+    }

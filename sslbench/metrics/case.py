@@ -35,6 +35,7 @@ class Case:
         distances: of the classes that both maps have, if they were asked for.
         diagonal: of the whole image with its outermost voxels, longer than any distance between voxel centres.
         voxel: size of one voxel, the product of the spacing.
+        dims: axes of the image.
     """
 
     pred_voxels: NDArray[np.int64]
@@ -43,6 +44,7 @@ class Case:
     distances: dict[int, SurfaceDistances]
     diagonal: float
     voxel: float
+    dims: int
 
     @cached_property
     def states(self) -> tuple[State, ...]:
@@ -109,7 +111,7 @@ def compare(
     if distances:
         classes = np.flatnonzero((pred_voxels > 0) & (ref_voxels > 0))
         found = distances_of_classes(pred, ref, [int(k) for k in classes if k], spacing, device)
-    return Case(pred_voxels, ref_voxels, np.diagonal(matrix).copy(), found, diagonal, voxel)
+    return Case(pred_voxels, ref_voxels, np.diagonal(matrix).copy(), found, diagonal, voxel, pred.ndim)
 
 
 def check_pair(pred: ArrayLike, ref: ArrayLike, num_classes: int, names: tuple[str, str]) -> tuple[Labels, Labels]:

@@ -266,7 +266,38 @@ class Protocol:
             ValueError: shapes differ, a map is not integer or has labels beyond the classes, the spacing
                 does not fit, or the protocol is not made for such maps (`objection`).
         """
-        num_classes = len(classes) + 1
+        return self.rows(self.measured(prediction, reference, len(classes) + 1, spacing, axes, device), classes)
+
+    @property
+    def needs_surfaces(self) -> bool:
+        """Whether any of its metrics is read off surface distances."""
+        return any(_needs_surfaces(metric) for metric in self.metrics)
+
+    @property
+    def measurement(self) -> tuple[Any, ...]:
+        """What `measured` depends on: protocols that agree in it, and in the grid that they take, can share a case."""
+        return self.unit, self.resize_to, self.resize_by, self.postprocess
+
+    def measured(
+        self,
+        prediction: NDArray[Any] | Sequence[NDArray[Any]],
+        reference: ArrayLike,
+        num_classes: int,
+        spacing: Sequence[float],
+        axes: str = "xyz",
+        device: str | None = None,
+        surfaces: bool = False,
+    ) -> Case:
+        """Counts and distances of one case, before the rules for empty masks.
+
+        Args:
+            prediction, reference, spacing, axes, device: as for `score`.
+            num_classes: C.
+            surfaces: measure surfaces even if no metric of this protocol needs them.
+
+        Raises:
+            ValueError: as for `score`.
+        """
         maps = list(prediction) if isinstance(prediction, (list, tuple)) else [prediction]
         if objection := self.objection(axes, len(maps)):
             raise ValueError(f"protocol {self.name} {objection}")
@@ -286,8 +317,15 @@ class Protocol:
         if len(thick) < pred.ndim:
             flat = tuple(slice(None) if axis in thick else 0 for axis in range(pred.ndim))
             pred, ref, sizes = pred[flat], ref[flat], sizes[thick]
-        surfaces = any(_needs_surfaces(metric) for metric in self.metrics)
-        case = compare(pred, ref, num_classes, sizes, surfaces, device)
+        return compare(pred, ref, num_classes, sizes, surfaces or self.needs_surfaces, device)
+
+    def rows(self, case: Case, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """What `score` returns, of a case that was `measured` by this protocol or one of the same `measurement`.
+
+        Args:
+            case: with surface distances, if the protocol needs them.
+            classes: names of the foreground classes 1, 2, ...
+        """
         policy = self.policy
         if policy.blank is not None and not case.pred_voxels[1:].any():
             policy = policy.blank
@@ -298,12 +336,12 @@ class Protocol:
                 "class": names[k],
                 "metric": metric,
                 "value": self._value(case, k, metric, policy),
-                "unit": self._unit(metric, pred.ndim),
+                "unit": self._unit(metric, case.dims),
                 "state": case.states[k],
                 "ref_voxels": int(case.ref_voxels[k]),
                 "pred_voxels": int(case.pred_voxels[k]),
             }
-            for k in range(0 if self.background else 1, num_classes)
+            for k in range(0 if self.background else 1, len(names))
             for metric in self.metrics
         ]
 

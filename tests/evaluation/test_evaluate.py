@@ -311,6 +311,18 @@ def test_every_protocol_has_a_row_that_says_what_it_means(predicted, store):
         assert row["averages"]["dsc"] == pytest.approx(np.mean(means))
 
 
+def test_what_protocols_share_is_measured_once_and_changes_nothing(predicted, store):
+    from dataclasses import replace
+
+    whole = subject_of_folder(predicted, store)
+    subject = replace(whole, pairs=whole.pairs[:1])
+    protocols = chosen_protocols([], every=True)
+    together = score(subject, protocols).records
+    for protocol in protocols:
+        if protocol.name in together:
+            assert str(score(subject, [protocol]).records[protocol.name]) == str(together[protocol.name])
+
+
 def test_the_table_and_its_json_on_the_command_line(make_run, data_dir, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     path = make_run("native")
