@@ -23,7 +23,7 @@ from tests.evaluation.conftest import IDS
 from tests.test_cli import call
 
 NATIVE = registry.component("protocol", "native")
-GA = registry.component("protocol", "ga")
+SEEN = registry.component("protocol", "magicnet")  # on the grid that networks see
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -74,11 +74,12 @@ def test_records_are_the_same_bytes_whatever_the_workers_and_the_order_of_files(
     written = []
     for name, workers in (("one", 1), ("two", 2)):
         path = tmp_path / f"{name}.csv"
-        request = Request([str(preds)], [NATIVE, GA], tmp_path, tmp_path, references=refs, output=path, workers=workers)
+        places = {"references": refs, "output": path}
+        request = Request([str(preds)], [NATIVE, SEEN], tmp_path, tmp_path, workers=workers, **places)
         assert evaluate(request).written == [path]
         written.append(path.read_bytes())
     assert written[0] == written[1]
-    for protocol in (NATIVE, GA):
+    for protocol in (NATIVE, SEEN):
         cases = [row["case"] for row in rows(path) if row["protocol"] == protocol.name]
         assert cases[:: 2 * len(protocol.metrics)] == ["a", "b", "c"]
 
@@ -139,7 +140,7 @@ def test_predictions_elsewhere_are_resampled_only_on_request(folders, write_labe
 def test_the_grid_that_networks_see_is_known_of_prepared_data_only(folders, predicted, store):
     """Elsewhere a protocol that measures on it converts, and says so."""
     plain, prepared = subject_of_folder(*folders), subject_of_folder(predicted, store)
-    rows_of = [side_by_side(score(subject, [NATIVE, GA]), [NATIVE, GA]) for subject in (plain, prepared)]
+    rows_of = [side_by_side(score(subject, [NATIVE, SEEN]), [NATIVE, SEEN]) for subject in (plain, prepared)]
     assert [[row["converted"] for row in found] for found in rows_of] == [[False, True], [False, False]]
     assert "converted" in rows_of[0][1]["caption"] and "converted" not in rows_of[1][1]["caption"]
 
@@ -147,20 +148,21 @@ def test_the_grid_that_networks_see_is_known_of_prepared_data_only(folders, pred
 def test_a_protocol_of_volumes_does_not_apply_to_pictures(tmp_path, write_labels):
     for folder in ("preds", "refs"):
         write_labels(tmp_path / folder / "a.nii.gz", np.pad(np.ones((4, 4, 1)), ((2, 2), (2, 2), (0, 0))))
-    found = score(subject_of_folder(tmp_path / "preds", tmp_path / "refs"), [NATIVE, GA])
+    protocols = [NATIVE, registry.component("protocol", "ga")]
+    found = score(subject_of_folder(tmp_path / "preds", tmp_path / "refs"), protocols)
     assert found.refused == {"ga": "resizes volumes, and these are images of one slice"} and not found.failed
     assert [row["value"] for row in found.records["native"]] == [1, 1, 0, 0]
 
 
 def test_a_dataset_lends_references_names_and_the_stored_grid(predicted, store):
-    found = score(subject_of_folder(predicted, store), [NATIVE, GA])
+    found = score(subject_of_folder(predicted, store), [NATIVE, SEEN])
     names = [info.short for info in store.dataset.classes]
-    for protocol in (NATIVE, GA):
+    for protocol in (NATIVE, SEEN):
         expected = []
         for case in IDS:
             labels = np.asarray(nib.load(predicted / f"{case}.nii.gz").dataobj)
             reference, spacing = store.reference(case)
-            if protocol is GA:
+            if protocol is SEEN:
                 scan = store.cases[case].geometry
                 old, new = scan["from"], scan["to"]
                 # The prediction as the reference went: its label nearest to every stored cell's centre, LPS to RAS.
@@ -188,12 +190,12 @@ def test_unknown_voxel_sizes_leave_no_distance_in_mm(predicted, store):
 # ------------------------------------------------------------------------------------------------------------ runs
 
 
-@pytest.mark.parametrize("own", ["native", "ga"])
+@pytest.mark.parametrize("own", ["native", "magicnet"])
 def test_a_run_scores_what_it_scored_and_its_own_records_stay(own, make_run, data_dir):
     path = make_run(own)
     before = (path / "cases.csv").read_bytes()
-    outcome = evaluate(Request([str(path)], [NATIVE, GA], data_dir, path))
-    other = "ga" if own == "native" else "native"
+    outcome = evaluate(Request([str(path)], [NATIVE, SEEN], data_dir, path))
+    other = "magicnet" if own == "native" else "native"
     assert outcome.written == [path / f"cases-{other}.csv"] and not outcome.notes and not outcome.failed
     assert (path / "cases.csv").read_bytes() == before
     own_rows = [{key: str(value) for key, value in row.items()} for row in outcome.scores[0].records[own]]
@@ -205,13 +207,13 @@ def test_a_run_scores_what_it_scored_and_its_own_records_stay(own, make_run, dat
 def test_the_files_are_stable_and_what_report_reads(make_run, data_dir):
     path = make_run("native")
     results = path.parents[4]
-    request = Request([str(path)], [GA], data_dir, results)
+    request = Request([str(path)], [SEEN], data_dir, results)
     evaluate(request)
-    first = (path / "cases-ga.csv").read_bytes()
+    first = (path / "cases-magicnet.csv").read_bytes()
     evaluate(request)
-    assert (path / "cases-ga.csv").read_bytes() == first
-    frame = collect(results, "ga").records
-    assert set(frame["protocol"]) == {"ga"} and set(frame["case"]) == set(IDS)
+    assert (path / "cases-magicnet.csv").read_bytes() == first
+    frame = collect(results, "magicnet").records
+    assert set(frame["protocol"]) == {"magicnet"} and set(frame["case"]) == set(IDS)
     assert set(collect(results).records["protocol"]) == {"native"}
     assert set(collect(results, "native").records["protocol"]) == {"native"}  # the run's own
     unscored = collect(results, "la-uamt")
@@ -239,11 +241,11 @@ def test_records_that_no_longer_agree_are_written_beside_and_told(make_run, data
 def test_a_run_that_lost_a_prediction_keeps_no_incomplete_records(gone, make_run, data_dir):
     path = make_run("native")
     (path / "predictions" / gone).unlink()
-    outcome = evaluate(Request([str(path)], [GA], data_dir, path))
-    assert not outcome.written and not (path / "cases-ga.csv").exists()
+    outcome = evaluate(Request([str(path)], [SEEN], data_dir, path))
+    assert not outcome.written and not (path / "cases-magicnet.csv").exists()
     ((what, why),) = outcome.failed.items()
     assert what.endswith(": 0002") and why.endswith("is missing")
-    row = side_by_side(outcome.scores[0], [GA])[0]
+    row = side_by_side(outcome.scores[0], [SEEN])[0]
     assert (row["cases"], row["expected"]) == (2, 3)
 
 
@@ -261,7 +263,7 @@ def test_a_run_can_be_held_against_a_folder_of_references(make_run, store, tmp_p
 def test_other_prepared_data_are_told(make_run, data_dir):
     path = make_run("native")
     (path / "provenance.json").write_text(json.dumps({"data": {"fingerprint": "other"}}))
-    outcome = evaluate(Request([str(path)], [GA], data_dir, path))
+    outcome = evaluate(Request([str(path)], [SEEN], data_dir, path))
     assert any("are not those that it was tested on" in note for note in outcome.notes)
 
 
@@ -269,8 +271,8 @@ def test_a_results_folder_stands_for_its_finished_runs(make_run, data_dir):
     paths = [make_run(seed=0), make_run(seed=1)]
     make_run(seed=2, state="interrupted")
     results = paths[0].parents[4]
-    outcome = evaluate(Request([str(results), str(paths[0])], [GA], data_dir, results))
-    assert outcome.written == [path / "cases-ga.csv" for path in paths]
+    outcome = evaluate(Request([str(results), str(paths[0])], [SEEN], data_dir, results))
+    assert outcome.written == [path / "cases-magicnet.csv" for path in paths]
     assert any("1 of 3 runs are not finished" in note and "seed-2" in note for note in outcome.notes)
 
 
@@ -278,17 +280,17 @@ def test_a_run_that_cannot_be_scored_does_not_stop_the_others(make_run, data_dir
     good, bad = make_run(seed=0), make_run(seed=1)
     (bad / "cases.csv").write_text("nonsense")
     results = good.parents[4]
-    outcome = evaluate(Request([str(results)], [GA], data_dir, results))
-    assert outcome.written == [good / "cases-ga.csv"]
+    outcome = evaluate(Request([str(results)], [SEEN], data_dir, results))
+    assert outcome.written == [good / "cases-magicnet.csv"]
     assert any("seed-1" in what for what in outcome.failed)
     with pytest.raises(SSLBenchError, match="left out"):
-        evaluate(Request([str(bad)], [GA], data_dir, results))
+        evaluate(Request([str(bad)], [SEEN], data_dir, results))
 
 
 def test_an_unfinished_run_named_as_such_is_an_error(make_run, data_dir):
     path = make_run(state="failed")
     with pytest.raises(SSLBenchError, match="is failed, not finished"):
-        evaluate(Request([str(path)], [GA], data_dir, path))
+        evaluate(Request([str(path)], [SEEN], data_dir, path))
 
 
 # -------------------------------------------------------------------------------------------------- conversion table
@@ -372,7 +374,7 @@ def test_options_of_folders_are_refused_for_runs(make_run, data_dir):
     path = make_run()
     for more in ({"partial": True}, {"output": Path("a.csv")}, {"classes": ["a"]}, {"dataset": "synapse"}):
         with pytest.raises(UsageError, match="is for folders of label maps"):
-            evaluate(Request([str(path)], [GA], data_dir, path, **more))
+            evaluate(Request([str(path)], [SEEN], data_dir, path, **more))
 
 
 def test_two_files_of_one_name_are_refused(folders, write_labels):
