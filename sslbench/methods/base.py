@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 View = Literal["raw", "weak", "strong"]
 Stream = Literal["labeled", "unlabeled"]
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)

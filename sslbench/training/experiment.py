@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from sslbench import registry
 from sslbench.config import ResolvedJob, TilesSpec
 from sslbench.data.sampling import Sampler, TrainingSet, cut_tile, tile_boxes
 from sslbench.losses.compose import build_loss
-from sslbench.methods.base import Method, Statistics
+from sslbench.methods.base import M, Method, Statistics
 from sslbench.networks import Network, build_decoder, build_network
 from sslbench.networks.base import Decoder
 from sslbench.plugins.base import Attached, Plugin
