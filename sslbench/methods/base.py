@@ -211,6 +211,10 @@ class Build(Protocol):
         """A further decoder for the encoder of `like`."""
         ...
 
+    def module(self, key: str, make: Callable[[], M]) -> M:
+        """Any other module that a method has (heads, critics): `make()`, drawn from the initialisation stream `key`."""
+        ...
+
     def ema(self, network: nn.Module) -> Any:
         """A copy without gradient, for a teacher."""
         ...

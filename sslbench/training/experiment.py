@@ -70,6 +70,11 @@ class Builder:
         with self._stream(f"init/{key}"):
             return build_decoder(like, **options)
 
+    def module(self, key: str, make: Callable[[], M]) -> M:
+        """Any other module, from the initialisation stream `key`."""
+        with self._stream(f"init/{key}"):
+            return make()
+
     def ema(self, network: nn.Module) -> Any:
         """A copy without gradient."""
         return copy.deepcopy(network).requires_grad_(False)
