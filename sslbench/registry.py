@@ -38,6 +38,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "network": {
         "sslbench.networks.perturbation": ("unet_cct",),
+        "sslbench.networks.residual": ("resunet", "resvnet"),
         "sslbench.networks.unet": ("unet",),
         "sslbench.networks.vnet": ("vnet",),
     },

@@ -31,7 +31,8 @@ class VNetOptions(BaseModel):
     )
 
 
-def _norm(kind: str, channels: int) -> list[nn.Module]:
+def norm_layers(kind: str, channels: int) -> list[nn.Module]:
+    """The norm of `VNetOptions.norm`, in a list; an empty one for `none`."""
     if kind == "batch":
         return [nn.BatchNorm3d(channels)]
     return [nn.InstanceNorm3d(channels)] if kind == "instance" else []
@@ -40,7 +41,7 @@ def _norm(kind: str, channels: int) -> list[nn.Module]:
 def _convs(channels_in: int, channels: int, depth: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for number in range(depth):
-        layers += [Conv3d(channels if number else channels_in, channels, 3, padding=1), *_norm(norm, channels)]
+        layers += [Conv3d(channels if number else channels_in, channels, 3, padding=1), *norm_layers(norm, channels)]
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 
@@ -56,7 +57,7 @@ class VNetEncoder(nn.Module):
             for stage, (width, depth) in enumerate(zip(widths, _DEPTHS, strict=True))
         )
         self.down = nn.ModuleList(
-            nn.Sequential(Conv3d(a, b, 2, stride=2), *_norm(options.norm, b), nn.ReLU(inplace=True))
+            nn.Sequential(Conv3d(a, b, 2, stride=2), *norm_layers(options.norm, b), nn.ReLU(inplace=True))
             for a, b in itertools.pairwise(widths)
         )
         self.dropout = nn.Dropout3d(options.dropout)
@@ -79,7 +80,7 @@ class VNetDecoder(Decoder):
         self.up = nn.ModuleList(
             nn.Sequential(
                 nn.ConvTranspose3d(widths[stage + 1], widths[stage], 2, stride=2),
-                *_norm(options.norm, widths[stage]),
+                *norm_layers(options.norm, widths[stage]),
                 nn.ReLU(inplace=True),
             )
             for stage in reversed(range(4))
