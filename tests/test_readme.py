@@ -29,8 +29,10 @@ def test_the_commands_are_accepted(
     arguments = shlex.split(command)[1:]
     if arguments[0] == "run":
         arguments = [*arguments, "--dry-run"]
-    if arguments[0] in ("prepare", "audit", "report"):  # these need data or results: the options must exist
+    if arguments[0] in ("prepare", "audit", "report", "evaluate", "predict"):  # need data or results
         arguments = [*arguments, "--help"]
+    if arguments[0] == "check":  # seconds a law
+        arguments = [*arguments, "--law", "predicts_probabilities"]
     monkeypatch.setattr(sys, "argv", ["sslbench", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
