@@ -189,6 +189,7 @@ class Statistics:
         num_classes: C, background included.
         patch_size: of a patch.
         batch: labelled and unlabelled patches in a step.
+        labeled_items: how many of the training items are labelled: the first of `shapes`.
     """
 
     class_counts: Tensor
@@ -198,6 +199,7 @@ class Statistics:
     num_classes: int
     patch_size: tuple[int, ...]
     batch: tuple[int, int]
+    labeled_items: int = 0
 
 
 class Build(Protocol):

@@ -69,6 +69,18 @@ class CoTraining(Method):
             ]
         )
 
+    def cross(self, learner: Prediction, peer: Prediction, first: int, voxel_weight: Tensor | None = None) -> Tensor:
+        """The learner's cross-entropy with the peer's labels, from patch `first` on."""
+        other = peer.logits[first:].detach()
+        return self.loss.ce(
+            learner.logits[first:],
+            other.argmax(1),
+            source="pseudo",
+            key=learner.key,
+            reference=self.reference(peer.key, other),
+            voxel_weight=voxel_weight,
+        )
+
     def passes(self, phase: Phase) -> Passes | None:
         return Passes(labeled=2, unlabeled=2)
 

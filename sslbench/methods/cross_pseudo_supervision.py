@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from sslbench.methods.base import Batch, Step
-from sslbench.methods.co_training import CoTraining, CoTrainingOptions, Prediction
+from sslbench.methods.co_training import CoTraining, CoTrainingOptions
 from sslbench.registry import register
 
 
@@ -39,16 +39,5 @@ class CrossPseudoSupervision(CoTraining):
         self.observe(step, pair, labels)
         supervised = self.supervised(pair, labels, L).sum()
         first = L if self.options.on == "unlabeled" else 0
-        cross = self._cross(a, b, first) + self._cross(b, a, first)
+        cross = self.cross(a, b, first) + self.cross(b, a, first)
         return {"loss": supervised + step.ramp * cross, "supervised": supervised, "cross": cross}
-
-    def _cross(self, learner: Prediction, peer: Prediction, first: int) -> Tensor:
-        """The learner's cross-entropy with the peer's labels, from patch `first` on."""
-        other = peer.logits[first:].detach()
-        return self.loss.ce(
-            learner.logits[first:],
-            other.argmax(1),
-            source="pseudo",
-            key=learner.key,
-            reference=self.reference(peer.key, other),
-        )

@@ -51,7 +51,8 @@ class Network(nn.Module):
         version: raised when the same options would give another function.
         Options: typed options, each with its source.
         dims: of the images that it takes, 2 or 3; every side divisible by `divisor`.
-        encoder_class, decoder_class: what it is built of; both take `options`, which has a field `init`.
+        encoder_class, decoder_class: what it is built of; both take `options`, which has a field `init`. An encoder's
+            `channels` are those of its maps, finest first.
         decoders: the first is the main one.
     """
 

@@ -65,6 +65,7 @@ class ResidualEncoder(nn.Module):
             later = [_Block(conv, norm, width, width, stride=1) for _ in range(count - 1)]
             self.stages.append(nn.Sequential(_Block(conv, norm, before, width, stride=2), *later))
         self.dropout = nn.ModuleList(dropout)
+        self.channels = tuple(widths)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Maps of the five stages, finest first."""

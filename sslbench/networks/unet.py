@@ -52,6 +52,7 @@ class UNetEncoder(nn.Module):
             for before, width, dropout in zip((in_channels, *_WIDTHS), _WIDTHS, options.dropout, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
+        self.channels = _WIDTHS
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Maps of the five stages, finest first."""

@@ -61,6 +61,7 @@ class VNetEncoder(nn.Module):
             for a, b in itertools.pairwise(widths)
         )
         self.dropout = nn.Dropout3d(options.dropout)
+        self.channels = tuple(widths)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Maps of the five stages, finest first."""

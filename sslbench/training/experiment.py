@@ -127,6 +127,7 @@ def build_experiment(
         num_classes=num_classes,
         patch_size=tuple(recipe.patch_size),
         batch=(recipe.batch.labeled, recipe.batch.unlabeled),
+        labeled_items=sampler.count["labeled"],
     )
     build = Builder(resolved, len(data.images[0]), statistics)
     probe = sampler.batch(0, streams=("labeled",)).image["weak"]
