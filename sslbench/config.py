@@ -213,7 +213,7 @@ class ScheduleSpec(Frozen):
         description="iterations of an epoch: the number of unlabelled cases (GA), one pass over the unlabelled "
         "or labelled items in batches (DHC; SSL4MIS, which restarts both streams then), or a number",
     )
-    lr: Literal["poly", "constant", "step"] = Field(default="poly", description="law of the learning rate")
+    lr: Literal["poly", "constant", "step", "cosine"] = Field(default="poly", description="law of the learning rate")
     power: float = Field(default=0.9, description="exponent of the poly law")
     lr_length: int | None = Field(default=None, description="length of the poly law where it is not the run's")
     step_every: int = Field(default=2500, description="iterations between two drops of the step law")

@@ -55,4 +55,6 @@ def learning_rate(optimizer: OptimizerSpec, schedule: ScheduleSpec, iteration: i
         return poly_lr(iteration, schedule.lr_length or iterations, optimizer.lr, schedule.power)
     if schedule.lr == "step":
         return optimizer.lr * schedule.step_factor ** (iteration // schedule.step_every)
+    if schedule.lr == "cosine":
+        return optimizer.lr * cosine_rampdown(iteration, iterations)
     return optimizer.lr

@@ -130,6 +130,11 @@ def test_the_constant_law():
     assert {rate(iteration, 100, base=0.3, lr="constant") for iteration in (0, 50, 99)} == {0.3}
 
 
+def test_the_cosine_law_falls_to_zero_over_the_run():
+    assert [rate(n, 100, base=2, lr="cosine") for n in (0, 25, 50)] == pytest.approx([2, 1 + math.sqrt(0.5), 1])
+    assert 0 < rate(99, 100, base=2, lr="cosine") < 1e-3
+
+
 def test_the_law_follows_the_length_of_its_phase():
     specs = OptimizerSpec(lr=0.01), ScheduleSpec(iterations=30_000)
     assert learning_rate(*specs, 5_000, 10_000) == pytest.approx(0.01 * 0.5**0.9)
