@@ -26,8 +26,8 @@ class ForgetsUnlabeled(CrossPseudoSupervision):
 class OneLearns(CrossPseudoSupervision):
     """Only network a learns from the other."""
 
-    def _cross(self, learner: Any, peer: Any, first: int) -> Tensor:
-        return super()._cross(learner, peer, first) * (learner.key == "a")
+    def cross(self, learner: Any, peer: Any, first: int, voxel_weight: Tensor | None = None) -> Tensor:
+        return super().cross(learner, peer, first, voxel_weight) * (learner.key == "a")
 
 
 class LearningTeacher(MeanTeacher):

@@ -104,7 +104,7 @@ def test_cps_learns_from_unlabelled_patches_and_each_network_from_the_other(loss
     # The target is detached: network a's term has no gradient in network b.
     pair = method.pair(batch.image["weak"])
     method.observe(make_step(), pair, batch.label["weak"])
-    one_sided = method._cross(*pair, batch.num_labeled)
+    one_sided = method.cross(*pair, batch.num_labeled)
     assert all(
         gradient is None
         for gradient in torch.autograd.grad(
