@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sslbench.config import CriteriaSpec
 from sslbench.data.base import NoOptions
 from sslbench.losses.base import Loss
-from sslbench.methods import bidirectional_copy_paste
+from sslbench.methods import copy_paste
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.methods.bidirectional_copy_paste import BCPOptions, BidirectionalCopyPaste
 from sslbench.methods.cross_pseudo_supervision import CPSOptions, CrossPseudoSupervision
@@ -180,7 +180,7 @@ def test_bcp_supervises_region_by_region(
     released: bool, dice: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mask = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    monkeypatch.setattr(bidirectional_copy_paste, "draw_copy_paste_mask", lambda *_: mask)
+    monkeypatch.setattr(copy_paste, "draw_copy_paste_mask", lambda *_: mask)
     outside, inside = torch.tensor([[[0, 2], [1, 1]]]), torch.tensor([[[1, 2], [0, 2]]])
     taught = [8.0 * torch.nn.functional.one_hot(label, 3).movedim(-1, 1) for label in (outside, inside)]
     # Mix 1: unlabelled outside of the box, labelled patch a inside; mix 2: labelled patch b outside, unlabelled inside.
