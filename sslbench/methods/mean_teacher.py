@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from sslbench.losses.consistency import certain_mse, entropy_map, mse_consistency, uamt_threshold
+from sslbench.losses.consistency import certain_mse, entropy_map, mse_consistency
 from sslbench.methods.base import Average, Batch, Passes, Phase, Step
-from sslbench.methods.teacher_student import TeacherStudent, clipped_noise
+from sslbench.methods.teacher_student import NoiseOptions, TeacherStudent, clipped_noise
+from sslbench.methods.uncertainty import UncertaintyOptions, noisy_mean
 from sslbench.registry import register
 
 
-class MeanTeacherOptions(BaseModel):
+class MeanTeacherOptions(NoiseOptions):
     """Options of `mt`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     ema_decay: float = Field(default=0.99, ge=0, le=1, description="of the teacher, with warm-up (SSL4MIS, MagicNet)")
-    noise_std: float = Field(default=0.1, ge=0, description="of the noise on the teacher's input (UA-MT, SSL4MIS)")
-    noise_clip: float = Field(default=0.2, ge=0, description="the noise is clipped to ± this (UA-MT, SSL4MIS)")
     start: int = Field(default=0, ge=0, description="iteration at which consistency begins (SSL4MIS on ACDC: 1000)")
 
 
@@ -73,14 +70,9 @@ class MeanTeacher(TeacherStudent):
         return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
 
 
-class UAMTOptions(MeanTeacherOptions):
+class UAMTOptions(UncertaintyOptions, MeanTeacherOptions):
     """Options of `uamt`."""
 
-    samples: int = Field(default=8, ge=2, multiple_of=2, description="stochastic passes of the teacher, T (UA-MT)")
-    entropy_cap: Literal["ln2", "lnC"] = Field(
-        default="ln2",
-        description="entropy of the certainty threshold: ln 2 for any number of classes (released code), or ln C",
-    )
     clock: Literal["iteration", "epoch"] = Field(
         default="iteration",
         description="what the threshold's ramp and the teacher's warm-up count (released code; the DHC port: epoch)",
@@ -105,10 +97,12 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
     options: UAMTOptions
 
     def _consistency(self, logits: Tensor, target: Tensor, image: Tensor, step: Step) -> Tensor:
-        entropy = entropy_map(self._mean_probabilities(image, step))
-        cap = math.log(2 if self.options.entropy_cap == "ln2" else logits.shape[1])
+        mean = noisy_mean(
+            self.teacher, image, self.options.samples, lambda doubled, stream: self._noise(doubled, step, stream)
+        )
+        entropy = entropy_map(mean)
         now, end = (step.epoch, step.epochs) if self.options.clock == "epoch" else (step.iteration, step.iterations)
-        threshold = uamt_threshold(now, end, cap)
+        threshold = self.options.threshold(now, end, logits.shape[1])
         certain = entropy < threshold
         step.log("certain", certain.float().mean())
         return self.loss.consistency(
@@ -118,15 +112,6 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
             reference=("teacher", target),
             mask=certain,
         )
-
-    @torch.no_grad()
-    def _mean_probabilities(self, image: Tensor, step: Step) -> Tensor:
-        rounds, total = self.options.samples // 2, torch.zeros((), device=image.device)
-        doubled = torch.cat([image, image])
-        for number in range(rounds):
-            noisy = doubled + self._noise(doubled, step, f"uncertainty-noise/{number}")
-            total = total + self.teacher(noisy).float().softmax(1).unflatten(0, (2, -1)).sum(0)
-        return total / self.options.samples
 
     def average(self) -> Average:
         return Average("teacher", "student", self.options.ema_decay, self.options.clock)

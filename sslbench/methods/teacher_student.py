@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sslbench.losses.base import Loss
@@ -35,6 +35,14 @@ class TeacherStudent(Method):
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.student], x)
+
+
+class NoiseOptions(BaseModel):
+    """Of the noise on an input, `clipped_noise`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    noise_std: float = Field(default=0.1, ge=0, description="of the noise on the teacher's input (UA-MT, SSL4MIS)")
+    noise_clip: float = Field(default=0.2, ge=0, description="the noise is clipped to ± this (UA-MT, SSL4MIS)")
 
 
 def clipped_noise(image: Tensor, step: Step, std: float, clip: float, stream: str = "teacher-noise") -> Tensor:
