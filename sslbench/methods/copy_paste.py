@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslbench.losses.base import Loss, Source, TermArguments
 from sslbench.methods.base import Average, Batch, Build, Method, Phase, Statistics, Step, mean_logits
@@ -112,8 +112,12 @@ class CopyPaste(Method):
     def __init__(self, options: CopyPasteOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         for key in self.keys:
-            self.add_module(key, build(key))
+            self.add_module(key, self.make_student(build, key))
         self.teacher = build.ema(self.get_submodule(self.keys[0]))
+
+    def make_student(self, build: Build, key: str) -> nn.Module:
+        """The network of a student, made in the order of `keys`: the recipe's unless the method says otherwise."""
+        return build(key)
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
