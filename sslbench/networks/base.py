@@ -32,10 +32,16 @@ class Decoder(nn.Module):
     """Reads `Features` (forward: a list of maps, coarse to fine) and, through `head`, gives logits.
 
     Attributes:
+        Options: typed options where it has more of them than its network; each has a default.
+        upsamplings: what its option `upsampling` can be, where it has one: decoders that differ in it make MC-Net.
+        channels: of its maps, coarse to fine.
         prior_channels: channels of the maps that a prior is added to, one per decoder stage, coarse to fine.
     """
 
+    Options: ClassVar[type[BaseModel] | None] = None
+    upsamplings: ClassVar[tuple[str, ...]] = ()
     head: nn.Module
+    channels: tuple[int, ...]
     prior_channels: tuple[int, ...]
 
     def forward(self, features: Features) -> list[Tensor]:
@@ -59,7 +65,7 @@ class Network(nn.Module):
     version: ClassVar[int] = 1
     Options: ClassVar[type[BaseModel]]
     encoder_class: ClassVar[Callable[..., nn.Module]]
-    decoder_class: ClassVar[Callable[..., Decoder]]
+    decoder_class: ClassVar[type[Decoder]] = Decoder
     dims: ClassVar[int]
     divisor: ClassVar[int] = 16
 
@@ -67,7 +73,7 @@ class Network(nn.Module):
         super().__init__()
         self.options, self.num_classes = options, num_classes
         self.encoder = type(self).encoder_class(in_channels, options)
-        self.decoders = nn.ModuleList([type(self).decoder_class(num_classes, options)])
+        self.decoders = nn.ModuleList([type(self).decoder_class(num_classes, self._decoder_options())])
         initialize(self, options.init)  # type: ignore[attr-defined]
 
     @classmethod
@@ -80,6 +86,11 @@ class Network(nn.Module):
     def base(self) -> Network:
         """The bare network; a plugin's wrapper returns what it wraps."""
         return self
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the encoder's maps, finest first."""
+        return cast("tuple[int, ...]", self.base.encoder.channels)
 
     @property
     def decoder(self) -> Decoder:
@@ -107,10 +118,20 @@ class Network(nn.Module):
 
     def make_decoder(self, **options: object) -> Decoder:
         """A fresh decoder with head for this network's encoder; options that are not given are the network's own."""
-        chosen = type(self.options).model_validate({**self.options.model_dump(), **options})
+        chosen = self._decoder_options(**options)
         decoder = type(self).decoder_class(self.num_classes, chosen)
         initialize(decoder, chosen.init)  # type: ignore[attr-defined]
         return decoder
+
+    def other_upsamplings(self) -> tuple[str, ...]:
+        """Those that a further decoder can have and the main one has not."""
+        kinds = type(self).decoder_class.upsamplings
+        own = getattr(self._decoder_options(), "upsampling", None)
+        return tuple(kind for kind in kinds if kind != own)
+
+    def _decoder_options(self, **options: object) -> BaseModel:
+        kind = type(self).decoder_class.Options or type(self.options)
+        return kind.model_validate({**self.options.model_dump(include={*kind.model_fields}), **options})
 
 
 def build_network(name: str, in_channels: int, num_classes: int, **options: object) -> Network:

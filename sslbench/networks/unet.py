@@ -74,6 +74,8 @@ def _upsample(kind: str, channels_in: int, channels: int) -> nn.Module:
 class UNetDecoder(Decoder):
     """Four times: upsample, concatenate [skip, up], add the prior, double convolution."""
 
+    upsamplings = ("bilinear", "transposed", "nearest", "bicubic")
+
     def __init__(self, num_classes: int, options: UNetOptions) -> None:
         super().__init__()
         steps = [(_WIDTHS[stage + 1], _WIDTHS[stage]) for stage in reversed(range(4))]
@@ -83,7 +85,8 @@ class UNetDecoder(Decoder):
             for (_, fine), dropout in zip(steps, reversed(options.decoder_dropout), strict=True)
         )
         self.head = nn.Conv2d(_WIDTHS[0], num_classes, 3, padding=1)
-        self.prior_channels = tuple(2 * fine for _, fine in steps)
+        self.channels = tuple(fine for _, fine in steps)
+        self.prior_channels = tuple(2 * fine for fine in self.channels)
 
     def forward(self, features: Features) -> list[Tensor]:
         """Maps of the four decoder stages, coarse to fine."""

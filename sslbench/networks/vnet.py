@@ -72,15 +72,37 @@ class VNetEncoder(nn.Module):
         return maps
 
 
-class VNetDecoder(Decoder):
-    """Four times: transposed convolution, plus the skip, plus the prior; then 3, 3, 2, 1 convolutions."""
+class VNetDecoderOptions(VNetOptions):
+    """Options of a decoder of `vnet`; a network's main one has the default."""
 
-    def __init__(self, num_classes: int, options: VNetOptions) -> None:
+    upsampling: Literal["transposed", "trilinear", "nearest"] = Field(
+        default="transposed",
+        description="transposed 2³ convolution; or trilinear with aligned corners or nearest, then a 3³ one (MC-Net)",
+    )
+
+
+def _upsample(kind: str, channels_in: int, channels: int) -> list[nn.Module]:
+    if kind == "transposed":
+        return [nn.ConvTranspose3d(channels_in, channels, 2, stride=2)]
+    corners = None if kind == "nearest" else True
+    return [
+        nn.Upsample(scale_factor=2, mode=kind, align_corners=corners),
+        Conv3d(channels_in, channels, 3, padding=1),
+    ]
+
+
+class VNetDecoder(Decoder):
+    """Four times: upsample, plus the skip, plus the prior; then 3, 3, 2, 1 convolutions."""
+
+    Options = VNetDecoderOptions
+    upsamplings = ("transposed", "trilinear", "nearest")
+
+    def __init__(self, num_classes: int, options: VNetDecoderOptions) -> None:
         super().__init__()
         widths = [options.base_filters * 2**stage for stage in range(5)]
         self.up = nn.ModuleList(
             nn.Sequential(
-                nn.ConvTranspose3d(widths[stage + 1], widths[stage], 2, stride=2),
+                *_upsample(options.upsampling, widths[stage + 1], widths[stage]),
                 *norm_layers(options.norm, widths[stage]),
                 nn.ReLU(inplace=True),
             )
@@ -91,7 +113,7 @@ class VNetDecoder(Decoder):
         )
         self.dropout = nn.Dropout3d(options.dropout)
         self.head = Conv3d(widths[0], num_classes, 1)
-        self.prior_channels = tuple(reversed(widths[:4]))
+        self.channels = self.prior_channels = tuple(reversed(widths[:4]))
 
     def forward(self, features: Features) -> list[Tensor]:
         """Maps of the four decoder stages, coarse to fine."""
