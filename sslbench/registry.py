@@ -37,6 +37,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
         "sslbench.data.synapse": ("synapse", "phantom"),
     },
     "network": {
+        "sslbench.networks.diffusion_vnet": ("diffusion_vnet",),
         "sslbench.networks.perturbation": ("unet_cct",),
         "sslbench.networks.residual": ("resunet", "resvnet"),
         "sslbench.networks.unet": ("unet",),
@@ -44,11 +45,19 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "method": {
         "sslbench.methods.bidirectional_copy_paste": ("bcp",),
+        "sslbench.methods.co_bionet": ("cobionet",),
+        "sslbench.methods.confidence_estimation": ("ceud",),
+        "sslbench.methods.conflict_cross_view": ("ccvc",),
         "sslbench.methods.cross_consistency": ("cct",),
         "sslbench.methods.cross_pseudo_supervision": ("cps",),
+        "sslbench.methods.desco": ("desco",),
         "sslbench.methods.fixmatch": ("fixmatch",),
+        "sslbench.methods.genericssl": ("genericssl",),
+        "sslbench.methods.magicnet": ("magicnet", "magicnet_released"),
         "sslbench.methods.mean_teacher": ("mt", "uamt"),
         "sslbench.methods.r_drop": ("rdrop",),
+        "sslbench.methods.ssnet": ("ssnet",),
+        "sslbench.methods.students_discrepancy": ("sdcl",),
         "sslbench.methods.supervised": ("supervised",),
     },
     "loss": {
@@ -81,7 +90,12 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
             "metassl_released",
         ),
     },
-    "weighting": {},
+    "weighting": {
+        "sslbench.losses.weighting.difficulty": ("diffdw",),
+        "sslbench.losses.weighting.distribution": ("crest", "distdw", "simis"),
+        "sslbench.losses.weighting.sampling": ("cld",),
+        "sslbench.losses.weighting.thresholds": ("adsh",),
+    },
     "plugin": {},
     "protocol": {
         "sslbench.metrics.published": (

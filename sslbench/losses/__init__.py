@@ -20,6 +20,7 @@ from sslbench.losses.consistency import (
 from sslbench.losses.cross_entropy import voxel_weighted_cross_entropy, weighted_cross_entropy
 from sslbench.losses.dice import DiceCELoss, DiceLoss
 from sslbench.losses.gradient_aware import GACELoss, GADiceLoss
+from sslbench.losses.prototypes import prototype_loss
 from sslbench.losses.quadripartition import QuadLoss
 from sslbench.losses.weighting import Weighting
 
@@ -40,6 +41,7 @@ __all__ = [
     "entropy_loss",
     "mse_consistency",
     "predictive_entropy",
+    "prototype_loss",
     "rdrop_loss",
     "softmax_mse",
     "uamt_consistency",

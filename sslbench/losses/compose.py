@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from torch import Tensor, nn
@@ -103,7 +104,9 @@ class Weighted(Loss):
         self.inner.observe(step, key, logits, labels)
         weighting = self._of(key)
         if weighting is not None:
-            observation = weighting.observe(step, logits.detach().float(), labels)
+            # Predictors draw apart.
+            own = replace(step, generators=lambda stream, device: step.generators(f"{key}/{stream}", device))
+            observation = weighting.observe(own, logits.detach().float(), labels)
             weighting.weights = weighting.update(observation)
 
     def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
