@@ -22,16 +22,20 @@ from sslbench.losses.dice import DiceCELoss, DiceLoss
 from sslbench.losses.gradient_aware import GACELoss, GADiceLoss
 from sslbench.losses.prototypes import prototype_loss
 from sslbench.losses.quadripartition import QuadLoss
-from sslbench.losses.weighting import Weighting
+from sslbench.losses.weighting import CReSTWeights, DiffDW, DistDW, SimiSWeights, Weighting
 
 __all__ = [
     "BySource",
+    "CReSTWeights",
     "DiceCELoss",
     "DiceLoss",
+    "DiffDW",
+    "DistDW",
     "GACELoss",
     "GADiceLoss",
     "Loss",
     "QuadLoss",
+    "SimiSWeights",
     "Weighted",
     "Weighting",
     "bcp_mix_loss",

@@ -70,8 +70,8 @@ class Adsh(Weighting):
     Deviations:
     - probabilities are kept as a histogram of 4096 bins for each class, not as volumes: a threshold is the lower edge
       of the bin of the exact one, so at most 1/4096 below it. State: C·4096 counts instead of gigabytes.
-    - the released code multiplies the learner's logits by a mask of classes over their thresholds, which masks no voxel;
-      here a voxel under its threshold is left out, as in Adsh, and the mean stays one over all voxels.
+    - the released code multiplies the learner's logits by a mask of classes over their thresholds, which masks no
+      voxel; here a voxel under its threshold is left out, as in Adsh, and the mean stays one over all voxels.
     - the last place of a bank of odd capacity is left empty by the code and read as background; here it is not there.
     """
 
@@ -132,9 +132,8 @@ class Adsh(Weighting):
         elsewhere = torch.arange(place.shape[1], device=place.device, dtype=torch.int32) % bins
         slots = torch.where(place > 0, first + place, self.num_classes * bins + elsewhere)
         found = torch.zeros((self.num_classes + 1) * bins, dtype=torch.int64, device=place.device)
-        found.index_add_(
-            0, slots.flatten(), torch.ones((), dtype=torch.int64, device=place.device).expand(slots.numel())
-        )
+        one = torch.ones((), dtype=torch.int64, device=place.device)
+        found.index_add_(0, slots.flatten(), one.expand(slots.numel()))
         return found.view(-1, bins)[:-1]
 
     def _of_histogram(self) -> Tensor:
