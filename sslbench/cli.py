@@ -641,6 +641,9 @@ def check(
         list[str] | None,
         _value("NAMES", "Losses; default: default (method), all (matrix).", "--loss", "-l", complete=completion.losses),
     ] = None,
+    plugin: Annotated[
+        str | None, _value("NAME", "A plugin on every network (method).", "--plugin", "-p", complete=completion.plugins)
+    ] = None,
     dims: Annotated[str, _value("2d|3d", "Images to try on; default: both.")] = "2d,3d",
     law: Annotated[list[str] | None, _value("NAMES", "Laws to try; default: all.")] = None,
     steps: Annotated[int, _value("N", "Iterations of every phase of a cell (20).", min=1)] = 20,
@@ -667,7 +670,7 @@ def check(
                 if not as_json:  # it takes long: every cell is told as it ends
                     terminal.cell(_out(), rows[-1])
         else:
-            rows = [verdict.to_json() for verdict in conformance.check_methods(*asked, _several(law), tell)]
+            rows = [verdict.to_json() for verdict in conformance.check_methods(*asked, _several(law), tell, plugin)]
     broken = sum(row["status"] in ("broken", "failed") for row in rows)
     if as_json:
         _print_json(rows)

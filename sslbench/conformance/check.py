@@ -30,10 +30,13 @@ def check_methods(
     dims: Sequence[Dims] = DIMS,
     laws: Sequence[str] = (),
     tell: Tell = _nobody,
+    plugin: str | None = None,
 ) -> list[Verdict]:
     """`check_method` for several methods; none named: for every one that is registered, presets left out."""
     every = [entry.name for entry in registry.entries("method") if not entry.preset_of]
-    return [verdict for method in methods or every for verdict in check_method(method, losses, dims, laws, tell)]
+    return [
+        verdict for method in methods or every for verdict in check_method(method, losses, dims, laws, tell, plugin)
+    ]
 
 
 def check_method(
@@ -42,6 +45,7 @@ def check_method(
     dims: Sequence[Dims] = DIMS,
     laws: Sequence[str] = (),
     tell: Tell = _nobody,
+    plugin: str | None = None,
 ) -> list[Verdict]:
     """Hold a method against the laws: all of them with the first loss, with the others those that are about losses.
 
@@ -51,9 +55,10 @@ def check_method(
         dims: images to try it on; those in which the combination has no meaning are left out.
         laws: names; none: all.
         tell: told what is tried.
+        plugin: on the method's networks; none: bare ones. Its terms count in trainings alone.
 
     Raises:
-        UsageError: no such method, loss or law, or a combination that has no meaning in any of `dims`.
+        UsageError: no such method, loss, plugin or law, or a combination that has no meaning in any of `dims`.
     """
     spelling = named(method)
     for name in laws:
@@ -62,7 +67,7 @@ def check_method(
     losses = losses or ("default",)
     verdicts: list[Verdict] = []
     for loss in losses:
-        for subject in _subjects(spelling, loss, dims):
+        for subject in _subjects(spelling, loss, dims, plugin):
             for law in LAWS.values():
                 if (not laws or law.name in laws) and (law.losses or loss == losses[0]):
                     tell(f"{subject.method} + {subject.loss}, {subject.dims}: {law.name}")
@@ -70,11 +75,11 @@ def check_method(
     return verdicts
 
 
-def _subjects(method: str, loss: str, dims: Sequence[Dims]) -> list[Subject]:
+def _subjects(method: str, loss: str, dims: Sequence[Dims], plugin: str | None) -> list[Subject]:
     found, objections = [], []
     for kind in dims:
         try:
-            found.append(Subject(method, loss, kind))
+            found.append(Subject(method, loss, kind, plugin=plugin))
         except UsageError as error:
             objections.append(error)
     if not found:

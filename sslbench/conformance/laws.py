@@ -339,7 +339,8 @@ def passes_as_documented(subject: Subject) -> None:
         found = _count_passes(subject, subject.sure().train(), phase, batch)
         B = len(batch.index)
         trained, untrained = documented.patches(batch.num_labeled, B - batch.num_labeled)
-        expected = (trained, untrained, trained * documented.decoders)
+        decoded = (trained - documented.undecoded * (B - batch.num_labeled)) * documented.decoders
+        expected = (trained, untrained, decoded)
         if found != expected:
             told, said = (", ".join(f"{number:g}" for number in numbers) for numbers in (found, expected))
             raise Broken(
@@ -348,25 +349,24 @@ def passes_as_documented(subject: Subject) -> None:
 
 
 def _count_passes(subject: Subject, method: Method, phase: Phase, batch: Batch) -> tuple[float, float, float]:
+    """Counted in voxels, so that the cubes of a patch are one patch."""
     counts = {"trained": 0, "untrained": 0, "decoded": 0}
 
-    def count(what: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            first = output[0] if isinstance(output, (list, tuple)) else output
-            if what == "decoded":
-                counts[what] += len(first) if first.requires_grad else 0
-            else:
-                counts["trained" if first.requires_grad else "untrained"] += len(first)
+    def encoded(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        counts["trained" if output[0].requires_grad else "untrained"] += inputs[0][:, 0].numel()
 
-        return hook
+    def decoded(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        counts["decoded"] += output[-1][:, 0].numel() if output[-1].requires_grad else 0
 
     for module in method.modules():
         if isinstance(module, Network) and not isinstance(module, Attached):
-            module.encoder.register_forward_hook(count("encoded"))
+            module.encoder.register_forward_hook(encoded)
         if isinstance(module, Decoder):
-            module.register_forward_hook(count("decoded"))
+            module.register_forward_hook(decoded)
     subject.terms(method, phase, batch)
-    return counts["trained"], counts["untrained"], counts["decoded"]
+    patch = batch.image[subject.view][0, 0].numel()
+    trained, untrained, read = (counts[name] / patch for name in ("trained", "untrained", "decoded"))
+    return trained, untrained, read
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslbench import registry
 from sslbench.config import Job
 from sslbench.data.sampling import TrainingSet
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Batch, Method, Phase, Step, View
 from sslbench.networks.base import Decoder
+from sslbench.spelling import parse_component
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.randomness import reseed, torch_generator
@@ -49,12 +51,18 @@ _RECIPES: dict[Dims, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def tiny_job(method: str, loss: str = "default", dims: Dims = "2d", set: Mapping[str, Any] | None = None) -> Job:
+def tiny_job(
+    method: str,
+    loss: str = "default",
+    dims: Dims = "2d",
+    set: Mapping[str, Any] | None = None,
+    plugin: str | None = None,
+) -> Job:
     """A job of seconds with the settings of a 2-D or a 3-D recipe; `set` adds to what makes it tiny."""
     recipe, labeled, small = _RECIPES[dims]
-    return Job(
-        recipe=recipe, method=method, loss=loss, labeled=labeled, seed=0, set={**_COMMON, **small, **(set or {})}
-    )
+    own = registry.component("method", parse_component(method)[0]).tiny
+    chosen = {**_COMMON, **small, **own, **(set or {})}
+    return Job(recipe=recipe, method=method, loss=loss, plugin=plugin, labeled=labeled, seed=0, set=chosen)
 
 
 def random_experiment(
@@ -117,6 +125,7 @@ class Subject:
         dims: 2-D or 3-D images.
         set: further settings of the job.
         iterations: of every phase, in trainings.
+        plugin: on the method's networks; none: bare ones.
 
     Raises:
         UsageError: a combination without meaning.
@@ -129,10 +138,12 @@ class Subject:
         dims: Dims = "2d",
         set: Mapping[str, Any] | None = None,
         iterations: int = ITERATIONS,
+        plugin: str | None = None,
     ) -> None:
         self.spelling, self.set, self.iterations = (method, loss), dict(set or {}), iterations
-        self.job, self.dims = tiny_job(method, loss, dims, self.set), dims
+        self.job, self.dims = tiny_job(method, loss, dims, self.set, plugin), dims
         self.method, self.loss = self.job.resolved.job.method, self.job.resolved.job.loss
+        self.plugin = self.job.resolved.job.plugin
 
     def experiment(self) -> Experiment:
         """A fresh one, its phases cut to a few iterations."""
@@ -246,7 +257,7 @@ class Subject:
         weight = self.built.method.unlabeled_weight
         if weight in (None, "ramp"):
             return None
-        return Subject(*self.spelling, self.dims, {**self.set, f"method.{weight}": 0})
+        return Subject(*self.spelling, self.dims, {**self.set, f"method.{weight}": 0}, plugin=self.plugin)
 
     # ------------------------------------------------------------------------------------------------- trainings
 

@@ -167,6 +167,7 @@ class Passes:
     labeled: float = 1
     unlabeled: float = 1
     labeled_forward: float = 0
+        undecoded: unlabelled ones forward and backward that no decoder reads with gradient.
     unlabeled_forward: float = 0
     decoders: int = 1
 
@@ -174,6 +175,7 @@ class Passes:
         """Patches that go (forward and backward, forward alone) in a step of so many."""
         return (
             self.labeled * labeled + self.unlabeled * unlabeled,
+    undecoded: float = 0
             self.labeled_forward * labeled + self.unlabeled_forward * unlabeled,
         )
 
@@ -243,13 +245,15 @@ class Method(nn.Module):
     version: ClassVar[int] = 1
     title: ClassVar[str]
     group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
+        tiny: settings (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
     keys: tuple[str, ...] = ("net",)
     views: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"labeled": ("weak",), "unlabeled": ("weak",)}
     terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo", "consistency")
     unlabeled_weight: ClassVar[str | None] = "ramp"
-    exempt: ClassVar[Mapping[str, str]] = {}
+    exempt: Mapping[str, str] = {}
+    tiny: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__()

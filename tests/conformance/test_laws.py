@@ -32,6 +32,12 @@ IRRELEVANT: dict[str, set[str]] = {
     "bcp": set(),
 }
 EXEMPT = {"cct": {"supervised_at_zero"}, "bcp": {"blind_at_zero", "supervised_at_zero"}}
+    "magicnet": set(),
+}
+EXEMPT = {
+    **dict.fromkeys(("cct", "ccvc", "ceud"), {"supervised_at_zero"}),
+    "bcp": {"blind_at_zero", "supervised_at_zero"},
+    "magicnet": {"blind_at_zero", "supervised_at_zero"},
 
 
 @pytest.mark.parametrize("dims", DIMS)
