@@ -162,20 +162,20 @@ class Passes:
         labeled, unlabeled: forward and backward.
         labeled_forward, unlabeled_forward: forward alone.
         decoders: that read what an encoder made of a patch with gradient.
+        undecoded: unlabelled ones forward and backward that no decoder reads with gradient.
     """
 
     labeled: float = 1
     unlabeled: float = 1
     labeled_forward: float = 0
-        undecoded: unlabelled ones forward and backward that no decoder reads with gradient.
     unlabeled_forward: float = 0
     decoders: int = 1
+    undecoded: float = 0
 
     def patches(self, labeled: int, unlabeled: int) -> tuple[float, float]:
         """Patches that go (forward and backward, forward alone) in a step of so many."""
         return (
             self.labeled * labeled + self.unlabeled * unlabeled,
-    undecoded: float = 0
             self.labeled_forward * labeled + self.unlabeled_forward * unlabeled,
         )
 
@@ -240,12 +240,12 @@ class Method(nn.Module):
         unlabeled_weight: what scales all that it learns from unlabelled patches: `ramp`, or an option of its own; None:
             nothing can switch that off.
         exempt: laws of `sslbench check` that its definition breaks, each with the reason.
+        tiny: settings (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
     """
 
     version: ClassVar[int] = 1
     title: ClassVar[str]
     group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
-        tiny: settings (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
     keys: tuple[str, ...] = ("net",)

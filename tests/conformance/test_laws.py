@@ -26,18 +26,19 @@ IRRELEVANT: dict[str, set[str]] = {
     "cps": NO_TEACHER,
     "rdrop": NO_TEACHER,
     "cct": NO_TEACHER,
+    "ccvc": NO_TEACHER,
+    "ceud": NO_TEACHER,
     "fixmatch": NO_TEACHER,
     "mt": set(),
     "uamt": set(),
     "bcp": set(),
-}
-EXEMPT = {"cct": {"supervised_at_zero"}, "bcp": {"blind_at_zero", "supervised_at_zero"}}
     "magicnet": set(),
 }
 EXEMPT = {
     **dict.fromkeys(("cct", "ccvc", "ceud"), {"supervised_at_zero"}),
     "bcp": {"blind_at_zero", "supervised_at_zero"},
     "magicnet": {"blind_at_zero", "supervised_at_zero"},
+}
 
 
 @pytest.mark.parametrize("dims", DIMS)
