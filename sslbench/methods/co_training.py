@@ -69,7 +69,14 @@ class CoTraining(Method):
             ]
         )
 
-    def cross(self, learner: Prediction, peer: Prediction, first: int, voxel_weight: Tensor | None = None) -> Tensor:
+    def cross(
+        self,
+        learner: Prediction,
+        peer: Prediction,
+        first: int,
+        voxel_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """The learner's cross-entropy with the peer's labels, from patch `first` on."""
         other = peer.logits[first:].detach()
         return self.loss.ce(
@@ -78,6 +85,7 @@ class CoTraining(Method):
             source="pseudo",
             key=learner.key,
             reference=self.reference(peer.key, other),
+            mask=mask,
             voxel_weight=voxel_weight,
         )
 

@@ -17,7 +17,9 @@ class UncertaintyOptions(BaseModel):
     """How certainty is measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    samples: int = Field(default=8, ge=2, multiple_of=2, description="stochastic passes of the teacher, T (UA-MT)")
+    samples: int = Field(
+        default=8, ge=2, multiple_of=2, description="stochastic passes of the teacher (DeSCO: the peer), T (UA-MT)"
+    )
     entropy_cap: Literal["ln2", "lnC"] = Field(
         default="ln2",
         description="entropy of the certainty threshold: ln 2 for any number of classes (released code), or ln C",
