@@ -99,6 +99,7 @@ class Phase:
         streams: which patches its batches hold.
         hand_on: the state that the next phase starts from: that of the best validation, or the last.
         optimizer: fresh optimisers at its start, or those of the phase before kept.
+        keys: its predictors, which validation scores; None: all of the method's.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Phase:
     streams: tuple[Stream, ...] = ("labeled", "unlabeled")
     hand_on: Literal["best-val", "last"] = "best-val"
     optimizer: Literal["fresh", "keep"] = "fresh"
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,14 @@ class Group:
     Attributes:
         parameters: of one or more modules.
         optimizer, schedule: fields of the recipe's `optimizer` and `schedule` with other values.
+        heir_of: the group of the phase before with whose optimiser state it begins, where that is kept; None: the one
+            of its own name. Its parameters have the same shapes in the same order.
     """
 
     parameters: Sequence[nn.Parameter]
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
+    heir_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,11 @@ class Method(nn.Module):
     def objection(cls, job: ResolvedJob) -> str | None:
         """The one line why this job has no meaning, before anything is built; None where it has one."""
         return None
+
+    @classmethod
+    def predictors(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Its `keys` under these complete options, for a job that is not built yet."""
+        return cls.keys
 
     def phases(self) -> list[Phase]:
         """The parts of the training, in order; one of the recipe's length unless the method says otherwise."""

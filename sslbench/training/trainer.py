@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -115,16 +116,18 @@ class Trainer:
                 optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
             self.selection.best, self.selection.latest = {}, {}
         self.method.begin(phase)
-        self._start_phase(number, optimizers if phase.optimizer == "keep" else None)
+        if optimizers is not None:
+            optimizers = inherited(optimizers, self.method.groups(phase)) if phase.optimizer == "keep" else None
+        self._start_phase(number, optimizers)
 
     def _start_phase(self, number: int, optimizers: Mapping[str, Any] | None) -> None:
         self.groups = self.method.groups(self.phases[number])
-        self.optimizers = {}
+        self.optimizers, self.specs = {}, {}
         for name, group in self.groups.items():
             optimizer = OptimizerSpec(**{**self.recipe.optimizer.model_dump(), **group.optimizer})
             schedule = ScheduleSpec(**{**self.recipe.schedule.model_dump(), **group.schedule})
             self.specs[name] = optimizer, schedule
-            self.optimizers[name] = make_optimizer(optimizer, group)
+            self.optimizers[name] = make_optimizer(optimizer, group, plugin_decays(self.method))
             if optimizers and name in optimizers:
                 self.optimizers[name].load_state_dict(optimizers[name])
 
@@ -158,7 +161,7 @@ class Trainer:
                 values = {name: round(float(value), 6) for name, value in terms.items()}
                 self.recorder.record({"iteration": offset + done, **values, **rates, "it_per_s": round(speed, 3)})
             if validates and self.experiment.validation:
-                self._validate(offset + done)
+                self._validate(phase, offset + done)
                 last_time = time.perf_counter()
             if saves:
                 self._save(number, done)
@@ -235,8 +238,9 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------- validation, saving
 
-    def _validate(self, iteration: int) -> None:
-        scores = {key: self._validation_score(key) for key in self.selection.candidates}
+    def _validate(self, phase: Phase, iteration: int) -> None:
+        candidates = [key for key in self.selection.candidates if key in (None, *(phase.keys or self.method.keys))]
+        scores = {key: self._validation_score(key) for key in candidates}
         shown = {("dsc" if key is None else f"dsc/{key}"): round(score, 6) for key, score in scores.items()}
         self.recorder.record({"iteration": iteration, "validation": shown})
         for key in self.selection.observe(iteration, scores):
@@ -285,9 +289,32 @@ def backward(terms: Mapping[str, Tensor], groups: Mapping[str, Group]) -> None:
         torch.autograd.backward(terms[f"loss/{name}"], inputs=list(group.parameters))
 
 
-def make_optimizer(spec: OptimizerSpec, group: Group) -> torch.optim.Optimizer:
-    """The optimiser that a spec names, over a group's parameters."""
-    parameters = list(group.parameters)
+def inherited(optimizers: Mapping[str, Any], groups: Mapping[str, Group]) -> dict[str, Any]:
+    """The optimiser states that groups begin a phase with, of those of the phase before: copies, as several groups may
+    be heirs of one and an optimiser writes to the state that it has loaded."""
+    sources = {name: group.heir_of or name for name, group in groups.items()}
+    return {name: copy.deepcopy(optimizers[source]) for name, source in sources.items() if source in optimizers}
+
+
+def plugin_decays(method: torch.nn.Module) -> dict[torch.nn.Parameter, float]:
+    """The weight decay of every parameter of a plugin that has one of its own."""
+    plugins = [module.plugin for module in method.modules() if isinstance(module, Attached)]
+    return {
+        parameter: plugin.weight_decay
+        for plugin in plugins
+        if plugin.weight_decay is not None
+        for parameter in plugin.parameters()
+    }
+
+
+def make_optimizer(
+    spec: OptimizerSpec, group: Group, decays: Mapping[torch.nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser that a spec names, over a group's parameters; `decays`: those with a weight decay of their own."""
+    by_decay: dict[float, list[torch.nn.Parameter]] = {}
+    for parameter in group.parameters:
+        by_decay.setdefault((decays or {}).get(parameter, spec.weight_decay), []).append(parameter)
+    parameters = [{"params": part, "weight_decay": decay} for decay, part in by_decay.items()]
     if spec.name == "sgd":
         return torch.optim.SGD(
             parameters, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay

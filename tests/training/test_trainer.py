@@ -224,3 +224,61 @@ def test_phases_run_in_order_hand_on_their_best_and_resume(
     with pytest.raises(Interrupted):
         train(job, tmp_path / "parts", stop_after)
     assert_same(weights(train(job, tmp_path / "parts")), weights(whole))
+
+
+class Heirs(Method):
+    """One network's shift is trained before; its optimiser state goes on twice, where only momentum moves."""
+
+    title = "Heirs"
+    keys = ("a", "b")
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.a, self.b = nn.Conv3d(1, 14, 1), nn.Conv3d(1, 14, 1)
+        for network in (self.a, self.b):
+            nn.init.zeros_(network.bias)
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("before", iterations=4, streams=("labeled",), hand_on="last", keys=("a",)),
+            Phase("after", iterations=3, optimizer="keep"),
+        ]
+
+    def begin(self, phase: Phase) -> None:
+        if phase.name == "after":
+            self.b.load_state_dict(self.a.state_dict())
+
+    def groups(self, phase: Phase) -> dict[str, Group]:
+        sgd = {"name": "sgd", "lr": 0.5, "weight_decay": 0.0, "momentum": 0.9}
+        a = Group([self.a.bias], sgd, {"lr": "constant"})
+        b = Group([self.b.bias], sgd, {"lr": "constant"}, heir_of="a")
+        return {"a": a} if phase.name == "before" else {"a": a, "b": b}
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        loss = self.a.bias.sum() if step.phase == "before" else 0 * (self.a.bias.sum() + self.b.bias.sum())
+        return {"loss": loss}
+
+    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
+        return self.get_submodule(key or "a")(x).softmax(1)
+
+
+@pytest.mark.parametrize("stop_after", [None, 5])
+def test_two_groups_begin_with_the_optimiser_state_of_one(
+    stop_after: int | None, tmp_path: Path, throw_away: Callable[..., Any]
+) -> None:
+    throw_away("method", "heirs")(Heirs)
+    settings = {"inference.networks": "best_val", "schedule.validate_every": 1, "checkpoint": "last"}
+    job, records = tiny_job("heirs", set=settings), Records()
+    if stop_after:
+        with pytest.raises(Interrupted):
+            train(job, tmp_path, stop_after, records)
+    method = train(job, tmp_path, records=records).method
+    # Four gradients of 1, then none: v ← 0.9·v + g, and every step moves by -0.5·v, in each heir by itself.
+    velocity, moved = 0.0, 0.0
+    for gradient in (1, 1, 1, 1, 0, 0, 0):
+        velocity = 0.9 * velocity + gradient
+        moved -= 0.5 * velocity
+    for network in (method.a, method.b):
+        assert torch.allclose(network.bias.detach(), torch.full((14,), moved))
+    scored = [set(entry["validation"]) for entry in records.entries if "validation" in entry]
+    assert scored == [{"dsc/a"}] * 4 + [{"dsc/a", "dsc/b"}] * 3
