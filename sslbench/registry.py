@@ -96,7 +96,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
         "sslbench.losses.weighting.sampling": ("cld",),
         "sslbench.losses.weighting.thresholds": ("adsh",),
     },
-    "plugin": {},
+    "plugin": {"sslbench.plugins.scdl": ("scdl", "scdl_cdba_only")},
     "protocol": {
         "sslbench.metrics.published": (
             "native",

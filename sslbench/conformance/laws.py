@@ -35,6 +35,7 @@ class Verdict:
         method, loss, dims: what it was tried on.
         status: `holds`, `broken`, `exempt` (the method says that it breaks it, and why) or `irrelevant`.
         reason: why, unless it holds.
+        plugin: on the networks; none: bare ones.
     """
 
     law: str
@@ -43,6 +44,7 @@ class Verdict:
     dims: Dims
     status: Literal["holds", "broken", "exempt", "irrelevant"]
     reason: str = ""
+    plugin: str | None = None
 
     def to_json(self) -> dict[str, str]:
         """As plain values."""
@@ -70,7 +72,7 @@ class Law:
     def judge(self, subject: Subject) -> Verdict:
         """Try it on a subject."""
         status, reason = self._judge(subject)
-        return Verdict(self.name, subject.method, subject.loss, subject.dims, status, reason)
+        return Verdict(self.name, subject.method, subject.loss, subject.dims, status, reason, subject.plugin)
 
     def _judge(self, subject: Subject) -> tuple[Literal["holds", "broken", "exempt", "irrelevant"], str]:
         exempt = subject.built.method.exempt.get(self.name)

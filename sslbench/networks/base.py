@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -155,6 +156,19 @@ def build_decoder(like: Network, **options: object) -> Decoder:
 def add_prior(content: Tensor, features: Features, stage: int) -> Tensor:
     """The map of a decoder stage after its skip, with the prior of that stage where there is one."""
     return content if features.prior is None else content + features.prior[stage]
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode inside the block, and each part as before behind it."""
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    for part, _ in before:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
 
 
 def initialize(module: nn.Module, scheme: str) -> None:

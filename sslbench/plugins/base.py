@@ -19,11 +19,13 @@ class Plugin(nn.Module):
         version: raised when the same options would compute otherwise.
         title: what a table's row name begins with (`SCDL`).
         Options: typed options, each with its source.
+        weight_decay: of its parameters; None: the recipe's.
     """
 
     version: ClassVar[int] = 1
     title: ClassVar[str]
     Options: ClassVar[type[BaseModel]] = NoOptions
+    weight_decay: float | None = None
 
     def __init__(self, options: BaseModel, network: Network, statistics: Statistics) -> None:
         super().__init__()
