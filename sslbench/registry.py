@@ -38,9 +38,12 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "network": {
         "sslbench.networks.diffusion_vnet": ("diffusion_vnet",),
+        "sslbench.networks.mutual": ("unet_mcnet",),
         "sslbench.networks.perturbation": ("unet_cct",),
+        "sslbench.networks.pyramid": ("unet3d_urpc", "unet_urpc"),
         "sslbench.networks.residual": ("resunet", "resvnet"),
         "sslbench.networks.unet": ("unet",),
+        "sslbench.networks.unet3d": ("unet3d",),
         "sslbench.networks.vnet": ("vnet",),
     },
     "method": {
@@ -49,14 +52,27 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
         "sslbench.methods.confidence_estimation": ("ceud",),
         "sslbench.methods.conflict_cross_view": ("ccvc",),
         "sslbench.methods.cross_consistency": ("cct",),
-        "sslbench.methods.cross_pseudo_supervision": ("cps",),
+        "sslbench.methods.cross_pseudo_supervision": (
+            "cps",
+            "adsh",
+            "cld",
+            "crest",
+            "dhc",
+            "diffdw",
+            "distdw",
+            "simis",
+        ),
+        "sslbench.methods.decoupled_consistency": ("dcnet",),
         "sslbench.methods.desco": ("desco",),
         "sslbench.methods.fixmatch": ("fixmatch",),
         "sslbench.methods.genericssl": ("genericssl",),
         "sslbench.methods.magicnet": ("magicnet", "magicnet_released"),
         "sslbench.methods.mean_teacher": ("mt", "uamt"),
+        "sslbench.methods.mutual_consistency": ("mcnet", "mcnet_plus"),
+        "sslbench.methods.pyramid_consistency": ("urpc",),
         "sslbench.methods.r_drop": ("rdrop",),
         "sslbench.methods.ssnet": ("ssnet",),
+        "sslbench.methods.skcdf": ("skcdf",),
         "sslbench.methods.students_discrepancy": ("sdcl",),
         "sslbench.methods.supervised": ("supervised",),
     },
@@ -118,6 +134,9 @@ class Entry:
         aliases: other names that mean this one.
         preset_of: for a preset, the name whose options it sets.
         set: for a preset, those options.
+        title: for a preset with a name of its own in tables, that name.
+        group: the heading that a method's preset stands under, where it is not that of the method.
+        about: for a preset, one line with its paper.
     """
 
     kind: str
@@ -126,6 +145,9 @@ class Entry:
     aliases: tuple[str, ...] = ()
     preset_of: str | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    group: str = ""
+    about: str = ""
 
 
 _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
@@ -140,6 +162,7 @@ def register(
     aliases: Iterable[str] = (),
     preset_of: str | None = None,
     set: Mapping[str, Any] | None = None,
+    **told: str,
 ) -> Callable[[T], T]:
     """Register the decorated class (or any value) under `name`.
 
@@ -152,6 +175,7 @@ def register(
         aliases: other spellings.
         preset_of: the name that this one configures.
         set: the options that it sets.
+        told: `title`, `group` and `about` of a preset, see `Entry`.
 
     Raises:
         SSLBenchError: an unknown kind, or a name that something else has.
@@ -160,7 +184,7 @@ def register(
         raise UnknownNameError("kind of component", kind, KINDS)
 
     def add(target: Any) -> None:
-        entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}))
+        entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}), **told)
         for taken in (name, *entry.aliases):
             other = _lookup(kind, taken)
             # Loading a module twice (a reload, a test) registers the same thing again; anything else is a clash.

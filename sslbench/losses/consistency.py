@@ -131,16 +131,27 @@ def urpc_loss(logits: Sequence[Tensor]) -> Tensor:
     Args:
         logits: (B, C, *S) of each head, at full size.
     """
-    log_heads = [full_precision(head).log_softmax(1) for head in logits]
-    mean = torch.stack([log_head.exp() for log_head in log_heads]).mean(0)
-    log_mean = torch.stack(log_heads).logsumexp(0) - math.log(len(log_heads))
-    terms = []
-    for log_head in log_heads:
-        variance = kl_map(log_mean, log_head)
-        trust = (-variance).exp()
-        rectified = (trust.unsqueeze(1) * (mean - log_head.exp()).square()).mean() / (trust.mean() + 1e-8)
-        terms.append(rectified + variance.mean())
-    return torch.stack(terms).mean()
+    log_mean = log_mean_probabilities(logits)
+    return torch.stack([rectified_distance(head, log_mean) for head in logits]).mean()
+
+
+def log_mean_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """The logarithm of the mean of the predictions' probabilities, (B, C, *S), gradient to all."""
+    return torch.stack([full_precision(one).log_softmax(1) for one in logits]).logsumexp(0) - math.log(len(logits))
+
+
+def rectified_distance(logits: Tensor, log_mean: Tensor) -> Tensor:
+    """One head's term of URPC: mean(e·(M - p)²) / (mean e + 1e-8) + mean v, with v = KL(M‖p) per voxel and e = exp(-v).
+
+    Args:
+        logits: (B, C, *S) of the head.
+        log_mean: log M, (B, C, *S); the gradient reaches it too.
+    """
+    log_p = full_precision(logits).log_softmax(1)
+    variance = kl_map(log_mean, log_p)
+    trust = (-variance).exp()
+    rectified = (trust.unsqueeze(1) * (log_mean.exp() - log_p.exp()).square()).mean() / (trust.mean() + 1e-8)
+    return rectified + variance.mean()
 
 
 # --------------------------------------------------------------------------------------------------------- UA-MT
