@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslbench import registry
 from sslbench.config import Job
@@ -166,14 +166,31 @@ class Subject:
             method.begin(phase)
         return method
 
+    @cached_property
+    def settled(self) -> Method:
+        """The method with the batch statistics of a batch, which in evaluation mode a trained network has."""
+        method, image = self.fresh().train(), self.batch(self.phases()[-1]).image[self.view]
+        norms = [module for module in method.modules() if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d))]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        reseed(0, "forward")
+        with torch.no_grad():
+            for key in method.keys:
+                method.predict(image, key)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        return method
+
     def sure(self, factor: float = 20) -> Method:
         """The method with networks as sure as trained ones, their heads times `factor`, and with teachers that are not
         their students.
 
-        Thresholds of confidence let nothing through an untrained network, and a teacher that is a copy agrees with
-        its student: terms of either kind would be 0 without saying anything about the method.
+        Thresholds of confidence let nothing through an untrained network, one with the batch statistics that it began
+        with names one class everywhere in evaluation mode, and a teacher that is a copy agrees with its student: terms
+        of either kind would be 0 without saying anything about the method.
         """
-        method = self.fresh()
+        method = copy.deepcopy(self.settled)
         random = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for module in method.modules():
