@@ -46,7 +46,7 @@ class Verdict:
     reason: str = ""
     plugin: str | None = None
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str | None]:
         """As plain values."""
         return asdict(self)
 

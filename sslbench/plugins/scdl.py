@@ -140,7 +140,7 @@ class SCDL(Plugin):
             cos = self._held_against(tokens.flatten(0, 1))
             e2p, p2e = embedding_to_proxy(cos, weight), proxy_to_embedding(cos, weight, self.options.released_p2e)
         found = {"cdba": self.options.cdba_weight * (p2e + self.options.e2p_weight * e2p)}
-        if self.options.sac_weight:
+        if self.options.sac_weight and L:
             found["sac"] = self.options.sac_weight * anchor_loss(
                 self.centres, *self._anchors(network, image[:L], classes, shares)
             )
