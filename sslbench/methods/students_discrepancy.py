@@ -63,9 +63,9 @@ class StudentsDiscrepancy(CopyPaste):
     """BCP with two students of different build, and terms where they disagree (SDCL; Song and Wang, MICCAI 2024).
 
     Mixes and targets are those of `bcp`; student a is the recipe's network, student b the residual one of the same
-    dimensions (`resunet`, `resvnet`), with those options of the recipe that it has too. The teacher follows a alone.
-    Each student has BCP's loss, and over the voxels of a mix to which the two give different classes 0.5·MSE, its
-    squared distance from the target, and 0.05·KL, which over those that it has wrong draws it towards the uniform
+    dimensions (`resunet`, `resvnet`), with what the recipe changes of the options that both have; the teacher follows a
+    alone. Each student has BCP's loss, and over the voxels of a mix to which the two give different classes 0.5·MSE,
+    its squared distance from the target, and 0.05·KL, which over those that it has wrong draws it towards the uniform
     distribution; voxels of labelled patches weigh 1, others u. No gradient goes from one student to the other: each has
     its own loss and optimiser. Inference: the mean of both students' probabilities.
 
@@ -98,7 +98,7 @@ class StudentsDiscrepancy(CopyPaste):
         fields, known = type(first.options).model_fields, registry.component("network", name).Options.model_fields
         shared = {
             option: value
-            for option, value in first.options.model_dump(exclude_unset=True).items()
+            for option, value in first.options.model_dump(exclude_defaults=True).items()
             if option in known and known[option].annotation == fields[option].annotation
         }
         return build(key, name, **shared)
