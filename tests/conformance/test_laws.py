@@ -32,11 +32,13 @@ IRRELEVANT: dict[str, set[str]] = {
     "mt": set(),
     "uamt": set(),
     "bcp": set(),
+    "sdcl": set(),
     "magicnet": set(),
 }
 EXEMPT = {
     **dict.fromkeys(("cct", "ccvc", "ceud"), {"supervised_at_zero"}),
     "bcp": {"blind_at_zero", "supervised_at_zero"},
+    "sdcl": {"blind_at_zero", "supervised_at_zero"},
     "magicnet": {"blind_at_zero", "supervised_at_zero"},
 }
 
