@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict, Unpack
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -85,6 +85,11 @@ class Loss(nn.Module):
                 " together they are the loss 'default'"
             )
         return None
+
+    @classmethod
+    def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
+        """Whether its Dice, with the options of `spec`, is not that of `default`: some methods ask for nothing else."""
+        return cls.dice is not Loss.dice
 
     def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
         """See a predictor's outputs of this step before its terms are asked for: all statistics are taken here.

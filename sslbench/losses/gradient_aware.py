@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Unpack
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from pydantic import BaseModel, Field
@@ -150,6 +151,10 @@ class GALoss(Loss):
     changes = ("label", "pseudo")
     Options: ClassVar[type[BaseModel]] = GAOptions
     options: GAOptions
+
+    @classmethod
+    def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
+        return spec.get("absent") != "none"
 
     def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
         criterion = GACELoss(self.options.k if source == "label" else self.options.k_pseudo, self.options.gamma)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Unpack
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Unpack
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -113,6 +113,10 @@ class MetaSSLLoss(Loss):
     changes = ("label", "pseudo", "consistency")
     Options: ClassVar[type[BaseModel]] = MetaSSLOptions
     options: MetaSSLOptions
+
+    @classmethod
+    def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
+        return spec.get("form") != "released"
 
     def __init__(self, options: MetaSSLOptions, criteria: CriteriaSpec, statistics: Statistics) -> None:
         super().__init__(options, criteria, statistics)

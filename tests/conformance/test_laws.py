@@ -32,12 +32,14 @@ IRRELEVANT: dict[str, set[str]] = {
     "mt": set(),
     "uamt": set(),
     "bcp": set(),
+    "ssnet": NO_TEACHER,
     "sdcl": set(),
     "magicnet": set(),
 }
 EXEMPT = {
     **dict.fromkeys(("cct", "ccvc", "ceud"), {"supervised_at_zero"}),
     "bcp": {"blind_at_zero", "supervised_at_zero"},
+    "ssnet": {"supervised_at_zero", "every_parameter_moves"},
     "sdcl": {"blind_at_zero", "supervised_at_zero"},
     "magicnet": {"blind_at_zero", "supervised_at_zero"},
 }
