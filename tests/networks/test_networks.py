@@ -12,6 +12,7 @@ from sslbench.networks import Features, Network, build_decoder, build_network
 from sslbench.networks.base import Conv3d, initialize
 
 SMALL_VNET = {"base_filters": 4}
+DIMS = {"vnet": 3, "unet": 2, "unet3d": 3}
 
 
 def count(module):
@@ -21,12 +22,12 @@ def count(module):
 def small(name, **options):
     """A network and an image that it takes."""
     torch.manual_seed(0)
-    if name == "vnet":
-        return build_network("vnet", 1, 3, **SMALL_VNET, **options), torch.randn(2, 1, 16, 16, 32)
-    return build_network("unet", 1, 3, **options), torch.randn(2, 1, 32, 48)
+    if DIMS[name] == 3:
+        return build_network(name, 1, 3, **SMALL_VNET, **options), torch.randn(2, 1, 16, 16, 32)
+    return build_network(name, 1, 3, **options), torch.randn(2, 1, 32, 48)
 
 
-both = pytest.mark.parametrize("name", ["vnet", "unet"])
+both = pytest.mark.parametrize("name", list(DIMS))
 
 
 # --------------------------------------------------------------------------------------------------------- counts
