@@ -47,7 +47,9 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
         "sslbench.networks.vnet": ("vnet",),
     },
     "method": {
+        "sslbench.methods.beta_fft": ("beta_fft",),
         "sslbench.methods.bidirectional_copy_paste": ("bcp",),
+        "sslbench.methods.bidirectional_displacement": ("abd",),
         "sslbench.methods.co_bionet": ("cobionet",),
         "sslbench.methods.confidence_estimation": ("ceud",),
         "sslbench.methods.conflict_cross_view": ("ccvc",),

@@ -1,0 +1,124 @@
+"""Attention between the channels of a map, over spatial tokens (SKCDF, CVPR 2025)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslbench.networks.base import Conv3d
+
+HEADS = 2
+DROPOUT = 0.1
+
+
+class ChannelAttention(nn.Module):
+    """Tokens of a map take what other tokens say channel by channel: scores are qᵀk, channel × channel.
+
+    Every score matrix is standardised (an instance norm without parameters) before its softmax.
+
+    Args:
+        channels: c, of a token; queries, keys and values have 2c, for two heads.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(channels, HEADS * channels, bias=False) for _ in range(3))
+        self.out = nn.Linear(HEADS * channels, channels, bias=False)
+        self.dropout = nn.Dropout(DROPOUT)
+        for layer in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def within(self, tokens: Tensor) -> Tensor:
+        """Every patch attends to itself, head by head; tokens (B, P, n, c) of P windows, and so is what comes out."""
+        q, k, v = (self._heads(layer(tokens)) for layer in (self.query, self.key, self.value))
+        return self._out(self._mixed(q, k, v).flatten(2, 3))
+
+    def across(self, queries: Tensor, others: Tensor) -> Tensor:
+        """Every patch attends to all `others`, whose channels stand side by side, both heads at once.
+
+        Args:
+            queries: (B, P, n, c).
+            others: (B', P, n, c), of the same windows.
+        """
+        q = self.query(queries).transpose(-1, -2)
+        k, v = (_side_by_side(layer(others)) for layer in (self.key, self.value))
+        return self._out(self._mixed(q, k, v))
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The values that the channels of the queries take: q (..., a, n), k and v (..., b, n) -> (..., a, n)."""
+        scores = (q @ k.transpose(-1, -2)).float()
+        matrices = scores.flatten(0, -3).unsqueeze(1)
+        scores = F.instance_norm(matrices).view(scores.shape)
+        return self.dropout(scores.softmax(-1)).to(v.dtype) @ v
+
+    def _out(self, mixed: Tensor) -> Tensor:
+        """(B, P, 2c, n) -> (B, P, n, c)."""
+        tokens: Tensor = self.out(mixed.transpose(-1, -2))
+        return tokens
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, P, n, 2c) -> (B, P, 2, c, n)."""
+        return x.unflatten(-1, (HEADS, -1)).permute(0, 1, 3, 4, 2)
+
+
+def _side_by_side(x: Tensor) -> Tensor:
+    """(B, P, n, c) -> (P, B·c, n)."""
+    return x.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+class TokenAttention(nn.Module):
+    """Tokens of the windows of a map, their attention, and the map again.
+
+    One convolution, shared by all channels, makes of each window as many tokens as it has positions; then layer norm,
+    attention plus the tokens, layer norm, back to positions, a 1-wide convolution and GELU.
+
+    Args:
+        channels: c, of the map.
+        window: sides of a window; they divide those of the map.
+    """
+
+    def __init__(self, channels: int, window: Sequence[int]) -> None:
+        super().__init__()
+        self.window = tuple(window)
+        conv: Callable[..., nn.Module] = nn.Conv2d if len(self.window) == 2 else Conv3d
+        self.tokens = conv(1, math.prod(self.window), self.window, stride=self.window)
+        self.before, self.after = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = ChannelAttention(channels)
+        self.mix = conv(channels, channels, 1)
+
+    def within(self, x: Tensor) -> Tensor:
+        """Each patch by itself; x (B, c, *S)."""
+        tokens = self._tokens(x)
+        return self._map(tokens + self.attention.within(self.before(tokens)), x)
+
+    def across(self, x: Tensor, first: int) -> Tensor:
+        """Each of the first patches with all others, and each of the others with all first ones.
+
+        No gradient passes through the keys, values and queries of the others.
+
+        Args:
+            x: (B, c, *S).
+            first: how many of the patches are the first ones (labelled), from 1 to B - 1.
+        """
+        tokens = self._tokens(x)
+        known, others = self.before(tokens[:first]), self.before(tokens[first:]).detach()
+        attended = torch.cat([self.attention.across(known, others), self.attention.across(others, known)])
+        return self._map(tokens + attended, x)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        """(B, c, *S) -> (B, windows, tokens, c)."""
+        tokens = self.tokens(x.flatten(0, 1).unsqueeze(1)).flatten(2)
+        return tokens.unflatten(0, (len(x), -1)).permute(0, 3, 2, 1)
+
+    def _map(self, tokens: Tensor, like: Tensor) -> Tensor:
+        """(B, windows, tokens, c) -> the shape of `like`, behind norm, convolution and GELU."""
+        grid = [side // window for side, window in zip(like.shape[2:], self.window, strict=True)]
+        content = self.after(tokens).permute(0, 3, 1, 2).unflatten(3, self.window).unflatten(2, grid)
+        dims = len(grid)
+        order = [axis for pair in zip(range(2, 2 + dims), range(2 + dims, 2 + 2 * dims), strict=True) for axis in pair]
+        mapped: Tensor = F.gelu(self.mix(content.permute(0, 1, *order).reshape(like.shape)))
+        return mapped

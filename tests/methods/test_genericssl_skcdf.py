@@ -1,0 +1,204 @@
+"""GenericSSL and SKCDF: diffusion pieces in closed form, who learns from what, and the averages before a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sslbench.config import Job
+from sslbench.conformance.subject import Subject
+from sslbench.errors import UsageError
+from sslbench.losses.weighting import DiffDW, batch_dice
+from sslbench.methods import genericssl
+from sslbench.methods.genericssl import ddim_step, diffused, gumbel_softmax, kept_signal, sampling_times, smooth
+from sslbench.methods.skcdf import class_ratios
+
+
+def test_the_sampling_times_are_those_of_the_sheet() -> None:
+    assert sampling_times(1000, 10) == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
+
+
+def test_the_kept_signal_goes_from_almost_all_to_almost_none() -> None:
+    kept = kept_signal(1000)
+    assert kept[0] == pytest.approx(1 - 1e-4) and kept[1] == pytest.approx((1 - 1e-4) * (1 - 1e-4 - 0.0199 / 999))
+    assert kept[-1] == pytest.approx(4.0358e-5, rel=1e-3)
+
+
+def test_a_ddim_step_from_the_truth_has_the_same_noise() -> None:
+    kept, clean, noise = kept_signal(1000), torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
+    noisy = diffused(clean, noise, kept[torch.tensor([700, 700])])
+    expected = kept[300].sqrt() * clean + (1 - kept[300]).sqrt() * noise
+    assert torch.allclose(ddim_step(noisy, clean, kept[700], kept[300]), expected, atol=1e-4)
+
+
+def test_gumbel_softmax_falls_on_classes_as_often_as_their_probability() -> None:
+    logits = torch.tensor([0.0, 1.0, -1.0]).view(1, 3, 1)
+    uniform = torch.rand(1, 3, 200_000, generator=torch.Generator().manual_seed(0))
+    found = gumbel_softmax(logits, uniform)
+    assert torch.allclose(found.sum(1), torch.ones(1, 200_000))
+    share = found.argmax(1).flatten().bincount(minlength=3) / 200_000
+    assert torch.allclose(share, logits.softmax(1).flatten(), atol=5e-3)
+    assert torch.isfinite(gumbel_softmax(logits, torch.tensor([0.0, 1.0, 0.5]).view(1, 3, 1))).all()
+
+
+def test_smoothing_is_a_gaussian_of_three() -> None:
+    impulse = torch.zeros(1, 2, 5, 5, 5)
+    impulse[0, 1, 2, 2, 2] = 1
+    side = torch.exp(torch.tensor([-0.5, 0.0, -0.5]))
+    side /= side.sum()
+    expected = torch.einsum("i,j,k->ijk", side, side, side)
+    found = smooth(impulse)
+    assert torch.allclose(found[0, 1, 1:4, 1:4, 1:4], expected) and not found[0, 0].any()
+    assert found.sum() == pytest.approx(1)
+
+
+class Generic:
+    """GenericSSL on a tiny network, one step taken."""
+
+    def __init__(self, ramp: float = 1.0) -> None:
+        subject = Subject("genericssl", dims="3d")
+        self.method: Any = subject.fresh().train()
+        phase = subject.phases()[0]
+        self.before = {name: value.clone() for name, value in self.method.named_parameters()}
+        self.asked: list[dict[str, Any]] = []
+        ask = self.method.loss.supervised
+
+        def spy(logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
+            self.asked.append({"logits": logits, "target": target, **rest})
+            result: Tensor = ask(logits, target, **rest)
+            return result
+
+        self.method.loss.supervised = spy
+        self.batch = subject.batch(phase)
+        self.terms = subject.terms(self.method, phase, self.batch, ramp)
+
+    def reached(self, term: str) -> set[str]:
+        self.method.zero_grad()
+        self.terms[term].backward(retain_graph=True)
+        return {name for name, parameter in self.method.named_parameters() if parameter.grad is not None}
+
+
+def test_each_decoder_learns_from_its_own_term() -> None:
+    generic = Generic()
+    supervised, pseudo = generic.reached("supervised"), generic.reached("pseudo")
+    assert not [name for name in supervised if name.startswith("net.decoders.0")]
+    assert [name for name in supervised if name.startswith("net.decoders.1")]
+    assert [name for name in supervised if name.startswith("net.denoiser.decoder")]
+    assert [name for name in pseudo if name.startswith("net.decoders.0")]
+    assert not [name for name in pseudo if name.startswith(("net.decoders.1", "net.denoiser"))]
+
+
+def test_the_predicting_decoder_is_pulled_towards_the_two_others() -> None:
+    generic = Generic()
+    for name, parameter in generic.method.net.decoders[0].named_parameters():
+        others = [generic.before[f"{part}.{name}"] for part in ("net.denoiser.decoder", "net.decoders.1")]
+        expected = 0.99 * generic.before[f"net.decoders.0.{name}"] + 0.005 * (others[0] + others[1])
+        assert torch.allclose(parameter, expected, atol=1e-7), name
+
+
+def test_labelled_patches_are_weighted_by_the_difficulty_that_denoising_had() -> None:
+    generic = Generic()
+    denoised, weighted, taught = generic.asked
+    known = generic.batch.label["weak"][: generic.batch.num_labeled]
+    difficulty = DiffDW(4).difficulty(batch_dice(denoised["logits"].detach(), known))
+    assert torch.allclose(weighted["class_weight"], 4 * difficulty)
+    assert "class_weight" not in denoised and torch.equal(denoised["target"], known)
+    assert taught["source"] == "pseudo" and taught["target"].shape == (2, 16, 16, 32)
+
+
+def test_pseudo_labels_are_what_the_sample_and_the_weighted_decoder_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(genericssl, "smooth", lambda x: torch.zeros_like(x))
+    generic = Generic()
+    method, unlabelled = generic.method, generic.batch.image["weak"][generic.batch.num_labeled :]
+    assert method.net.denoiser.time is not None
+    # Without the sample's share it is the weighted decoder's own label; dropout is off, so that a pass can be repeated.
+    method.eval()
+    subject = Subject("genericssl", dims="3d")
+    generic.asked.clear()
+    subject.terms(method, subject.phases()[0], generic.batch)
+    features = method.net.encode(unlabelled)
+    decoder = method.net.decoders[1]
+    assert torch.equal(generic.asked[2]["target"], decoder.head(decoder(features)[-1]).argmax(1))
+
+
+def test_a_two_dimensional_recipe_is_refused_in_a_line() -> None:
+    with pytest.raises(UsageError, match="diffusion_vnet takes 3 sides"):
+        _ = Job(recipe="ssl4mis-acdc", method="genericssl", labeled="7 patients", seed=0).resolved
+
+
+def test_class_ratios_leave_absent_classes_alone() -> None:
+    counts = torch.tensor([[800, 60, 30, 5, 0], [100, 0, 0, 5, 0]])
+    assert torch.allclose(class_ratios(counts), torch.tensor([10 / 900, 10 / 60, 10 / 30, 1.0, 1.0]))
+    assert torch.equal(class_ratios(torch.zeros(2, 3)), torch.ones(3))
+
+
+class Decoupled:
+    """SKCDF on a tiny network."""
+
+    def __init__(self, **given: Any) -> None:
+        self.subject = Subject("skcdf", dims="2d", **given)
+        self.method: Any = self.subject.fresh().train()
+        self.phase = self.subject.phases()[0]
+        self.batch = self.subject.batch(self.phase)
+
+
+def test_heads_and_decoder_follow_before_the_step() -> None:
+    decoupled = Decoupled()
+    method = decoupled.method
+    labeled, unlabeled = method.labeled, method.unlabeled
+    head = [value.clone() for value in labeled.decoder.head.parameters()]
+    balanced = [value.clone() for value in labeled.balanced.parameters()]
+    followed = [0.99 * own + 0.01 * other for own, other in zip(head, balanced, strict=True)]
+    own = [value.clone() for value in unlabeled.decoder.head.parameters()]
+    own_balanced = [value.clone() for value in unlabeled.balanced.parameters()]
+    deepest = unlabeled.decoder.blocks[0][0].weight.clone(), labeled.decoder.blocks[0][0].weight.clone()
+    method._follow()
+    for found, expected in zip(labeled.decoder.head.parameters(), followed, strict=True):
+        assert torch.allclose(found, expected, atol=1e-7)
+    assert torch.allclose(unlabeled.decoder.blocks[0][0].weight, 0.99 * deepest[0] + 0.01 * deepest[1], atol=1e-7)
+    for found, mine, theirs, balance, their_balance in zip(
+        unlabeled.decoder.head.parameters(), own, followed, own_balanced, balanced, strict=True
+    ):
+        moved = 0.99 * mine + 0.01 * theirs
+        assert torch.allclose(found, 0.99 * moved + 0.01 * (0.99 * balance + 0.01 * their_balance), atol=1e-7)
+
+
+def test_the_decoders_learn_from_one_half_each() -> None:
+    decoupled = Decoupled()
+    method = decoupled.method
+    terms = decoupled.subject.terms(method, decoupled.phase, decoupled.batch)
+
+    def reached(term: str) -> set[str]:
+        method.zero_grad()
+        terms[term].backward(retain_graph=True)
+        return {name for name, parameter in method.named_parameters() if parameter.grad is not None}
+
+    supervised, pseudo = reached("supervised"), reached("pseudo")
+    assert {name for name in supervised if name.startswith("labeled.balanced")}
+    assert not {name for name in supervised if name.startswith(("net.decoders", "unlabeled"))}
+    assert {name for name in pseudo if name.startswith("net.decoders")}
+    assert {name for name in pseudo if name.startswith("unlabeled.balanced")}
+    assert not {name for name in pseudo if name.startswith("labeled")}
+
+
+def test_what_is_not_kept_has_logits_of_0_and_background_as_target() -> None:
+    decoupled = Decoupled()
+    method = decoupled.method
+    method.kept.copy_(torch.tensor([0.0, 1.0, 1.0, 1.0]))  # background is never kept, the rest always
+    asked: list[tuple[Tensor, Tensor]] = []
+    ask = method.loss.supervised
+
+    def spy(logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
+        asked.append((logits, target))
+        result: Tensor = ask(logits, target, **rest)
+        return result
+
+    method.loss.supervised = spy
+    decoupled.subject.terms(method, decoupled.phase, decoupled.batch)
+    known = decoupled.batch.label["weak"][: decoupled.batch.num_labeled]
+    logits, target = asked[1]
+    assert torch.equal(target, known)
+    assert not logits.movedim(1, -1)[known == 0].any() and logits.movedim(1, -1)[known > 0].all()

@@ -1,0 +1,65 @@
+"""Channel attention against loops, and windows of tokens that find their way back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sslbench.networks.channel_attention import ChannelAttention, TokenAttention
+
+
+def standardised(scores: Tensor) -> Tensor:
+    return (scores - scores.mean()) / (scores.var(unbiased=False) + 1e-5).sqrt()
+
+
+def test_across_is_the_sum_over_all_channels_of_all_others() -> None:
+    torch.manual_seed(0)
+    attention = ChannelAttention(3).eval()
+    queries, others = torch.randn(2, 4, 5, 3), torch.randn(3, 4, 5, 3)
+    found = attention.across(queries, others)
+    q, k, v = attention.query(queries), attention.key(others), attention.value(others)
+    for patch in range(2):
+        for window in range(4):
+            keys = torch.stack([k[other, window, :, channel] for other in range(3) for channel in range(6)])
+            values = torch.stack([v[other, window, :, channel] for other in range(3) for channel in range(6)])
+            scores = q[patch, window].T @ keys.T  # (6, 18)
+            mixed = standardised(scores).softmax(-1) @ values  # (6, 5)
+            assert torch.allclose(found[patch, window], attention.out(mixed.T), atol=1e-5)
+
+
+def test_within_goes_head_by_head() -> None:
+    torch.manual_seed(0)
+    attention = ChannelAttention(3).eval()
+    tokens = torch.randn(2, 4, 5, 3)
+    found = attention.within(tokens)
+    q, k, v = (layer(tokens)[1, 2] for layer in (attention.query, attention.key, attention.value))
+    heads = [standardised(q[:, part].T @ k[:, part]).softmax(-1) @ v[:, part].T for part in (slice(3), slice(3, 6))]
+    assert torch.allclose(found[1, 2], attention.out(torch.cat(heads).T), atol=1e-5)
+
+
+def test_no_gradient_passes_through_the_others() -> None:
+    torch.manual_seed(0)
+    attention = TokenAttention(3, (2, 2))
+    x = torch.randn(4, 3, 4, 4, requires_grad=True)
+    attention.across(x, 1)[:1].square().sum().backward()
+    assert x.grad is not None and x.grad[:1].any() and not x.grad[1:].any()
+
+
+def test_tokens_go_back_to_where_they_came_from() -> None:
+    for window, sides in (((2, 2), (4, 6)), ((1, 2, 2), (3, 4, 2)), ((4, 6), (4, 6))):
+        attention = TokenAttention(5, window)
+        attention.before, attention.after, attention.mix = nn.Identity(), nn.Identity(), nn.Identity()
+        nn.init.zeros_(attention.attention.out.weight)
+        size = attention.tokens.weight.shape[0]
+        attention.tokens.weight.data = torch.eye(size).view(attention.tokens.weight.shape)  # token i is position i
+        nn.init.zeros_(attention.tokens.bias)
+        x = torch.randn(2, 5, *sides)
+        assert torch.allclose(attention.within(x), nn.functional.gelu(x), atol=1e-6)
+        assert torch.allclose(attention.across(x, 1), nn.functional.gelu(x), atol=1e-6)
+
+
+def test_the_published_sizes_but_for_the_second_tokenisers() -> None:
+    with torch.device("meta"):
+        local, whole = TokenAttention(512, (2, 2, 2)), TokenAttention(512, (4, 8, 8))
+    assert sum(p.numel() for p in local.parameters()) == 2_362_000 - 72
+    assert sum(p.numel() for p in whole.parameters()) == 2_493_440 - 65_792

@@ -1,0 +1,60 @@
+"""The diffusion V-Net: its size, and what its two kinds of passes look at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sslbench.networks import build_network
+from sslbench.networks.diffusion_vnet import TimeEmbedding
+
+UNUSED = 345_120 + 16_416 + 492_480 + 246_240  # image's time embedding; last shifts of embedding, encoder, denoiser
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_published_size_but_for_what_nothing_uses() -> None:
+    with torch.device("meta"):
+        network = build_network("diffusion_vnet", 1, 14)
+        wider = build_network("diffusion_vnet", 1, 16)
+    assert count(network) == 57_903_466 - UNUSED and count(wider) == 57_905_392 - UNUSED
+    assert [count(decoder) for decoder in network.decoders] == [8_282_830] * 2
+    assert len(list(network.decoders[0].parameters())) == 54
+    assert count(network.encoder) == 31_431_424 - 492_480
+    assert count(network.denoiser.decoder) == 9_202_126 - 246_240
+
+
+def tiny() -> nn.Module:
+    torch.manual_seed(0)
+    return build_network("diffusion_vnet", 1, 3, base_filters=2).eval()
+
+
+def test_denoising_looks_at_image_noise_and_time_and_shares_the_encoder() -> None:
+    network, image, noisy = tiny(), torch.randn(1, 1, 16, 16, 32), torch.randn(1, 3, 16, 16, 32)
+
+    def logits(image: Tensor = image, noisy: Tensor = noisy, time: int = 10) -> Tensor:
+        return network.denoise(image, noisy, torch.tensor([time]))
+
+    assert logits().shape == (1, 3, 16, 16, 32)
+    for other in (logits(image=image + 1), logits(noisy=noisy + 1), logits(time=900)):
+        assert not torch.allclose(logits(), other)
+    logits().sum().backward()
+    reached = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert reached == {"encoder", "denoiser"}
+    network.zero_grad()
+    network(image).sum().backward()
+    names = [name for name, parameter in network.named_parameters() if parameter.grad is not None]
+    assert {name.split(".")[0] for name in names} == {"embedding", "encoder", "decoders"}
+    assert not [name for name in names if "shifts" in name or name.startswith("decoders.1")]
+
+
+def test_the_time_embedding_is_sines_then_cosines() -> None:
+    embedding = TimeEmbedding()
+    seen: list[Tensor] = []
+    embedding.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    embedding(torch.tensor([0, 7]))
+    frequencies = 10_000 ** (-torch.arange(64) / 63)
+    assert torch.allclose(seen[0][0], torch.cat([torch.zeros(64), torch.ones(64)]))
+    assert torch.allclose(seen[0][1], torch.cat([(7 * frequencies).sin(), (7 * frequencies).cos()]), atol=1e-5)
