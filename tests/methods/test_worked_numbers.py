@@ -59,6 +59,9 @@ class Build:
     def decoder(self, like: Any, key: str, **options: Any) -> Any:
         raise AssertionError("not asked for")
 
+    def module(self, key: str, make: Callable[[], Any]) -> Any:
+        return make()
+
     def ema(self, network: nn.Module) -> Any:
         assert self.teacher is not None
         return self.teacher.requires_grad_(False)
