@@ -53,7 +53,6 @@ class MutualConsistency(MultiDecoder):
 
     title = "MC-Net"
     Options: ClassVar[type[BaseModel]] = MCNetOptions
-    defaults = {"criteria.smooth": 1e-10}
     terms = ("label", "consistency")
     options: MCNetOptions
 
