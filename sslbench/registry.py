@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sslbench.errors import SSLBenchError, UnknownNameError
+from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
 
 T = TypeVar("T")
 
@@ -124,6 +124,13 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+# kind -> name -> why nothing here answers to a name that tables print.
+_UNDESCRIBED: dict[str, dict[str, str]] = {
+    "method": {
+        "dca": "DCA (CVPR 2026): method not described in the source, whose supplement gives results alone",
+    },
+}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -223,6 +230,7 @@ def get(kind: str, name: str) -> Entry:
 
     Raises:
         UnknownNameError: nothing answers to the name; near names are suggested.
+        UsageError: a published name whose source does not say what it is.
     """
     found = _lookup(kind, name)
     if found is None:
@@ -235,6 +243,8 @@ def get(kind: str, name: str) -> Entry:
         found = _lookup(kind, name)
     if found is None:
         found = next((entry for entry in entries(kind) if name in entry.aliases), None)
+    if found is None and name.lower() in _UNDESCRIBED.get(kind, {}):
+        raise UsageError(_UNDESCRIBED[kind][name.lower()], "its published row can stand in a table, no run can")
     if found is None:
         known = {alias for entry in entries(kind) for alias in entry.aliases} | {*names(kind)}
         raise UnknownNameError(kind, name, known)
