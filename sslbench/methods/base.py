@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from sslbench import registry
 from sslbench.data.base import NoOptions
 from sslbench.networks import Network
 from sslbench.training.ema import ema_decay, update_ema
@@ -320,3 +321,12 @@ def mean_logits(networks: Iterable[nn.Module], x: Tensor) -> Tensor:
     """softmax of the mean of the networks' logits (GA and DHC inference), fp32."""
     logits = [network(x).float() for network in networks]
     return torch.stack(logits).mean(0).softmax(1) if len(logits) > 1 else logits[0].softmax(1)
+
+
+def nothing_but_ce(job: ResolvedJob, terms: Iterable[Term]) -> str | None:
+    """The objection of a method of `terms`, its option `ce` off, to one that changes cross-entropy of labels alone."""
+    loss = registry.component("loss", job.loss["name"])
+    beside = {*loss.changes} & {*terms} - {"label"} if job.loss.get("applies_to") != "label" else set()
+    if not loss.changes or beside or job.method["ce"] or loss.changes_dice(job.loss):
+        return None
+    return "it asks for no cross-entropy of labels, and the loss changes nothing else: set method.ce=true"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sslbench import registry
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Build, Method, Passes, Phase, Statistics, Step, mean_logits
+from sslbench.methods.base import Build, Method, Passes, Phase, Statistics, Step, mean_logits, nothing_but_ce
 from sslbench.methods.co_training import Prediction
 from sslbench.networks import Features
 from sslbench.networks.base import Decoder
@@ -67,11 +67,7 @@ class MultiDecoder(Method):
         if wanted >= len(kinds):
             known = f"{len(kinds)} upsamplings" if kinds else "one upsampling"
             return f"it has {1 + wanted} decoders that upsample differently, and {name} knows {known}"
-        loss = registry.component("loss", job.loss["name"])
-        beside = {*loss.changes} & {*cls.terms} - {"label"} if job.loss.get("applies_to") != "label" else set()
-        if loss.changes and not beside and not job.method["ce"] and not loss.changes_dice(job.loss):
-            return "it asks for no cross-entropy of labels, and the loss changes nothing else: set method.ce=true"
-        return None
+        return nothing_but_ce(job, cls.terms)
 
     def __init__(self, options: MultiDecoderOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)

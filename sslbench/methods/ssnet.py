@@ -11,12 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sslbench import registry
 from sslbench.losses.base import Loss
 from sslbench.losses.consistency import vat_loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.prototypes import ClassSelectors, PrototypeMemory, Rank, prototype_loss
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
+from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits, nothing_but_ce
 from sslbench.registry import register
 
 if TYPE_CHECKING:
@@ -111,10 +110,7 @@ class SSNet(Method):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        kind = registry.component("loss", job.loss["name"])
-        if not job.method["ce"] and kind.changes and not kind.changes_dice(job.loss):
-            return "it asks for no cross-entropy, and the loss changes nothing else: set method.ce=true"
-        return None
+        return nothing_but_ce(job, cls.terms)
 
     def __init__(self, options: SSNetOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
