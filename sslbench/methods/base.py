@@ -330,3 +330,10 @@ def nothing_but_ce(job: ResolvedJob, terms: Iterable[Term]) -> str | None:
     if not loss.changes or beside or job.method["ce"] or loss.changes_dice(job.loss):
         return None
     return "it asks for no cross-entropy of labels, and the loss changes nothing else: set method.ce=true"
+
+
+def no_strong_view(job: ResolvedJob) -> str | None:
+    """The objection of a method that looks at strong views to a recipe that makes none."""
+    if job.recipe.augment.strong:
+        return None
+    return "the recipe makes no strong view of a patch: set augment.strong, for example to [jitter]"

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sslbench.losses.base import Loss, Source, TermArguments
+from sslbench.losses.base import Loss, Source, Term, TermArguments
 from sslbench.methods.base import Average, Batch, Build, Method, Phase, Statistics, Step, mean_logits
 from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, paste
 
@@ -95,13 +95,13 @@ class Taught:
 class CopyPaste(Method):
     """Students on mixed patches, and a teacher that follows the first of them.
 
-    Before, the students of `pretrained` learn from labelled patches pasted into each other; the self-training begins
-    with the best of those weights. The teacher stays in training mode.
+    Before, students learn from labelled patches pasted into each other; the self-training begins with the best of those
+    weights. The teacher stays in training mode.
     """
 
     Options: ClassVar[type[BaseModel]] = CopyPasteOptions
     defaults = {"criteria.smooth": 1e-10}
-    terms = ("label", "pseudo")
+    terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo")
     unlabeled_weight = "unlabeled_weight"
     exempt = {
         "blind_at_zero": "pasted unlabelled content is what labelled voxels are seen beside",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import cross_entropy, full_precision
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
+from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits, no_strong_view
 from sslbench.registry import register
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ class FixMatch(Method):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        if not job.recipe.augment.strong:
-            return "the recipe makes no strong view of a patch: set augment.strong, for example to [jitter]"
-        return None
+        return no_strong_view(job)
 
     def __init__(self, options: FixMatchOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)

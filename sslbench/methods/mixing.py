@@ -1,4 +1,5 @@
-"""Copy-paste mixing: a box of one image is replaced by the same box of another (BCP, SDCL, ABD, β-FFT)."""
+"""Images made of others: a box of one pasted into another (BCP, SDCL, ABD, β-FFT), patches of one displaced into
+another (ABD), low frequencies exchanged, and linear mixing (β-FFT)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslbench.losses.cross_entropy import full_precision
 from sslbench.methods.base import Step
 from sslbench.metrics.components import largest_component
 
@@ -48,3 +50,116 @@ def largest_components(labels: Tensor, num_classes: int) -> Tensor:
     """
     kept = [largest_component(patch, num_classes) for patch in labels.cpu().numpy()]
     return torch.from_numpy(np.stack(kept)).to(labels.device)
+
+
+# ------------------------------------------------------------------------------------------------------- displacement
+
+
+def to_patches(x: Tensor, grid: int) -> Tensor:
+    """(B, channels, *S) cut into `grid` equal parts along every axis: (B, grid^dims, channels, *S/grid), row by row."""
+    B, channels, *sides = x.shape
+    dims = len(sides)
+    parts = x.reshape(B, channels, *(size for side in sides for size in (grid, side // grid)))
+    cells, inside = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
+    return parts.permute(0, *cells, 1, *inside).flatten(1, dims)
+
+
+def from_patches(patches: Tensor, grid: int) -> Tensor:
+    """The image that `to_patches` cut."""
+    B, _, channels, *sides = patches.shape
+    dims = len(sides)
+    parts = patches.reshape(B, *[grid] * dims, channels, *sides)
+    axes = [axis for number in range(dims) for axis in (1 + number, 2 + dims + number)]
+    return parts.permute(0, 1 + dims, *axes).reshape(B, channels, *(grid * side for side in sides))
+
+
+def choose_patches(
+    logits: Tensor, other: Tensor, by_output: Tensor, grid: int, candidates: int
+) -> tuple[Tensor, Tensor]:
+    """Which patch of an image is to go and which is to be replaced (ABD-R).
+
+    Replaced is the one of least confidence, the mean over the patch of the largest probability. To go is the one of
+    most confidence, or of the `candidates` of most confidence the one whose output is nearest to that of the least
+    confident patch of the other image: KL(softmax q ‖ softmax r) is smallest, q the mean logits of that patch and r
+    those of the candidate.
+
+    Args:
+        logits: (B, C, *S) of the images.
+        other: (B, C, *S) of the images that they exchange patches with.
+        by_output: (B,) bool, where the nearest output decides.
+        grid: patches along every axis.
+        candidates: how many may go then.
+
+    Returns:
+        Indices (B,) int64 of the patches to go, and of those to be replaced.
+    """
+    confidence, outputs = _confidence_and_output(logits, grid)
+    other_confidence, other_outputs = _confidence_and_output(other, grid)
+    best = confidence.topk(min(candidates, confidence.shape[1]), dim=1).indices
+    wanted = _of_row(other_outputs, other_confidence.argmin(1, keepdim=True)).log_softmax(-1)
+    offered = _of_row(outputs, best).log_softmax(-1)
+    divergence = (wanted.exp() * (wanted - offered)).sum(-1)
+    nearest = best.gather(1, divergence.argmin(1, keepdim=True)).squeeze(1)
+    return torch.where(by_output, nearest, best[:, 0]), confidence.argmin(1)
+
+
+def _confidence_and_output(logits: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """Mean confidence (B, patches) and mean logits (B, patches, C) of patches."""
+    logits = full_precision(logits.detach())
+    confidence = to_patches(logits.softmax(1).amax(1, keepdim=True), grid).flatten(2).mean(-1)
+    return confidence, to_patches(logits, grid).flatten(3).mean(-1)
+
+
+def _of_row(values: Tensor, index: Tensor) -> Tensor:
+    """values[b, index[b, k]] of values (B, patches, C) and index (B, k): (B, k, C)."""
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def displace(
+    a: Tensor, b: Tensor, from_a: tuple[Tensor, Tensor], from_b: tuple[Tensor, Tensor], grid: int
+) -> tuple[Tensor, Tensor]:
+    """Exchange patches of images in both directions: first into `a`, then out of what that has become.
+
+    Args:
+        a, b: (B, channels, *S).
+        from_a, from_b: (B,) indices of the patches to go, and of those to be replaced, of either.
+        grid: patches along every axis.
+    """
+    patches_a, patches_b = to_patches(a, grid).clone(), to_patches(b, grid).clone()
+    rows = torch.arange(len(a), device=a.device)
+    patches_a[rows, from_a[1]] = patches_b[rows, from_b[0]]
+    patches_b[rows, from_b[1]] = patches_a[rows, from_a[0]]
+    return from_patches(patches_a, grid), from_patches(patches_b, grid)
+
+
+# ------------------------------------------------------------------------------------- frequencies and linear mixing
+
+
+def low_band(x: Tensor, share: float) -> Tensor:
+    """|inverse Fourier transform| of the lowest frequencies of images (B, channels, *S), fp32.
+
+    Along an axis of side s these are -h to h - 1 with h = max(1, ⌊share·s⌋): the block of 2h about the middle of the
+    shifted spectrum. As it is not symmetric the transform back is complex.
+    """
+    axes = tuple(range(2, x.ndim))
+    spectrum = torch.fft.fftn(full_precision(x), dim=axes)
+    for axis in axes:
+        side = x.shape[axis]
+        half = max(1, int(share * side))
+        frequency = torch.arange(side, device=x.device)
+        frequency = torch.where(frequency < (side + 1) // 2, frequency, frequency - side)
+        kept = (frequency >= -half) & (frequency < half)
+        spectrum = spectrum * kept.view(-1, *[1] * (x.ndim - 1 - axis))
+    return torch.fft.ifftn(spectrum, dim=axes).abs()
+
+
+def exchange_low_bands(x: Tensor, y: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Images (B, channels, *S) with each other's `low_band`: x - low(x) + low(y), and y - low(y) + low(x)."""
+    difference = low_band(y, share) - low_band(x, share)
+    return x + difference, y - difference
+
+
+def draw_beta(size: int, parameter: float, step: Step, device: torch.device, stream: str) -> Tensor:
+    """(size,) fp32 on `device` from Beta(parameter, parameter), drawn on the CPU: torch's own takes no generator."""
+    random = np.random.default_rng(step.generator(stream).initial_seed())
+    return torch.from_numpy(random.beta(parameter, parameter, size)).float().to(device, non_blocking=True)
