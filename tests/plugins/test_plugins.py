@@ -42,7 +42,7 @@ def shift(throw_away: Callable[..., Any]) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("shift")
-@pytest.mark.parametrize("method", ["supervised", "cps"])
+@pytest.mark.parametrize("method", ["supervised", "cps", "ccvc"])
 def test_a_plugin_joins_any_method(method: str, tmp_path: Path) -> None:
     plain = random_experiment(tiny_job(method))
     experiment = random_experiment(tiny_job(method, plugin="shift"))
