@@ -160,8 +160,9 @@ def preprocessings(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quiet
 def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
-    """`PATH=` for every field of a recipe, and those that the chosen recipe writes down (its network's options);
-    `PATH=value` where a field has named values and the shell keeps `=` inside a word."""
+    """`PATH=` for every field of a recipe, those that the chosen recipe writes down (its network's options), and the
+    weighting; `PATH=value` where a field has named values and the shell keeps `=` inside a word."""
+    from sslbench import registry
     from sslbench.config import ABOUT, Recipe, load_recipe
     from sslbench.listing import fields_of
     from sslbench.spelling import flatten
@@ -171,6 +172,7 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     if recipe := context.params.get("recipe"):
         written = flatten(load_recipe(recipe).model_dump(exclude=ABOUT))
         fields |= {path: [] for path in written if path not in fields}
+    fields["method.weighting"] = registry.names("weighting")
     return _assignments(fields, incomplete)
 
 

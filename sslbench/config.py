@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from sslbench import registry, settings
+from sslbench import registry, settings, weightings
 from sslbench.data.splits import Splits, load_splits
 from sslbench.errors import UnknownNameError, UsageError
-from sslbench.spelling import flatten, load_yaml, parse_component, unflatten, validated
+from sslbench.spelling import dumped, flatten, load_yaml, parse_component, unflatten, validated
 
 # Bump when the meaning of a resolved job changes for all jobs at once (sampling, schedules, the trainer).
 ENGINE_VERSION = 1
@@ -365,9 +365,11 @@ class Layers:
         return Layers(self.values, self.origins)
 
     def put(self, new: Mapping[str, Any], layer: str) -> None:
-        """Lay values over what is there; groups are merged field by field. Another network takes none of the options
-        that the one before had."""
+        """Lay values over what is there; groups are merged field by field. Another network or weighting takes none of
+        the options that the one before had."""
         leaves = flatten(new)
+        for path in weightings.replaced(_under(self.values, "method"), _under(leaves, "method")):
+            del self.values[f"method.{path}"]
         if leaves.get("network.name", self.values.get("network.name")) != self.values.get("network.name"):
             for path in [path for path in self.values if path.startswith("network.")]:
                 del self.values[path]
@@ -497,6 +499,7 @@ class ResolvedJob(Frozen):
         job: its canonical form.
         recipe: the recipe with all layers applied.
         method, loss, plugin: the component's name (never a preset's) with its options complete.
+        weightings: the same by the key of each predictor that has one.
         values: every dotted path and its value.
         layers: for each path of `values`, the layer that it came from.
         digest: see `Job.digest`.
@@ -507,6 +510,7 @@ class ResolvedJob(Frozen):
     method: dict[str, Any]
     loss: dict[str, Any]
     plugin: dict[str, Any] | None
+    weightings: dict[str, dict[str, Any]] = {}
     values: dict[str, Any]
     layers: dict[str, str]
     digest: str
@@ -541,6 +545,12 @@ def resolve(job: Job) -> ResolvedJob:
     # A value that the lower layers give anyway is no difference: it must not make another run.
     lower, _ = _complete(layered({}), parts, about, overrides)
     differs = {path: values[path] for path in given if values.get(path, _MISSING) != lower.get(path, _MISSING)}
+    weighted, otherwise = (_weightings(found) for found in (values, lower))
+    differs = {path: value for path, value in differs.items() if not path.startswith(_WEIGHTING)}
+    if weighted != otherwise:
+        keys = _predictors(str(parts["method"].base), _under(values, "method"))
+        spelt = weightings.difference(weighted, otherwise, keys)
+        differs |= {f"method.{path}": text for path, text in spelt.items()}
 
     recipe = _recipe(values, about, overrides)
     if (recipe.dataset, recipe.splits) != (lists.dataset, lists.name):
@@ -555,7 +565,7 @@ def resolve(job: Job) -> ResolvedJob:
         set=dict(sorted(differs.items())),
     )
     chosen = {
-        part: {"name": spelt.base} | unflatten(_under(values, part)) if spelt.base else None
+        part: {"name": spelt.base} | unflatten(weightings.split(_under(values, part))[0]) if spelt.base else None
         for part, spelt in parts.items()
     }
     resolved = ResolvedJob(
@@ -564,6 +574,7 @@ def resolve(job: Job) -> ResolvedJob:
         method=chosen["method"] or {},
         loss=chosen["loss"] or {},
         plugin=chosen["plugin"],
+        weightings=weighted,
         values=values,
         layers=layers,
         digest=_digest(values, parts, lists.fingerprint(labeled), recipe),
@@ -614,20 +625,38 @@ def _component(part: str, spelt: str | None, given: Mapping[str, Any]) -> _Spelt
     name, bracketed = parse_component(spelt)
     entry = registry.get(part, name)
     base = entry.preset_of or entry.name
-    options = {**entry.set, **flatten(bracketed), **direct}
-    typed = _typed(registry.component(part, base).Options, options)
-    fitting = [
-        preset
-        for preset in registry.presets(part, base)
-        if all(typed.get(key, _MISSING) == value for key, value in preset.set.items())
-    ]
-    made = fitting[0] if fitting else None
+    layers = Layers()
+    for layer in (entry.set, bracketed, direct):
+        layers.put({f"{part}.{key}": value for key, value in layer.items()}, "")
+    options = _under(layers.values, part)
+    made = next((preset for preset in registry.presets(part, base) if _makes(preset, options)), None)
     return _Spelt(
         name=made.name if made else base,
         base=base,
-        options={key: value for key, value in options.items() if made is None or key not in made.set},
+        options=options if made is None else _beyond(made, options),
         bracketed=tuple(flatten(bracketed)),
     )
+
+
+def _makes(preset: registry.Entry, options: Mapping[str, Any]) -> bool:
+    """Whether flat options, with more or without, are those of a preset."""
+    kind = registry.component(preset.kind, preset.name)
+    own, about = weightings.split(options) if preset.kind == "method" else (options, {})
+    asked, asked_about = weightings.split(preset.set)
+    typed = _typed(kind.Options, own)
+    if any(typed.get(key, _MISSING) != value for key, value in asked.items()):
+        return False
+    if not asked_about:
+        return True
+    found = weightings.completed(about, kind.keys)
+    return all(found.get(key) == spec for key, spec in weightings.completed(asked_about, kind.keys).items())
+
+
+def _beyond(preset: registry.Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat options that a preset which they make does not say."""
+    own, about = weightings.split(options)
+    said = {**own, **({} if weightings.split(preset.set)[1] else about)}
+    return {key: value for key, value in said.items() if key not in preset.set}
 
 
 def _typed(model: type[BaseModel], options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -682,19 +711,47 @@ def _complete(
             f" not patch_size {recipe.patch_size}"
         )
     _in_range(recipe)
-    tree: dict[str, Any] = _dumped(Recipe, recipe.model_dump(), "")
+    tree: dict[str, Any] = dumped(Recipe, recipe.model_dump(), "")
     tree = {key: value for key, value in tree.items() if key not in ABOUT}
-    options = _dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
+    options = dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
     tree["network"] = {"name": registry.get("network", recipe.network.name).name} | options
     tree["protocol"] = registry.get("protocol", recipe.protocol).name  # ga[released] and ga-released are one
+    origins = dict(layers.origins)
     for part, spelt in parts.items():
-        asked = unflatten(_under(layers.values, part))
+        asked = _under(layers.values, part)
         if spelt.base:
-            tree[part] = _dumped(registry.component(part, spelt.base).Options, asked, f"{part} {spelt.base}")
+            kind = registry.component(part, spelt.base)
+            if part == "method":
+                asked, about = weightings.split(asked)
+            tree[part] = dumped(kind.Options, unflatten(asked), f"{part} {spelt.base}")
+            if part == "method" and about:
+                keys = _predictors(spelt.base, tree[part])
+                if weighted := weightings.completed(about, keys):
+                    tree[part] |= {weightings.OPTION: weighted}
+                sources = weightings.read(about, keys)[1]
+                origins |= {f"{_WEIGHTING}.{path}": origins[f"method.{source}"] for path, source in sources.items()}
         elif asked:
             raise UsageError(f"the recipe sets options of a {part}, but the job has none")
     full = flatten({key: value for key, value in tree.items() if value != {}})
-    return full, {path: layers.origins.get(path, "default") for path in full}
+    return full, {path: origins.get(path, "default") for path in full}
+
+
+_WEIGHTING = f"method.{weightings.OPTION}"
+
+
+def _weightings(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The weightings among resolved values, by predictor."""
+    found: dict[str, dict[str, Any]] = {}
+    for path, value in _under(values, _WEIGHTING).items():
+        key, _, option = path.partition(".")
+        found.setdefault(key, {})[option] = value
+    return found
+
+
+def _predictors(method: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a method with these complete options."""
+    keys: tuple[str, ...] = registry.component("method", method).predictors(options)
+    return keys
 
 
 def _in_range(recipe: Recipe) -> None:
@@ -707,12 +764,6 @@ def _in_range(recipe: Recipe) -> None:
             f"recipe {recipe.name}: {bound[0]} is for images in [0, 1], and '{recipe.preprocessing}' makes z-scores",
             "noise, blur, contrast and gamma serve there",
         )
-
-
-def _dumped(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:
-    """All fields of a model as JSON has them. Twice: a default is not validated, and 10 is to be what 10.0 is."""
-    once = validated(model, data, where)
-    return dict(model.model_validate(once.model_dump()).model_dump(mode="json"))
 
 
 def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], labeled: str, lists: Splits) -> bool:
@@ -742,8 +793,9 @@ def _objection(resolved: ResolvedJob, lists: Splits) -> str | None:
     if why := protocol.objection():
         return f"protocol {protocol.name} {why}"
     loss = registry.component("loss", resolved.loss["name"])
-    found: str | None = kind.objection(resolved) or loss.objection(resolved)
-    return found
+    weighting = (registry.component("weighting", spec["name"]) for spec in resolved.weightings.values())
+    found = (part.objection(resolved) for part in (kind, loss, *weighting))
+    return next((why for why in found if why), None)
 
 
 def _digest(values: Mapping[str, Any], parts: Mapping[str, _Spelt], lists: str, recipe: Recipe) -> str:
@@ -757,6 +809,8 @@ def _digest(values: Mapping[str, Any], parts: Mapping[str, _Spelt], lists: str, 
     for kind, name in {"network": recipe.network.name, "protocol": recipe.protocol, **used}.items():
         if name:
             versions[kind] = [registry.get(kind, name).name, _version(registry.component(kind, name))]
+    if weighted := {spec["name"] for spec in _weightings(values).values()}:
+        versions["weighting"] = {name: _version(registry.component("weighting", name)) for name in weighted}
     return hashlib.sha256(_stable_json({"values": values, "versions": versions, "splits": lists}).encode()).hexdigest()
 
 
@@ -850,7 +904,28 @@ class JobFilter(Frozen):
                 return False
         if (self.recipe and job.recipe not in self.recipe) or (self.seeds and job.seed not in self.seeds):
             return False
-        return all(job.resolved.values.get(path) == value for options in wanted for path, value in options.items())
+        return all(_has(job.resolved, options) for options in wanted if options)
+
+
+def _has(resolved: ResolvedJob, options: Mapping[str, Any]) -> bool:
+    """Whether a job has these values, by dotted path."""
+    about = weightings.split(_under(options, "method"))[1]
+    if any(
+        resolved.values.get(path) != value
+        for path, value in options.items()
+        if path.removeprefix("method.") not in about
+    ):
+        return False
+    asked = weightings.read(about, _predictors(resolved.method["name"], resolved.method))[0] if about else {}
+    found = resolved.weightings
+    return all(
+        key not in found if spec is None else spec.items() <= found.get(key, {}).items() for key, spec in asked.items()
+    )
+
+
+def _layer(layers: Mapping[str, str], path: str) -> str:
+    """The layer of a path, or of the first below it."""
+    return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
 
 
 class GridEntry(JobFilter):
@@ -902,7 +977,7 @@ class Grid(Frozen):
             for job in self._product(entry, overrides or {}):
                 if not any(exclude.matches(job) for exclude in self.exclude):
                     canonical = job.canonical()  # every job is checked before any starts
-                    layers = {path: job.resolved.layers[path] for path in canonical.set}
+                    layers = {path: _layer(job.resolved.layers, path) for path in canonical.set}
                     found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
         if not found:
             raise UsageError(f"grid {self.name} names no job")

@@ -86,7 +86,7 @@ def _components(kind: str) -> list[dict[str, Any]]:
             {
                 "name": preset.name,
                 "aliases": list(preset.aliases),
-                "about": spelt_out(preset),
+                "about": ": ".join(filter(None, (spelt_out(preset), preset.about))),
                 "preset_of": entry.name,
                 "set": dict(preset.set),
             }

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sslbench import config, registry
+from sslbench import config, registry, weightings
 from sslbench.errors import UnknownNameError
 from sslbench.listing import KINDS as LISTED
 from sslbench.listing import fields_of, spelt_out
@@ -122,20 +122,22 @@ def _module(target: Any) -> str | None:
 
 def _pluggable(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     """What losses, plugins, weightings and methods have in common."""
-    target, doc = base.target, _documented(base.kind, base.target)
+    target, doc, own = base.target, _documented(base.kind, base.target), read_doc(asked.about)
     facts: dict[str, Any] = {
-        "title": getattr(target, "title", ""),
+        "title": asked.title or getattr(target, "title", ""),
         "version": getattr(target, "version", 1),
-        "about": list(doc.about),
-        "paper": doc.paper,
+        "about": [*own.about, *doc.about],
+        "paper": own.paper or doc.paper,
         "cost": doc.cost,
         "deviations": list(doc.deviations),
         "options": _options(target, asked.set),
         "preset": asked.name if asked.preset_of else None,
         "presets": _presets(base),
     }
-    if base.kind == "loss":
+    if base.kind in ("loss", "weighting"):
         facts["needs_reference"] = bool(target.needs_reference)
+    if base.kind == "weighting":
+        facts["changes"] = list(target.changes)
     return facts
 
 
@@ -156,10 +158,16 @@ def _options(target: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     kind = base.target
+    facts = _pluggable(base, asked)
+    weighted = {key: spec["name"] for key, spec in weightings.completed(asked.set, kind.keys).items()}
+    for name in dict.fromkeys(weighted.values()):
+        told = _documented("weighting", registry.component("weighting", name)).deviations
+        facts["deviations"] += [f"{name}: {deviation}" for deviation in told]
     return {
-        **_pluggable(base, asked),
-        "group": kind.group,
+        **facts,
+        "group": asked.group or kind.group,
         "keys": list(kind.keys),
+        "weightings": weighted,
         "views": {stream: list(views) for stream, views in kind.views.items()},
         "phases": _phases(kind, asked.set),
         "defaults": dict(kind.defaults),
@@ -201,7 +209,7 @@ def _unbuilt(kind: Any, chosen: Mapping[str, Any], read: Callable[[Any], Any]) -
     method = kind.__new__(kind)
     nn.Module.__init__(method)
     try:
-        method.options = kind.Options(**chosen)
+        method.options = kind.Options(**weightings.split(chosen)[0])
         return read(method)
     except Exception:  # it asks for what only a job has, or for an option without a default
         return None

@@ -171,6 +171,12 @@ def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()
         raise UsageError(f"{place}: {message[:1].lower()}{message[1:]}{given}{more}") from None
 
 
+def dumped(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:
+    """All fields of a model as JSON has them. Twice: a default is not validated, and 10 is to be what 10.0 is."""
+    once = validated(model, data, where)
+    return dict(model.model_validate(once.model_dump()).model_dump(mode="json"))
+
+
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted path of a model, for suggestions."""
     for name, info in model.model_fields.items():

@@ -329,6 +329,9 @@ def card(console: Console, facts: Mapping[str, Any]) -> None:
     _CARDS.get(facts["kind"], _pluggable_card)(console, facts)
 
 
+_SOURCES = {"label": "labels", "pseudo": "pseudo-labels"}
+
+
 def _facts(console: Console, pairs: Iterable[tuple[str, Any]]) -> None:
     """Names and texts in two columns; what is empty is left out."""
     table = _table("", "")
@@ -346,6 +349,8 @@ def _pluggable_card(console: Console, facts: Mapping[str, Any], more: Iterable[t
     if "needs_reference" in facts:
         needs = "yes: a method computes one for it" if facts["needs_reference"] else "no"
         pairs.append(("needs a reference", needs))
+    if "changes" in facts:
+        pairs.append(("weighs terms on", " and ".join(_SOURCES[source] for source in facts["changes"])))
     pairs.append(("presets", [f"{preset['name']} = {preset['means']}" for preset in facts["presets"]]))
     pairs.append(("version", facts["version"]))
     _facts(console, pairs)
@@ -369,9 +374,11 @@ def _options(console: Console, facts: Mapping[str, Any]) -> None:
     rows, kind, name = facts["options"], facts["kind"], facts["name"]
     if not rows:
         return
-    how = {"network": "--set network.NAME=VALUE", "dataset": f"sslbench prepare {name} --set NAME=VALUE"}.get(
-        kind, f"{name}[NAME=VALUE] or --set {kind}.NAME=VALUE"
-    )
+    how = {
+        "network": "--set network.NAME=VALUE",
+        "dataset": f"sslbench prepare {name} --set NAME=VALUE",
+        "weighting": f"weighting={name}[NAME=VALUE] of any method, or --set method.weighting.NAME=VALUE",
+    }.get(kind, f"{name}[NAME=VALUE] or --set {kind}.NAME=VALUE")
     console.print()
     console.print(Text.assemble(("Options", "bold"), f"  {how}"))
     preset = any(row["value"] != row["default"] for row in rows)
@@ -392,6 +399,7 @@ def _method_card(console: Console, facts: Mapping[str, Any]) -> None:
     more = [
         ("group", facts["group"]),
         ("predictors", ", ".join(facts["keys"])),
+        ("weightings", [f"{key}: {name}" for key, name in facts["weightings"].items()]),
         ("views", "; ".join(views)),
         ("phases", phases),
         ("recipe fields", changes or "as the recipe has them"),

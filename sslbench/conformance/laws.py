@@ -138,6 +138,7 @@ def teacher_untouched(subject: Subject) -> None:
 
 @law("With the unlabelled weight at 0 unlabelled images change no gradient (batch statistics aside).", exemptible=True)
 def blind_at_zero(subject: Subject) -> None:
+    _unweighted(subject)
     for phase in _unlabeled_phases(subject):
         batch, other = subject.batch(phase), subject.batch(phase)
         for image in other.image.values():
@@ -153,6 +154,7 @@ def blind_at_zero(subject: Subject) -> None:
 def supervised_at_zero(subject: Subject) -> None:
     if subject.built.method.loss.needs_reference:
         raise Irrelevant("the loss holds labelled patches against a reference that supervised training does not have")
+    _unweighted(subject)
     for phase in _unlabeled_phases(subject):
         # Heads as they began: log p of a surer network is too often that of 0.
         found = _without_unlabeled(subject, subject.sure(1).eval(), phase)
@@ -175,6 +177,7 @@ def supervised_at_zero(subject: Subject) -> None:
 def unlabeled_labels_unreachable(subject: Subject) -> None:
     if subject.loss != "default":
         raise Irrelevant("a loss tells labelled patches by their labels: tried with `default`")
+    _unweighted(subject)
     for phase in _unlabeled_phases(subject):
         poisoned = subject.batch(phase)
         for label in poisoned.label.values():
@@ -379,6 +382,11 @@ def _unlabeled_phases(subject: Subject) -> list[Phase]:
     if not phases:
         raise Irrelevant("it draws no unlabelled patches")
     return phases
+
+
+def _unweighted(subject: Subject) -> None:
+    if subject.job.resolved.weightings:
+        raise Irrelevant("a weighting follows unlabelled patches, which it tells by their labels: tried without")
 
 
 def _averages(subject: Subject) -> list[Average]:

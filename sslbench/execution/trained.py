@@ -19,10 +19,11 @@ from sslbench.execution.rundir import RunDirectory
 from sslbench.files import read_json
 from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Statistics
-from sslbench.spelling import unflatten
+from sslbench.spelling import flatten, unflatten
 from sslbench.training.checkpoint import Checkpoints, Selection
 from sslbench.training.experiment import Builder, Experiment, build_method
 from sslbench.training.precision import Precision, fast_bf16
+from sslbench.weightings import OPTION
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def recorded_job(run: RunDirectory) -> ResolvedJob:
             named = getattr(job, part)
             entry = registry.get(part, named) if named else None
             parts[part] = {"name": entry.preset_of or entry.name} | _under(values, part) if entry else None
+        weightings = (parts["method"] or {}).pop(OPTION, {})
         fields = {path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS}
         return ResolvedJob(
             job=job,
@@ -149,6 +151,7 @@ def recorded_job(run: RunDirectory) -> ResolvedJob:
             method=parts["method"] or {},
             loss=parts["loss"] or {},
             plugin=parts["plugin"],
+            weightings={key: flatten(spec) for key, spec in weightings.items()},
             values=values,
             layers=dict(content["layers"]),
             digest=str(content["digest"]),

@@ -12,20 +12,38 @@ from sslbench import registry
 from sslbench.config import CriteriaSpec
 from sslbench.data.base import NoOptions
 from sslbench.losses.base import Loss, Source, TermArguments
-from sslbench.losses.weighting import Weighting
+from sslbench.losses.weighting.base import Weighting
+from sslbench.spelling import unflatten
 
 if TYPE_CHECKING:
     from sslbench.methods.base import Statistics, Step
 
 
-def build_loss(spec: Mapping[str, Any], criteria: CriteriaSpec, statistics: Statistics) -> Loss:
-    """The loss of a job: its class with its options, on the side that `applies_to` names.
+def build_loss(
+    spec: Mapping[str, Any],
+    criteria: CriteriaSpec,
+    statistics: Statistics,
+    weightings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Loss:
+    """The loss of a job: its class with its options, on the side that `applies_to` names, under its weightings.
 
     Args:
         spec: `name`, never a preset's, and options.
         criteria: of the recipe.
         statistics: of the training data.
+        weightings: by the key of a predictor, `name` and options of its weighting.
     """
+    loss = _one_sided(spec, criteria, statistics)
+    if not weightings:
+        return loss
+    built = {}
+    for key, weighting in weightings.items():
+        options = unflatten({path: value for path, value in weighting.items() if path != "name"})
+        built[key] = registry.component("weighting", weighting["name"]).of_job(options, statistics)
+    return Weighted(loss, built)
+
+
+def _one_sided(spec: Mapping[str, Any], criteria: CriteriaSpec, statistics: Statistics) -> Loss:
     kind = registry.component("loss", spec["name"])
     options = kind.Options(**{key: value for key, value in spec.items() if key != "name"})
     loss = cast(Loss, kind(options, criteria, statistics))

@@ -41,3 +41,33 @@ class CrossPseudoSupervision(CoTraining):
         first = L if self.options.on == "unlabeled" else 0
         cross = self.cross(a, b, first) + self.cross(b, a, first)
         return {"loss": supervised + step.ramp * cross, "supervised": supervised, "cross": cross}
+
+
+# Class imbalance: CPS whose networks weigh classes or voxels.
+for _name, _title, _about in (
+    ("adsh", "Adsh", "CPS under adaptive thresholds (Guo and Li, ICML 2022), as DHC's authors ported it."),
+    ("cld", "CLD", "CPS under calibrated label distribution (Lin et al., MICCAI 2022)."),
+    ("crest", "CReST", "CPS under the class weights of CReST (Wei et al., CVPR 2021), as DHC's authors ported it."),
+    ("diffdw", "DiffDW", "DHC's difficulty-aware half in both networks (Wang and Li, MICCAI 2023)."),
+    ("distdw", "DistDW", "DHC's distribution-aware half in both networks (Wang and Li, MICCAI 2023)."),
+    ("simis", "SimiS", "CPS under the class weights of SimiS (Chen et al., arXiv 2022), as DHC's authors ported it."),
+):
+    register(
+        "method",
+        _name,
+        preset_of="cps",
+        set={"weighting": _name},
+        title=_title,
+        group="Imbalance",
+        about=_about,
+    )
+register(
+    "method",
+    "dhc",
+    preset_of="cps",
+    set={"weighting.a": "diffdw", "weighting.b": "distdw"},
+    title="DHC",
+    group="Imbalance",
+    about="Dual-debiased heterogeneous co-training: one network weighs classes by how hard they are, the other by how "
+    "often they are predicted (Wang and Li, MICCAI 2023).",
+)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 from torch import Tensor
@@ -65,6 +65,10 @@ class RDrop(CoTraining):
     def __init__(self, options: RDropOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         self.keys = tuple(self.networks())
+
+    @classmethod
+    def predictors(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("net",) if options["networks"] == "one" else cls.keys
 
     def networks(self) -> dict[str, Init]:
         return {"net": self.options.init_a} if self.options.networks == "one" else super().networks()

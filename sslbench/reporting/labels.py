@@ -89,7 +89,7 @@ def is_full_budget(dataset: str, splits: str, labeled: str) -> bool:
 def method_group(method: str) -> str:
     """The heading that a method stands under."""
     try:
-        return str(registry.component("method", method).group)
+        return registry.get("method", method).group or str(registry.component("method", method).group)
     except SSLBenchError:
         return "Other"
 
@@ -129,6 +129,8 @@ def _title(kind: str, name: str) -> tuple[str, str]:
         return ("" if (kind, name) == ("loss", "default") else name), ""
     if entry.preset_of is None:
         return title, ""
+    if entry.title:
+        return entry.title, ""
     if name.startswith(base + "_"):
         return title, name.removeprefix(base + "_").replace("_", " ")
     return name.upper(), ""  # a preset with a name of its own is an acronym as a rule: DHC

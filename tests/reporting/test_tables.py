@@ -475,13 +475,16 @@ def test_what_is_printed_is_the_number_rounded(
 
 
 def test_names_of_rows_and_metrics() -> None:
-    from sslbench.reporting.labels import class_title, metric_style, row_label
+    from sslbench.reporting.labels import class_title, method_group, metric_style, row_label
 
     registry.register("plugin", "scdl_cdba_only", preset_of="scdl", set={"x": 1})
-    registry.register("method", "crest", preset_of="cps", set={"weighting": "crest"})
     assert row_label("cps", "ga", "scdl", {}) == "SCDL-GA-CPS"
     assert row_label("cps", "ga_labeled_only", "scdl_cdba_only", {}) == "SCDL-GA-CPS (cdba only, labeled only)"
-    assert row_label("crest", "default", "", {}) == "CREST"
+    registry.register("method", "acdc", preset_of="cps", set={"x": 1})
+    registry.register("method", "crest", preset_of="cps", set={"x": 2}, title="CReST", group="Imbalance")
+    assert row_label("acdc", "default", "", {}) == "ACDC"
+    assert row_label("crest", "default", "", {}) == "CReST"
+    assert (method_group("crest"), method_group("cps")) == ("Imbalance", "General")
     assert (
         row_label("cps", "ga", "", {"loss.gamma": "1", "optimizer.lr": "0.1"}) == "GA-CPS (gamma=1, optimizer.lr=0.1)"
     )

@@ -1,0 +1,206 @@
+"""Weightings as an option of every method: spellings that are one job, layers, names, what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from sslbench import registry
+from sslbench.config import Grid, Job
+from sslbench.conformance import check_method
+from sslbench.conformance.subject import random_experiment, tiny_job
+from sslbench.errors import UsageError
+from sslbench.losses import Weighted
+from sslbench.show import describe
+from tests.test_completion import offered
+
+NAMES = ["adsh", "cld", "crest", "diffdw", "distdw", "simis"]
+
+
+def job(method="cps", loss="default", **set):
+    chosen = {path.replace("__", "."): value for path, value in set.items()}
+    return Job(recipe="phantom", method=method, loss=loss, labeled="20%", set=chosen)
+
+
+SAME = [
+    (
+        ("diffdw", {}),
+        [
+            "cps[weighting=diffdw]",
+            "cps[weighting.a=diffdw,weighting.b=diffdw]",
+            "cps[weighting.a=diffdw[window=50],weighting=diffdw]",
+            "cps[weighting=diffdw[alpha=0.2]]",
+            "crest[weighting=diffdw]",
+            "dhc[weighting.b=diffdw]",
+            "dhc[weighting=diffdw]",
+        ],
+    ),
+    (("dhc", {}), ["cps[weighting.b=distdw,weighting.a=diffdw]", "distdw[weighting.a=diffdw]"]),
+    (("cps", {}), ["cps[weighting=null]", "dhc[weighting=null]", "crest[weighting.a=null,weighting.b=null]"]),
+    (
+        ("cps", {"method.weighting": "crest[momentum=0.5]"}),
+        [
+            "cps[weighting=crest[momentum=0.5]]",
+            "crest[weighting.momentum=0.5]",
+            "cps[weighting=crest,weighting.momentum=.5]",
+        ],
+    ),
+    (
+        ("cps", {"method.weighting.a": "diffdw[alpha=1.0,window=9]"}),
+        [
+            "cps[weighting.a=diffdw[window=9,alpha=1]]",
+            "dhc[weighting.b=null,weighting.a.window=9,weighting.a.alpha=1.0]",
+        ],
+    ),
+    (
+        ("cps", {"method.weighting.a": "distdw", "method.weighting.b": "crest"}),
+        ["cps[weighting=distdw,weighting.b=crest]", "dhc[weighting.a=distdw,weighting.b=crest]"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("expected", "spellings"), SAME)
+def test_spellings_that_mean_the_same_are_one_job(expected, spellings):
+    jobs = [job(spelling) for spelling in spellings]
+    for one in jobs:
+        canonical = one.canonical()
+        assert (canonical.method, canonical.set) == expected
+        assert canonical.canonical() == canonical
+        assert canonical.digest() == one.digest() == jobs[0].digest()
+
+
+def test_a_set_and_nested_groups_mean_the_same():
+    expected = job("cps[weighting.a=diffdw[window=9]]").digest()
+    for set in (
+        {"method.weighting.a": "diffdw[window=9]"},
+        {"method.weighting.a": "diffdw", "method.weighting.a.window": 9},
+        {"method.weighting": {"a": {"name": "diffdw", "window": 9}}},
+        {"method": {"weighting": {"a": "diffdw[window=9]"}}},
+    ):
+        assert Job(recipe="phantom", method="cps", labeled="20%", set=set).digest() == expected
+
+
+def test_without_a_weighting_nothing_is_said_of_one():
+    resolved = job().resolved
+    assert not [path for path in resolved.values if path.startswith("method.weighting")] and not resolved.weightings
+    assert job("crest").digest() != job().digest() != job("dhc").digest()
+
+
+def test_values_are_complete_and_name_their_layer():
+    resolved = job("dhc", method__weighting__a__window=7).resolved
+    found = {
+        path.removeprefix("method.weighting."): (value, resolved.layers[path])
+        for path, value in resolved.values.items()
+        if path.startswith("method.weighting.")
+    }
+    assert found == {
+        "a.name": ("diffdw", "job"),
+        "a.window": (7, "job"),
+        "a.alpha": (0.2, "default"),
+        "b.name": ("distdw", "job"),
+        "b.momentum": (0.99, "default"),
+    }
+    assert job("dhc").resolved.layers["method.weighting.a.name"] == "preset dhc"
+
+
+def test_a_recipe_may_set_them(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "extends: phantom\noverrides:\n  - {when: {method: crest}, set: {method.weighting.momentum: 0.5}}\n"
+        "  - {when: {method: mt}, set: {method.weighting: {name: cld, window: 3}}}\n"
+    )
+
+    def found(method):
+        made = Job(recipe=str(recipe), method=method, labeled="20%")
+        return made.canonical().set, made.resolved.weightings
+
+    assert found("crest") == ({}, {key: {"name": "crest", "momentum": 0.5} for key in "ab"})
+    assert found("mt")[1]["student"]["window"] == 3
+    assert found("mt[weighting=crest]") == (
+        {"method.weighting": "crest"},
+        {"student": {"name": "crest", "momentum": 0.99}},
+    )
+    assert found("mt[weighting=null]") == ({"method.weighting": None}, {})
+
+
+def test_the_predictors_are_those_of_the_options():
+    one, two = (job("rdrop", network__dropout=0.5, method__networks=n, method__weighting="cld") for n in ("one", "two"))
+    assert ([*one.resolved.weightings], [*two.resolved.weightings]) == (["net"], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("cps[weighting=diffwd]", "unknown weighting 'diffwd'"),
+        ("cps[weighting.c=diffdw]", "'method.weighting.c' is set, but 'a' has no weighting"),
+        ("cps[weighting.window=5]", "has no weighting"),
+        ("cps[weighting=diffdw[momentum=0.9]]", "unknown field in weighting diffdw: 'momentum'"),
+        ("cps[weighting=distdw[momentum=2]]", "weighting distdw: momentum"),
+        ("cps[weighting=3]", "takes the name of a weighting, not 3"),
+        ("mt[weighting=adsh]", "pseudo-labels changes nothing"),
+    ],
+)
+def test_what_is_refused_says_why(method, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        job(method).canonical()
+
+
+def test_grids_name_and_exclude_them():
+    grid = Grid(
+        name="toy",
+        recipe=["phantom"],
+        labeled=["20%"],
+        seeds=[0],
+        jobs=[
+            {"method": ["cps", "crest", "dhc", "cps[weighting=crest]"]},
+            {"method": ["cps"], "set": {"method.weighting": "simis"}},
+        ],
+        exclude=[{"set": {"method.weighting.b": "distdw"}}],
+    )
+    assert [found.method for found in grid.expand()] == ["cps", "crest", "simis"]
+    assert [found.method for found in grid.expand({"method.weighting": "cld"})] == ["cld"]
+    assert (
+        grid.expand({"method.weighting": "cld[window=3]"})[0].resolved.layers["method.weighting.a.window"]
+        == "command line"
+    )
+
+
+def test_the_experiment_has_a_weighting_for_each_predictor():
+    loss = random_experiment(tiny_job("cps[weighting.a=diffdw[window=9]]", "ga")).method.loss
+    assert isinstance(loss, Weighted) and [*loss.weightings] == ["a"]
+    assert loss.weightings["a"].options.window == 9 and type(loss.inner).title == "GA"
+    assert not isinstance(random_experiment(tiny_job("cps")).method.loss, Weighted)
+
+
+def test_they_are_listed_shown_and_completed():
+    assert registry.names("weighting") == NAMES
+    facts = describe("weighting", "cld")
+    assert facts["changes"] == ["label", "pseudo"] and "MICCAI 2022" in facts["paper"]
+    facts = describe("method", "dhc")
+    assert (facts["title"], facts["group"], facts["weightings"]) == ("DHC", "Imbalance", {"a": "diffdw", "b": "distdw"})
+    assert facts["phases"] and any(deviation.startswith("diffdw: ") for deviation in facts["deviations"])
+    from sslbench import completion
+
+    assert offered(completion.settings, "method.weighting=d") == ["method.weighting=diffdw", "method.weighting=distdw"]
+
+
+@pytest.mark.parametrize("method", ["dhc", "cps[weighting.a=cld[window=2],weighting.b=adsh[capacity=4]]"])
+def test_laws_hold_under_weightings(method):
+    laws = ("resumes_exactly", "finite_on_background", "learns_from_unlabeled", "blind_at_zero")
+    verdicts = check_method(method, dims=("2d",), laws=laws)
+    status = {verdict.law: verdict.status for verdict in verdicts}
+    assert status.pop("blind_at_zero") == "irrelevant" and {*status.values()} == {"holds"}, verdicts
+
+
+def test_a_weighting_changes_the_gradient():
+    def gradient(method):
+        from sslbench.conformance.subject import Subject
+
+        subject = Subject(method)
+        return subject.gradients(subject.sure().train(), subject.phases()[0])
+
+    plain, weighted = gradient("cps"), gradient("cps[weighting.a=diffdw]")
+    changed = {name.split(".")[0] for name in plain if not torch.equal(plain[name], weighted[name])}
+    assert changed == {"a", "loss"}
