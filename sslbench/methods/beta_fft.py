@@ -56,8 +56,9 @@ class BetaFFT(CrossCopyPaste):
 
     Deviations:
     - One smoothing term for every Dice, where the code has 1e-5 outside of the regions and 1e-10 in them.
-    - The block of the spectrum grows with the patch; the code has images of 256² alone. In 3-D, which the paper does
-      not have, it is a block of all three axes.
+    - The block of the spectrum grows with the patch; the code has images of 256² alone.
+    - In 3-D, which the paper does not have, it is a block of all three axes, and recipes make the strong view without
+      cutout, which is of slices.
     - m is drawn anew for either view.
     - The code for 3 labelled patients has two slips, which `released_bfft3` has too.
     """

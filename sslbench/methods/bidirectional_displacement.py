@@ -54,7 +54,8 @@ class AdaptiveBidirectionalDisplacement(CrossCopyPaste):
     Deviations:
     - One smoothing term for every Dice, where the code has 1e-5 in the cross terms and 1e-10 in the regions.
     - The background's Dice is taken inside its region; `released_bcp_bgmask` has the code's, as its numbers.
-    - In 3-D, which the paper does not have, the grid has as many patches along the third axis.
+    - In 3-D, which the paper does not have, the grid has as many patches along the third axis, and recipes make the
+      strong view without cutout, which is of slices.
     - The version that trains a U-Net beside a Swin-UNet, with displaced labels of labelled images, is not here.
     """
 

@@ -35,6 +35,8 @@ IRRELEVANT: dict[str, set[str]] = {
     "mt": set(),
     "uamt": set(),
     "bcp": set(),
+    "abd": set(),
+    "beta_fft": set(),
     "ssnet": NO_TEACHER,
     "sdcl": set(),
     "cobionet": NO_TEACHER,
@@ -45,7 +47,7 @@ IRRELEVANT: dict[str, set[str]] = {
 }
 EXEMPT = {
     **dict.fromkeys(("cct", "ccvc", "ceud", "dcnet", "mcnet", "urpc"), {"supervised_at_zero"}),
-    "bcp": {"blind_at_zero", "supervised_at_zero"},
+    **dict.fromkeys(("bcp", "abd", "beta_fft"), {"blind_at_zero", "supervised_at_zero"}),
     "ssnet": {"supervised_at_zero", "every_parameter_moves"},
     "sdcl": {"blind_at_zero", "supervised_at_zero"},
     "cobionet": {"blind_at_zero", "supervised_at_zero"},
