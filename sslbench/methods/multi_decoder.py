@@ -103,7 +103,7 @@ class MultiDecoder(Method):
         return torch.stack(terms).sum()
 
     def passes(self, phase: Phase) -> Passes:
-        return Passes(decoders=1 + len(self.decoders))
+        return Passes(decoders=1 + self.further(self.options.model_dump()))
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

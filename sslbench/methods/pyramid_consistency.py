@@ -31,8 +31,8 @@ class PyramidConsistency(Method):
 
     Cost: one forward and backward pass over all patches; three small heads.
 
-    Deviations: the 3-D code trains a U-Net with dropout in its decoder, here the network `unet3d_urpc` of which DHC's
-    recipes take the body; other recipes keep their network.
+    Deviations: the 3-D code trains a U-Net whose decoder has dropout (`unet3d_urpc`); so do DHC's recipes here, where
+    the published tables have it, and the others keep their own network.
     """
 
     title = "URPC"
