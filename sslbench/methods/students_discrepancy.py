@@ -81,7 +81,7 @@ class StudentsDiscrepancy(CopyPaste):
       (on ACDC with 136 labelled slices 11 300 and 45 200 iterations).
     - Patches are drawn as in every method here; the code never shuffles, and reads its second halves backwards.
     - The self-training begins with the pair whose mean was best in validation, not with the best of each student.
-    - Adam at a constant 1e-3 is set by the recipes of ACDC and LA; others keep their own optimiser.
+    - Adam at a constant 1e-3 is set by the recipes of ACDC, DigestPath and LA; others keep their own optimiser.
     """
 
     title = "SDCL"
