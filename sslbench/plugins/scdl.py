@@ -44,7 +44,7 @@ class SCDLOptions(BaseModel):
 @registry.register("plugin", "scdl")
 class SCDL(Plugin):
     """Class distributions that features are aligned with, and anchors of single classes for their centres (Semantic
-    Class Distribution Learning).
+    Class Distribution Learning; Su et al., arXiv 2603.05202, 2026).
 
     Tokens z are the embedded positions of the encoder's stage-four map. Every class, the background too, has a proxy
     N(μ, diag σ²); P(c|z) = softmax over classes of cos(z, μ_c). Terms of a step, on all patches:
@@ -159,7 +159,7 @@ class SCDL(Plugin):
         """Anchors (C, 256) of the classes, and which of them the batch has (C,)."""
         masked = (image.unsqueeze(1) * classes.unsqueeze(2)).flatten(0, 1)  # (L·C, channels, *S)
         inside = (shares > 0).transpose(1, 2).flatten(0, 1).float()  # (L·C, N)
-        with evaluating(network.base.encoder, self):
+        with evaluating(network, self):
             content = self.reduce(network.base.encode(masked).maps[_STAGE]).float().flatten(2)
             mean = (content * inside.unsqueeze(1)).sum(-1) / inside.sum(-1, keepdim=True).clamp_min(1)
             embedded = self.embedding(mean).float()
