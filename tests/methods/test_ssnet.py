@@ -18,6 +18,7 @@ from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.methods.ssnet import Heads, SSNet, SSNetOptions
 from sslbench.networks import Features, build_network
+from tests.losses.test_device import Calls
 from tests.losses.test_prototypes import by_pairs, one_by_one
 
 C, L = 3, 2
@@ -113,7 +114,7 @@ def test_a_step_is_the_sum_of_its_terms(options: dict[str, Any]) -> None:
             candidates[truth].append(heads.projection(row[None].detach())[0].detach())
     memory = []
     for c, (found, selector) in enumerate(zip(candidates, one_by_one(heads.selectors), strict=True)):
-        ranked = sorted(found, key=lambda vector, chosen=selector: float(chosen(vector[None])))  # type: ignore[misc]
+        ranked = sorted(found, key=lambda vector, chosen=selector: chosen(vector[None]).item())  # type: ignore[misc]
         kept = ranked[: method.options.memory]
         assert (len(kept) > 1) is (c > 0), "the example has candidates of every class but the background"
         memory.append(torch.stack(kept) if kept else torch.zeros(0, 8))
@@ -200,6 +201,12 @@ def test_the_heads_keep_nothing_for_the_backward_pass_but_the_embedding() -> Non
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
         method._contrast(embedding, labels)
     assert sum(kept) <= embedding.numel() + labels.numel()
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    method = make_method(ssnet_memory_weights=True)
+    with Calls():
+        method.training_step(make_batch(), make_step())["loss"].backward()
 
 
 def test_the_networks_are_as_large_as_published() -> None:
