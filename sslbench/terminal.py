@@ -320,7 +320,7 @@ def card(console: Console, facts: Mapping[str, Any]) -> None:
     say(console, f"{facts['kind']} {facts['name']}" + (f": {title}" if title else ""), "bold")
     if facts.get("preset"):
         means = next(preset["means"] for preset in facts["presets"] if preset["name"] == facts["preset"])
-        say(console, f"as the preset {facts['preset']} = {means}")
+        console.print(Text(f"as the preset {facts['preset']} = {means}"))
     for paragraph in facts["about"]:
         if paragraph:
             console.print()

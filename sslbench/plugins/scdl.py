@@ -64,7 +64,7 @@ class SCDL(Plugin):
     - anchors are encoded in evaluation mode, so that masked patches leave the batch statistics alone, and averaged over
       the classes that the batch has, where the paper divides by all
     - terms come from an encoder pass over the patches as they are: a method may show its network mixed ones only
-    - the prior of the released Synapse model (Σ_c P·μ̂_c alone, and once more before the head), that of AMOS (at the
+    - the prior of the released Synapse model (Σ_c P·μ_c/|μ_c| alone, once more before the head), that of AMOS (at the
       bottleneck) and their two passes at inference are left out: in the paper it is in every stage of one pass
     """
 
