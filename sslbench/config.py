@@ -710,6 +710,11 @@ def _complete(
             f"recipe {about['name']}: {recipe.network.name} takes {network.dims} sides divisible by {network.divisor},"
             f" not patch_size {recipe.patch_size}"
         )
+    if network.several:
+        raise UsageError(
+            f"recipe {about['name']}: {recipe.network.name} gives several outputs: methods put decoders and "
+            "heads of their own on a network with one"
+        )
     _in_range(recipe)
     tree: dict[str, Any] = dumped(Recipe, recipe.model_dump(), "")
     tree = {key: value for key, value in tree.items() if key not in ABOUT}

@@ -58,6 +58,7 @@ class Network(nn.Module):
         version: raised when the same options would give another function.
         Options: typed options, each with its source.
         dims: of the images that it takes, 2 or 3; every side divisible by `divisor`.
+        several: whether `forward` gives a list; methods, which put their own decoders on networks, take none such.
         encoder_class, decoder_class: what it is built of; both take `options`, which has a field `init`. An encoder's
             `channels` are those of its maps, finest first.
         decoders: the first is the main one.
@@ -69,6 +70,7 @@ class Network(nn.Module):
     decoder_class: ClassVar[type[Decoder]] = Decoder
     dims: ClassVar[int]
     divisor: ClassVar[int] = 16
+    several: ClassVar[bool] = False
 
     def __init__(self, in_channels: int, num_classes: int, options: BaseModel) -> None:
         super().__init__()

@@ -30,6 +30,7 @@ class UNetMCNet(UNet):
     """
 
     Options = UNetMCNetOptions
+    several = True
 
     def __init__(self, in_channels: int, num_classes: int, options: UNetMCNetOptions) -> None:
         super().__init__(in_channels, num_classes, options)

@@ -56,6 +56,8 @@ class UNetCCT(UNet):
     3 713 664 parameters for one input channel and 4 classes.
     """
 
+    several = True
+
     def __init__(self, in_channels: int, num_classes: int, options: BaseModel) -> None:
         super().__init__(in_channels, num_classes, options)
         self.decoders.extend(self.make_decoder() for _ in PERTURBATIONS)

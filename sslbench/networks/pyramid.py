@@ -63,6 +63,8 @@ def _like(head: nn.Module, channels: int) -> nn.Module:
 class _Pyramid(Network):
     """A network whose `forward` gives the logits of four heads, that of the finest map first."""
 
+    several = True
+
     def __init__(self, in_channels: int, num_classes: int, options: BaseModel) -> None:
         super().__init__(in_channels, num_classes, options)
         self.pyramid = PyramidHeads(self)

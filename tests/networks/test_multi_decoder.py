@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from sslbench.config import Job
+from sslbench.errors import UsageError
 from sslbench.networks import build_decoder, build_network
 from sslbench.networks.base import Network
 from sslbench.networks.pyramid import PyramidHeads
@@ -44,6 +46,12 @@ def test_further_decoders_make_the_3d_mcnet() -> None:
         network.decoders.append(build_decoder(network, upsampling=kind))
         sizes.append(count(network))
     assert sizes == [12_347_716, 15_246_566]
+
+
+@pytest.mark.parametrize("name", ["unet_cct", "unet_mcnet", "unet_urpc"])
+def test_a_recipe_takes_no_network_of_several_outputs(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} gives several outputs"):
+        Job(recipe="ssl4mis-acdc", method="cps", labeled="3 patients", set={"network.name": name}).resolved  # noqa: B018
 
 
 # ---------------------------------------------------------------------------------------------- ways of upsampling
