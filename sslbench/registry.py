@@ -48,6 +48,7 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "method": {
         "sslbench.methods.beta_fft": ("beta_fft",),
+        "sslbench.methods.basak": ("basak",),
         "sslbench.methods.bidirectional_copy_paste": ("bcp",),
         "sslbench.methods.bidirectional_displacement": ("abd",),
         "sslbench.methods.co_bionet": ("cobionet",),
@@ -65,7 +66,9 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
             "simis",
         ),
         "sslbench.methods.decoupled_consistency": ("dcnet",),
+        "sslbench.methods.depl": ("depl",),
         "sslbench.methods.desco": ("desco",),
+        "sslbench.methods.dst": ("dst",),
         "sslbench.methods.fixmatch": ("fixmatch",),
         "sslbench.methods.genericssl": ("genericssl",),
         "sslbench.methods.magicnet": ("magicnet", "magicnet_released"),

@@ -44,6 +44,9 @@ IRRELEVANT: dict[str, set[str]] = {
     "magicnet": set(),
     "genericssl": NO_TEACHER,
     "skcdf": NO_TEACHER,
+    "depl": NO_TEACHER,
+    "dst": NO_TEACHER,
+    "basak": set(),
 }
 EXEMPT = {
     **dict.fromkeys(("cct", "ccvc", "ceud", "dcnet", "mcnet", "urpc"), {"supervised_at_zero"}),
@@ -54,6 +57,7 @@ EXEMPT = {
     "magicnet": {"blind_at_zero", "supervised_at_zero"},
     "genericssl": {"supervised_at_zero"},
     "skcdf": {"blind_at_zero", "supervised_at_zero"},
+    "dst": {"every_parameter_moves"},
 }
 # Methods of one kind of image alone; the other is refused.
 ONE_KIND = {"genericssl": "3d"}

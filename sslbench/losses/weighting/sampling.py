@@ -30,6 +30,12 @@ def cld_sampling_rate(confidence: Tensor, gamma: float = 0.5) -> Tensor:
     return torch.where(most > 0, doubt / most, torch.ones_like(doubt)).pow(gamma)
 
 
+def sampled(labels: Tensor, rate: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """1 for every voxel (B, *S) that is kept, at the rate (C,) of its class, else 0."""
+    chance = rate[labels]
+    return (torch.rand(chance.shape, generator=generator, device=chance.device) < chance).float()
+
+
 class ConfidenceBank(nn.Module):
     """A moving average of the mean probability of the true class, class by class, window by window.
 
@@ -130,5 +136,5 @@ class CLD(Weighting):
 
     def voxel_weight(self, logits: Tensor, reference: Tensor) -> Tensor:
         """1 for a voxel that is kept, else 0."""
-        rate = cld_sampling_rate(self.bank.confidence, self.options.gamma)[classes_of(logits)]
-        return (torch.rand(rate.shape, generator=self._draws, device=rate.device) < rate).float()
+        rate = cld_sampling_rate(self.bank.confidence, self.options.gamma)
+        return sampled(classes_of(logits), rate, self._draws)
