@@ -50,7 +50,8 @@ def test_every_method_says_what_a_step_costs_and_what_it_is_made_of(name: str) -
     facts = describe("method", name)
     assert facts["cost"] and facts["keys"] and facts["views"]["labeled"] and facts["phases"]
     kind = registry.component("method", name)
-    assert facts["defaults"] == dict(kind.defaults) and facts["group"] == (registry.get("method", name).group or kind.group)
+    assert facts["defaults"] == dict(kind.defaults)
+    assert facts["group"] == (registry.get("method", name).group or kind.group)
 
 
 def test_an_alias_and_a_plural_mean_the_same() -> None:

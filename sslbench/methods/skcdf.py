@@ -160,7 +160,7 @@ def _deepest(features: Features, attend: Callable[[Tensor], Tensor]) -> Features
 
 
 def class_ratios(counts: Tensor) -> Tensor:
-    """n_min / n_c (C,) of the voxels (cases, C) of labelled cases, among the classes that they have; 1 for the others."""
+    """n_min / n_c (C,) of the voxels (cases, C) of labelled cases, among the classes that they have; 1 for others."""
     total = counts.sum(0).double()
     present = total > 0
     smallest = total[present].min() if present.any() else total.new_ones(())
