@@ -49,8 +49,8 @@ IRRELEVANT: dict[str, set[str]] = {
     "basak": set(),
 }
 EXEMPT = {
-    **dict.fromkeys(("cct", "ccvc", "ceud", "dcnet", "mcnet", "urpc"), {"supervised_at_zero"}),
-    **dict.fromkeys(("bcp", "abd", "beta_fft"), {"blind_at_zero", "supervised_at_zero"}),
+    **{method: {"supervised_at_zero"} for method in ("cct", "ccvc", "ceud", "dcnet", "mcnet", "urpc")},
+    **{method: {"blind_at_zero", "supervised_at_zero"} for method in ("bcp", "abd", "beta_fft")},
     "ssnet": {"supervised_at_zero", "every_parameter_moves"},
     "sdcl": {"blind_at_zero", "supervised_at_zero"},
     "cobionet": {"blind_at_zero", "supervised_at_zero"},
