@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -204,3 +205,14 @@ def test_a_weighting_changes_the_gradient():
     plain, weighted = gradient("cps"), gradient("cps[weighting.a=diffdw]")
     changed = {name.split(".")[0] for name in plain if not torch.equal(plain[name], weighted[name])}
     assert changed == {"a", "loss"}
+
+
+PAGE = (Path(__file__).parents[1] / "docs/reference/weightings.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_weighting_and_spells_jobs():
+    assert [name for name in NAMES if f"| `{name}` |" not in PAGE] == []
+    spelt = sorted(set(re.findall(r"`((?:cps|mt|dhc|depl|dst|basak)(?:\[[^`]+\])?)`", PAGE)))
+    assert len(spelt) > 10
+    for method in spelt:
+        assert job(method).canonical().method
