@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sslbench import registry
 from sslbench.conformance import LAWS, check_matrix, matrix
+from sslbench.conformance.subject import DIMS
 from sslbench.losses.base import Loss
 from tests.conformance import broken
 from tests.test_cli import call
@@ -69,14 +70,18 @@ def test_the_matrix_lists_every_cell_and_counts_the_holes() -> None:
     assert code == 0 and pairs == {
         (method.name, loss.name) for method in registry.entries("method") for loss in registry.entries("loss")
     }
-    holes = {(row["method"], row["loss"]) for row in rows if row["holes"]}
+    holes, part = (
+        {(row["method"], row["loss"]) for row in rows if len(row["holes"]) == count} for count in (len(DIMS), 1)
+    )
+    assert ("genericssl", "default") in part
     # A loss that changes pseudo-label terms alone changes nothing in a method that has none.
     for method in ("supervised", "mt", "uamt", "rdrop", "cct"):
         assert (method, "ga_unlabeled_only") in holes
     for method in ("supervised", "mt", "uamt", "cps", "rdrop", "cct", "fixmatch", "bcp"):
         assert not {(method, "default"), (method, "ga"), (method, "metassl")} & holes
     code, out, _ = call("list", "matrix")
-    assert code == 0 and f"{len(rows)} cells: {len(rows) - len(holes)} with a meaning, {len(holes)} holes" in out
+    counts = f"{len(rows)} cells: {len(rows) - len(holes)} with a meaning, {len(holes)} holes"
+    assert code == 0 and f"{counts}, {len(part)} with a meaning in 2-D or 3-D alone" in out
 
 
 def test_cells_are_trained_and_holes_are_told() -> None:

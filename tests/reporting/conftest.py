@@ -50,6 +50,7 @@ def component(title: str = "", group: str = "", options: type[BaseModel] = NoOpt
         objection=lambda job: None,
         dims=2,
         divisor=1,
+        several=False,
     )
 
 
