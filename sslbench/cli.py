@@ -642,7 +642,7 @@ def check(
         _value("NAMES", "Losses; default: default (method), all (matrix).", "--loss", "-l", complete=completion.losses),
     ] = None,
     plugin: Annotated[
-        str | None, _value("NAME", "A plugin on every network (method).", "--plugin", "-p", complete=completion.plugins)
+        str | None, _value("NAME", "A plugin on every network.", "--plugin", "-p", complete=completion.plugins)
     ] = None,
     dims: Annotated[str, _value("2d|3d", "Images to try on; default: both.")] = "2d,3d",
     law: Annotated[list[str] | None, _value("NAMES", "Laws to try; default: all.")] = None,
@@ -665,7 +665,7 @@ def check(
         tell = spinner.update if spinner else lambda text: None
         if what == "matrix":
             rows = []
-            for cell in conformance.check_matrix(steps, *asked, tell):
+            for cell in conformance.check_matrix(steps, *asked, tell, plugin):
                 rows.append(cell.to_json())
                 if not as_json:  # it takes long: every cell is told as it ends
                     terminal.cell(_out(), rows[-1])

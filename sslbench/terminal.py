@@ -180,7 +180,7 @@ def cell(console: Console, row: Mapping[str, Any]) -> None:
     else:
         told = row["reason"]
     style = _ENDS[row["status"]]
-    name = f"{row['method']} + {row['loss']} {row['dims']}"
+    name = " + ".join(filter(None, (row["method"], row["loss"], row["plugin"]))) + f" {row['dims']}"
     console.print(Text.assemble((f" {row['status']:6}", style), f" {name}: {told}"), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What `sslbench check` runs: laws on methods, and every cell of the matrix of methods and losses for some steps."""
+"""What `sslbench check` runs: laws on methods, and every cell of methods, losses and a plugin for some steps."""
 
 from __future__ import annotations
 
@@ -126,39 +126,42 @@ def named(spelling: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method with a loss.
+    """A method with a loss, and a plugin or none.
 
     Attributes:
-        method, loss: names, or presets.
+        method, loss, plugin: names, or presets; `plugin` None: bare networks.
         holes: by `2d` and `3d`, why the combination has no meaning there; not named: it has one.
     """
 
     method: str
     loss: str
     holes: dict[str, str]
+    plugin: str | None = None
 
 
-def matrix(methods: Sequence[str] = (), losses: Sequence[str] = ()) -> list[Cell]:
+def matrix(methods: Sequence[str] = (), losses: Sequence[str] = (), plugin: str | None = None) -> list[Cell]:
     """Every method, or those named, with every loss; presets stand for themselves. Nothing is built.
+
+    With a plugin, every method carries it.
 
     A hole is what a job of that combination is refused with, before its training.
 
     Raises:
         UsageError: a name that nothing answers to.
     """
-    for kind, asked in (("method", methods), ("loss", losses)):
+    for kind, asked in (("method", methods), ("loss", losses), ("plugin", [plugin] if plugin else [])):
         for spelling in asked:
             registry.get(kind, parse_component(spelling)[0])
     rows = methods or [entry.name for entry in registry.entries("method")]
     columns = losses or [entry.name for entry in registry.entries("loss")]
-    return [Cell(method, loss, _holes(method, loss)) for method in rows for loss in columns]
+    return [Cell(method, loss, _holes(method, loss, plugin), plugin) for method in rows for loss in columns]
 
 
-def _holes(method: str, loss: str) -> dict[str, str]:
+def _holes(method: str, loss: str, plugin: str | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for dims in DIMS:
         try:
-            tiny_job(method, loss, dims).resolved  # noqa: B018
+            tiny_job(method, loss, dims, plugin=plugin).resolved  # noqa: B018
         except UsageError as error:
             # What comes before the colon names the job, which the cell does too.
             found[dims] = error.message.split(": ", 1)[-1]
@@ -170,7 +173,7 @@ class CellRun:
     """What came of training a cell for some steps.
 
     Attributes:
-        method, loss, dims: the cell.
+        method, loss, dims, plugin: the cell.
         status: `ran`, `failed` or `hole`.
         reason: why not, unless it ran.
         steps: iterations that it trained, all phases together.
@@ -186,6 +189,7 @@ class CellRun:
     steps: int = 0
     last: float | None = None
     seconds: float = 0.0
+    plugin: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -198,6 +202,7 @@ def check_matrix(
     losses: Sequence[str] = (),
     dims: Sequence[Dims] = DIMS,
     tell: Tell = _nobody,
+    plugin: str | None = None,
 ) -> Iterator[CellRun]:
     """Train every cell of the matrix on random images; each is given as it ends.
 
@@ -206,11 +211,12 @@ def check_matrix(
         methods, losses: names; none: all.
         dims: images to train on.
         tell: told what is trained.
+        plugin: on every network of the methods; none: bare ones.
     """
-    for cell in matrix([named(method) for method in methods], losses):
+    for cell in matrix([named(method) for method in methods], losses, plugin):
         for kind in dims:
             if kind in cell.holes:
-                yield CellRun(cell.method, cell.loss, kind, "hole", cell.holes[kind])
+                yield CellRun(cell.method, cell.loss, kind, "hole", cell.holes[kind], plugin=plugin)
             else:
                 tell(f"{cell.method} + {cell.loss}, {kind}")
                 yield _run_cell(cell, kind, steps)
@@ -219,11 +225,12 @@ def check_matrix(
 def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
     began = time.perf_counter()
     try:
-        subject = Subject(cell.method, cell.loss, dims, iterations=steps)
+        subject = Subject(cell.method, cell.loss, dims, iterations=steps, plugin=cell.plugin)
         records = subject.trained.records
     except Exception as error:  # a cell that stops with an error is what this looks for
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return CellRun(cell.method, cell.loss, dims, "failed", reason, seconds=time.perf_counter() - began)
+        spent = time.perf_counter() - began
+        return CellRun(cell.method, cell.loss, dims, "failed", reason, seconds=spent, plugin=cell.plugin)
     end = records[-1]
     return CellRun(
         cell.method,
@@ -233,4 +240,5 @@ def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
         steps=end["iteration"],
         last=sum(value for name, value in end.items() if is_loss(name)),
         seconds=time.perf_counter() - began,
+        plugin=cell.plugin,
     )

@@ -94,6 +94,16 @@ def test_cells_are_trained_and_holes_are_told() -> None:
     assert hole["status"] == "hole" and "together they are" in hole["reason"]
 
 
+def test_a_plugin_is_on_every_network_of_a_cell() -> None:
+    asked = ("check", "matrix", "supervised", "-l", "default", "--dims", "3d", "--steps", "2")
+    bare, carried = (json.loads(call(*asked, "--json", *more)[1])[0] for more in ((), ("-p", "scdl")))
+    assert (bare["plugin"], carried["plugin"]) == (None, "scdl")
+    assert bare["last"] != carried["last"]
+    assert "supervised + default + scdl 3d: loss" in call(*asked, "-p", "scdl")[1]
+    code, _, error = call(*asked, "-p", "scdll")
+    assert code == 2 and "did you mean scdl" in error
+
+
 def test_a_cell_that_stops_is_a_failure_and_stops_no_other(throw_away: Callable[..., Any]) -> None:
     @throw_away("loss", "explodes")
     class Explodes(Loss):
