@@ -1,4 +1,5 @@
-"""Cost of a training step of every method relative to `supervised`, beside the passes that the method documents.
+"""Time and peak memory of a training step of every method relative to `supervised`, beside the passes that the method
+documents.
 
     python benchmarks/speed/methods.py [--recipe ssl4mis-acdc-short,phantom] [--steps 6] [--rounds 3] [--batch 2]
 
@@ -11,12 +12,18 @@ out; on a CPU it is processor time, which other work on the machine disturbs les
 `documented` is (trained + untrained / 3) / labelled, from the method's own `passes`, in patches: a pass forward alone
 is a third of one forward and backward. It counts an encoder with one decoder; where more decoders read an encoding
 (`decoders`), and where a step does other work (largest components, a second optimiser), the measured ratio is larger.
+
+`memory` is the peak of a training of a few steps above what the process held before it was built: networks, optimisers,
+averages, batches and the step itself. On a CPU every method is trained once more in a process of its own and the peak
+is its resident set's; on a GPU it is what torch had allocated.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -30,6 +37,7 @@ from sslbench.errors import SSLBenchError
 from sslbench.training.trainer import Trainer
 
 WARM_UP = 2  # steps of a round that are not counted
+MORE = ["dhc", "supervised+scdl", "cps+scdl"]  # beside every method, of which presets and plugins cost something
 
 
 class Clock:
@@ -59,8 +67,29 @@ def time_steps(job: Job, steps: int, device: torch.device) -> dict[str, list[flo
     return found
 
 
-def short_job(recipe: str, method: str, batch: int, steps: int) -> Job:
-    """A job of a few steps, every phase alike."""
+def peak_memory(job: Job, device: torch.device) -> float:
+    """MiB that a short training holds at most, above what the process held before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        time_steps(job, 1, device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    with multiprocessing.get_context("spawn").Pool(1) as process:  # a fresh one: its peak is of this training alone
+        return process.apply(_resident_peak, (job, torch.get_num_threads()))
+
+
+def _resident_peak(job: Job, threads: int) -> float:
+    torch.set_num_threads(threads)
+    job.resolved  # noqa: B018 - loads what is no part of a training
+    torch.nn.Conv2d(1, 1, 3)(torch.zeros(1, 1, 8, 8)).sum().backward()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    time_steps(job, 1, torch.device("cpu"))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+
+
+def short_job(recipe: str, spelling: str, batch: int, steps: int) -> Job:
+    """A job of a few steps, every phase alike, of a method or of `method+plugin`."""
+    method, _, plugin = spelling.partition("+")
     labeled = {"phantom": "20%"}.get(recipe, "7 patients")
     settings = {
         "batch.labeled": batch,
@@ -72,34 +101,36 @@ def short_job(recipe: str, method: str, batch: int, steps: int) -> Job:
     }
     fields = registry.component("method", method).Options.model_fields
     settings |= {f"method.{name}": steps for name in fields if name.endswith("_iterations")}
-    return Job(recipe=recipe, method=method, labeled=labeled, seed=0, set=settings)
+    return Job(recipe=recipe, method=method, plugin=plugin or None, labeled=labeled, seed=0, set=settings)
 
 
 def measure(recipe: str, steps: int, rounds: int, batch: int, device: torch.device, say: Callable[[str], None]) -> None:
     """Print the table of a recipe."""
-    jobs = {}
-    for name in [entry.name for entry in registry.entries("method") if not entry.preset_of]:
+    jobs: dict[str, Job] = {}
+    for name in [entry.name for entry in registry.entries("method") if not entry.preset_of] + MORE:
         try:
             jobs[name] = short_job(recipe, name, batch, steps)
             jobs[name].resolved  # noqa: B018
         except SSLBenchError as error:
             say(f"{name}: left out, {error.message}")
-            del jobs[name]
+            jobs.pop(name, None)
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for name, job in jobs.items():
             for phase, seconds in time_steps(job, steps, device).items():
                 times.setdefault((name, phase), []).extend(seconds)
+    memory = {name: peak_memory(short_job(recipe, name, batch, 3), device) for name in jobs}
     base = statistics.median(times["supervised", "train"])
     method = {name: random_experiment(job).method for name, job in jobs.items()}
     precision = random_experiment(jobs["supervised"], device=str(device)).precision
     recipe_of = jobs["supervised"].resolved.recipe
     say(
         f"\n{recipe}: {recipe_of.network.name}, patch {recipe_of.patch_size}, {batch} + {batch} patches, "
-        f"{precision.name} on {device}, {torch.get_num_threads()} threads; supervised: {1000 * base:.1f} ms a step"
+        f"{precision.name} on {device}, {torch.get_num_threads()} threads; supervised: {1000 * base:.1f} ms a step, "
+        f"{memory['supervised']:.0f} MiB"
     )
-    say("| method | phase | ms | ratio | documented | trained | untrained | decoders |")
-    say("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    say("| method | phase | ms | ratio | documented | trained | untrained | decoders | MiB | memory |")
+    say("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for (name, phase), seconds in times.items():
         passes = next(method[name].passes(part) for part in method[name].phases() if part.name == phase)
         middle = statistics.median(seconds)
@@ -107,7 +138,8 @@ def measure(recipe: str, steps: int, rounds: int, batch: int, device: torch.devi
         if passes is not None:
             trained, untrained = passes.patches(batch, batch)
             line += [f"{(trained + untrained / 3) / batch:.2f}", f"{trained:g}", f"{untrained:g}", str(passes.decoders)]
-        say("| " + " | ".join(line + [""] * (8 - len(line))) + " |")
+        line += [""] * (8 - len(line)) + [f"{memory[name]:.0f}", f"{memory[name] / memory['supervised']:.2f}"]
+        say("| " + " | ".join(line) + " |")
 
 
 def main() -> None:
