@@ -1,6 +1,6 @@
 """Cubes of patches (2-D: squares), as reshapes and one gather: cut, put together, exchanged within a batch (MagicNet).
 
-Places are counted row by row, the last axis fastest: the cube (i, j, k) of 3 x 3 x 3 is number 9i + 3j + k.
+Their places are counted as those of `networks.parts`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from sslbench.networks.parts import cut_parts, join_parts
 
 
 def split_cubes(volume: Tensor, cube_size: int) -> Tensor:
@@ -26,7 +28,7 @@ def split_cubes(volume: Tensor, cube_size: int) -> Tensor:
     """
     if any(side % cube_size for side in volume.shape[2:]):
         raise ValueError(f"cubes of side {cube_size} do not fill a patch of {tuple(volume.shape[2:])}")
-    return _cut(volume, [side // cube_size for side in volume.shape[2:]])
+    return cut_parts(volume, [side // cube_size for side in volume.shape[2:]])
 
 
 def join_cubes(cubes: Tensor, volume_shape: Sequence[int]) -> Tensor:
@@ -40,7 +42,7 @@ def join_cubes(cubes: Tensor, volume_shape: Sequence[int]) -> Tensor:
         (B, c, *S).
     """
     sides = cubes.shape[3:]
-    return _join(cubes, [side // part for side, part in zip(volume_shape[-len(sides) :], sides, strict=True)])
+    return join_parts(cubes, [side // part for side, part in zip(volume_shape[-len(sides) :], sides, strict=True)])
 
 
 def cube_shuffle(volume: Tensor, perm: Tensor) -> Tensor:
@@ -51,31 +53,13 @@ def cube_shuffle(volume: Tensor, perm: Tensor) -> Tensor:
         perm: (B, *n) int64, at every place a permutation of 0..B-1: from which patch the cube of patch b comes.
     """
     grid = perm.shape[1:]
-    cubes = _cut(volume, grid)
+    cubes = cut_parts(volume, grid)
     B, n = cubes.shape[:2]
     source = perm.flatten(1) * n + torch.arange(n, device=perm.device)
     moved = cubes.flatten(0, 1).index_select(0, source.flatten())
-    return _join(moved.unflatten(0, (B, n)), grid)
+    return join_parts(moved.unflatten(0, (B, n)), grid)
 
 
 def cube_restore(features: Tensor, perm: Tensor) -> Tensor:
     """The inverse of `cube_shuffle`: (B, c, *S) maps of shuffled patches, at any resolution, back in their patches."""
     return cube_shuffle(features, perm.argsort(0))
-
-
-def _cut(volume: Tensor, grid: Sequence[int]) -> Tensor:
-    """(B, c, *S) into (B, n, c, *s), `grid` cubes along the axes."""
-    dims = len(grid)
-    B, c = volume.shape[:2]
-    paired = [size for number, side in zip(grid, volume.shape[2:], strict=True) for size in (number, side // number)]
-    places, inside = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
-    return volume.reshape(B, c, *paired).permute(0, *places, 1, *inside).flatten(1, dims)
-
-
-def _join(cubes: Tensor, grid: Sequence[int]) -> Tensor:
-    """The inverse of `_cut`."""
-    dims = len(grid)
-    B, _, c, *sides = cubes.shape
-    order = [axis for number in range(dims) for axis in (1 + number, dims + 2 + number)]
-    spread = cubes.reshape(B, *grid, c, *sides).permute(0, dims + 1, *order)
-    return spread.reshape(B, c, *(number * side for number, side in zip(grid, sides, strict=True)))

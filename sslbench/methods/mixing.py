@@ -12,6 +12,7 @@ from torch import Tensor
 from sslbench.losses.cross_entropy import full_precision
 from sslbench.methods.base import Step
 from sslbench.metrics.components import largest_component
+from sslbench.networks.parts import cut_parts, join_parts
 
 
 def copy_paste_mask(
@@ -55,24 +56,6 @@ def largest_components(labels: Tensor, num_classes: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- displacement
 
 
-def to_patches(x: Tensor, grid: int) -> Tensor:
-    """(B, channels, *S) cut into `grid` equal parts along every axis: (B, grid^dims, channels, *S/grid), row by row."""
-    B, channels, *sides = x.shape
-    dims = len(sides)
-    parts = x.reshape(B, channels, *(size for side in sides for size in (grid, side // grid)))
-    cells, inside = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
-    return parts.permute(0, *cells, 1, *inside).flatten(1, dims)
-
-
-def from_patches(patches: Tensor, grid: int) -> Tensor:
-    """The image that `to_patches` cut."""
-    B, _, channels, *sides = patches.shape
-    dims = len(sides)
-    parts = patches.reshape(B, *[grid] * dims, channels, *sides)
-    axes = [axis for number in range(dims) for axis in (1 + number, 2 + dims + number)]
-    return parts.permute(0, 1 + dims, *axes).reshape(B, channels, *(grid * side for side in sides))
-
-
 def choose_patches(
     logits: Tensor, other: Tensor, by_output: Tensor, grid: int, candidates: int
 ) -> tuple[Tensor, Tensor]:
@@ -106,8 +89,9 @@ def choose_patches(
 def _confidence_and_output(logits: Tensor, grid: int) -> tuple[Tensor, Tensor]:
     """Mean confidence (B, patches) and mean logits (B, patches, C) of patches."""
     logits = full_precision(logits.detach())
-    confidence = to_patches(logits.softmax(1).amax(1, keepdim=True), grid).flatten(2).mean(-1)
-    return confidence, to_patches(logits, grid).flatten(3).mean(-1)
+    cells = (grid,) * (logits.ndim - 2)
+    confidence = cut_parts(logits.softmax(1).amax(1, keepdim=True), cells).flatten(2).mean(-1)
+    return confidence, cut_parts(logits, cells).flatten(3).mean(-1)
 
 
 def _of_row(values: Tensor, index: Tensor) -> Tensor:
@@ -125,11 +109,12 @@ def displace(
         from_a, from_b: (B,) indices of the patches to go, and of those to be replaced, of either.
         grid: patches along every axis.
     """
-    patches_a, patches_b = to_patches(a, grid).clone(), to_patches(b, grid).clone()
+    cells = (grid,) * (a.ndim - 2)
+    patches_a, patches_b = cut_parts(a, cells).clone(), cut_parts(b, cells).clone()
     rows = torch.arange(len(a), device=a.device)
     patches_a[rows, from_a[1]] = patches_b[rows, from_b[0]]
     patches_b[rows, from_b[1]] = patches_a[rows, from_a[0]]
-    return from_patches(patches_a, grid), from_patches(patches_b, grid)
+    return join_parts(patches_a, cells), join_parts(patches_b, cells)
 
 
 # ------------------------------------------------------------------------------------- frequencies and linear mixing

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslbench.networks.base import Conv3d
+from sslbench.networks.parts import join_parts
 
 HEADS = 2
 DROPOUT = 0.1
@@ -117,8 +118,6 @@ class TokenAttention(nn.Module):
     def _map(self, tokens: Tensor, like: Tensor) -> Tensor:
         """(B, windows, tokens, c) -> the shape of `like`, behind norm, convolution and GELU."""
         grid = [side // window for side, window in zip(like.shape[2:], self.window, strict=True)]
-        content = self.after(tokens).permute(0, 3, 1, 2).unflatten(3, self.window).unflatten(2, grid)
-        dims = len(grid)
-        order = [axis for pair in zip(range(2, 2 + dims), range(2 + dims, 2 + 2 * dims), strict=True) for axis in pair]
-        mapped: Tensor = F.gelu(self.mix(content.permute(0, 1, *order).reshape(like.shape)))
+        windows = self.after(tokens).transpose(2, 3).unflatten(3, self.window)
+        mapped: Tensor = F.gelu(self.mix(join_parts(windows, grid)))
         return mapped

@@ -21,13 +21,12 @@ from sslbench.methods.mixing import (
     draw_beta,
     draw_copy_paste_mask,
     exchange_low_bands,
-    from_patches,
     largest_components,
     low_band,
     paste,
-    to_patches,
 )
 from sslbench.networks.base import Decoder
+from sslbench.networks.parts import cut_parts
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer
 from tests.conftest import Records, random_experiment, tiny_job_2d
@@ -37,16 +36,6 @@ SHAPES = [(8, 12), (8, 4, 12)]
 
 
 # ------------------------------------------------------------------------------------------------------- displacement
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_patches_are_cut_row_by_row_and_put_together_again(shape: tuple[int, ...]) -> None:
-    x = torch.rand(3, 2, *shape)
-    patches = to_patches(x, 4)
-    assert torch.equal(from_patches(patches, 4), x)
-    for number, cell in enumerate(np.ndindex(*[4] * len(shape))):
-        place = tuple(slice(c * s // 4, (c + 1) * s // 4) for c, s in zip(cell, shape, strict=True))
-        assert torch.equal(patches[:, number], x[(..., *place)])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -61,7 +50,7 @@ def test_confident_patches_go_and_the_least_confident_one_is_replaced(shape: tup
         return np.exp(values) / np.exp(values).sum(0)
 
     for row in range(6):
-        cells = [to_patches(part.detach(), 2)[row].numpy() for part in (logits, other)]
+        cells = [cut_parts(part.detach(), [2] * len(shape))[row].numpy() for part in (logits, other)]
         confidence, confidence_other = ([softmax(patch).max(0).mean() for patch in part] for part in cells)
         wanted = softmax(cells[1][int(np.argmin(confidence_other))].mean(tuple(range(1, 1 + len(shape)))))
         best = np.argsort(confidence)[::-1][:3]
