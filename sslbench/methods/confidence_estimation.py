@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -16,6 +15,7 @@ from sslbench.data.sampling import window_starts
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
+from sslbench.networks.base import evaluating
 from sslbench.registry import register
 
 # A training item, and where in it a patch starts.
@@ -84,7 +84,7 @@ class ConfidenceEstimation(Method):
         self.loss.observe(step, "net", logits, labels)
         supervised = self.loss.supervised(logits, labels, key="net")
 
-        with evaluation_mode(self.net):
+        with evaluating(self.net):
             confidence, predicted = full_precision(self.net(raw)).softmax(1).max(1)
         # Both are on the CPU: reading them does not wait for a device.
         places = list(zip(batch.index.tolist(), batch.origin.tolist(), strict=True))
@@ -111,7 +111,7 @@ class ConfidenceEstimation(Method):
     def _sweep(self, step: Step) -> None:
         """Count the training set once, in windows side by side; the last one of an axis is shifted inward."""
         size = self.statistics.patch_size
-        with evaluation_mode(self.net):
+        with evaluating(self.net):
             for batch in step.sweep():
                 image, label, item = batch.image["raw"], batch.label["raw"], int(batch.index)
                 for start in itertools.product(*map(window_starts, image.shape[2:], size, size)):
@@ -141,17 +141,6 @@ def ranking_loss(confidence: Tensor, share: Tensor, order: Tensor) -> Tensor:
     kappa = confidence.flatten().gather(0, order)
     apart = c - c.roll(1)
     return (apart.abs() - apart.sign() * (kappa - kappa.roll(1))).relu().mean()
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode inside the block, and as before behind it."""
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)
 
 
 class ItemMaps(nn.Module):

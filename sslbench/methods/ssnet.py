@@ -16,6 +16,7 @@ from sslbench.losses.consistency import vat_loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.prototypes import ClassSelectors, PrototypeMemory, Rank, prototype_loss
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits, nothing_but_ce
+from sslbench.networks.base import evaluating
 from sslbench.registry import register
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class SSNet(Method):
     def _remember(self, embedding: Tensor, labels: Tensor, predicted: Tensor) -> None:
         """Take the foreground that is predicted right into the bank."""
         candidates = torch.where((predicted == labels) & (labels > 0), labels, -1).flatten()
-        with _evaluating(self.heads):
+        with evaluating(self.heads):
             projected = self.heads.projection(_rows(embedding))
             scores = self.heads.selectors(projected, candidates)
         self.memory.update(projected, candidates, scores, self.options.ssnet_rank)
@@ -191,13 +192,3 @@ def _kept_buffers(module: nn.Module) -> Iterator[None]:
     finally:
         for buffer, value in zip(module.buffers(), before, strict=True):
             buffer.copy_(value)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
