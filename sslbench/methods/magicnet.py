@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -99,8 +99,7 @@ class MagicNet(TeacherStudent):
         base = self.student.base
         self.grid = tuple(side // options.cube for side in statistics.patch_size)
         self.cubes = int(torch.tensor(self.grid).prod())
-        channels = cast("tuple[int, ...]", base.encoder.channels)[-1]
-        width = channels * (options.cube // base.divisor) ** len(self.grid)
+        width = base.channels[-1] * (options.cube // base.divisor) ** len(self.grid)
         self.location = build.module("location", lambda: _location_head(width, options.location_width, self.cubes))
         for name in ("class_counts", "pending"):
             self.register_buffer(name, torch.zeros(statistics.num_classes, dtype=torch.int64))

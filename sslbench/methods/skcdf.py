@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,7 +88,7 @@ class SKCDF(Method):
             build.decoder(self.net, "labeled"), build.decoder(self.net, "balanced/labeled").head
         )
         sides = [side // self.net.base.divisor for side in statistics.patch_size]
-        channels = cast(tuple[int, ...], self.net.base.encoder.channels)[-1]
+        channels = self.net.channels[-1]
         windows = [2 - side % 2 for side in sides]
         self.local = build.module("attention/local", lambda: TokenAttention(channels, windows))
         self.whole = build.module("attention/global", lambda: TokenAttention(channels, sides))

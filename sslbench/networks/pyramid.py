@@ -85,7 +85,7 @@ class UNetURPC(_Pyramid, UNet):
 
     def __init__(self, in_channels: int, num_classes: int, options: BaseModel) -> None:
         super().__init__(in_channels, num_classes, options)
-        self.unused = _like(self.decoder.head, cast("tuple[int, ...]", self.encoder.channels)[-1])
+        self.unused = _like(self.decoder.head, self.channels[-1])
 
 
 class UNet3DURPCOptions(UNet3DOptions):

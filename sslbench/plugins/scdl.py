@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +76,7 @@ class SCDL(Plugin):
         super().__init__(options, network, statistics)
         self.weight_decay = options.weight_decay
         conv = Conv3d if network.dims == 3 else nn.Conv2d
-        width = cast("tuple[int, ...]", network.encoder.channels)[_STAGE]
-        self.reduce = conv(width, _TOKEN, 1, bias=False)
+        self.reduce = conv(network.channels[_STAGE], _TOKEN, 1, bias=False)
         self.embedding = nn.Sequential(
             *(nn.Linear(_TOKEN, _HIDDEN), nn.ReLU(), nn.Dropout(options.dropout)),
             *(nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU(), nn.Dropout(options.dropout)),
