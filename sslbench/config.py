@@ -368,11 +368,12 @@ class Layers:
         """Lay values over what is there; groups are merged field by field. Another network or weighting takes none of
         the options that the one before had."""
         leaves = flatten(new)
-        for path in weightings.replaced(_under(self.values, "method"), _under(leaves, "method")):
-            del self.values[f"method.{path}"]
+        replaced = weightings.replaced(_under(self.values, "method"), _under(leaves, "method"))
+        gone = [f"method.{path}" for path in replaced]
         if leaves.get("network.name", self.values.get("network.name")) != self.values.get("network.name"):
-            for path in [path for path in self.values if path.startswith("network.")]:
-                del self.values[path]
+            gone += [path for path in self.values if path.startswith("network.")]
+        for path in gone:
+            del self.values[path], self.origins[path]
         self.values.update(leaves)
         self.origins.update(dict.fromkeys(leaves, layer))
 

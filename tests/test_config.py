@@ -109,6 +109,14 @@ def test_later_layers_win_and_each_value_names_its_layer(toy, recipe_file):
     assert value("method.y", overriding) == (0, "default")
 
 
+def test_another_network_takes_no_option_of_the_one_before_nor_its_layer():
+    found = job("genericssl", recipe="phantom", labeled="20%").resolved
+    assert found.values["network.base_filters"] == 8 and found.layers["network.base_filters"].startswith(
+        "recipe phantom, override"
+    )
+    assert found.layers["network.name"] == "method genericssl" and found.layers["network.norm"] == "default"
+
+
 def test_overrides_of_the_base_recipe_come_first(recipe_file):
     def override(weight):
         return {"overrides": [{"when": {"method": "cps"}, "set": {"ramp.weight": weight}}]}
