@@ -79,7 +79,7 @@ class ConflictCrossView(CoTraining):
         """The bottleneck of a network, and what it predicts."""
         network = cast(Network, self.get_submodule(key))
         features = network.encode(image)
-        return features.maps[-1], Prediction(key, network.head(network.decode(features)[-1]))
+        return features.maps[-1], Prediction(key, network.logits(features))
 
     def _conflicting(self, learner: Prediction, peer: Prediction, first: int) -> Tensor:
         own, other = learner.logits[first:], peer.logits[first:]

@@ -42,7 +42,7 @@ class CrossConsistency(Method):
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         labels, L = batch.label["weak"], batch.num_labeled
         features = self.net.encode(batch.image["weak"])
-        main = self.net.head(self.net.decode(features)[-1])
+        main = self.net.logits(features)
         auxiliary = perturbed_logits(self.auxiliary, features)
         self.loss.observe(step, "net", main, labels)
         references = [self._consensus(step, auxiliary, labels, L), *[self.reference("net", main[:L])] * len(auxiliary)]

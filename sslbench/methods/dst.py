@@ -93,12 +93,10 @@ class DST(CoTraining):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.released_pseudo_head):
             pseudo = self._decoded("pseudo", key, features)
         worst = self._decoded("worst", key, features.map(lambda stage, content: reverse_gradient(content, factor)))
-        return Heads(Prediction(key, net.head(net.decode(features)[-1])), pseudo, worst)
+        return Heads(Prediction(key, net.logits(features)), pseudo, worst)
 
     def _decoded(self, role: str, key: str, features: Features) -> Tensor:
-        decoder = cast(Decoder, self.get_submodule(f"{role}.{key}"))
-        logits: Tensor = decoder.head(decoder(features)[-1])
-        return logits
+        return cast(Decoder, self.get_submodule(f"{role}.{key}")).logits(features)
 
     def _cross(self, learner: Heads, peer: Heads, step: Step) -> Tensor:
         """A network's cross-entropy with the confident labels of the other."""

@@ -14,7 +14,7 @@ from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting import DiffDW, batch_dice
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step
-from sslbench.networks.base import Decoder, Network
+from sslbench.networks.base import Decoder
 from sslbench.networks.diffusion_vnet import DiffusionVNet
 from sslbench.registry import register
 
@@ -86,12 +86,12 @@ class GenericSSL(Method):
         self._pull(theta, psi)
         denoised = self._denoised(image[:L], labels[:L], step)
         weight = C * self.difficulty.difficulty(batch_dice(denoised.detach(), labels[:L]))
-        weighted = _logits(self.net, psi, image[:L])
+        weighted = psi.logits(self.net.encode(image[:L]))
         with torch.no_grad():
-            sample, agreed = self._sample(image[L:], step), _logits(self.net, psi, image[L:]).float()
+            sample, agreed = self._sample(image[L:], step), psi.logits(self.net.encode(image[L:])).float()
             noise = torch.rand(sample.shape, device=sample.device, generator=step.generator("gumbel", sample.device))
             pseudo = classes_of(smooth(gumbel_softmax(sample, noise)) + agreed.softmax(1))
-        learner = _logits(self.net, theta, image[L:])
+        learner = theta.logits(self.net.encode(image[L:]))
 
         self.loss.observe(step, "denoiser", denoised, labels[:L])
         self.loss.observe(step, "weighted", torch.cat([weighted.detach().float(), agreed]), labels)
@@ -153,12 +153,7 @@ class GenericSSL(Method):
         return Passes(labeled=2, unlabeled=1, unlabeled_forward=self.options.samplings + 1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        return _logits(self.net, self._decoders()[0], x).float().softmax(1)
-
-
-def _logits(network: Network, decoder: Decoder, x: Tensor) -> Tensor:
-    logits: Tensor = decoder.head(decoder(network.encode(x))[-1])
-    return logits
+        return self._decoders()[0].logits(self.net.encode(x)).float().softmax(1)
 
 
 def kept_signal(timesteps: int) -> Tensor:

@@ -48,6 +48,11 @@ class Decoder(nn.Module):
     def forward(self, features: Features) -> list[Tensor]:
         raise NotImplementedError
 
+    def logits(self, features: Features) -> Tensor:
+        """Logits (B, C, *S) of its finest map."""
+        logits: Tensor = self.head(self(features)[-1])
+        return logits
+
 
 class Network(nn.Module):
     """An encoder with one or more decoders.
@@ -112,12 +117,15 @@ class Network(nn.Module):
         """Logits (B, C, *S) of the main decoder's finest map."""
         return self.decoder.head(content)
 
+    def logits(self, features: Features) -> Tensor:
+        """`decode` and `head`: logits (B, C, *S) of the main decoder."""
+        return self.head(self.decode(features)[-1])
+
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         features = self.encode(x)
         if len(self.decoders) == 1:
-            return self.head(self.decode(features)[-1])
-        decoders = [cast(Decoder, decoder) for decoder in self.decoders]
-        return [decoder.head(decoder(features)[-1]) for decoder in decoders]
+            return self.logits(features)
+        return [cast(Decoder, decoder).logits(features) for decoder in self.decoders]
 
     def make_decoder(self, **options: object) -> Decoder:
         """A fresh decoder with head for this network's encoder; options that are not given are the network's own."""

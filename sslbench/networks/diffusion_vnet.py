@@ -192,7 +192,7 @@ class DiffusionVNet(Network):
         return Features(tuple(self.encoder(self.embedding(x))))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.decode(self.encode(x))[-1])
+        return self.logits(self.encode(x))
 
     def denoise(self, image: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
         """Logits (B, C, *S) of the label map that `noisy` was made of.

@@ -43,7 +43,7 @@ PERTURBATIONS: tuple[Callable[[int, Tensor], Tensor], ...] = (feature_noise, fea
 def perturbed_logits(decoders: nn.ModuleList, features: Features) -> list[Tensor]:
     """Logits of three auxiliary decoders, each fed with all maps of the encoder under its own perturbation."""
     return [
-        cast(Decoder, decoder).head(decoder(features.map(perturb))[-1])
+        cast(Decoder, decoder).logits(features.map(perturb))
         for decoder, perturb in zip(decoders, PERTURBATIONS, strict=True)
     ]
 
@@ -64,4 +64,4 @@ class UNetCCT(UNet):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = self.encode(x)
-        return [self.head(self.decode(features)[-1]), *perturbed_logits(self.decoders[1:], features)]
+        return [self.logits(features), *perturbed_logits(self.decoders[1:], features)]

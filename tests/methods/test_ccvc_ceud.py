@@ -58,11 +58,11 @@ class Fixed(Network):
 
     def __init__(self, logits: Tensor) -> None:
         nn.Module.__init__(self)
-        self.encoder, self.logits = Features(), nn.Parameter(logits.clone())
+        self.encoder, self.fixed = Features(), nn.Parameter(logits.clone())
         self.options = cast(Any, SimpleNamespace(init="default"))
 
     def decode(self, features: Any) -> list[Tensor]:
-        return [self.logits.repeat(len(features.maps[-1]), 1, 1, 1)]
+        return [self.fixed.repeat(len(features.maps[-1]), 1, 1, 1)]
 
     def head(self, content: Tensor) -> Tensor:
         return content
@@ -93,7 +93,7 @@ def test_ccvc_cross_is_the_worked_number_and_each_network_learns_from_the_other_
     assert float(plain) < 0.7  # without the weight it is another number
     unsupervised = terms["cross"].detach() + terms["discrepancy"].detach()
     close(terms["loss"], float(terms["supervised"].detach() + 0.25 * unsupervised))
-    a, b = cast(Fixed, method.a).logits, cast(Fixed, method.b).logits
+    a, b = cast(Fixed, method.a).fixed, cast(Fixed, method.b).fixed
     found = torch.autograd.grad(terms["cross"], [a, b])
     weights = (conflict_weight(A, B), conflict_weight(B, A))
     for logits, target, weight, gradient in zip((a, b), (B, A), weights, found, strict=True):

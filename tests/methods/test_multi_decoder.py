@@ -38,10 +38,10 @@ class FixedDecoder(Decoder):
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
-        self.logits, self.head = nn.Parameter(logits.clone()), nn.Identity()
+        self.fixed, self.head = nn.Parameter(logits.clone()), nn.Identity()
 
     def forward(self, features: Features) -> list[Tensor]:
-        logits = self.logits.repeat(len(features.maps[0]) // len(self.logits), 1, 1, 1)
+        logits = self.fixed.repeat(len(features.maps[0]) // len(self.fixed), 1, 1, 1)
         return [*features.maps[2::-1], logits]
 
 
@@ -252,7 +252,7 @@ def test_where_nothing_is_sure_all_is_background_at_even_odds() -> None:
     cross = terms_of(method)["cross"]
     close(cross, 2 * math.log(3))
     cross.backward()
-    assert not method.net.main.logits.grad.any()
+    assert not method.net.main.fixed.grad.any()
 
 
 def test_confident_decoders_teach_each_other_everywhere() -> None:

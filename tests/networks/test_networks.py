@@ -117,6 +117,18 @@ def test_forward_is_encode_decode_head(name):
 
 @both
 @torch.no_grad()
+def test_logits_of_a_decoder_are_those_of_its_head_and_pass_what_watches_it(name):
+    network, image = small(name)
+    features, decoder = network.eval().encode(image), build_decoder(network).eval()
+    logits = decoder.logits(features)
+    assert torch.equal(logits, decoder.head(decoder(features)[-1]))
+    assert torch.equal(network.logits(features), network(image)) and not torch.equal(logits, network(image))
+    decoder.register_forward_hook(lambda module, inputs, maps: [*maps[:-1], 0 * maps[-1]])
+    assert not torch.equal(decoder.logits(features), logits)
+
+
+@both
+@torch.no_grad()
 def test_features_run_from_fine_to_coarse_and_decoder_maps_back(name):
     network, image = small(name)
     features = network.encode(image)
