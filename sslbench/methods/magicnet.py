@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -98,7 +99,7 @@ class MagicNet(TeacherStudent):
         super().__init__(options, build, loss, statistics)
         base = self.student.base
         self.grid = tuple(side // options.cube for side in statistics.patch_size)
-        self.cubes = int(torch.tensor(self.grid).prod())
+        self.cubes = math.prod(self.grid)
         width = base.channels[-1] * (options.cube // base.divisor) ** len(self.grid)
         self.location = build.module("location", lambda: _location_head(width, options.location_width, self.cubes))
         for name in ("class_counts", "pending"):

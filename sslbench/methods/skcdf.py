@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
+from sslbench.losses.weighting.sampling import sampled
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step
 from sslbench.networks.base import Decoder, Features
 from sslbench.networks.channel_attention import TokenAttention
 from sslbench.registry import register
+from sslbench.training.ema import update_ema
 
 
 class SKCDFOptions(BaseModel):
@@ -106,8 +108,7 @@ class SKCDF(Method):
         self.loss.observe(step, "labeled_balanced", balanced, labels)
         self.loss.observe(step, "net", own, labels[L:])
         self.loss.observe(step, "balanced", own_balanced, labels[L:])
-        share = self.kept[labels[:L]]
-        kept = torch.rand(share.shape, device=share.device, generator=step.generator("kept", share.device)) < share
+        kept = _drawn(labels[:L], self.kept, step, "kept")
         supervised = self.loss.supervised(
             main[:L], labels[:L], key="labeled", reference=self.reference("labeled_balanced", balanced[:L])
         ) + self.loss.supervised(
@@ -116,8 +117,7 @@ class SKCDF(Method):
             key="labeled_balanced",
             reference=self.reference("labeled", main[:L]),
         )
-        share = 1 - step.epoch / step.epochs * (1 - self.kept[balanced_pseudo])
-        kept = torch.rand(share.shape, device=share.device, generator=step.generator("kept-u", share.device)) < share
+        kept = _drawn(balanced_pseudo, 1 - step.epoch / step.epochs * (1 - self.kept), step, "kept-u")
         taught = self.loss.supervised(
             own, pseudo, source="pseudo", key="net", reference=self.reference("labeled", main[L:])
         ) + self.loss.supervised(
@@ -132,7 +132,6 @@ class SKCDF(Method):
     def _attended(self, x: Tensor) -> Features:
         return _deepest(self.net.encode(x), lambda deepest: self.whole.within(self.local.within(deepest)))
 
-    @torch.no_grad()
     def _follow(self) -> None:
         """target ← m·target + (1 - m)·source, parameters alone."""
         labeled, unlabeled = self.labeled, self.unlabeled
@@ -141,8 +140,7 @@ class SKCDF(Method):
             (unlabeled, labeled),
             (unlabeled.decoder.head, unlabeled.balanced),
         ):
-            for parameter, other in zip(target.parameters(), source.parameters(), strict=True):
-                parameter.lerp_(other, 1 - self.options.momentum)
+            update_ema(target, source, self.options.momentum)
 
     def passes(self, phase: Phase) -> Passes:
         return Passes(labeled=1, unlabeled=2)
@@ -156,6 +154,11 @@ def _deepest(features: Features, attend: Callable[[Tensor], Tensor]) -> Features
     """The same features with the bottleneck replaced by what `attend` makes of it."""
     last = len(features.maps) - 1
     return features.map(lambda stage, content: attend(content) if stage == last else content)
+
+
+def _drawn(labels: Tensor, rate: Tensor, step: Step, stream: str) -> Tensor:
+    """The voxels (B, *S) bool that are kept, at the rate (C,) of their class."""
+    return sampled(labels, rate, step.generator(stream, labels.device)).bool()
 
 
 def class_ratios(counts: Tensor) -> Tensor:
