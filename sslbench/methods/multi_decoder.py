@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from sslbench import registry
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Build, Method, Passes, Phase, Statistics, Step, mean_logits, nothing_but_ce
+from sslbench.methods.base import (
+    Build,
+    Method,
+    Passes,
+    Phase,
+    Statistics,
+    Step,
+    dice_terms,
+    mean_logits,
+    nothing_but_ce,
+)
 from sslbench.methods.co_training import Prediction
 from sslbench.networks import Features
 from sslbench.networks.base import Decoder
@@ -95,11 +105,11 @@ class MultiDecoder(Method):
 
     def supervised(self, predictions: Sequence[Prediction], labels: Tensor, num_labeled: int) -> Tensor:
         """The sum of the decoders' terms with true labels."""
-        L, terms = num_labeled, []
+        L = num_labeled
+        terms: list[Tensor] = []
         for own, peer in zip(predictions, [*predictions[1:], predictions[0]], strict=True):
             reference = self.reference(peer.key, peer.logits[:L])
-            for criterion in (self.loss.dice, self.loss.ce) if self.options.ce else (self.loss.dice,):
-                terms.append(criterion(own.logits[:L], labels[:L], source="label", key="net", reference=reference))
+            terms += dice_terms(self.loss, own.logits, labels, L, self.options.ce, reference)
         return torch.stack(terms).sum()
 
     def passes(self, phase: Phase) -> Passes:

@@ -15,7 +15,18 @@ from sslbench.losses.base import Loss
 from sslbench.losses.consistency import vat_loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.prototypes import ClassSelectors, PrototypeMemory, Rank, prototype_loss
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits, nothing_but_ce
+from sslbench.methods.base import (
+    Batch,
+    Build,
+    Method,
+    Passes,
+    Phase,
+    Statistics,
+    Step,
+    dice_terms,
+    mean_logits,
+    nothing_but_ce,
+)
 from sslbench.networks.base import evaluating
 from sslbench.registry import register
 
@@ -125,9 +136,7 @@ class SSNet(Method):
         embedding = self.net.decode(self.net.encode(image))[-1]
         logits = self.net.head(embedding)
         self.loss.observe(step, "net", logits, labels)
-        supervised = self.loss.dice(logits[:L], labels[:L], source="label", key="net")
-        if self.options.ce:
-            supervised = supervised + self.loss.ce(logits[:L], labels[:L], source="label", key="net")
+        supervised = torch.stack(dice_terms(self.loss, logits, labels, L, self.options.ce)).sum()
         predicted = classes_of(logits.detach())
         self._remember(embedding[:L].detach(), labels[:L], predicted[:L])
         contrast = self._contrast(embedding[:L], labels[:L]) + self._contrast(embedding[L:], predicted[L:])
