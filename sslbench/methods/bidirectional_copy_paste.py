@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from sslbench.methods.base import Batch, Passes, Phase, Step
+from sslbench.methods.base import Batch, Step
 from sslbench.methods.copy_paste import CopyPaste, CopyPasteOptions
 from sslbench.registry import register
 
@@ -56,8 +56,3 @@ class BidirectionalCopyPaste(CopyPaste):
         labeled, unlabeled = self.mixed_losses("student", logits, taught, mixes)
         loss = labeled + self.options.unlabeled_weight * unlabeled
         return {"loss": loss, "labeled": labeled, "unlabeled": unlabeled}
-
-    def passes(self, phase: Phase) -> Passes:
-        if phase.name == "pretrain":
-            return Passes(labeled=0.5, unlabeled=0)
-        return Passes(labeled=0.5, unlabeled=0.5, labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sslbench.losses.base import Loss, Source, Term, TermArguments
-from sslbench.methods.base import Average, Batch, Build, Method, Phase, Statistics, Step, mean_logits
+from sslbench.methods.base import Average, Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
 from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, paste
 
 if TYPE_CHECKING:
@@ -217,6 +217,13 @@ class CopyPaste(Method):
         dice = loss.dice(logits, target, source=source, key=key, **foreground)
         whole = loss.dice(logits, target, source=source, key=key, **everywhere)
         return criteria.ce_weight * ce + criteria.dice_weight * (dice + whole)
+
+    def passes(self, phase: Phase) -> Passes:
+        mixed = 0.5 * len(phase.keys or self.keys)  # every student of the phase sees halves pasted into each other
+        if phase.name == "pretrain":
+            return Passes(labeled=mixed, unlabeled=0)
+        known = float(self.loss.needs_reference)
+        return Passes(labeled=mixed, unlabeled=mixed, labeled_forward=known, unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.get_submodule(self.keys[0] if key is None else key)], x)

@@ -113,7 +113,7 @@ class CrossCopyPaste(CopyPaste):
 
     def passes(self, phase: Phase) -> Passes:
         if phase.name == "pretrain":
-            return Passes(labeled=0.5, unlabeled=0)
+            return super().passes(phase)
         # Either student sees the L mixes of its view and the 2L altered ones of both.
         known = 2 * float(self.loss.needs_reference)
         return Passes(labeled=3, unlabeled=3, labeled_forward=known, unlabeled_forward=2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslbench import registry
 from sslbench.losses.cross_entropy import classes_of, full_precision, weighted_mean
-from sslbench.methods.base import Batch, Build, Group, Passes, Phase, Step
+from sslbench.methods.base import Batch, Build, Group, Phase, Step
 from sslbench.methods.copy_paste import CopyPaste, CopyPasteOptions, Mixes
 from sslbench.networks import Network
 from sslbench.registry import register
@@ -134,11 +134,6 @@ class StudentsDiscrepancy(CopyPaste):
         weights = torch.ones(len(labels), *[1] * (labels.ndim - 1), device=labels.device)
         weights[mixes.num_labeled :] = self.options.unlabeled_weight
         return weights
-
-    def passes(self, phase: Phase) -> Passes:
-        if phase.name == "pretrain":
-            return Passes(labeled=1, unlabeled=0)
-        return Passes(labeled=1, unlabeled=1, labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         keys = self.keys if key is None else (key,)
