@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sslbench.losses.base import Loss
+from sslbench.losses.cross_entropy import classes_of
 from sslbench.methods.base import Build, Method, Passes, Phase, Statistics, Step, mean_logits
 
 Init = Literal["recipe", "default", "kaiming", "xavier"]
@@ -81,7 +82,7 @@ class CoTraining(Method):
         other = peer.logits[first:].detach()
         return self.loss.ce(
             learner.logits[first:],
-            other.argmax(1),
+            classes_of(other),
             source="pseudo",
             key=learner.key,
             reference=self.reference(peer.key, other),

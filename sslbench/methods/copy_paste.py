@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sslbench.losses.base import Loss, Source, Term, TermArguments
+from sslbench.losses.cross_entropy import classes_of
 from sslbench.methods.base import Average, Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
 from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, paste
 
@@ -171,7 +172,7 @@ class CopyPaste(Method):
         L, halves = mixes.num_labeled, mixes.halves
         with torch.no_grad():
             logits = torch.cat([self.teacher(image[half]) for half in halves[0 if self.loss.needs_reference else 2 :]])
-        pseudo = logits[-L:].argmax(1)
+        pseudo = classes_of(logits[-L:])
         if self.options.largest_component:
             pseudo = largest_components(pseudo, self.statistics.num_classes)
         return Taught(logits, torch.cat([labels[:L], pseudo]))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sslbench.losses.base import Loss
-from sslbench.losses.cross_entropy import cross_entropy, full_precision
+from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits, no_strong_view
 from sslbench.registry import register
 
@@ -106,7 +106,7 @@ def thresholded_labels(probabilities: Tensor, threshold: float = 0.8) -> Tensor:
     voxels fail.
     """
     scaled = (probabilities - probabilities.amin(1, keepdim=True)) / probabilities.amax(1, keepdim=True)
-    return torch.where(scaled > threshold, probabilities, 0.0).argmax(1)
+    return classes_of(torch.where(scaled > threshold, probabilities, 0.0))
 
 
 def unlikely_class_loss(weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
