@@ -547,7 +547,7 @@ def resolve(job: Job) -> ResolvedJob:
     lower, _ = _complete(layered({}), parts, about, overrides)
     differs = {path: values[path] for path in given if values.get(path, _MISSING) != lower.get(path, _MISSING)}
     weighted, otherwise = (_weightings(found) for found in (values, lower))
-    differs = {path: value for path, value in differs.items() if not path.startswith(_WEIGHTING)}
+    differs = {path: value for path, value in differs.items() if not f"{path}.".startswith(f"{_WEIGHTING}.")}
     if weighted != otherwise:
         keys = _predictors(str(parts["method"].base), _under(values, "method"))
         spelt = weightings.difference(weighted, otherwise, keys)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import BaseModel
 
 from sslbench import registry
 from sslbench.config import Grid, Job
@@ -14,6 +15,7 @@ from sslbench.conformance import check_method
 from sslbench.conformance.subject import random_experiment, tiny_job
 from sslbench.errors import UsageError
 from sslbench.losses import Weighted
+from sslbench.methods.base import Method
 from sslbench.show import describe
 from tests.test_completion import offered
 
@@ -87,6 +89,19 @@ def test_without_a_weighting_nothing_is_said_of_one():
     resolved = job().resolved
     assert not [path for path in resolved.values if path.startswith("method.weighting")] and not resolved.weightings
     assert job("crest").digest() != job().digest() != job("dhc").digest()
+
+
+def test_an_option_that_begins_like_weighting_is_one_of_its_own(throw_away):
+    class ToyOptions(BaseModel, extra="forbid"):
+        weightingfoo: float = 1.0
+
+    class Toy(Method):
+        Options = ToyOptions
+
+    throw_away("method", "toy")(Toy)
+    plain, other = job("toy[weighting=diffdw]"), job("toy[weighting=diffdw]", method__weightingfoo=2.0)
+    assert other.canonical().set == {"method.weighting": "diffdw", "method.weightingfoo": 2.0}
+    assert other.canonical() == other.canonical().canonical() and other.digest() != plain.digest()
 
 
 def test_values_are_complete_and_name_their_layer():
