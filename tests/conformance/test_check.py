@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -150,3 +151,31 @@ def test_the_page_of_methods_names_every_law_and_its_example_is_checkable(
         assert call("check", "method", f"{example[1]}:SilentTeacher", *LAW)[0] == 0
     finally:
         registry.unregister("method", "silent_teacher")
+
+
+def test_the_page_of_methods_says_who_builds_on_each_shared_piece() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    table = text[text.index("| piece of") : text.index("## What a step costs")]
+    said = {
+        row[0]: set(row[1:]) for row in (re.findall(r"`([\w./]+)`", line) for line in table.splitlines()[2:]) if row
+    }
+    assert said == {piece: _users(piece) for piece in said}
+    assert all(len(users) > 1 for users in said.values())
+
+
+def _users(piece: str) -> set[str]:
+    """The methods, by their names, and other files of the rooms of methods and networks that import from a piece."""
+    package = PAGE.parents[2] / "sslbench"
+    module = "sslbench." + piece.removesuffix(".py").replace("/", ".")
+    found: set[str] = set()
+    for path in [*package.glob("methods/*.py"), *package.glob("networks/*.py")]:
+        imported = [
+            node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+        ]
+        if any(f"{name}.".startswith(f"{module}.") for name in imported):
+            place = path.relative_to(package).as_posix()
+            own = "sslbench." + place.removesuffix(".py").replace("/", ".")
+            entries = [entry for entry in registry.entries("method") if not entry.preset_of]
+            names = {entry.name for entry in entries if registry.component("method", entry.name).__module__ == own}
+            found |= names or {place}
+    return found - {piece}
