@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from sslbench import registry
 from sslbench.losses.base import Loss
 from sslbench.losses.consistency import log_mean_probabilities, rectified_distance
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
+from sslbench.networks.base import Decoder
 from sslbench.networks.pyramid import PyramidHeads
 from sslbench.registry import register
+
+if TYPE_CHECKING:
+    from sslbench.config import ResolvedJob
 
 
 @register("method", "urpc")
@@ -38,6 +44,13 @@ class PyramidConsistency(Method):
     title = "URPC"
     terms = ("label", "consistency")
     exempt = {"supervised_at_zero": "its supervised term is the mean over four heads"}
+
+    @classmethod
+    def objection(cls, job: ResolvedJob) -> str | None:
+        name = job.recipe.network.name
+        if registry.component("network", name).decoder_class is Decoder:
+            return f"it puts heads on the maps of a decoder, and {name} does not say their widths: set network.name"
+        return None
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)

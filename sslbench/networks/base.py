@@ -65,7 +65,8 @@ class Network(nn.Module):
         dims: of the images that it takes, 2 or 3; every side divisible by `divisor`.
         several: whether `forward` gives a list; methods, which put their own decoders on networks, take none such.
         encoder_class, decoder_class: what it is built of; both take `options`, which has a field `init`. An encoder's
-            `channels` are those of its maps, finest first.
+            `channels` are those of its maps, finest first. One that makes its decoders itself leaves `Decoder`, of
+            which nothing is known before: methods that need to know it object.
         decoders: the first is the main one.
     """
 

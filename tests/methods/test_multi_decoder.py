@@ -370,6 +370,10 @@ def test_further_decoders_upsample_in_other_ways(dims: str, method: str, kinds: 
         (lambda: tiny_job_2d("mcnet", "focal"), "set method.ce=true"),
         (lambda: tiny_job_2d("dcnet", "focal[applies_to=label]"), "set method.ce=true"),
         (lambda: tiny_job_2d("mcnet", "ga_unlabeled_only"), "together they are the loss 'default'"),
+        (
+            lambda: tiny_job("urpc", set={"network.name": "diffusion_vnet"}),
+            "diffusion_vnet does not say their widths: set network.name",
+        ),
     ],
 )
 def test_combinations_without_meaning_are_refused(job: Callable[[], Job], said: str) -> None:
