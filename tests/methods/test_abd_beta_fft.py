@@ -30,7 +30,7 @@ from sslbench.networks.parts import cut_parts
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer
 from tests.conftest import Records, random_experiment, tiny_job_2d
-from tests.methods.test_mixing import make_step
+from tests.methods.examples import make_step
 
 SHAPES = [(8, 12), (8, 4, 12)]
 

@@ -12,24 +12,13 @@ from scipy import ndimage
 
 from sslbench.errors import UsageError
 from sslbench.losses import bcp_mix_loss, cct_loss
-from sslbench.methods.base import Step
 from sslbench.methods.mixing import copy_paste_mask, draw_copy_paste_mask, largest_components, paste
 from sslbench.networks import Features, build_network
 from sslbench.networks.perturbation import feature_drop, feature_dropout, feature_noise
 from sslbench.training.checkpoint import Checkpoints
-from sslbench.training.randomness import torch_generator
 from sslbench.training.trainer import Trainer
 from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
-
-
-def make_step(seed: int = 0, phase: str = "train") -> Step:
-    def nothing(*_: Any) -> Any:
-        return None
-
-    def generators(stream: str, device: Any) -> torch.Generator:
-        return torch_generator(seed, stream)
-
-    return Step(5, 10, 1, 2, False, phase, torch.tensor(0.1), generators, nothing, nothing)
+from tests.methods.examples import make_step
 
 
 def test_the_mask_is_zero_inside_a_box_of_two_thirds() -> None:
@@ -42,7 +31,7 @@ def test_the_mask_is_zero_inside_a_box_of_two_thirds() -> None:
 
 def test_boxes_begin_anywhere_but_at_the_last_place() -> None:
     starts = {
-        tuple(torch.nonzero(draw_copy_paste_mask((9, 6), make_step(seed), torch.device("cpu")) == 0)[0].tolist())
+        tuple(torch.nonzero(draw_copy_paste_mask((9, 6), make_step(seed=seed), torch.device("cpu")) == 0)[0].tolist())
         for seed in range(300)
     }
     assert starts == {(row, column) for row in range(3) for column in range(2)}

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench.config import CriteriaSpec, Job
+from sslbench.config import Job
 from sslbench.data.base import NoOptions
 from sslbench.errors import UsageError
 from sslbench.losses import GADiceLoss
@@ -22,7 +22,7 @@ from sslbench.losses.dice import DiceLoss
 from sslbench.losses.gradient_aware import GALoss, GAOptions
 from sslbench.losses.metassl import MetaSSLLoss, MetaSSLOptions
 from sslbench.losses.mutual import attention_transfer, decoupled_mse, decoupling_threshold, sharpen
-from sslbench.methods.base import Batch, Method, Statistics, Step
+from sslbench.methods.base import Batch, Method, Step
 from sslbench.methods.decoupled_consistency import DCNetOptions, DecoupledConsistency
 from sslbench.methods.mutual_consistency import MCNetOptions, MutualConsistency
 from sslbench.methods.pyramid_consistency import PyramidConsistency
@@ -30,7 +30,7 @@ from sslbench.networks import Features
 from sslbench.networks.base import Decoder
 from sslbench.networks.unet import UNetDecoder
 from tests.conftest import random_experiment, tiny_job, tiny_job_2d
-from tests.methods.test_worked_numbers import CE_A, DICE_A, A, B, Y, close, make_batch, make_step
+from tests.methods.examples import CE_A, CRITERIA, DICE_A, STATISTICS, A, B, Y, close, derivative, make_batch, make_step
 
 
 class FixedDecoder(Decoder):
@@ -96,10 +96,6 @@ class Build:
 
     def ema(self, network: nn.Module) -> Any:
         raise AssertionError("not asked for")
-
-
-STATISTICS = Statistics(torch.ones(1, 3, dtype=torch.int64), 1, 1, ((2, 2),), 3, (2, 2), (1, 1))
-CRITERIA = CriteriaSpec(ce_weight=0.5, dice_weight=0.5, smooth=1e-5)
 
 
 def method_of(kind: Callable[..., Any], options: Any, outputs: Sequence[Tensor], loss: Loss | None = None) -> Any:
@@ -196,13 +192,8 @@ def test_the_gradient_is_that_of_the_loss_all_of_it(kind: Callable[..., Any], op
     learners = [parameter for parameter in method.parameters() if parameter.grad is not None]
     assert len(learners) == 3
     for parameter in learners:
-        flat, numeric = parameter.data.view(-1), torch.zeros(parameter.numel(), dtype=torch.float64)
-        for number in range(len(flat)):
-            for shift, factor in ((1e-5, 1), (-2e-5, -1)):
-                flat[number] += shift
-                numeric[number] += factor * float(terms_of(method, step)["loss"].detach()) / 2e-5
-            flat[number] += 1e-5
-        assert parameter.grad is not None and torch.allclose(parameter.grad.view(-1), numeric, atol=1e-7)
+        numeric = derivative(lambda: terms_of(method, step)["loss"], parameter)
+        assert parameter.grad is not None and torch.allclose(parameter.grad, numeric, atol=1e-7)
 
 
 def test_sharpening() -> None:

@@ -20,7 +20,7 @@ from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer, backward
 from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
 from tests.losses.examples import close, tiny_logits
-from tests.methods.test_mixing import make_step
+from tests.methods.examples import make_step
 
 A, B = tiny_logits("a"), tiny_logits("b")
 # The labels of the sheet's mix, outside of the box and inside it.

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sslbench.config import CriteriaSpec
-from sslbench.data.base import NoOptions
-from sslbench.losses.base import Loss
 from sslbench.methods import copy_paste
-from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.methods.bidirectional_copy_paste import BCPOptions, BidirectionalCopyPaste
 from sslbench.methods.cross_pseudo_supervision import CPSOptions, CrossPseudoSupervision
 from sslbench.methods.fixmatch import FixMatch, FixMatchOptions, thresholded_labels, unlikely_class_loss
@@ -25,80 +20,22 @@ from sslbench.methods.mean_teacher import (
     UncertaintyAwareMeanTeacher,
 )
 from sslbench.methods.r_drop import RDrop, RDropOptions
+from tests.methods.examples import (
+    CE_A,
+    CRITERIA,
+    DICE_A,
+    A,
+    B,
+    Fixed,
+    Y,
+    close,
+    derivative,
+    make_batch,
+    make_step,
+    method_of,
+)
 
-# §20 of the sheet of consistency methods: one image, three classes, 2×2.
-A = torch.tensor([[[[1, 0], [2, -1]], [[0, 1], [0.5, 0]], [[-1, 2], [0, 1]]]], dtype=torch.float64)
-B = torch.tensor([[[[0.5, 0], [1, 0]], [[0, 0], [1.5, 0]], [[-1, 1], [0, 2]]]], dtype=torch.float64)
-Y = torch.tensor([[[0, 2], [1, 2]]])
-CE_A, DICE_A = 0.757293403, 0.382044166
-
-
-class Fixed(nn.Module):
-    """Gives the next of its logits (b, C, 2, 2) at every call, repeated to the batch; then the last again."""
-
-    def __init__(self, *outputs: Tensor) -> None:
-        super().__init__()
-        self.outputs = nn.ParameterList([output.clone() for output in outputs])
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        output = self.outputs[min(self.calls, len(self.outputs) - 1)]
-        self.calls += 1
-        return output.repeat(len(x) // len(output), 1, 1, 1)
-
-
-class Build:
-    """Hands out the networks of a test by key."""
-
-    def __init__(self, networks: dict[str, Fixed], teacher: Fixed | None) -> None:
-        self.networks, self.teacher = networks, teacher
-
-    def __call__(self, key: str, name: str | None = None, **options: Any) -> Any:
-        return self.networks[key]
-
-    def decoder(self, like: Any, key: str, **options: Any) -> Any:
-        raise AssertionError("not asked for")
-
-    def module(self, key: str, make: Callable[[], Any]) -> Any:
-        return make()
-
-    def ema(self, network: nn.Module) -> Any:
-        assert self.teacher is not None
-        return self.teacher.requires_grad_(False)
-
-
-def method_of(
-    kind: Callable[..., Any],
-    options: Any,
-    networks: dict[str, Fixed],
-    teacher: Fixed | None = None,
-    smooth: float = 1e-5,
-) -> Any:
-    criteria = CriteriaSpec(ce_weight=0.5, dice_weight=0.5, smooth=smooth)
-    statistics = Statistics(torch.ones(1, 3, dtype=torch.int64), 1, 1, ((2, 2),), 3, (2, 2), (1, 1))
-    return kind(options, Build(networks, teacher), Loss(NoOptions(), criteria, statistics), statistics)
-
-
-def make_step(iteration: int = 5, iterations: int = 10, phase: str = "train", ramp: float = 0.1) -> Step:
-    def nothing(*_: Any) -> Any:
-        return None
-
-    return Step(
-        iteration, iterations, 1, 2, False, phase, torch.tensor(ramp), lambda *_: torch.Generator(), nothing, nothing
-    )
-
-
-def make_batch(label: Tensor = Y, unlabeled: int = 1) -> Batch:
-    """The labelled patches of `label`, and unlabelled ones; what the images hold is no matter to fixed networks."""
-    labels = torch.cat([label, torch.full((unlabeled, 2, 2), -1)])
-    image = torch.zeros(len(labels), 1, 2, 2)
-    index = torch.arange(len(labels))
-    views = {"weak": image, "strong": image}
-    return Batch(views, dict.fromkeys(views, labels), len(label), index, torch.zeros(len(labels), 2))
-
-
-def close(value: Tensor, expected: float) -> None:
-    assert float(value.detach()) == pytest.approx(expected, abs=2e-8, rel=1e-7)
+SMOOTH = CRITERIA.model_copy(update={"smooth": 1e-10})  # BCP's
 
 
 def test_supervised_terms_and_mean_teacher() -> None:
@@ -189,7 +126,7 @@ def test_bcp_supervises_region_by_region(
     # Mix 1: unlabelled outside of the box, labelled patch a inside; mix 2: labelled patch b outside, unlabelled inside.
     batch = make_batch(torch.cat([inside, outside]), unlabeled=2)
     options = BCPOptions(released_bcp_bgmask=released)
-    method = method_of(BidirectionalCopyPaste, options, {"student": Fixed(A)}, Fixed(*taught), smooth=1e-10)
+    method = method_of(BidirectionalCopyPaste, options, {"student": Fixed(A)}, Fixed(*taught), SMOOTH)
     terms = method.training_step(batch, make_step(phase="self-train"))
     close(terms["loss"], 0.5 * (dice[0] + 0.560783821 + dice[1] + 0.586096384))
 
@@ -198,7 +135,7 @@ def test_bcp_before_is_the_sum_of_both_regions_or_the_mixed_label() -> None:
     labels = torch.cat([Y, Y.flip(-1)])
     for regions in (True, False):
         options = BCPOptions(pretrain_regions=regions)
-        method = method_of(BidirectionalCopyPaste, options, {"student": Fixed(A)}, Fixed(B), smooth=1e-10)
+        method = method_of(BidirectionalCopyPaste, options, {"student": Fixed(A)}, Fixed(B), SMOOTH)
         loss = method.training_step(make_batch(labels, unlabeled=0), make_step(phase="pretrain"))["loss"]
         # The box of 2×2 patches is one voxel at the origin.
         box = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
@@ -247,13 +184,5 @@ def test_the_gradient_is_the_derivative_of_the_loss(name: str) -> None:
     learners = [parameter for parameter in method.parameters() if parameter.requires_grad]
     assert learners and math.isfinite(float(loss().detach()))
     for parameter in learners:
-        flat, numeric = parameter.data.view(-1), torch.zeros(parameter.numel(), dtype=torch.float64)
-        for number in range(len(flat)):
-            values = []
-            for shift in (1e-5, -2e-5):
-                flat[number] += shift
-                values.append(float(loss().detach()))
-            flat[number] += 1e-5
-            numeric[number] = (values[0] - values[1]) / 2e-5
         assert parameter.grad is not None
-        assert torch.allclose(parameter.grad.view(-1), numeric, atol=1e-7)
+        assert torch.allclose(parameter.grad, derivative(loss, parameter), atol=1e-7)
