@@ -11,7 +11,6 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from sslbench import registry
 from sslbench.data.base import NoOptions
 from sslbench.networks import Network
 from sslbench.training.ema import ema_decay, update_ema
@@ -321,33 +320,6 @@ def mean_logits(networks: Iterable[nn.Module], x: Tensor) -> Tensor:
     """softmax of the mean of the networks' logits (GA and DHC inference), fp32."""
     logits = [network(x).float() for network in networks]
     return torch.stack(logits).mean(0).softmax(1) if len(logits) > 1 else logits[0].softmax(1)
-
-
-def dice_terms(
-    loss: Loss, logits: Tensor, labels: Tensor, num_labeled: int, ce: bool, reference: tuple[str, Tensor] | None = None
-) -> list[Tensor]:
-    """The terms of a supervised sum that is not the recipe's `criteria`: the Dice of predictor `net` with true labels,
-    beside it the cross-entropy where the method's option `ce` adds it.
-
-    Args:
-        loss: of the method.
-        logits: (B, C, *S), labelled patches first.
-        labels: (B, *S).
-        num_labeled: how many of them are.
-        ce: the option.
-        reference: what the terms are held against, on the labelled patches.
-    """
-    L, criteria = num_labeled, (loss.dice, loss.ce) if ce else (loss.dice,)
-    return [criterion(logits[:L], labels[:L], source="label", key="net", reference=reference) for criterion in criteria]
-
-
-def nothing_but_ce(job: ResolvedJob, terms: Iterable[Term]) -> str | None:
-    """The objection of a method of `terms`, its option `ce` off, to one that changes cross-entropy of labels alone."""
-    loss = registry.component("loss", job.loss["name"])
-    beside = {*loss.changes} & {*terms} - {"label"} if job.loss.get("applies_to") != "label" else set()
-    if not loss.changes or beside or job.method["ce"] or loss.changes_dice(job.loss):
-        return None
-    return "it asks for no cross-entropy of labels, and the loss changes nothing else: set method.ce=true"
 
 
 def no_strong_view(job: ResolvedJob) -> str | None:

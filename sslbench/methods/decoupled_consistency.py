@@ -13,11 +13,12 @@ from sslbench.losses.cross_entropy import classes_of, full_precision
 from sslbench.losses.mutual import attention_transfer, decoupled_mse, decoupling_threshold
 from sslbench.methods.base import Batch, Build, Statistics, Step
 from sslbench.methods.co_training import Prediction
-from sslbench.methods.multi_decoder import MultiDecoder, MultiDecoderOptions
+from sslbench.methods.dice_supervision import DiceOptions
+from sslbench.methods.multi_decoder import MultiDecoder
 from sslbench.registry import register
 
 
-class DCNetOptions(MultiDecoderOptions):
+class DCNetOptions(DiceOptions):
     """Options of `dcnet`."""
 
     temperature: float = Field(default=0.5, gt=0, description="T where the decoders are not sure (DCNet code)")

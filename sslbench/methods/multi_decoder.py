@@ -6,37 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sslbench import registry
 from sslbench.losses.base import Loss
-from sslbench.methods.base import (
-    Build,
-    Method,
-    Passes,
-    Phase,
-    Statistics,
-    Step,
-    dice_terms,
-    mean_logits,
-    nothing_but_ce,
-)
+from sslbench.methods.base import Build, Method, Passes, Phase, Statistics, Step, mean_logits
 from sslbench.methods.co_training import Prediction
+from sslbench.methods.dice_supervision import DiceOptions, dice_terms, nothing_but_ce
 from sslbench.networks import Features
 from sslbench.networks.base import Decoder
 
 if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
-
-
-class MultiDecoderOptions(BaseModel):
-    """What the supervised term is made of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    ce: bool = Field(
-        default=False, description="add the cross-entropy of labelled patches, which the codes compute and drop"
-    )
 
 
 class Decoded(NamedTuple):
@@ -60,9 +42,9 @@ class MultiDecoder(Method):
     needs a reference holds each decoder against the next, the last against the first.
     """
 
-    Options: ClassVar[type[BaseModel]] = MultiDecoderOptions
+    Options: ClassVar[type[BaseModel]] = DiceOptions
     exempt = {"supervised_at_zero": "its supervised term is the Dice, summed over decoders"}
-    options: MultiDecoderOptions
+    options: DiceOptions
 
     @classmethod
     def further(cls, options: Mapping[str, Any]) -> int:
@@ -79,7 +61,7 @@ class MultiDecoder(Method):
             return f"it has {1 + wanted} decoders that upsample differently, and {name} knows {known}"
         return nothing_but_ce(job, cls.terms)
 
-    def __init__(self, options: MultiDecoderOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
+    def __init__(self, options: DiceOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         self.net = build("net")
         kinds = self.net.base.other_upsamplings()[: self.further(options.model_dump())]

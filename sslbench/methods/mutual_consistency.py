@@ -15,12 +15,13 @@ from torch import Tensor
 from sslbench.losses.cross_entropy import full_precision
 from sslbench.losses.mutual import sharpen
 from sslbench.methods.base import Batch, Step
-from sslbench.methods.multi_decoder import MultiDecoder, MultiDecoderOptions
+from sslbench.methods.dice_supervision import DiceOptions
+from sslbench.methods.multi_decoder import MultiDecoder
 from sslbench.networks.mutual import Version
 from sslbench.registry import register
 
 
-class MCNetOptions(MultiDecoderOptions):
+class MCNetOptions(DiceOptions):
     """Options of `mcnet`."""
 
     version: Version = Field(

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,18 +15,8 @@ from sslbench.losses.base import Loss
 from sslbench.losses.consistency import vat_loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.prototypes import ClassSelectors, PrototypeMemory, Rank, prototype_loss
-from sslbench.methods.base import (
-    Batch,
-    Build,
-    Method,
-    Passes,
-    Phase,
-    Statistics,
-    Step,
-    dice_terms,
-    mean_logits,
-    nothing_but_ce,
-)
+from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
+from sslbench.methods.dice_supervision import DiceOptions, dice_terms, nothing_but_ce
 from sslbench.networks.base import evaluating
 from sslbench.registry import register
 
@@ -34,13 +24,9 @@ if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
 
 
-class SSNetOptions(BaseModel):
+class SSNetOptions(DiceOptions):
     """Options of `ssnet`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    ce: bool = Field(
-        default=False, description="add the cross-entropy of labelled patches, which SS-Net's code computes and drops"
-    )
     xi: float = Field(default=10.0, gt=0, description="ξ, length of the step that probes a direction (SS-Net)")
     eps: float = Field(default=6.0, gt=0, description="ε, length of the adversarial noise (SS-Net on ACDC; 3-D: 10)")
     power_iterations: int = Field(default=1, ge=1, description="that find the adversarial direction (SS-Net)")
