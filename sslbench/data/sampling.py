@@ -305,7 +305,7 @@ class _Volumes:
         self.size, self.axes, self.device, self.num_labeled = size, axes, device, data.num_labeled
         self.images = [self._load(image) for image in data.images]
         self.labels = [self._load(label) for label in data.labels]
-        self.shapes = [tuple(image.shape[1:]) for image in data.images]
+        self.shapes = [tuple(image.shape[1:]) for image in self.images]
 
     def _load(self, volume: np.ndarray) -> Tensor:
         """(..., *S) as it is stored, padded."""

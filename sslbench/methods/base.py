@@ -192,7 +192,7 @@ class Statistics:
     Attributes:
         class_counts: (labelled cases, C) int64, voxels of whole volumes on the native grid.
         labeled, unlabeled: numbers of cases.
-        shapes: stored shapes of the training items.
+        shapes: of the training items; volumes as they are sampled, padded where a patch is larger.
         num_classes: C, background included.
         patch_size: of a patch.
         batch: labelled and unlabelled patches in a step.

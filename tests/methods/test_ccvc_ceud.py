@@ -373,3 +373,16 @@ def test_ceud_takes_up_its_counts_where_it_was_stopped() -> None:
     assert len(names) == 4
     for name in names:
         assert straight.after[name].any() and torch.equal(straight.after[name], stopped.after[name])
+
+
+@pytest.mark.parametrize("sweep_every", [0, 1])
+def test_ceud_counts_volumes_that_are_smaller_than_a_patch(sweep_every: int) -> None:
+    # The random volumes measure 20 x 18 x 36: every side is padded, and places count from the padding's corner.
+    large = {"patch_size": [32, 32, 48], "method.sweep_every": sweep_every}
+    subject = Subject("ceud", dims="3d", set={**large, "inference.stride": [16, 16, 32]}, iterations=5)
+    method = cast(ConfidenceEstimation, subject.trained.method)
+    assert subject.trained.records[-1]["iteration"] == 5
+    assert all(
+        side >= patch for shape in method.statistics.shapes for side, patch in zip(shape, (32, 32, 48), strict=True)
+    )
+    assert int(method.history.visits.values.max()) >= 1
