@@ -13,7 +13,7 @@ from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
 from sslbench.losses.per_class import PerClass
 from sslbench.losses.weighting.sampling import cld_sampling_rate, sampled
-from sslbench.methods.base import Average, Batch, Build, Passes, Phase, Statistics, Step
+from sslbench.methods.base import Average, Batch, Build, Statistics, Step
 from sslbench.methods.teacher_student import TeacherStudent
 from sslbench.registry import register
 
@@ -93,13 +93,9 @@ class Basak(TeacherStudent):
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(image)
-        first = 0 if self.loss.needs_reference else L  # from which patch on the teacher is asked
         with torch.no_grad():
-            taught = self.teacher(image[first:])
             self.seen += torch.stack(indicators(logits[:L], labels[:L], self.options.released_broadcast))
-        self.loss.observe(step, "student", logits, labels)
-        self.loss.observe(step, "teacher", taught, labels[first:])
-        labeled, unlabeled = taught[: L - first], taught[L - first :]
+        labeled, unlabeled = self.taught(image, logits, labels, L, step)
         supervised = self.loss.supervised(
             logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
         )
@@ -132,9 +128,6 @@ class Basak(TeacherStudent):
 
     def average(self) -> Average:
         return Average("teacher", "student", self.options.ema_decay, "epoch")
-
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
 
 
 def indicators(logits: Tensor, labels: Tensor, broadcast: bool = False) -> Indicators:

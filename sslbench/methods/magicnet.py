@@ -107,30 +107,25 @@ class MagicNet(TeacherStudent):
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
-        first = 0 if self.loss.needs_reference else L  # from which patch on the teacher is asked
         logits, cross = self.student(image), self._cross(image, step)
         noise = clipped_noise(image, step, self.options.noise_std, self.options.noise_clip)
-        with torch.no_grad():
-            taught = self.teacher((image + noise)[first:])
-        self.loss.observe(step, "student", logits, labels)
-        self.loss.observe(step, "teacher", taught, labels[first:])
+        labeled, unlabeled = self.taught(image + noise, logits, labels, L, step)
         features = self.student.base.encode(split_cubes(image, self.options.cube).flatten(0, 1))
         within = self._together(features, slice(0, L))
 
-        known: TermArguments = {"reference": self.reference("teacher", taught[: L - first])}
+        known: TermArguments = {"reference": self.reference("teacher", labeled)}
         dices = [
             self.loss.dice(part[:L], labels[:L], source="label", key="student", **known) for part in (cross, within)
         ]
         whole = self.loss.supervised(logits[:L], labels[:L], key="student", **known)
         supervised = (whole + self.loss.criteria.dice_weight * torch.stack(dices).sum()) / 4
         location = self._location(features.maps[-1])
-        taught = taught[L - first :]
         consistency = self.loss.dice(
             cross[L:],
-            self._pseudo_labels(taught, features, step),
+            self._pseudo_labels(unlabeled, features, step),
             source="pseudo",
             key="student",
-            reference=self.reference("teacher", taught),
+            reference=self.reference("teacher", unlabeled),
         )
         loss = supervised + self.options.location_weight * location + step.ramp * consistency
         return {"loss": loss, "supervised": supervised, "location": location, "consistency": consistency}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
@@ -41,12 +40,7 @@ class MeanTeacher(TeacherStudent):
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(image)
-        first = 0 if self.loss.needs_reference else L  # from which patch on the teacher is asked
-        with torch.no_grad():
-            target_logits = self.teacher((image + self._noise(image, step))[first:])
-        self.loss.observe(step, "student", logits, labels)
-        self.loss.observe(step, "teacher", target_logits, labels[first:])
-        labeled, unlabeled = target_logits[: L - first], target_logits[L - first :]
+        labeled, unlabeled = self.taught(image + self._noise(image, step), logits, labels, L, step)
         supervised = self.loss.supervised(
             logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
         )
@@ -65,9 +59,6 @@ class MeanTeacher(TeacherStudent):
 
     def average(self) -> Average:
         return Average("teacher", "student", self.options.ema_decay)
-
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
 
 
 class UAMTOptions(UncertaintyOptions, MeanTeacherOptions):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Average, Build, Method, Statistics, Step, mean_logits
+from sslbench.methods.base import Average, Build, Method, Passes, Phase, Statistics, Step, mean_logits
 
 
 class TeacherStudent(Method):
@@ -26,12 +26,39 @@ class TeacherStudent(Method):
         self.student = build("student")
         self.teacher = build.ema(self.student)
 
+    def taught(
+        self, image: Tensor, logits: Tensor, labels: Tensor, num_labeled: int, step: Step
+    ) -> tuple[Tensor, Tensor]:
+        """What the teacher says of labelled patches (none, unless the loss needs a reference) and of unlabelled ones.
+
+        The loss is shown both networks.
+
+        Args:
+            image: (B, channels, *S), labelled patches first, as the teacher is to see them.
+            logits: (B, C, *S) of the student.
+            labels: (B, *S).
+            num_labeled: how many patches are labelled.
+            step: of the training.
+
+        Returns:
+            The teacher's logits of either, without gradient.
+        """
+        first = 0 if self.loss.needs_reference else num_labeled
+        with torch.no_grad():
+            taught = self.teacher(image[first:])
+        self.loss.observe(step, "student", logits, labels)
+        self.loss.observe(step, "teacher", taught, labels[first:])
+        return taught[: num_labeled - first], taught[num_labeled - first :]
+
     def average(self) -> Average:
         """How the teacher follows the student."""
         raise NotImplementedError
 
     def averages(self) -> Sequence[Average]:
         return (self.average(),)
+
+    def passes(self, phase: Phase) -> Passes:
+        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.student], x)
