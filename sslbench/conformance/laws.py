@@ -231,10 +231,18 @@ def _follow(subject: Subject, average: Average, phase: Phase, moves: bool) -> No
             raise Broken(f"{average.teacher}.{name} {what} {average.student}.{name}")
 
 
-@law("After a training every parameter has moved, by an optimiser or as an average.", exemptible=True)
+@law(
+    "After a training every parameter has moved, by an optimiser or as an average; no gradient reaches `unused` ones.",
+    exemptible=True,
+)
 def every_parameter_moves(subject: Subject) -> None:
     trained = subject.trained
-    names = [name for name, _ in subject.built.method.named_parameters()]
+    names: list[str] = []
+    for name, _ in subject.built.method.named_parameters():
+        if "unused" not in name.split("."):  # networks.base.unused
+            names.append(name)
+        elif any(name in reached for reached in subject.gradient.values()):
+            raise Broken(f"a gradient reaches {name}")
     still = [name for name in names if torch.equal(trained.before[name], trained.after[name])]
     if still:
         raise Broken(f"{len(still)} of {len(names)} parameters never move, {still[0]} for one")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sslbench import registry
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Features(NamedTuple):
@@ -180,6 +182,17 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before:
             part.training = training
+
+
+def unused(make: Callable[[], M]) -> M:
+    """A layer that a published network holds and nothing uses: kept, so that the size is the published one.
+
+    The attribute that holds it is named `unused`; the law `every_parameter_moves` knows it by that. It takes no
+    gradient, so that optimisers pass it over, and its initialisation is drawn aside: the other layers begin as they
+    would without it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return make()
 
 
 def initialize(module: nn.Module, scheme: str) -> None:

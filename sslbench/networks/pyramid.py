@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from sslbench.networks.base import Network, initialize
+from sslbench.networks.base import Network, initialize, unused
 from sslbench.networks.perturbation import feature_drop, feature_dropout, feature_noise
 from sslbench.networks.unet import UNet
 from sslbench.networks.unet3d import UNet3D, UNet3DOptions
@@ -85,7 +85,7 @@ class UNetURPC(_Pyramid, UNet):
 
     def __init__(self, in_channels: int, num_classes: int, options: BaseModel) -> None:
         super().__init__(in_channels, num_classes, options)
-        self.unused = _like(self.decoder.head, self.channels[-1])
+        self.unused = unused(lambda: _like(self.decoder.head, self.channels[-1]))
 
 
 class UNet3DURPCOptions(UNet3DOptions):

@@ -108,6 +108,18 @@ class IdlePart(Supervised):
         self.idle = nn.Linear(2, 2)
 
 
+class UsesUnused(Supervised):
+    """A layer that calls itself unused learns."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.unused = nn.Linear(2, 2)
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        terms = super().training_step(batch, step)
+        return {**terms, "loss": terms["loss"] + self.unused.weight.square().sum()}
+
+
 class GlobalDraws(MeanTeacher):
     """Noise from numpy's global generator."""
 
@@ -254,7 +266,11 @@ FAULTS: dict[str, Sequence[tuple[type[Method], str]]] = {
         (WrongDecay, "is not the average of"),
         (AveragesBuffers, "running_"),
     ],
-    "every_parameter_moves": [(IdlePart, "2 of"), (FrozenTeacher, "teacher.")],
+    "every_parameter_moves": [
+        (IdlePart, "2 of"),
+        (FrozenTeacher, "teacher."),
+        (UsesUnused, "a gradient reaches unused.weight"),
+    ],
     "deterministic": [(GlobalDraws, "differs in")],
     "resumes_exactly": [(HiddenCounter, "differs in"), (ExcusesItself, "differs in")],
     "state_round_trips": [(HiddenNetwork, "differs in a fresh object"), (UnpicklableState, "UnpicklingError")],

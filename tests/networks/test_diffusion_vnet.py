@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from sslbench.networks import build_network
+from sslbench.networks import build_network, diffusion_vnet
 from sslbench.networks.diffusion_vnet import TimeEmbedding
-
-UNUSED = 345_120 + 16_416 + 492_480 + 246_240  # image's time embedding; last shifts of embedding, encoder, denoiser
 
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_the_published_size_but_for_what_nothing_uses() -> None:
+def test_the_published_sizes() -> None:
     with torch.device("meta"):
         network = build_network("diffusion_vnet", 1, 14)
         wider = build_network("diffusion_vnet", 1, 16)
-    assert count(network) == 57_903_466 - UNUSED and count(wider) == 57_905_392 - UNUSED
+    assert count(network) == 57_903_466 and count(wider) == 57_905_392
     assert [count(decoder) for decoder in network.decoders] == [8_282_830] * 2
-    assert len(list(network.decoders[0].parameters())) == 54
-    assert count(network.encoder) == 31_431_424 - 492_480
-    assert count(network.denoiser.decoder) == 9_202_126 - 246_240
+    denoiser, encoder = network.denoiser, network.encoder
+    assert count(network.embedding) == 346_080 and count(denoiser.time) + count(denoiser.embedding) == 358_176
+    assert count(encoder) == 31_431_424 and count(denoiser.decoder) == 9_202_126
+    assert count(denoiser) + count(encoder) == 40_991_726
+
+
+def test_the_published_names_and_shapes_of_a_decoder_are_in_the_two_others() -> None:
+    with torch.device("meta"):
+        network = build_network("diffusion_vnet", 1, 14)
+    shapes = [
+        {name: parameter.shape for name, parameter in decoder.named_parameters()}
+        for decoder in (*network.decoders, network.denoiser.decoder)
+    ]
+    assert len(shapes[0]) == 54 and shapes[0] == shapes[1] and shapes[0].items() <= shapes[2].items()
+
+
+def test_nothing_uses_what_is_called_unused_and_the_rest_begins_as_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny()
+    names = {name for name, _ in network.named_parameters() if "unused" in name.split(".")}
+    assert len(names) == 4 + 2 * (1 + 1 + 4 + 4)  # an embedding of times; shifts of embeddings, encoder and denoiser
+    image, noisy = torch.randn(1, 1, 16, 16, 32), torch.randn(1, 3, 16, 16, 32)
+    logits = network.denoise(image, noisy, torch.tensor([10])) + network(image)
+    (logits + network.decoders[1].logits(network.encode(image))).sum().backward()
+    assert {name for name, parameter in network.named_parameters() if parameter.grad is None} == names
+    monkeypatch.setattr(diffusion_vnet, "unused", lambda make: nn.Identity())
+    bare = tiny()
+    assert not [name for name, _ in bare.named_parameters() if "unused" in name]
+    ours = dict(network.named_parameters())
+    assert all(torch.equal(parameter, ours[name]) for name, parameter in bare.named_parameters())
 
 
 def tiny() -> nn.Module:
