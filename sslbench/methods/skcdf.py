@@ -51,7 +51,8 @@ class SKCDF(Method):
     and both label the unlabelled patches. In the second pass these attend to themselves, and decoder u learns both
     labels, its auxiliary head on voxels kept with 1 - (e/E)(1 - n_min/n_c). What is not kept becomes logits of 0 with
     background as target, as in the code. Before a step l's head follows its auxiliary head, u follows l, and u's head
-    its auxiliary one. Inference: u's main head.
+    its auxiliary one. Inference: u's main head. With the V-Net of the DHC recipes 50 917 320 parameters for 14 classes, of
+    which nothing uses 65 864, a second convolution beside each attention's tokeniser, as upstream.
 
     A loss that needs a reference holds each head against the other of its decoder, and u's against l's.
 
@@ -65,7 +66,6 @@ class SKCDF(Method):
     - Attention drops out in both passes; upstream's second pass forgets it in windows.
     - Both blocks order heads and channels alike in both passes; upstream's global block permutes them in the second.
     - Windows have 2 positions along sides that are even and 1 along others; upstream's bottleneck is 4×8×8 alone.
-    - Each upstream tokeniser holds a second convolution that nothing uses; it is left out.
     - The second dimension of the tables' ACDC rows is not described anywhere: windows of 2×2, all else alike.
     """
 

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslbench.config import Job
 from sslbench.conformance.subject import Subject
 from sslbench.errors import UsageError
 from sslbench.losses.weighting import DiffDW, batch_dice
 from sslbench.methods import genericssl
+from sslbench.methods.base import Statistics
 from sslbench.methods.genericssl import ddim_step, diffused, gumbel_softmax, kept_signal, sampling_times, smooth
 from sslbench.methods.skcdf import class_ratios
+from sslbench.training.experiment import Builder, build_method
 
 
 def test_the_sampling_times_are_those_of_the_sheet() -> None:
@@ -133,6 +135,25 @@ def test_class_ratios_leave_absent_classes_alone() -> None:
     counts = torch.tensor([[800, 60, 30, 5, 0], [100, 0, 0, 5, 0]])
     assert torch.allclose(class_ratios(counts), torch.tensor([10 / 900, 10 / 60, 10 / 30, 1.0, 1.0]))
     assert torch.equal(class_ratios(torch.zeros(2, 3)), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "classes", "decoder", "total"),
+    [("dhc2024-synapse", 14, 8_283_292, 50_917_320), ("dhc-amos", 16, 8_283_424, 50_917_584)],
+)
+def test_the_published_sizes_of_skcdf(recipe: str, classes: int, decoder: int, total: int) -> None:
+    job = Job(recipe=recipe, method="skcdf", labeled="10%", seed=0).resolved
+    patch = tuple(job.recipe.patch_size)
+    statistics = Statistics(torch.ones(4, classes, dtype=torch.int64), 4, 16, (patch,) * 20, classes, patch, (2, 2))
+    with torch.device("meta"):
+        method: Any = build_method(job, Builder(job, 1, statistics), statistics)
+
+    def count(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    parts = (method.net.encoder, method.labeled, method.unlabeled, method.local, method.whole)
+    assert [count(part) for part in parts] == [29_495_296, decoder, decoder, 2_362_000, 2_493_440]
+    assert count(method) == total
 
 
 class Decoupled:
