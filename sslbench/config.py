@@ -213,7 +213,10 @@ class ScheduleSpec(Frozen):
         description="iterations of an epoch: the number of unlabelled cases (GA), one pass over the unlabelled "
         "or labelled items in batches (DHC; SSL4MIS, which restarts both streams then), or a number",
     )
-    lr: Literal["poly", "constant", "step", "cosine"] = Field(default="poly", description="law of the learning rate")
+    lr: Literal["poly", "poly_lagged_epoch", "constant", "step", "cosine"] = Field(
+        default="poly",
+        description="law of the learning rate; poly_lagged_epoch: poly over epochs, one epoch late (DHC)",
+    )
     power: float = Field(default=0.9, description="exponent of the poly law")
     lr_length: int | None = Field(default=None, description="length of the poly law where it is not the run's")
     step_every: int = Field(default=2500, description="iterations between two drops of the step law")
@@ -227,8 +230,9 @@ class RampSpec(Frozen):
         default="gaussian", description="gaussian: exp(-5 (1 - t)^2)"
     )
     length: Literal["full"] | int = Field(default="full", description="iterations until the full weight")
-    every: Literal["epoch", "iteration"] | int = Field(
-        default="iteration", description="how often the weight changes: each epoch, or each so many iterations"
+    every: Literal["epoch", "lagged_epoch", "iteration"] | int = Field(
+        default="iteration",
+        description="how often the weight changes: each epoch, each but one epoch late (DHC), or each so many iterations",
     )
 
 

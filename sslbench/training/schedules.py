@@ -29,11 +29,26 @@ def poly_lr(step: int, max_steps: int, base_lr: float, power: float = 0.9) -> fl
     return float(base_lr * (1.0 - min(step, max_steps - 1) / max_steps) ** power)
 
 
+def lagged_epoch(iteration: int, epoch_length: int) -> int:
+    """The first iteration of the epoch before that of `iteration`; 0 in the first epoch.
+
+    DHC computes learning rate and consistency weight after each epoch from that epoch's index: epochs 0 and 1 share
+    the values of 0, and epoch n has those of n - 1.
+    """
+    return max(iteration // epoch_length - 1, 0) * epoch_length
+
+
+def _lagged_length(iterations: int, epoch_length: int) -> int:
+    """The length of a law with that lag: DHC runs E + 1 epochs and divides by E."""
+    return max(-(-iterations // epoch_length) - 1, 1) * epoch_length
+
+
 def ramp_weight(spec: RampSpec, iteration: int, iterations: int, epoch_length: int) -> float:
     """The consistency weight of an iteration.
 
     `every` makes it piecewise constant: t is floor(iteration / every)·every / length. GA: every epoch, over
-    ⌊iterations / epoch⌋ + 1 epochs. SSL4MIS: every 150 iterations, over 200 such.
+    ⌊iterations / epoch⌋ + 1 epochs. SSL4MIS: every 150 iterations, over 200 such. DHC: every epoch, one epoch late,
+    over all epochs but one (`lagged_epoch`).
 
     Args:
         spec: the recipe's `ramp`.
@@ -41,18 +56,27 @@ def ramp_weight(spec: RampSpec, iteration: int, iterations: int, epoch_length: i
         iterations: of the phase.
         epoch_length: iterations of an epoch.
     """
-    every = {"iteration": 1, "epoch": epoch_length}.get(str(spec.every)) or int(spec.every)
-    length = iterations if spec.length == "full" else int(spec.length)
-    if spec.every == "epoch" and spec.length == "full":
-        length = (iterations // epoch_length + 1) * epoch_length
+    if spec.every == "epoch":
+        now, full = iteration // epoch_length * epoch_length, (iterations // epoch_length + 1) * epoch_length
+    elif spec.every == "lagged_epoch":
+        now, full = lagged_epoch(iteration, epoch_length), _lagged_length(iterations, epoch_length)
+    else:
+        every = 1 if spec.every == "iteration" else int(spec.every)
+        now, full = iteration // every * every, iterations
+    length = full if spec.length == "full" else int(spec.length)
     shape = {"gaussian": sigmoid_rampup, "linear": linear_rampup, "constant": lambda step, length: 1.0}[spec.shape]
-    return spec.weight * shape(iteration // every * every, length)
+    return spec.weight * shape(now, length)
 
 
-def learning_rate(optimizer: OptimizerSpec, schedule: ScheduleSpec, iteration: int, iterations: int) -> float:
-    """The learning rate of an iteration (from 0, within a phase of `iterations`)."""
+def learning_rate(
+    optimizer: OptimizerSpec, schedule: ScheduleSpec, iteration: int, iterations: int, epoch_length: int
+) -> float:
+    """The learning rate of an iteration (from 0, within a phase of `iterations`); an epoch has `epoch_length`."""
     if schedule.lr == "poly":
         return poly_lr(iteration, schedule.lr_length or iterations, optimizer.lr, schedule.power)
+    if schedule.lr == "poly_lagged_epoch":
+        length = schedule.lr_length or _lagged_length(iterations, epoch_length)
+        return poly_lr(lagged_epoch(iteration, epoch_length), length, optimizer.lr, schedule.power)
     if schedule.lr == "step":
         return optimizer.lr * schedule.step_factor ** (iteration // schedule.step_every)
     if schedule.lr == "cosine":

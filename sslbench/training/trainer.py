@@ -226,7 +226,7 @@ class Trainer:
     def _set_rates(self, iteration: int, length: int) -> dict[str, float]:
         rates = {}
         for name, (optimizer, schedule) in self.specs.items():
-            rate = learning_rate(optimizer, schedule, iteration, length)
+            rate = learning_rate(optimizer, schedule, iteration, length, self.experiment.sampler.epoch_length)
             for parameters in self.optimizers[name].param_groups:
                 parameters["lr"] = rate
             rates["lr" if len(self.specs) == 1 else f"lr/{name}"] = rate

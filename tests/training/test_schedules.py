@@ -21,8 +21,12 @@ GA = RampSpec(weight=0.1, shape="gaussian", length="full", every="epoch")
 MAGICNET = RampSpec(weight=0.1, shape="gaussian", length=70_000, every=350)
 
 
-def rate(iteration, iterations, base=0.01, **schedule):
-    return learning_rate(OptimizerSpec(lr=base), ScheduleSpec(iterations=iterations, **schedule), iteration, iterations)
+DHC = RampSpec(weight=10, shape="gaussian", length="full", every="lagged_epoch")
+
+
+def rate(iteration, iterations, base=0.01, epoch_length=8, **schedule):
+    spec = ScheduleSpec(iterations=iterations, **schedule)
+    return learning_rate(OptimizerSpec(lr=base), spec, iteration, iterations, epoch_length)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,15 @@ def test_the_weight_of_ga_over_its_epochs(unlabeled, epochs):
     assert 0.099 < ramp_weight(GA, 16_999, 17_000, unlabeled) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("epoch", "weight"), [(0, 0.067379), (1, 0.067379), (2, 0.069659), (151, 2.865048), (300, 9.99944)]
+)
+@pytest.mark.parametrize("within", [0, 7])
+def test_the_weight_of_dhc_is_one_epoch_late(epoch, within, weight):
+    """301 epochs of 8 iterations: the weight of an epoch is that of the index of the one before, over 300."""
+    assert ramp_weight(DHC, 8 * epoch + within, 301 * 8, 8) == pytest.approx(weight, abs=5e-6)
+
+
 def test_the_weight_of_magicnet_is_small_when_a_short_run_ends():
     weight = ramp_weight(MAGICNET, 17_000, 17_000, 16)
     assert weight == pytest.approx(0.1 * sigmoid_rampup(48, 200)) == pytest.approx(0.0056, abs=5e-5)
@@ -88,7 +101,7 @@ def test_other_shapes(shape, weights):
     assert [ramp_weight(spec, iteration, 10, 1) for iteration in (0, 5, 20)] == pytest.approx(weights)
 
 
-@pytest.mark.parametrize("every", ["epoch", "iteration", 1, 7, 150])
+@pytest.mark.parametrize("every", ["epoch", "lagged_epoch", "iteration", 1, 7, 150])
 @pytest.mark.parametrize("length", ["full", 5, 40])
 def test_no_ramp_ever_falls_or_exceeds_its_weight(every, length):
     spec = RampSpec(weight=0.1, length=length, every=every)
@@ -114,6 +127,30 @@ def test_a_poly_law_longer_than_the_run():
     assert rate(0, 17_000, lr_length=70_000) == 0.01
 
 
+@pytest.mark.parametrize(("epoch", "share"), [(0, 1), (1, 1), (2, 299 / 300), (151, 0.5), (300, 1 / 300)])
+@pytest.mark.parametrize("within", [0, 7])
+def test_the_rate_of_dhc_is_one_epoch_late(epoch, within, share):
+    """301 epochs of 8 iterations: 300 for the law and one more, whose rate is not yet 0."""
+    got = rate(8 * epoch + within, 301 * 8, base=0.03, lr="poly_lagged_epoch")
+    assert got == pytest.approx(0.03 * share**0.9, rel=1e-12)
+
+
+@pytest.mark.parametrize("iterations", [1, 7, 8, 9, 16, 20])
+def test_laws_with_a_lag_hold_for_runs_of_any_length(iterations):
+    """Shorter than an epoch, or ending within one: the first two epochs are alike, no rate is 0, no weight complete."""
+    rates = [rate(n, iterations, base=1, lr="poly_lagged_epoch") for n in range(iterations)]
+    weights = [ramp_weight(DHC, n, iterations, 8) for n in range(iterations)]
+    assert set(rates[:16]) == {1.0} and len(set(weights[:16])) == 1
+    assert all(found == pytest.approx(0.5**0.9) for found in rates[16:])
+    assert all(found == pytest.approx(10 * sigmoid_rampup(1, 2)) for found in weights[16:])
+
+
+def test_a_law_with_a_lag_and_a_length_of_its_own():
+    assert rate(3 * 8, 40, base=1, lr="poly_lagged_epoch", lr_length=400) == pytest.approx((1 - 16 / 400) ** 0.9)
+    longer = DHC.model_copy(update={"length": 400})
+    assert ramp_weight(longer, 3 * 8, 40, 8) == pytest.approx(10 * sigmoid_rampup(16, 400))
+
+
 @pytest.mark.parametrize(
     ("iteration", "expected"), [(0, 0.01), (2_499, 0.01), (2_500, 0.001), (4_999, 0.001), (5_000, 0.0001)]
 )
@@ -137,4 +174,4 @@ def test_the_cosine_law_falls_to_zero_over_the_run():
 
 def test_the_law_follows_the_length_of_its_phase():
     specs = OptimizerSpec(lr=0.01), ScheduleSpec(iterations=30_000)
-    assert learning_rate(*specs, 5_000, 10_000) == pytest.approx(0.01 * 0.5**0.9)
+    assert learning_rate(*specs, 5_000, 10_000, 8) == pytest.approx(0.01 * 0.5**0.9)
