@@ -51,8 +51,10 @@ class SKCDF(Method):
     and both label the unlabelled patches. In the second pass these attend to themselves, and decoder u learns both
     labels, its auxiliary head on voxels kept with 1 - (e/E)(1 - n_min/n_c). What is not kept becomes logits of 0 with
     background as target, as in the code. Before a step l's head follows its auxiliary head, u follows l, and u's head
-    its auxiliary one. Inference: u's main head. With the V-Net of the DHC recipes 50 917 320 parameters for 14 classes, of
-    which nothing uses 65 864, a second convolution beside each attention's tokeniser, as upstream.
+    its auxiliary one. Inference: u's main head.
+
+    With the V-Net of the DHC recipes 50 917 320 parameters for 14 classes, of which nothing uses 65 864: as upstream, a
+    second convolution beside each attention's tokeniser.
 
     A loss that needs a reference holds each head against the other of its decoder, and u's against l's.
 
@@ -63,12 +65,13 @@ class SKCDF(Method):
     Deviations:
     - Ratios are of the classes that the counted cases have; one that they have not is always kept (upstream: 0 or
       0/0).
-    - Attention drops out in both passes; upstream's second pass forgets it in windows.
+    - The output of both attentions drops out in both passes; upstream's second pass leaves that out in windows.
     - Both blocks order heads and channels alike in both passes; upstream's global block permutes them in the second.
     - Windows have 2 positions along sides that are even and 1 along others; upstream's bottleneck is 4×8×8 alone.
     - The second dimension of the tables' ACDC rows is not described anywhere: windows of 2×2, all else alike.
     """
 
+    version = 2  # the output of attention drops out
     title = "SKCDF"
     group = "Imbalance"
     Options = SKCDFOptions

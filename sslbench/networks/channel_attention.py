@@ -19,7 +19,8 @@ DROPOUT = 0.1
 class ChannelAttention(nn.Module):
     """Tokens of a map take what other tokens say channel by channel: scores are qᵀk, channel × channel.
 
-    Every score matrix is standardised (an instance norm without parameters) before its softmax.
+    Every score matrix is standardised (an instance norm without parameters) before its softmax. A tenth of the softmax
+    and a tenth of what comes out drop out in training.
 
     Args:
         channels: c, of a token; queries, keys and values have 2c, for two heads.
@@ -58,7 +59,7 @@ class ChannelAttention(nn.Module):
 
     def _out(self, mixed: Tensor) -> Tensor:
         """(B, P, 2c, n) -> (B, P, n, c)."""
-        tokens: Tensor = self.out(mixed.transpose(-1, -2))
+        tokens: Tensor = self.dropout(self.out(mixed.transpose(-1, -2)))
         return tokens
 
     def _heads(self, x: Tensor) -> Tensor:

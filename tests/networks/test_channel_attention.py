@@ -37,6 +37,24 @@ def test_within_goes_head_by_head() -> None:
     assert torch.allclose(found[1, 2], attention.out(torch.cat(heads).T), atol=1e-5)
 
 
+def test_a_tenth_of_scores_and_of_what_comes_out_drops_out_in_training() -> None:
+    torch.manual_seed(0)
+    attention = ChannelAttention(8)
+    seen: dict[str, Tensor] = {}
+    attention.out.register_forward_hook(lambda layer, inputs, output: seen.update(mixed=inputs[0], out=output))
+    tokens = torch.randn(4, 8, 16, 8)
+    for attend in (attention.within, lambda x: attention.across(x[:2], x[2:])):
+        attention.train()
+        found = attend(tokens)
+        kept = found != 0
+        assert 0.08 < (~kept).float().mean() < 0.12
+        assert torch.allclose(found[kept], seen["out"][kept] / 0.9)
+        mixed = seen["mixed"]
+        attention.eval()
+        assert torch.equal(attend(tokens), seen["out"])  # all is kept, scores too
+        assert not torch.allclose(mixed, seen["mixed"])
+
+
 def test_no_gradient_passes_through_the_others() -> None:
     torch.manual_seed(0)
     attention = TokenAttention(3, (2, 2))
