@@ -71,7 +71,7 @@ class SKCDF(Method):
     - The second dimension of the tables' ACDC rows is not described anywhere: windows of 2×2, all else alike.
     """
 
-    version = 2  # the output of attention drops out
+    version = 2  # the output of attention drops out, and its convolutions begin as the network's
     title = "SKCDF"
     group = "Imbalance"
     Options = SKCDFOptions
@@ -93,10 +93,10 @@ class SKCDF(Method):
             build.decoder(self.net, "labeled"), build.decoder(self.net, "balanced/labeled").head
         )
         sides = [side // self.net.base.divisor for side in statistics.patch_size]
-        channels = self.net.channels[-1]
+        channels, init = self.net.channels[-1], self.net.base.options.init  # type: ignore[attr-defined]
         windows = [2 - side % 2 for side in sides]
-        self.local = build.module("attention/local", lambda: TokenAttention(channels, windows))
-        self.whole = build.module("attention/global", lambda: TokenAttention(channels, sides))
+        self.local = build.module("attention/local", lambda: TokenAttention(channels, windows, init))
+        self.whole = build.module("attention/global", lambda: TokenAttention(channels, sides, init))
         self.register_buffer("kept", class_ratios(statistics.class_counts[: options.ratio_cases]))
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench.networks.base import Conv3d, unused
+from sslbench.networks.base import Conv3d, initialize, unused
 from sslbench.networks.parts import join_parts
 
 HEADS = 2
@@ -83,9 +83,10 @@ class TokenAttention(nn.Module):
     Args:
         channels: c, of the map.
         window: sides of a window; they divide those of the map.
+        init: of the convolutions, as `networks.base.initialize` has it; the attention's layers are Xavier-uniform.
     """
 
-    def __init__(self, channels: int, window: Sequence[int]) -> None:
+    def __init__(self, channels: int, window: Sequence[int], init: str = "default") -> None:
         super().__init__()
         self.window = tuple(window)
         conv: Callable[..., nn.Module] = nn.Conv2d if len(self.window) == 2 else Conv3d
@@ -95,6 +96,7 @@ class TokenAttention(nn.Module):
         self.attention = ChannelAttention(channels)
         self.mix = conv(channels, channels, 1)
         self.unused = unused(lambda: conv(1, size, self.window, stride=self.window))
+        initialize(self, init)
 
     def within(self, x: Tensor) -> Tensor:
         """Each patch by itself; x (B, c, *S)."""

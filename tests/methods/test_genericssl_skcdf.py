@@ -166,6 +166,14 @@ class Decoupled:
         self.batch = self.subject.batch(self.phase)
 
 
+def test_the_convolutions_of_both_attentions_begin_as_the_network_does() -> None:
+    for init, variance in (("default", 1 / (3 * 256)), ("xavier", 2 / 512), ("kaiming", 2 / 256)):
+        method = Decoupled(set={"network.init": init}).method
+        for attention in (method.local, method.whole):
+            assert attention.mix.weight.shape == (256, 256, 1, 1)
+            assert attention.mix.weight.var().item() == pytest.approx(variance, rel=0.05), init
+
+
 def test_heads_and_decoder_follow_before_the_step() -> None:
     decoupled = Decoupled()
     method = decoupled.method

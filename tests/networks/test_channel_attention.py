@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +54,17 @@ def test_a_tenth_of_scores_and_of_what_comes_out_drops_out_in_training() -> None
         attention.eval()
         assert torch.equal(attend(tokens), seen["out"])  # all is kept, scores too
         assert not torch.allclose(mixed, seen["mixed"])
+
+
+def test_convolutions_begin_as_asked_and_the_attention_xavier_uniform() -> None:
+    torch.manual_seed(0)
+    default, xavier = (TokenAttention(64, (4, 8, 8), init) for init in ("default", "xavier"))
+    # PyTorch's own are uniform up to 1/√fan-in; Xavier's normal with variance 2/(fan-in + fan-out).
+    for name, fan_in, fan_out in (("tokens", 256, 256 * 256), ("mix", 64, 64)):
+        spread = [getattr(module, name).weight.std().item() for module in (default, xavier)]
+        assert spread == pytest.approx([(3 * fan_in) ** -0.5, (2 / (fan_in + fan_out)) ** 0.5], rel=0.03), name
+    for layer in (xavier.attention.query, xavier.attention.out):
+        assert layer.weight.abs().max().item() == pytest.approx((6 / (64 + 128)) ** 0.5, rel=0.01)
 
 
 def test_no_gradient_passes_through_the_others() -> None:
