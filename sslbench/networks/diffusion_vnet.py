@@ -23,20 +23,13 @@ class DiffusionVNetOptions(VNetOptions):
 
     base_filters: int = Field(default=32, gt=0, description="channels of the finest stage (GenericSSL: 32)")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="Dropout3d on the bottleneck and the finest map")
-    stage_dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout3d behind every 3³ convolution")
-
-
-def _stage(channels_in: int, channels: int, options: DiffusionVNetOptions) -> nn.Sequential:
-    return nn.Sequential(
-        Conv3d(channels_in, channels, 3, padding=1),
-        nn.ReLU(inplace=True),
-        *norm_layers(options.norm, channels),
-        nn.Dropout3d(options.stage_dropout),
+    stage_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="Dropout3d behind every 3³ convolution of a decoder"
     )
 
 
-def _resized(conv: nn.Module, channels: int, options: DiffusionVNetOptions) -> nn.Sequential:
-    return nn.Sequential(conv, nn.ReLU(inplace=True), *norm_layers(options.norm, channels))
+def _stage(conv: nn.Module, channels: int, norm: str, dropout: float = 0) -> nn.Sequential:
+    return nn.Sequential(conv, nn.ReLU(inplace=True), *norm_layers(norm, channels), nn.Dropout3d(dropout))
 
 
 class TimeEmbedding(nn.Module):
@@ -66,15 +59,18 @@ class TimeShift(nn.Module):
 
 
 class Block(nn.Module):
-    """Convolution stages; where it takes times, a shift behind every stage but the last.
+    """Stages of convolution, ReLU, norm and dropout; where it takes times, a shift behind every stage but the last.
 
     The last stage's shift, which nothing uses, is there for the published size: 512·channels + channels parameters.
     """
 
-    def __init__(self, channels_in: int, channels: int, depth: int, options: DiffusionVNetOptions, timed: bool) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, depth: int, norm: str, timed: bool = True, dropout: float = 0
+    ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            _stage(channels if number else channels_in, channels, options) for number in range(depth)
+            _stage(Conv3d(channels if number else channels_in, channels, 3, padding=1), channels, norm, dropout)
+            for number in range(depth)
         )
         self.shifts = nn.ModuleList(TimeShift(channels) for _ in range(depth - 1) if timed)
         if timed:
@@ -96,7 +92,7 @@ class ImageEmbedding(nn.Module):
 
     def __init__(self, in_channels: int, options: DiffusionVNetOptions) -> None:
         super().__init__()
-        self.block = Block(in_channels, options.base_filters, _DEPTHS[0], options, timed=True)
+        self.block = Block(in_channels, options.base_filters, _DEPTHS[0], options.norm)
         self.unused = unused(TimeEmbedding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,10 +107,10 @@ class DiffusionEncoder(nn.Module):
         super().__init__()
         self.channels = tuple(options.base_filters * 2**stage for stage in range(5))
         steps = list(itertools.pairwise(self.channels))
-        self.down = nn.ModuleList(_resized(Conv3d(a, b, 2, stride=2), b, options) for a, b in steps)
+        self.down = nn.ModuleList(_stage(Conv3d(a, b, 2, stride=2), b, options.norm) for a, b in steps)
         self.shifts = nn.ModuleList(TimeShift(width) for width in self.channels[1:])
         self.blocks = nn.ModuleList(
-            Block(width, width, depth, options, timed=True)
+            Block(width, width, depth, options.norm)
             for width, depth in zip(self.channels[1:], _DEPTHS[1:], strict=True)
         )
         self.dropout = nn.Dropout3d(options.dropout)
@@ -148,12 +144,13 @@ class DiffusionDecoder(Decoder):
         widths = [options.base_filters * 2**stage for stage in range(5)]
         fine = widths[3::-1]
         self.up = nn.ModuleList(
-            _resized(nn.ConvTranspose3d(coarse, width, 2, stride=2), width, options)
+            _stage(nn.ConvTranspose3d(coarse, width, 2, stride=2), width, options.norm)
             for coarse, width in zip(widths[:0:-1], fine, strict=True)
         )
         self.shifts = nn.ModuleList(TimeShift(width) for width in fine if timed)
         self.blocks = nn.ModuleList(
-            Block(width, width, depth, options, timed) for width, depth in zip(fine, _DEPTHS[3::-1], strict=True)
+            Block(width, width, depth, options.norm, timed, options.stage_dropout)
+            for width, depth in zip(fine, _DEPTHS[3::-1], strict=True)
         )
         self.dropout = nn.Dropout3d(options.dropout)
         self.head = Conv3d(widths[0], num_classes, 1)
@@ -179,7 +176,7 @@ class Denoiser(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, options: DiffusionVNetOptions) -> None:
         super().__init__()
         self.time = TimeEmbedding()
-        self.embedding = Block(in_channels + num_classes, options.base_filters, _DEPTHS[0], options, timed=True)
+        self.embedding = Block(in_channels + num_classes, options.base_filters, _DEPTHS[0], options.norm)
         self.decoder = DiffusionDecoder(num_classes, options, timed=True)
 
 
@@ -192,12 +189,9 @@ class DiffusionVNet(Network):
     has a decoder of its own. Input (B, in_channels, X, Y, Z), sides divisible by 16; logits (B, C, X, Y, Z).
     57 903 466 parameters for one input channel and 14 classes, of which nothing uses 1 100 256, as in the public code:
     the embedding of times beside the image's, and a time shift behind each block's last convolution.
-
-    Deviations:
-    - The sheet names the Dropout3d(0.1) of the decoders' convolutions; the encoder's, built of the same blocks, have
-      it here too.
     """
 
+    version = 2  # dropout behind the 3³ convolutions of decoders alone
     Options = DiffusionVNetOptions
     dims = 3
 

@@ -51,6 +51,21 @@ def test_nothing_uses_what_is_called_unused_and_the_rest_begins_as_without_it(mo
     assert all(torch.equal(parameter, ours[name]) for name, parameter in bare.named_parameters())
 
 
+def test_dropout_is_in_decoders_behind_every_convolution_and_on_bottleneck_and_finest_maps() -> None:
+    with torch.device("meta"):
+        network = build_network("diffusion_vnet", 1, 14)
+    rates = {name: part.p for name, part in network.named_modules() if isinstance(part, nn.Dropout3d) and part.p > 0}
+    decoders = ("decoders.0", "decoders.1", "denoiser.decoder")
+    halves = {"encoder.dropout", *(f"{decoder}.dropout" for decoder in decoders)}
+    stages = {
+        f"{decoder}.blocks.{b}.stages.{s}.3" for decoder in decoders for b in range(4) for s in range((3, 3, 2, 1)[b])
+    }
+    assert rates == {**dict.fromkeys(halves, 0.5), **dict.fromkeys(stages, 0.1)}
+    for name in stages:
+        order = [type(layer) for layer in network.get_submodule(name.removesuffix(".3"))]
+        assert [kind.__name__ for kind in order] == ["Conv3d", "ReLU", "BatchNorm3d", "Dropout3d"]
+
+
 def tiny() -> nn.Module:
     torch.manual_seed(0)
     return build_network("diffusion_vnet", 1, 3, base_filters=2).eval()
