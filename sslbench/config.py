@@ -232,7 +232,7 @@ class RampSpec(Frozen):
     length: Literal["full"] | int = Field(default="full", description="iterations until the full weight")
     every: Literal["epoch", "lagged_epoch", "iteration"] | int = Field(
         default="iteration",
-        description="how often the weight changes: each epoch, each but one epoch late (DHC), or each so many iterations",
+        description="when the weight changes: each epoch, the same one epoch late (DHC), or each so many iterations",
     )
 
 

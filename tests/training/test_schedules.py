@@ -7,6 +7,7 @@ import math
 import pytest
 
 from sslbench.config import OptimizerSpec, RampSpec, ScheduleSpec
+from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.schedules import (
     cosine_rampdown,
     learning_rate,
@@ -15,6 +16,8 @@ from sslbench.training.schedules import (
     ramp_weight,
     sigmoid_rampup,
 )
+from sslbench.training.trainer import Trainer
+from tests.conftest import Records, random_experiment, tiny_job_2d
 
 SSL4MIS = RampSpec(weight=0.1, shape="gaussian", length=30_000, every=150)
 GA = RampSpec(weight=0.1, shape="gaussian", length="full", every="epoch")
@@ -175,3 +178,17 @@ def test_the_cosine_law_falls_to_zero_over_the_run():
 def test_the_law_follows_the_length_of_its_phase():
     specs = OptimizerSpec(lr=0.01), ScheduleSpec(iterations=30_000)
     assert learning_rate(*specs, 5_000, 10_000, 8) == pytest.approx(0.01 * 0.5**0.9)
+
+
+def test_a_training_counts_epochs_of_its_recipe(tmp_path):
+    """Five epochs of four iterations: iteration 9 is in epoch 2, the last one in epoch 4."""
+    lagged = {"schedule.lr": "poly_lagged_epoch", "ramp.every": "lagged_epoch", "schedule.epoch": 4}
+    small = {"schedule.iterations": 20, "schedule.validate_every": 20, "batch.labeled": 1}
+    records = Records()
+    experiment = random_experiment(tiny_job_2d("supervised", set={**lagged, **small, "ramp.length": "full"}))
+    Trainer(experiment, Checkpoints(tmp_path), records, lambda: False).fit()
+    base = experiment.resolved.recipe.optimizer.lr
+    steps = [entry for entry in records.entries if "lr" in entry]
+    assert [entry["iteration"] for entry in steps] == [10, 20]
+    assert [entry["lr"] for entry in steps] == pytest.approx([base * 0.75**0.9, base * 0.25**0.9])
+    assert [entry["ramp"] for entry in steps] == pytest.approx([0.1 * sigmoid_rampup(n, 4) for n in (1, 3)])
