@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sslbench.config import Job, Recipe
+from sslbench.data.splits import load_splits
 
 # Unlabelled scans of a budget.
 SYNAPSE = {"10%": 18, "20%": 16, "40%": 12}
@@ -59,3 +60,19 @@ def test_rate_and_weight_of_the_dhc_family_are_one_epoch_late(name: str, method:
 def test_without_unlabelled_scans_an_epoch_is_a_pass_over_the_labelled_ones(name: str, steps: int) -> None:
     schedule = recipe_of(name, "supervised", "100%").schedule
     assert schedule.epoch == steps and schedule.iterations % steps == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "settings"),
+    [
+        ("dhc-synapse", "genericssl", {"splits": "genericssl"}),
+        ("dhc2024-synapse", "skcdf", {"preprocessing": "dhc-2023", "protocol": "dhc-2023"}),
+    ],
+)
+def test_later_methods_meet_their_own_lists_on_the_grid_of_2023(name: str, method: str, settings: dict) -> None:
+    """As the comments of the recipes say it; nothing else may change by that."""
+    given, there = (recipe_of(name, method, "20%", **more).model_dump() for more in (settings, {}))
+    assert {field for field in given if given[field] != there[field]} == set(settings)
+    assert (given["preprocessing"], given["protocol"]) == ("dhc-2023", "dhc-2023")
+    own = load_splits(given["dataset"], given["splits"])
+    assert own.test == ("0008", "0027", "0029", "0033", "0037", "0039")

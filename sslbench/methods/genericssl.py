@@ -51,7 +51,8 @@ class GenericSSL(Method):
 
     Deviations:
     - Its network has three dimensions, and so has the method; a 2-D recipe is refused.
-    - Its three-of-six augmentation and its rate are the recipe's business (`dhc2024-synapse`); so are its criteria.
+    - Its three-of-six augmentation and its rate are the recipe's business, and so are its criteria and its lists
+      (`-r dhc-synapse --set splits=genericssl`).
     - Smoothing pads with zeros, which the sheet leaves open.
     """
 
