@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sslbench import registry
 from sslbench.conformance.laws import LAWS, Verdict
 from sslbench.conformance.subject import DIMS, Dims, Subject, is_loss, tiny_job
-from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
+from sslbench.errors import SSLBenchError, TrainingError, UnknownNameError, UsageError
 from sslbench.spelling import parse_component
 
 Tell = Callable[[str], None]
@@ -226,12 +226,13 @@ def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
     began = time.perf_counter()
     try:
         subject = Subject(cell.method, cell.loss, dims, iterations=steps, plugin=cell.plugin)
-        records = subject.trained.records
+        end = subject.trained.records[-1]
+        if "skipped" in end:
+            raise TrainingError(f"{end['skipped']} of {end['iteration']} steps had no finite loss")
     except Exception as error:  # a cell that stops with an error is what this looks for
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         spent = time.perf_counter() - began
         return CellRun(cell.method, cell.loss, dims, "failed", reason, seconds=spent, plugin=cell.plugin)
-    end = records[-1]
     return CellRun(
         cell.method,
         cell.loss,

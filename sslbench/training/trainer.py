@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from sslbench.training.schedules import learning_rate, ramp_weight
 
 LOG_EVERY = 10  # iterations between two records; reading the device more often would hold it up
 SAVE_EVERY_S = 60.0  # seconds of training between two checkpoints; when they fall changes no result
+SKIPS_IN_A_ROW = 20  # steps without a finite loss that end a job
 
 
 class Interrupted(SSLBenchError):
@@ -72,6 +74,7 @@ class Trainer:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.groups: dict[str, Group] = {}
         self.specs: dict[str, tuple[OptimizerSpec, ScheduleSpec]] = {}
+        self.skipped = self.in_a_row = 0  # steps without a finite loss, in all and since the last that had one
         if self.recipe.checkpoint == "best-val" and not experiment.validation:
             raise UsageError(
                 "the recipe tests the best validation checkpoint, but no validation case is held",
@@ -89,6 +92,7 @@ class Trainer:
             self.method.load_state_dict(state["method"])
             self._start_phase(first_phase, state["optimizers"])
             self.selection.restore(state["selection"])
+            self.skipped, self.in_a_row = state["skipped"]
             done = sum(self.lengths[:first_phase]) + first_iteration
             self.recorder.message(f"resumed after iteration {done} of {self.total}")
         self.recorder.rewind(sum(self.lengths[:first_phase]) + first_iteration)
@@ -134,31 +138,28 @@ class Trainer:
     def _run_phase(self, number: int, start: int) -> None:
         phase, length, offset = self.phases[number], self.lengths[number], sum(self.lengths[:number])
         schedule = self.recipe.schedule
-        finite = torch.ones((), dtype=torch.bool, device=self.device)
         last_log, last_time = start, time.perf_counter()
         last_save = last_time
         for iteration in range(start, length):
             if self.should_stop():
                 self._save(number, iteration)
                 raise Interrupted(f"stopped after iteration {offset + iteration} of {self.total}; state is saved")
-            terms, rates = self._step(phase, iteration, length, offset)
-            finite = (
-                finite
-                & torch.isfinite(torch.stack([terms[name].detach().float() for name in self._losses(terms)])).all()
-            )
+            terms, rates, made = self._step(phase, iteration, length, offset)
             done = iteration + 1
+            self.in_a_row = 0 if made else self.in_a_row + 1
+            if not made:
+                self.skipped += 1
+                self._skip(terms, offset + done, min(SKIPS_IN_A_ROW, length))
             validates = bool(schedule.validate_every) and (done % schedule.validate_every == 0 or done == length)
             saves = validates or done == length or time.perf_counter() - last_save > SAVE_EVERY_S
             logs = done % LOG_EVERY == 0 or done == length
-            # Reading the flag waits for a GPU, so there it is read with the records; on a CPU it costs nothing.
-            if (logs or saves or validates or self.device.type == "cpu") and not bool(finite):
-                shown = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
-                raise TrainingError(f"the loss is not finite at iteration {offset + done} ({shown})")
             if logs:
                 now = time.perf_counter()
                 speed = (done - last_log) / max(now - last_time, 1e-9)
                 last_log, last_time = done, now
-                values = {name: round(float(value), 6) for name, value in terms.items()}
+                values = {name: round(value, 6) for name, value in _read(terms).items() if math.isfinite(value)}
+                if self.skipped:
+                    values["skipped"] = self.skipped
                 self.recorder.record({"iteration": offset + done, **values, **rates, "it_per_s": round(speed, 3)})
             if validates and self.experiment.validation:
                 self._validate(phase, offset + done)
@@ -171,7 +172,8 @@ class Trainer:
 
     def _step(
         self, phase: Phase, iteration: int, length: int, offset: int
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], dict[str, float], bool]:
+        """One iteration: its terms, its rates, and whether it was made; without a finite loss it is not."""
         seed, sampler = self.experiment.resolved.job.seed, self.experiment.sampler
         epoch_length = sampler.epoch_length
         weight = ramp_weight(self.recipe.ramp, iteration, length, epoch_length)
@@ -198,11 +200,33 @@ class Trainer:
             self._add_plugin_terms(terms, batch, step)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+        finite = _sent(torch.isfinite(torch.stack([terms[name].detach().float() for name in _losses(terms)])).all())
         backward(terms, self.groups)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        self.method.after_step(step)
-        return {name: value.detach() for name, value in {**terms, **logged}.items()}, {**rates, "ramp": weight}
+        made = finite()
+        if made:
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            self.method.after_step(step)
+        terms = {name: value.detach() for name, value in {**terms, **logged}.items()}
+        return terms, {**rates, "ramp": weight}, made
+
+    def _skip(self, terms: Mapping[str, Tensor], iteration: int, limit: int) -> None:
+        """Say that a step was left out; stop where that does not help.
+
+        The forward pass of such a step has been made: what it moves (batch statistics, thresholds, class weights) has
+        moved, and a NaN there would stay.
+
+        Raises:
+            TrainingError: `limit` such steps in a row, or a NaN in the state.
+        """
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in _read(terms).items())
+        text = f"the loss is not finite at iteration {iteration} ({shown})"
+        spoilt = next((name for name, value in self.method.state_dict().items() if _has_nan(value)), None)
+        if spoilt is not None:
+            raise TrainingError(f"{text}, and {spoilt} holds NaN since")
+        if self.in_a_row >= limit:
+            raise TrainingError(f"{text}, as in the {limit - 1} before it" if limit > 1 else text)
+        self.recorder.message(f"{text}: this step is left out, {self.skipped} so far")
 
     def _laid_out(self, batch: Batch) -> Batch:
         images = {view: self.experiment.precision.layout(image) for view, image in batch.image.items()}
@@ -231,10 +255,6 @@ class Trainer:
                 parameters["lr"] = rate
             rates["lr" if len(self.specs) == 1 else f"lr/{name}"] = rate
         return rates
-
-    @staticmethod
-    def _losses(terms: Mapping[str, Tensor]) -> list[str]:
-        return ["loss"] if "loss" in terms else [name for name in terms if name.startswith("loss/")]
 
     # ------------------------------------------------------------------------------------- validation, saving
 
@@ -276,8 +296,36 @@ class Trainer:
             "method": self.method.state_dict(),
             "optimizers": self._optimizer_states(),
             "selection": self.selection.state(),
+            "skipped": (self.skipped, self.in_a_row),
         }
         self.checkpoints.save(state, sum(self.lengths[:phase]) + iteration)
+
+
+def _losses(terms: Mapping[str, Tensor]) -> list[str]:
+    return ["loss"] if "loss" in terms else [name for name in terms if name.startswith("loss/")]
+
+
+def _read(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in terms.items()}
+
+
+def _has_nan(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any())
+
+
+def _sent(flag: Tensor) -> Callable[[], bool]:
+    """A flag (0-d) on its way to the host; reading it waits for what made it, not for what a GPU was given after."""
+    if flag.device.type != "cuda":
+        return lambda: bool(flag)
+    arrived, there = torch.cuda.Event(), torch.empty((), dtype=torch.bool, pin_memory=True)
+    there.copy_(flag, non_blocking=True)
+    arrived.record()
+
+    def read() -> bool:
+        arrived.synchronize()
+        return bool(there)
+
+    return read
 
 
 def backward(terms: Mapping[str, Tensor], groups: Mapping[str, Group]) -> None:

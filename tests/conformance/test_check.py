@@ -16,6 +16,7 @@ from sslbench import registry
 from sslbench.conformance import LAWS, check_matrix, matrix
 from sslbench.conformance.subject import DIMS
 from sslbench.losses.base import Loss
+from sslbench.methods.base import Step
 from tests.conformance import broken
 from tests.test_cli import call
 
@@ -116,6 +117,19 @@ def test_a_cell_that_stops_is_a_failure_and_stops_no_other(throw_away: Callable[
     assert failed.reason.startswith("TrainingError: the loss is not finite at iteration 1")
     code, out, _ = call("check", "matrix", "supervised", "-l", "explodes", "--dims", "3d", "--steps", "1")
     assert code == 1 and "failed supervised + explodes 3d: TrainingError" in out
+
+
+def test_a_cell_that_left_steps_out_is_a_failure(throw_away: Callable[..., Any]) -> None:
+    @throw_away("loss", "explodes")
+    class Explodes(Loss):
+        def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
+            self.bad = step.iteration == 1
+
+        def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
+            return super().ce(logits, target, **rest) * (float("inf") if self.bad else 1)
+
+    (failed,) = check_matrix(3, ["supervised"], ["explodes"], ["3d"])
+    assert (failed.status, failed.reason) == ("failed", "TrainingError: 1 of 3 steps had no finite loss")
 
 
 def test_a_hole_may_be_one_of_2d_or_3d_alone(throw_away: Callable[..., Any]) -> None:

@@ -112,23 +112,59 @@ def test_best_val_without_validation_cases_is_refused(tmp_path: Path) -> None:
         Trainer(experiment, Checkpoints(tmp_path), Records())
 
 
-def test_a_loss_that_is_not_finite_stops_the_job_and_leaves_no_such_checkpoint(
-    tmp_path: Path, throw_away: Callable[..., Any]
-) -> None:
+def explodes(throw_away: Callable[..., Any], at: Callable[[int], bool]) -> None:
+    """Register a loss that is infinite in some steps, counted from 1."""
+
     @throw_away("loss", "explodes")
     class Explodes(Loss):
+        def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
+            self.bad = at(step.iteration + 1)
+
         def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
-            return super().ce(logits, target, **rest) * (torch.inf if self.training and self._count() > 4 else 1.0)
+            return super().ce(logits, target, **rest) * (torch.inf if self.bad else 1.0)
 
-        def _count(self) -> int:
-            self.calls = getattr(self, "calls", 0) + 1
-            return self.calls
 
-    with pytest.raises(TrainingError, match=r"not finite at iteration 5 .*loss inf"):
-        train(tiny_job_2d("supervised", "explodes"), tmp_path)
+def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path: Path, throw_away: Callable[..., Any]) -> None:
+    explodes(throw_away, lambda iteration: iteration in (3, 4))
+    records = Records()
+    job = tiny_job_2d("mt", "explodes", set={"ramp.weight": 0, "schedule.validate_every": 0, "checkpoint": "last"})
+    whole = train(job, tmp_path / "whole", records=records)
+    assert whole.skipped == 2 and records.entries[-1]["skipped"] == 2
+    assert all(torch.isfinite(value).all() for value in whole.method.state_dict().values())
+    assert [message.split(" (")[0] for message in records.messages] == [
+        "the loss is not finite at iteration 3",
+        "the loss is not finite at iteration 4",
+    ]
+    assert "this step is left out, 2 so far" in records.messages[1]
+    # Neither weights nor teacher move in such a step; what was done before it stays.
+    for stops in (2, 4):
+        with pytest.raises(Interrupted):
+            train(job, tmp_path / f"{stops}", stops)
+    two, four = (Checkpoints(tmp_path / f"{stops}").load() for stops in (2, 4))
+    assert two is not None and four is not None and four["skipped"] == (2, 2)
+    learnt = [name for name, _ in whole.method.named_parameters()]
+    assert any(name.startswith("teacher") for name in learnt)
+    assert_same({name: two["method"][name] for name in learnt}, {name: four["method"][name] for name in learnt})
+    assert_same(weights(train(job, tmp_path / "4")), weights(whole))
+
+
+@pytest.mark.parametrize(("iterations", "last"), [(30, 24), (6, 6)])
+def test_twenty_steps_without_a_finite_loss_in_a_row_stop_the_job(
+    tmp_path: Path, throw_away: Callable[..., Any], iterations: int, last: int
+) -> None:
+    explodes(throw_away, lambda iteration: iterations == 6 or iteration > 4)
+    job = tiny_job_2d("supervised", "explodes", set={"schedule.iterations": iterations})
+    with pytest.raises(TrainingError, match=rf"not finite at iteration {last} .*loss inf.*, as in the \d+ before"):
+        train(job, tmp_path)
     state = Checkpoints(tmp_path).load()
-    assert state is not None and state["iteration"] == 3
+    assert state is not None
     assert all(torch.isfinite(value).all() for value in state["method"].values())
+
+
+def test_a_state_that_holds_nan_stops_the_job_at_once(tmp_path: Path) -> None:
+    job = tiny_job_2d("supervised", set={"optimizer.lr": 1e30})
+    with pytest.raises(TrainingError, match=r"not finite at iteration 2 .* holds NaN since"):
+        train(job, tmp_path)
 
 
 def test_training_is_handed_no_label_of_an_unlabelled_case_and_no_test_case() -> None:
