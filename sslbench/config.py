@@ -259,7 +259,7 @@ Seed = Annotated[int, Field(ge=0)]
 
 
 class Override(Frozen):
-    when: dict[str, Any] = Field(description="parts of a job (recipe, method, loss, plugin, labeled) to match")
+    when: dict[str, Any] = Field(description="recipe, method, weighting, loss, plugin, labeled: what a job must have")
     set: dict[str, Any] = Field(description="dotted paths and the values that they take then")
 
 
@@ -777,21 +777,30 @@ def _in_range(recipe: Recipe) -> None:
 
 
 def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], labeled: str, lists: Splits) -> bool:
-    """Whether an override is meant for a job; a preset is also what it configures."""
+    """Whether an override is meant for a job; a preset is also what it configures, a weighting is any predictor's."""
     for key, wanted in when.items():
         asked = wanted if isinstance(wanted, list) else [wanted]
         if key in parts:
             names = {None if name is None else registry.get(key, str(name)).name for name in asked}
             fits = bool({parts[key].name, parts[key].base} & names)
+        elif key == "weighting":
+            fits = bool(_weighted_by(parts["method"]) & {registry.get(key, str(name)).name for name in asked})
         elif key == "labeled":
             fits = labeled in {lists.budget(str(name)).slug for name in asked}
         elif key == "recipe":
             fits = recipe in asked
         else:
-            raise UnknownNameError("part of a job", key, ("recipe", "labeled", *parts))
+            raise UnknownNameError("part of a job", key, ("recipe", "labeled", "weighting", *parts))
         if not fits:
             return False
     return True
+
+
+def _weighted_by(method: _Spelt) -> set[str]:
+    """The weightings that a job asks for, of whichever predictor."""
+    asked = {**registry.get("method", str(method.name)).set, **method.options}
+    found, _ = weightings.read(asked, registry.component("method", str(method.base)).keys)
+    return {str(spec["name"]) for spec in found.values() if spec is not None}
 
 
 def _objection(resolved: ResolvedJob, lists: Splits) -> str | None:

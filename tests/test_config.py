@@ -151,6 +151,7 @@ def test_a_recipe_changes_single_fields_of_what_it_extends(recipe_file):
         ({"plugin": None}, True),
         ({"recipe": "recipe0"}, True),
         ({"recipe": "ssl4mis-acdc"}, False),
+        ({"weighting": "diffdw"}, False),
         ({"method": "cps", "loss": "ga", "labeled": "5%"}, True),
         ({"method": "cps", "loss": "default"}, False),
     ],
@@ -161,6 +162,33 @@ def test_when_an_override_applies(recipe_file, when, matches):
     for loss in ("ga_labeled_only", "ga[applies_to=label]"):
         weight = acdc("cps", loss=loss, recipe=recipe).resolved.values["ramp.weight"]
         assert weight == (9 if matches else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "matches"),
+    [
+        ("cps", False),
+        ("dhc", True),
+        ("dhc[weighting.a.alpha=0.3]", True),
+        ("cps[weighting.b=distdw]", True),
+        ("dhc[weighting.b=null]", False),
+        ("cps[weighting=crest]", False),
+        ("mt[weighting=distdw]", False),
+    ],
+)
+def test_an_override_for_a_weighting_applies_whatever_the_spelling(recipe_file, method, matches):
+    when = {"method": "cps", "weighting": ["distdw", "cld"]}
+    recipe = recipe_file(extends="ssl4mis-acdc", overrides=[{"when": when, "set": {"ramp.weight": 9}}])
+    assert acdc(method, recipe=recipe).resolved.values["ramp.weight"] == (9 if matches else 0.1)
+
+
+def test_an_ablation_of_dhc_changes_nothing_but_the_weighting():
+    for recipe in ("dhc-synapse", "ga-synapse"):
+        dhc, pair = (
+            Job(recipe=recipe, method=method, labeled="20%", seed=0).resolved.values
+            for method in ("dhc", "dhc[weighting.a.alpha=0.3,weighting.b=crest]")
+        )
+        assert {path.split(".")[:2][1] for path in {**dhc, **pair} if dhc.get(path) != pair.get(path)} == {"weighting"}
 
 
 @pytest.mark.parametrize("method", ["sl", "supervisd"])
