@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from sslbench.methods.base import Average, Batch, Build, Statistics, Step
 from sslbench.methods.teacher_student import TeacherStudent
 from sslbench.registry import register
 
-_PENALTY = 1 - math.exp(-1)  # rank of an indicator of 0, which the code rounds to 0.632
+_PENALTY = 0.632  # rank of an indicator of 0, which is 1 - 1/e, as the code rounds it
 
 
 class BasakOptions(BaseModel):
@@ -58,10 +57,10 @@ class Basak(TeacherStudent):
     """Supervised loss + λ·mean v·CE(student, argmax teacher), v = Bernoulli(rate of the student's class)·(max p)^β, on
     unlabelled patches (Basak, Ghosal and Sarkar, MICCAI 2022; in 3-D by DHC's authors).
 
-    Three indicators are averaged over the labelled voxels of each class of an epoch (`Indicators`) and fused to a
-    confidence 0 to 1 (`fused_confidence`), which is averaged over epochs, 0.99 : 0.01, from 0 on. The rate of a class
-    is ((1 - confidence) / max)^2.5; 1 for all in the first epoch. The teacher sees what the student sees; inference:
-    the student.
+    Three indicators are averaged over the labelled voxels of each class of a step, then over the steps of an epoch
+    (`Indicators`), and fused to a confidence 0 to 1 (`fused_confidence`), which is averaged over epochs, 0.99 : 0.01,
+    from 0 on. The rate of a class is ((1 - confidence) / max)^2.5; 1 for all in the first epoch. The teacher sees what
+    the student sees; inference: the student.
 
     Cost: one forward and backward pass over all patches and one forward over the unlabelled ones; with a loss that
     needs a reference, one forward over all.
@@ -70,11 +69,12 @@ class Basak(TeacherStudent):
     - the code mixes the labelled patches of a batch in the indicators: `released_broadcast`.
     - averaged from 0 by 1 % an epoch, confidences reach a tenth of their value after 10 epochs: rates stay near 1 for
       long. So it is in the code.
-    - an epoch's means are over all its voxels of a class; one that no labelled patch of the epoch holds has 0.
+    - an epoch's means are over its steps that hold a class; one that no labelled patch of the epoch holds has 0.
     - the teacher begins as the student, which it is after the first step anyway, not with weights of its own.
     - the code counts 12 ranks whatever the number of classes; here all but two, and at least one.
     """
 
+    version = 2  # means of steps, not of voxels
     title = "Basak et al."
     group = "Imbalance"
     Options: ClassVar[type[BaseModel]] = BasakOptions
@@ -94,7 +94,8 @@ class Basak(TeacherStudent):
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(image)
         with torch.no_grad():
-            self.seen += torch.stack(indicators(logits[:L], labels[:L], self.options.released_broadcast))
+            *sums, voxels = indicators(logits[:L], labels[:L], self.options.released_broadcast)
+            self.seen += torch.stack([*(total / voxels.clamp_min(1) for total in sums), (voxels > 0).float()])
         labeled, unlabeled = self.taught(image, logits, labels, L, step)
         supervised = self.loss.supervised(
             logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
@@ -119,9 +120,9 @@ class Basak(TeacherStudent):
     def after_step(self, step: Step) -> None:
         super().after_step(step)
         if step.last_of_epoch:
-            *sums, voxels = self.seen
-            C, m = len(voxels), self.options.momentum
-            new = fused_confidence(torch.stack(sums) / voxels.clamp_min(1), self.options.top or max(C - 2, 1))
+            *means, steps = self.seen
+            C, m = len(steps), self.options.momentum
+            new = fused_confidence(torch.stack(means) / steps.clamp_min(1), self.options.top or max(C - 2, 1))
             self.confidence = m * self.confidence + (1 - m) * new
             self.rate = cld_sampling_rate(self.confidence, self.options.gamma)
             self.seen = torch.zeros_like(self.seen)

@@ -40,9 +40,10 @@ class DePL(CoTraining):
     Deviations:
     - `released`, the default, keeps q_n for every place of a patch, though patches are cut anywhere. DePL has one for
       all places and adds τ ln q to the learner's logits as a margin, which the port computes and does not use: `paper`.
-    - q is not taken below 1e-8: what a network never predicts would have an infinite logit.
+    - q is not taken below 1e-38: what a network never predicts would have an infinite logit.
     """
 
+    version = 2  # what a network prefers is no longer held above 1e-8
     title = "DePL"
     Options: ClassVar[type[BaseModel]] = DePLOptions
     terms = ("label", "pseudo")
@@ -82,7 +83,7 @@ class DePL(CoTraining):
     def _shift(self, key: str) -> Tensor:
         """τ ln q of a network."""
         preference: Tensor = self.get_buffer(f"preference_{key}")
-        return self.options.tau * preference.clamp_min(1e-8).log()
+        return self.options.tau * preference.clamp_min(torch.finfo(preference.dtype).tiny).log()
 
     def _follow(self, key: str, logits: Tensor) -> None:
         """Move what a network prefers towards what it predicts on unlabelled patches, by its logits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,6 +103,24 @@ def test_diffdw_trace():
         found = batch_dice(sure_logits(predicted), target)
         assert found.tolist() == pytest.approx(dice, rel=1e-5)
         near(weighting.update(found), weights)
+
+
+def test_diffdw_keeps_its_digits_where_the_dice_creeps():
+    """Against the same recurrence in float64, on the same fp32 Dice: logarithms near 0 add up."""
+    weighting, generator = DiffDW(4), torch.Generator().manual_seed(0)
+    learned, unlearned, unsolved = np.zeros(4), np.zeros(4), np.ones(4)
+    dice, last = torch.rand(4, generator=generator), np.full(4, 1e-8)
+    for _ in range(600):
+        dice = (dice + 1e-4 * torch.randn(4, generator=generator)).clamp(0.01, 1)
+        weighting.update(dice)
+        now = dice.double().numpy()
+        speed = np.log(now / last)
+        learned += (np.maximum(now - last, 0) * speed - learned) / 50
+        unlearned += (np.minimum(now - last, 0) * speed - unlearned) / 50
+        unsolved += (1 - now - unsolved) / 50
+        last = now
+    expected = ((unlearned + 1e-8) / (learned + 1e-8)) ** 0.2 * unsolved
+    assert weighting.weights.tolist() == pytest.approx((4 * expected / expected.max()).tolist(), rel=2e-6)
 
 
 def test_cld_rate_is_the_doubt_relative_to_the_largest():

@@ -154,6 +154,15 @@ def test_depl_paper_form_shifts_the_learner_on_unlabelled_patches():
     torch.testing.assert_close(method.preference_a.sum(), torch.tensor(1.0))
 
 
+@pytest.mark.parametrize("preference", [1e-3, 1e-9, 1e-30, 0.0])
+def test_depl_debiases_by_what_a_network_hardly_ever_predicts(preference):
+    method = Subject("depl").fresh()
+    method.preference_a.fill_(1.0).narrow(1, 3, 1).fill_(preference)
+    shift = method._shift("a")[0, :, 0, 0]
+    assert shift[:3].tolist() == [0, 0, 0] and shift.isfinite().all()
+    assert shift[3].item() == pytest.approx(math.log(max(preference, torch.finfo(torch.float32).tiny)), rel=1e-6)
+
+
 # ----------------------------------------------------------------------------------------------------------- Basak
 
 
@@ -180,7 +189,7 @@ def test_basak_indicators_by_class():
 def test_basak_fused_confidence_by_hand():
     means = torch.tensor([[0.0, math.log(2), math.log(5)]] * 3, dtype=torch.float64)  # R = 1/8, 2/8, 5/8
     rank = [1 - math.exp(-math.exp(-2 * share)) for share in (1 / 8, 2 / 8, 5 / 8)]
-    raw = [3 * (1 - math.exp(-1)), 3 * rank[1] * (1 - 2 / 8), 3 * rank[2] * (1 - 5 / 8)]
+    raw = [3 * 0.632, 3 * rank[1] * (1 - 2 / 8), 3 * rank[2] * (1 - 5 / 8)]
     assert fused_confidence(means, 2).tolist() == pytest.approx([value / raw[0] for value in raw])
     raw[0] = 3 * rank[0] * (1 - 1 / 8)
     assert fused_confidence(means, 5).tolist() == pytest.approx([value / raw[0] for value in raw])
@@ -193,6 +202,7 @@ def test_basak_rates_change_at_the_end_of_an_epoch():
     subject.terms(method, phase)
     method.after_step(step)
     assert method.seen.any() and torch.equal(method.rate, torch.ones(4))
+    assert method.seen[3].max() == 1  # the steps that held a class
     fused = fused_confidence(method.seen[:3] / method.seen[3].clamp_min(1), 2)
     object.__setattr__(step, "last_of_epoch", True)
     method.after_step(step)

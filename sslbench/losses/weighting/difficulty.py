@@ -87,7 +87,8 @@ class DiffDW(Weighting):
     def difficulty(self, dice: Tensor) -> Tensor:
         """The weights (C,) after the Dice (C,) of a step, not yet scaled (as GenericSSL takes them)."""
         dice = dice.float()
-        change, speed = dice - self.last, (dice / self.last).log()
+        # A ratio near 1 has few digits in fp32, and the averages would keep the error.
+        change, speed = dice - self.last, (dice.double() / self.last.double()).log().float()
         self.learned = self._averaged(self.learned, change.clamp_min(0) * speed)
         self.unlearned = self._averaged(self.unlearned, change.clamp_max(0) * speed)
         self.unsolved = self._averaged(self.unsolved, 1 - dice)
