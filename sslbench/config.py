@@ -504,7 +504,7 @@ class ResolvedJob(Frozen):
         job: its canonical form.
         recipe: the recipe with all layers applied.
         method, loss, plugin: the component's name (never a preset's) with its options complete.
-        weightings: the same by the key of each predictor that has one.
+        weightings: the same by the key of each learner that has one.
         values: every dotted path and its value.
         layers: for each path of `values`, the layer that it came from.
         digest: see `Job.digest`.
@@ -553,7 +553,7 @@ def resolve(job: Job) -> ResolvedJob:
     weighted, otherwise = (_weightings(found) for found in (values, lower))
     differs = {path: value for path, value in differs.items() if not f"{path}.".startswith(f"{_WEIGHTING}.")}
     if weighted != otherwise:
-        keys = _predictors(str(parts["method"].base), _under(values, "method"))
+        keys = weightings.learners(str(parts["method"].base), _under(values, "method"))
         spelt = weightings.difference(weighted, otherwise, keys)
         differs |= {f"method.{path}": text for path, text in spelt.items()}
 
@@ -653,8 +653,9 @@ def _makes(preset: registry.Entry, options: Mapping[str, Any]) -> bool:
         return False
     if not asked_about:
         return True
-    found = weightings.completed(about, kind.keys)
-    return all(found.get(key) == spec for key, spec in weightings.completed(asked_about, kind.keys).items())
+    keys = weightings.learners(preset.name, typed)
+    found = weightings.completed(about, keys)
+    return all(found.get(key) == spec for key, spec in weightings.completed(asked_about, keys).items())
 
 
 def _beyond(preset: registry.Entry, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -735,7 +736,7 @@ def _complete(
                 asked, about = weightings.split(asked)
             tree[part] = dumped(kind.Options, unflatten(asked), f"{part} {spelt.base}")
             if part == "method" and about:
-                keys = _predictors(spelt.base, tree[part])
+                keys = weightings.learners(spelt.base, tree[part])
                 if weighted := weightings.completed(about, keys):
                     tree[part] |= {weightings.OPTION: weighted}
                 sources = weightings.read(about, keys)[1]
@@ -750,18 +751,12 @@ _WEIGHTING = f"method.{weightings.OPTION}"
 
 
 def _weightings(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The weightings among resolved values, by predictor."""
+    """The weightings among resolved values, by learner."""
     found: dict[str, dict[str, Any]] = {}
     for path, value in _under(values, _WEIGHTING).items():
         key, _, option = path.partition(".")
         found.setdefault(key, {})[option] = value
     return found
-
-
-def _predictors(method: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of a method with these complete options."""
-    keys: tuple[str, ...] = registry.component("method", method).predictors(options)
-    return keys
 
 
 def _in_range(recipe: Recipe) -> None:
@@ -777,7 +772,7 @@ def _in_range(recipe: Recipe) -> None:
 
 
 def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], labeled: str, lists: Splits) -> bool:
-    """Whether an override is meant for a job; a preset is also what it configures, a weighting is any predictor's."""
+    """Whether an override is meant for a job; a preset is also what it configures, a weighting is any learner's."""
     for key, wanted in when.items():
         asked = wanted if isinstance(wanted, list) else [wanted]
         if key in parts:
@@ -797,9 +792,9 @@ def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], 
 
 
 def _weighted_by(method: _Spelt) -> set[str]:
-    """The weightings that a job asks for, of whichever predictor."""
-    asked = {**registry.get("method", str(method.name)).set, **method.options}
-    found, _ = weightings.read(asked, registry.component("method", str(method.base)).keys)
+    """The weightings that a job asks for, of whichever learner."""
+    own, asked = weightings.split({**registry.get("method", str(method.name)).set, **method.options})
+    found, _ = weightings.read(asked, weightings.learners(str(method.base), own))
     return {str(spec["name"]) for spec in found.values() if spec is not None}
 
 
@@ -935,7 +930,7 @@ def _has(resolved: ResolvedJob, options: Mapping[str, Any]) -> bool:
         if path.removeprefix("method.") not in about
     ):
         return False
-    asked = weightings.read(about, _predictors(resolved.method["name"], resolved.method))[0] if about else {}
+    asked = weightings.read(about, weightings.learners(resolved.method["name"], resolved.method))[0] if about else {}
     found = resolved.weightings
     return all(
         key not in found if spec is None else spec.items() <= found.get(key, {}).items() for key, spec in asked.items()

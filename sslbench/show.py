@@ -159,7 +159,8 @@ def _options(target: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     kind = base.target
     facts = _pluggable(base, asked)
-    weighted = {key: spec["name"] for key, spec in weightings.completed(asked.set, kind.keys).items()}
+    learners = weightings.learners(base.name, weightings.split(asked.set)[0])
+    weighted = {key: spec["name"] for key, spec in weightings.completed(asked.set, learners).items()}
     for name in dict.fromkeys(weighted.values()):
         told = _documented("weighting", registry.component("weighting", name)).deviations
         facts["deviations"] += [f"{name}: {deviation}" for deviation in told]
@@ -167,6 +168,7 @@ def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
         **facts,
         "group": asked.group or kind.group,
         "keys": list(kind.keys),
+        "learners": list(learners),
         "weightings": weighted,
         "views": {stream: list(views) for stream, views in kind.views.items()},
         "phases": _phases(kind, asked.set),

@@ -399,6 +399,7 @@ def _method_card(console: Console, facts: Mapping[str, Any]) -> None:
     more = [
         ("group", facts["group"]),
         ("predictors", ", ".join(facts["keys"])),
+        ("learners", ", ".join(facts["learners"])),
         ("weightings", [f"{key}: {name}" for key, name in facts["weightings"].items()]),
         ("views", "; ".join(views)),
         ("phases", phases),

@@ -1,8 +1,8 @@
 """The weightings of a job, an option of every method: how they are spelt, and what they resolve to.
 
-`weighting=diffdw` names that of every predictor, `weighting.a=distdw` that of one, `weighting=null` none. Options stand
+`weighting=diffdw` names that of every learner, `weighting.a=distdw` that of one, `weighting=null` none. Options stand
 in brackets, `weighting=cld[window=2]`, or on paths of their own, `weighting.window=2`, `weighting.a.momentum=0.9`. What
-is said of one predictor goes before what is said of all.
+is said of one learner goes before what is said of all.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {path: value for path, value in options.items() if path not in about}, about
 
 
+def learners(method: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys that weightings serve in a method with these options; those that are not named have their defaults."""
+    kind = registry.component("method", method)
+    usual = {name: field.get_default(call_default_factory=True) for name, field in kind.Options.model_fields.items()}
+    keys: tuple[str, ...] = kind.learners({**usual, **options})
+    return keys
+
+
 def replaced(below: Mapping[str, Any], above: Mapping[str, Any]) -> set[str]:
     """The paths of `below` about weightings that mean nothing under `above`: a name takes the place of another with its
     options, the name for all that of each."""
@@ -34,17 +42,17 @@ def replaced(below: Mapping[str, Any], above: Mapping[str, Any]) -> set[str]:
 
 
 def read(options: Mapping[str, Any], keys: Sequence[str]) -> tuple[dict[str, Spec | None], dict[str, str]]:
-    """What flat options say about the weighting of each predictor.
+    """What flat options say about the weighting of each learner.
 
     Args:
         options: of a method; those that are not about weightings are passed over.
-        keys: of its predictors.
+        keys: of its learners.
 
     Returns:
-        By predictor what is said, None where that is to have none; and by `<key>.<option>` the path that said it.
+        By learner what is said, None where that is to have none; and by `<key>.<option>` the path that said it.
 
     Raises:
-        UsageError: no such weighting or predictor.
+        UsageError: no such weighting or learner.
     """
     found: dict[str, Spec | None] = {}
     sources: dict[str, str] = {}
@@ -54,7 +62,7 @@ def read(options: Mapping[str, Any], keys: Sequence[str]) -> tuple[dict[str, Spe
         one = first in keys
         option = rest if one else ".".join(filter(None, (first, rest)))
         asked.append((option not in ("", "name"), one, path, option, value))
-    # Names before options, all predictors before one.
+    # Names before options, all learners before one.
     for is_option, one, path, option, value in sorted(asked, key=lambda item: item[:3]):
         for key in (path.split(".")[1],) if one else keys:
             if is_option:
@@ -63,7 +71,7 @@ def read(options: Mapping[str, Any], keys: Sequence[str]) -> tuple[dict[str, Spe
                     raise UsageError(
                         f"'method.{path}' is set, but '{key}' has no weighting",
                         f"a weighting is named by method.{OPTION}, or by method.{OPTION}.KEY; "
-                        f"the predictors are {', '.join(keys)}",
+                        f"the learners are {', '.join(keys)}",
                     )
                 said = {option: value}
             else:
@@ -97,7 +105,7 @@ def complete(spec: Spec) -> Spec:
 
 
 def completed(options: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Spec]:
-    """The weightings that flat options give each predictor, complete."""
+    """The weightings that flat options give each learner, complete."""
     return {key: complete(spec) for key, spec in read(options, keys)[0].items() if spec is not None}
 
 
@@ -105,8 +113,8 @@ def difference(chosen: Mapping[str, Spec], otherwise: Mapping[str, Spec], keys: 
     """The options that make `chosen` of `otherwise`, as short as they can be.
 
     Args:
-        chosen, otherwise: complete weightings by predictor.
-        keys: of all predictors.
+        chosen, otherwise: complete weightings by learner.
+        keys: of all learners.
     """
     spelt = {key: spell(chosen[key]) if key in chosen else None for key in keys if key in (*chosen, *otherwise)}
     if len(spelt) == len(keys) and len({*spelt.values()}) == 1:

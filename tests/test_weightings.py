@@ -217,7 +217,7 @@ def test_a_weighting_changes_the_gradient():
         subject = Subject(method)
         return subject.gradients(subject.sure().train(), subject.phases()[0])
 
-    plain, weighted = gradient("cps"), gradient("cps[weighting.a=diffdw]")
+    plain, weighted = gradient("cps[on=all]"), gradient("cps[on=all,weighting.a=diffdw]")
     changed = {name.split(".")[0] for name in plain if not torch.equal(plain[name], weighted[name])}
     assert changed == {"a", "loss"}
 

@@ -239,7 +239,8 @@ class Method(nn.Module):
         title: its row name in tables; `group`: the heading it stands under.
         Options: typed hyper-parameters, each with its source.
         defaults: recipe fields (dotted paths) that it changes.
-        keys: its predictors by name, for losses, weightings, validation.
+        keys: its predictors by name, for losses and validation; weightings serve its `learners`.
+        untaught: learners that see no labelled patch, so that nothing there follows their Dice.
         views: the views that its batches hold, per stream.
         terms: what it asks a loss for: terms with true labels, with pseudo-labels, soft consistency.
         unlabeled_weight: what scales all that it learns from unlabelled patches: `ramp`, or an option of its own; None:
@@ -254,6 +255,7 @@ class Method(nn.Module):
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
     keys: tuple[str, ...] = ("net",)
+    untaught: ClassVar[tuple[str, ...]] = ()
     views: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"labeled": ("weak",), "unlabeled": ("weak",)}
     terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo", "consistency")
     unlabeled_weight: ClassVar[str | None] = "ramp"
@@ -273,6 +275,11 @@ class Method(nn.Module):
     def predictors(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Its `keys` under these complete options, for a job that is not built yet."""
         return cls.keys
+
+    @classmethod
+    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """What its terms are learnt by, under these complete options: its predictors, unless others learn too."""
+        return cls.predictors(options)
 
     def phases(self) -> list[Phase]:
         """The parts of the training, in order; one of the recipe's length unless the method says otherwise."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -61,9 +62,14 @@ class GenericSSL(Method):
     Options = GenericSSLOptions
     defaults = {"network.name": "diffusion_vnet", "ramp.weight": 10.0, "ramp.every": "epoch"}
     terms = ("label", "pseudo")
+    untaught = ("net",)
     exempt = {"supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone"}
     options: GenericSSLOptions
     kept: Tensor
+
+    @classmethod
+    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return "denoiser", "weighted", "net"
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:

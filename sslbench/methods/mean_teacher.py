@@ -92,7 +92,8 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
             self.teacher, image, self.options.samples, lambda doubled, stream: self._noise(doubled, step, stream)
         )
         entropy = entropy_map(mean)
-        now, end = (step.epoch, step.epochs) if self.options.clock == "epoch" else (step.iteration, step.iterations)
+        by_epoch = self.options.clock == "epoch"
+        now, end = (step.epoch, step.epochs - 1) if by_epoch else (step.iteration, step.iterations)
         threshold = self.options.threshold(now, end, logits.shape[1])
         certain = entropy < threshold
         step.log("certain", certain.float().mean())

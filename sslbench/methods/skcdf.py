@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,12 +78,17 @@ class SKCDF(Method):
     Options = SKCDFOptions
     defaults = {"ramp.weight": 10.0, "ramp.every": "epoch"}
     terms = ("label", "pseudo")
+    untaught = ("net", "balanced")
     exempt = {
         "blind_at_zero": "labelled patches attend to unlabelled ones",
         "supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone",
     }
     options: SKCDFOptions
     kept: Tensor
+
+    @classmethod
+    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return "labeled", "labeled_balanced", "net", "balanced"
 
     def __init__(self, options: SKCDFOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
@@ -120,7 +126,7 @@ class SKCDF(Method):
             key="labeled_balanced",
             reference=self.reference("labeled", main[:L]),
         )
-        kept = _drawn(balanced_pseudo, 1 - step.epoch / step.epochs * (1 - self.kept), step, "kept-u")
+        kept = _drawn(balanced_pseudo, 1 - step.epoch / max(step.epochs - 1, 1) * (1 - self.kept), step, "kept-u")
         taught = self.loss.supervised(
             own, pseudo, source="pseudo", key="net", reference=self.reference("labeled", main[L:])
         ) + self.loss.supervised(

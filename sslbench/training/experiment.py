@@ -14,7 +14,6 @@ from torch import nn
 from sslbench import registry
 from sslbench.config import ResolvedJob, TilesSpec
 from sslbench.data.sampling import Sampler, TrainingSet, cut_tile, tile_boxes
-from sslbench.errors import UsageError
 from sslbench.losses.compose import build_loss
 from sslbench.methods.base import M, Method, Statistics
 from sslbench.networks import Network, build_decoder, build_network
@@ -150,10 +149,7 @@ def build_method(resolved: ResolvedJob, build: Builder, statistics: Statistics) 
     """The method of a job with its loss, on the CPU, freshly initialised."""
     loss = build_loss(resolved.loss, resolved.recipe.criteria, statistics, resolved.weightings)
     method_class = registry.component("method", resolved.method["name"])
-    method = cast(Method, method_class(method_class.Options(**_options(resolved.method)), build, loss, statistics))
-    if unused := {*resolved.weightings} - {*method.keys}:
-        raise UsageError(f"the method has no predictor '{min(unused)}' to weigh: it has {', '.join(method.keys)}")
-    return method
+    return cast(Method, method_class(method_class.Options(**_options(resolved.method)), build, loss, statistics))
 
 
 def _options(part: dict[str, Any]) -> dict[str, Any]:

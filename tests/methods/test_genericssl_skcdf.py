@@ -131,6 +131,43 @@ def test_a_two_dimensional_recipe_is_refused_in_a_line() -> None:
         _ = Job(recipe="ssl4mis-acdc", method="genericssl", labeled="7 patients", seed=0).resolved
 
 
+LEARNERS = {"genericssl": ["denoiser", "weighted", "net"], "skcdf": ["labeled", "labeled_balanced", "net", "balanced"]}
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_a_weighting_serves_all_that_learns(method: str) -> None:
+    asked: list[tuple[str, Tensor | None]] = []
+    built = Subject(f"{method}[weighting=distdw]", dims="3d")
+    fresh: Any = built.fresh().train()
+    assert sorted(fresh.loss.weightings) == sorted(LEARNERS[method])
+    ask = fresh.loss.inner.supervised
+
+    def spy(logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
+        asked.append((rest["key"], rest.get("class_weight")))
+        result: Tensor = ask(logits, target, **rest)
+        return result
+
+    fresh.loss.inner.supervised = spy
+    built.terms(fresh, built.phases()[0])
+    assert [key for key, _ in asked] == LEARNERS[method]
+    for key, weight in asked:
+        own = fresh.loss.weightings[key].weights
+        if key == "weighted":  # which has weights of its own
+            own = own * 4 * (fresh.difficulty.unlearned + 1e-8).div(fresh.difficulty.learned + 1e-8).pow(0.2)
+            own = own * fresh.difficulty.unsolved
+        torch.testing.assert_close(weight, own)
+
+
+@pytest.mark.parametrize(("method", "learner"), [("genericssl", "net"), ("skcdf", "balanced")])
+def test_a_learner_without_labels_has_no_dice_to_follow(method: str, learner: str) -> None:
+    for spelt in (f"{method}[weighting=diffdw]", f"{method}[weighting.{learner}=diffdw]"):
+        with pytest.raises(UsageError, match=r"follows the Dice of labelled patches, and '.*' sees none"):
+            _ = Job(recipe="dhc-synapse", method=spelt, labeled="20%", seed=0).resolved
+    taught = f"{method}[weighting.{LEARNERS[method][0]}=diffdw]"
+    found = Job(recipe="dhc-synapse", method=taught, labeled="20%", seed=0).resolved.weightings
+    assert {key: spec["name"] for key, spec in found.items()} == {LEARNERS[method][0]: "diffdw"}
+
+
 def test_class_ratios_leave_absent_classes_alone() -> None:
     counts = torch.tensor([[800, 60, 30, 5, 0], [100, 0, 0, 5, 0]])
     assert torch.allclose(class_ratios(counts), torch.tensor([10 / 900, 10 / 60, 10 / 30, 1.0, 1.0]))

@@ -8,11 +8,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from sslbench import registry
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.base import Weighting, voxels_of
 from sslbench.registry import register
 
 if TYPE_CHECKING:
+    from sslbench.config import ResolvedJob
     from sslbench.methods.base import Step
 
 _SMOOTH = 1e-8  # of the Dice, of its first predecessor and of the ratio of speeds (DHC code)
@@ -62,6 +64,16 @@ class DiffDW(Weighting):
     learned: Tensor
     unlearned: Tensor
     unsolved: Tensor
+
+    @classmethod
+    def objection(cls, job: ResolvedJob) -> str | None:
+        untaught = registry.component("method", job.method["name"]).untaught
+        blind = [key for key, spec in job.weightings.items() if spec["name"] == "diffdw" and key in untaught]
+        if blind:
+            return (
+                f"diffdw follows the Dice of labelled patches, and '{blind[0]}' sees none: name it for other learners"
+            )
+        return super().objection(job)
 
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(num_classes, **options)
