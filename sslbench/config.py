@@ -950,10 +950,12 @@ class TableSpec(Frozen):
     """What a grid's table shows.
 
     `columns`: metrics of the protocol, averaged over classes (`dsc`) or one column per class (`dsc/class`).
+    `classes`: the order of those, as labelled or the largest structure first.
     `groups`: headings in the papers' order; `GA`-like names are losses, the others the methods' own groups.
     """
 
     columns: list[str] = ["dsc", "asd", "dsc/class"]
+    classes: Literal["label", "size"] = "label"
     groups: list[str] = ["Reference", "General", "Imbalance"]
     caption: str = ""
     note: str = ""

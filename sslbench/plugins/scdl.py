@@ -63,7 +63,8 @@ class SCDL(Plugin):
     - E2P is a mean over tokens, where the paper has a sum, which would grow with the patch
     - anchors are encoded in evaluation mode, so that masked patches leave the batch statistics alone, and averaged over
       the classes that the batch has, where the paper divides by all
-    - terms come from an encoder pass over the patches as they are: a method may show its network mixed ones only
+    - terms come from an encoder pass over all patches as they are: a method may show its network mixed ones only, or
+      the halves apart, as GenericSSL does, where the batch statistics of this pass are others than those of its own
     - the prior of the released Synapse model (Σ_c P·μ_c/|μ_c| alone, once more before the head), that of AMOS (at the
       bottleneck) and their two passes at inference are left out: in the paper it is in every stage of one pass
     """

@@ -9,7 +9,7 @@ from sslbench import registry
 from sslbench.config import TableSpec
 from sslbench.errors import SSLBenchError
 from sslbench.reporting.collect import Run
-from sslbench.reporting.labels import dataset_title
+from sslbench.reporting.labels import class_title, dataset_title
 from sslbench.reporting.material import Material
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row
 from sslbench.reporting.statistics import missed_organs
@@ -54,6 +54,9 @@ def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]
     if material.common:
         settings = (f"{path}={value}" for path, value in material.common.items())
         told.append(f"All rows: {', '.join(settings)}.")
+    if spec.classes == "size" and (sizes := material.sizes()):
+        shown = ", ".join(f"{class_title(short)} {round(size)}" for short, size in sizes.items())
+        told.append(f"Classes by size, the mean over the test cases that have them, in voxels: {shown}.")
     return [*told, *_data(material), *_missed(material, rows)]
 
 

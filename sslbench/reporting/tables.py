@@ -189,10 +189,19 @@ def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
             header = f"Avg. {style.title}"
             columns.append(Column(metric, AVERAGE, header, "", unit, style.direction, 2, 1))
             continue
-        for short in material.classes():
+        for short in _ordered(material, spec):
             header = class_title(short)
             columns.append(Column(metric, short, header, style.title, unit, style.direction, 1, None))
     return tuple(columns)
+
+
+def _ordered(material: Material, spec: TableSpec) -> list[str]:
+    """The classes in the table's order; those without a size come last."""
+    classes = material.classes()
+    if spec.classes == "label":
+        return classes
+    sizes = list(material.sizes())
+    return sorted(classes, key=lambda short: sizes.index(short) if short in sizes else len(sizes))
 
 
 def _row(planned: Planned, material: Material, columns: tuple[Column, ...]) -> Row:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,6 +228,30 @@ def test_columns_are_the_protocols(recipe: str, tmp_path: Path) -> None:
         grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}], table={"columns": columns})
         with pytest.raises(UnknownNameError, match="table column"):
             tables_of(grid, tmp_path)
+
+
+def test_classes_stand_by_size_where_a_grid_asks_for_it(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    settings = {"name": "g", "recipe": [recipe], "labeled": ["5%"], "seeds": [0], "jobs": [{"method": "cps"}]}
+    by_size, by_label = (
+        Grid(**settings, table={"columns": ["dsc", "dsc/class"], "classes": order}) for order in ("size", "label")
+    )
+    (empty,) = tables_of(by_size, tmp_path)
+    assert [column.header for column in empty.columns] == ["Avg. DSC", "RV", "MYO", "LV"]
+    (job,) = by_size.expand()
+    run = write_job(job, {"rv": [0.2, 0.4], "myo": [0.5, 0.5], "lv": [None, 0.9]})
+    records = pd.read_csv(run / "cases.csv")
+    for (short, case), voxels in {("rv", 1): 10, ("rv", 2): 30, ("myo", 1): 100, ("lv", 2): 50}.items():
+        records.loc[(records["class"] == short) & (records["case"] == case), "ref_voxels"] = voxels
+    records["case"] = records["case"].map("{:04d}".format)
+    records.to_csv(run / "cases.csv", index=False)
+    (table,) = tables_of(by_size, tmp_path)
+    assert [column.header for column in table.columns] == ["Avg. DSC", "MYO", "LV", "RV"]
+    assert [cell.mean for cell in table.rows[0].cells[1:]] == pytest.approx([50, 90, 30])
+    said = "Classes by size, the mean over the test cases that have them, in voxels: MYO 75, LV 50, RV 20."
+    assert said in table.notes  # MYO: 100 and the 50 of the other case
+    (plain,) = tables_of(by_label, tmp_path)
+    assert [column.header for column in plain.columns] == ["Avg. DSC", "RV", "MYO", "LV"]
+    assert not [note for note in plain.notes if "Classes by size" in note]
 
 
 def test_another_protocol_makes_another_table(recipe: str, write_job: Write, tmp_path: Path) -> None:
