@@ -54,7 +54,7 @@ class GenericSSL(Method):
     - Its network has three dimensions, and so has the method; a 2-D recipe is refused.
     - Its three-of-six augmentation and its rate are the recipe's business, and so are its criteria and its lists
       (`-r dhc-synapse --set splits=genericssl`).
-    - Smoothing pads with zeros, which the sheet leaves open.
+    - Smoothing pads with zeros, which is not published.
     """
 
     title = "GenericSSL"

@@ -303,6 +303,13 @@ def test_class_weights_of_cld_count_an_absent_class_as_one_voxel():
     near(cld_class_weights(torch.tensor([8, 1, 0])), [1, 2, 2])
 
 
+def test_options_stand_in_order_or_by_name():
+    assert DistDW(4, 0.9).options.momentum == DistDW(4, momentum=0.9).options.momentum == 0.9
+    assert DiffDW(4, 20, alpha=0.5).options == DiffDW(4, window=20, alpha=0.5).options
+    with pytest.raises(TypeError):
+        DiffDW(4, 20, window=30)
+
+
 def test_options_are_checked():
     for name in NAMES:
         with pytest.raises(ValueError):

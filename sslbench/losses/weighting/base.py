@@ -27,7 +27,7 @@ class Weighting(nn.Module):
 
     Args:
         num_classes: C, background included.
-        options: fields of `Options`.
+        values, options: fields of `Options`, in their order or by name.
 
     Attributes:
         version: raised when the same options would weight differently.
@@ -42,9 +42,10 @@ class Weighting(nn.Module):
     Options: ClassVar[type[BaseModel]] = NoOptions
     weights: Tensor
 
-    def __init__(self, num_classes: int, **options: Any) -> None:
+    def __init__(self, num_classes: int, *values: Any, **options: Any) -> None:
         super().__init__()
-        self.num_classes, self.options = num_classes, type(self).Options(**options)
+        named = zip(type(self).Options.model_fields, values, strict=False)
+        self.num_classes, self.options = num_classes, type(self).Options(**dict(named), **options)
         self.register_buffer("weights", torch.ones(num_classes))
 
     @classmethod

@@ -75,8 +75,8 @@ class DiffDW(Weighting):
             )
         return super().objection(job)
 
-    def __init__(self, num_classes: int, **options: Any) -> None:
-        super().__init__(num_classes, **options)
+    def __init__(self, num_classes: int, *values: Any, **options: Any) -> None:
+        super().__init__(num_classes, *values, **options)
         self.weights = torch.full((num_classes,), float(num_classes))
         self.register_buffer("last", torch.full((num_classes,), _SMOOTH))
         self.register_buffer("learned", torch.zeros(num_classes))

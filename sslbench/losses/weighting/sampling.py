@@ -116,8 +116,8 @@ class CLD(Weighting):
     Options: ClassVar[type[BaseModel]] = CLDOptions
     options: CLDOptions
 
-    def __init__(self, num_classes: int, **options: Any) -> None:
-        super().__init__(num_classes, **options)
+    def __init__(self, num_classes: int, *values: Any, **options: Any) -> None:
+        super().__init__(num_classes, *values, **options)
         self.bank = ConfidenceBank(num_classes, self.options.momentum, self.options.window)
         self._draws: torch.Generator | None = None  # of the step
 

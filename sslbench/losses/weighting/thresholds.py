@@ -85,8 +85,8 @@ class Adsh(Weighting):
     sure: Tensor
     patches: Tensor
 
-    def __init__(self, num_classes: int, **options: Any) -> None:
-        super().__init__(num_classes, **options)
+    def __init__(self, num_classes: int, *values: Any, **options: Any) -> None:
+        super().__init__(num_classes, *values, **options)
         self.register_buffer("thresholds", torch.zeros(num_classes))
         self.register_buffer("histogram", torch.zeros(num_classes, self.options.bins, dtype=torch.int64))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
