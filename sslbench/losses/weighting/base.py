@@ -44,7 +44,7 @@ class Weighting(nn.Module):
 
     def __init__(self, num_classes: int, *values: Any, **options: Any) -> None:
         super().__init__()
-        named = zip(type(self).Options.model_fields, values, strict=False)
+        named = zip([*type(self).Options.model_fields][: len(values)], values, strict=True)
         self.num_classes, self.options = num_classes, type(self).Options(**dict(named), **options)
         self.register_buffer("weights", torch.ones(num_classes))
 
