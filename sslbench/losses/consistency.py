@@ -7,15 +7,15 @@ output, a pseudo-label) takes no gradient; where a method lets the gradient thro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.losses.dice import DiceLoss, dice_sums
+from sslbench.networks.base import unrecorded
 
 
 def softmax_mse(logits: Tensor, target_logits: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ def vat_loss(
     with torch.no_grad():
         clean = full_precision(model(x)).softmax(1)
     direction = _unit(torch.rand_like(x) - 0.5 if noise is None else noise)
-    with _frozen_statistics(model):
+    with unrecorded(model):
         for _ in range(iterations):
             with torch.enable_grad():
                 direction.requires_grad_()
@@ -254,16 +254,3 @@ def _unit(direction: Tensor) -> Tensor:
     """Scaled to L2 norm 1 per sample, as a fresh leaf."""
     norm = direction.detach().flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
     return direction.detach() / (norm + 1e-8)
-
-
-@contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm as in training, its running statistics left alone."""
-    layers: list[Any] = [layer for layer in model.modules() if getattr(layer, "track_running_stats", False)]
-    for layer in layers:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.track_running_stats = True

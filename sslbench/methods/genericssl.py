@@ -55,6 +55,9 @@ class GenericSSL(Method):
     - Its three-of-six augmentation and its rate are the recipe's business, and so are its criteria and its lists
       (`-r dhc-synapse --set splits=genericssl`).
     - Smoothing pads with zeros, which is not published.
+    - The encoder's running batch statistics, which inference takes, are those of its three plain passes of a step. The
+      released code counts the eleven denoising passes too. On the phantom, after 360 iterations, the same weights then
+      had a DSC of 2 % on validation patches, where the statistics of the patches themselves gave 65 %.
     """
 
     title = "GenericSSL"

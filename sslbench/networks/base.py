@@ -184,6 +184,19 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+@contextmanager
+def unrecorded(*modules: nn.Module) -> Iterator[None]:
+    """Batch norm as in training inside the block, but its running statistics, which evaluation takes, left alone."""
+    layers = [part for module in modules for part in module.modules() if getattr(part, "track_running_stats", False)]
+    for layer in layers:
+        layer.track_running_stats = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True  # type: ignore[assignment]
+
+
 def unused(make: Callable[[], M]) -> M:
     """A layer that a published network holds and nothing uses: kept, so that the size is the published one.
 

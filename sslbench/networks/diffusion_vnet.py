@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior, initialize, unused
+from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior, initialize, unrecorded, unused
 from sslbench.networks.vnet import VNetOptions, norm_layers
 from sslbench.registry import register
 
@@ -191,7 +191,7 @@ class DiffusionVNet(Network):
     the embedding of times beside the image's, and a time shift behind each block's last convolution.
     """
 
-    version = 2  # dropout behind the 3³ convolutions of decoders alone
+    version = 2  # dropout in decoders alone, running statistics of plain passes
     Options = DiffusionVNetOptions
     dims = 3
 
@@ -213,6 +213,8 @@ class DiffusionVNet(Network):
     def denoise(self, image: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
         """Logits (B, C, *S) of the label map that `noisy` was made of.
 
+        The encoder's running statistics stay those of plain passes.
+
         Args:
             image: (B, in_channels, *S).
             noisy: (B, C, *S), a label map as ±1 per class with noise of the step `time`.
@@ -220,7 +222,9 @@ class DiffusionVNet(Network):
         """
         denoiser = self.denoiser
         embedded = denoiser.time(time)
-        maps = self.encoder(denoiser.embedding(torch.cat([image, noisy.to(image.dtype)], dim=1)), embedded)
+        content = denoiser.embedding(torch.cat([image, noisy.to(image.dtype)], dim=1))
+        with unrecorded(self.encoder):
+            maps = self.encoder(content, embedded)
         logits: Tensor = denoiser.decoder.head(denoiser.decoder(Features(tuple(maps)), embedded)[-1])
         return logits
 

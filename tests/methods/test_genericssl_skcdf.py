@@ -126,6 +126,16 @@ def test_pseudo_labels_are_what_the_sample_and_the_weighted_decoder_agree_on(mon
     assert torch.equal(generic.asked[2]["target"], decoder.head(decoder(features)[-1]).argmax(1))
 
 
+def test_denoising_leaves_no_trace_in_the_statistics_that_inference_takes() -> None:
+    """The encoder's count of batches: the weighted decoder's two passes and the predicting one's, none of eleven."""
+    net = Generic().method.net
+    counts = {
+        part: {int(value) for name, value in module.named_buffers() if name.endswith("num_batches_tracked")}
+        for part, module in (("encoder", net.encoder), ("embedding", net.embedding), ("denoiser", net.denoiser))
+    }
+    assert counts == {"encoder": {3}, "embedding": {3}, "denoiser": {11}}
+
+
 def test_a_two_dimensional_recipe_is_refused_in_a_line() -> None:
     with pytest.raises(UsageError, match="diffusion_vnet takes 3 sides"):
         _ = Job(recipe="ssl4mis-acdc", method="genericssl", labeled="7 patients", seed=0).resolved
