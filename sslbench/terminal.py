@@ -121,7 +121,10 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
         subject = tuple(row[part] for part in parts)
         found.setdefault(row["law"], {}).setdefault(subject, []).append(row["status"])
     subjects = list(dict.fromkeys(subject for line in found.values() for subject in line))
-    table = _table("law", *("\n".join(subject) for subject in subjects), *([] if several else ["says"]))
+    if several:
+        table = _by_method(console, "law", found, [method for (method,) in subjects])
+    else:
+        table = _table("law", *("\n".join(subject) for subject in subjects), "says")
     for law, line in found.items():
         cells = [_MARKS[max(line[s], key=_WORSE.index)] if s in line else Text("") for s in subjects]
         table.add_row(Text(law), *cells, *([] if several else [Text(statements[law], "dim")]))
@@ -147,8 +150,9 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
 def matrix(console: Console, rows: Rows) -> None:
     """Losses by methods: where a combination has no meaning, and why. Names stand upright where they do not fit."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    table = _matrix_table(console, methods)
-    for loss in dict.fromkeys(row["loss"] for row in rows):
+    losses = list(dict.fromkeys(row["loss"] for row in rows))
+    table = _by_method(console, "loss", losses, methods)
+    for loss in losses:
         line = {row["method"]: row["holes"] for row in rows if row["loss"] == loss}
         table.add_row(Text(loss), *(_hole(line[method]) for method in methods))
     _indented(console, table)
@@ -190,7 +194,7 @@ def cells(console: Console, rows: Rows) -> None:
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         found.setdefault(row["loss"], {}).setdefault(row["method"], []).append(row["status"])
-    table = _matrix_table(console, list(dict.fromkeys(row["method"] for row in rows)))
+    table = _by_method(console, "loss", found, list(dict.fromkeys(row["method"] for row in rows)))
     for loss, line in found.items():
         table.add_row(Text(loss), *(marks[min(ends, key=[*marks].index)] for ends in line.values()))
     console.print()
@@ -199,10 +203,10 @@ def cells(console: Console, rows: Rows) -> None:
     say(console, f" {len(rows)} cells: " + ", ".join(f"{counts[name]} {name}" for name in _ENDS if counts[name]))
 
 
-def _matrix_table(console: Console, methods: Sequence[str]) -> Table:
-    """Losses by methods, whose names stand upright where they do not fit."""
-    upright = 24 + sum(len(method) + 2 for method in methods) > console.width
-    return _table("loss", *("\n".join(method) if upright else method for method in methods))
+def _by_method(console: Console, what: str, names: Iterable[str], methods: Sequence[str]) -> Table:
+    """Names of something by methods, which stand upright where they do not fit."""
+    upright = max(map(len, names)) + 4 + sum(len(method) + 2 for method in methods) > console.width
+    return _table(what, *("\n".join(method) if upright else method for method in methods))
 
 
 # ------------------------------------------------------------------------------------------------- status, plan
