@@ -12,8 +12,8 @@ SYNAPSE = {"10%": 18, "20%": 16, "40%": 12}
 AMOS = {"2%": 212, "5%": 206, "10%": 195}
 
 
-def recipe_of(recipe: str, method: str, labeled: str, **settings: object) -> Recipe:
-    return Job(recipe=recipe, method=method, labeled=labeled, seed=0, set=settings).resolved.recipe
+def recipe_of(recipe: str, method: str, labeled: str, loss: str = "default", **settings: object) -> Recipe:
+    return Job(recipe=recipe, method=method, loss=loss, labeled=labeled, seed=0, set=settings).resolved.recipe
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,58 @@ def test_later_methods_meet_their_own_lists_on_the_grid_of_2023(name: str, metho
     assert (given["preprocessing"], given["protocol"]) == ("dhc-2023", "dhc-2023")
     own = load_splits(given["dataset"], given["splits"])
     assert own.test == ("0008", "0027", "0029", "0033", "0037", "0039")
+
+
+METASSL = [("metassl-acdc", "3 patients"), ("metassl-la", "8 scans"), ("metassl-digestpath", "5%")]
+
+
+@pytest.mark.parametrize(("name", "labeled"), METASSL)
+@pytest.mark.parametrize(
+    ("loss", "share", "weight"),
+    [
+        ("default", 0.5, 4.0),
+        ("ga", 0.5, 4.0),
+        ("metassl", 1.0, 0.1),
+        ("metassl[delta_u=0.3]", 1.0, 0.1),
+        ("metassl_lqh", 1.0, 4.0),
+        ("metassl_uqh", 0.5, 0.1),
+        ("metassl_released", 0.5, 0.1),
+    ],
+)
+def test_metassl_adds_its_labelled_terms_without_halves(
+    name: str, labeled: str, loss: str, share: float, weight: float
+) -> None:
+    """L^lqh = L_ce + L_dice (MetaSSL, equation 11) with λ = 0.1 for R-Drop too, whose own 4 is that of the KL."""
+    recipe = recipe_of(name, "rdrop", labeled, loss)
+    assert (recipe.criteria.ce_weight, recipe.criteria.dice_weight, recipe.ramp.weight) == (share, share, weight)
+
+
+@pytest.mark.parametrize(("name", "labeled"), METASSL)
+def test_mean_teacher_under_metassl_sees_clean_images_from_the_start(name: str, labeled: str) -> None:
+    plain, metassl = (
+        Job(recipe=name, method="mt", loss=loss, labeled=labeled, seed=0).resolved.method
+        for loss in ("default", "metassl")
+    )
+    assert plain["noise_std"] == 0.1 and (metassl["noise_std"], metassl["start"]) == (0, 0)
+
+
+@pytest.mark.parametrize("method", ["bcp", "abd", "beta_fft", "sdcl"])
+def test_two_labelled_scans_make_two_halves_of_one(method: str) -> None:
+    batches = [recipe_of("metassl-la", method, labeled).batch for labeled in ("2 scans", "4 scans")]
+    assert [(batch.labeled, batch.unlabeled) for batch in batches] == [(2, 2), (4, 4)]
+
+
+def test_consistency_of_mean_teacher_and_r_drop_ramps_over_30_000_iterations() -> None:
+    for name, labeled in (("ga-synapse", "20%"), ("ga-amos", "5%")):
+        for method, weight in (("mt", 0.1), ("rdrop", 4.0)):
+            ramp = recipe_of(name, method, labeled).ramp
+            assert (ramp.weight, ramp.length, ramp.every) == (weight, 30_000, 150)
+
+
+def test_ssnet_under_ga_has_the_cross_entropy_that_ga_changes() -> None:
+    for name, labeled in (("ssl4mis-acdc", "7 patients"), ("ga-synapse", "20%")):
+        found = [
+            Job(recipe=name, method="ssnet", loss=loss, labeled=labeled, seed=0).resolved.method["ce"]
+            for loss in ("default", "ga")
+        ]
+        assert found == [False, True]
