@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sslbench.data.sampling import nearest_positions, window_starts
 from sslbench.methods.base import mean_logits
+from sslbench.networks.base import evaluating
 
 Predict = Callable[[Tensor], Tensor]  # image (B, channels, *S) -> probabilities (B, C, *S)
 Progress = Callable[[int, int], None]  # forward passes: windows or slices done, of how many
@@ -287,13 +288,26 @@ def sliding_window(
     num_classes: int,
     batch: int = 16,
 ) -> Tensor:
-    """Class probabilities (C, *S) of a volume (*S) or (channels, *S); several networks average their logits first."""
+    """Class probabilities (C, *S) of a volume (*S) or (channels, *S); several networks average their logits first.
+
+    The networks predict in evaluation mode, whichever they are in.
+    """
     networks = [net_or_nets] if isinstance(net_or_nets, nn.Module) else list(net_or_nets)
-    return accumulate_windows(
-        lambda window: mean_logits(networks, window), volume, patch_size, stride, num_classes, batch
-    )
+    with evaluating(*networks):
+        return accumulate_windows(
+            lambda window: mean_logits(networks, window),
+            torch.as_tensor(volume),
+            patch_size,
+            stride,
+            num_classes,
+            batch,
+        )
 
 
 def slice_inference(net: nn.Module, volume: Tensor, size: tuple[int, int] = (256, 256), batch: int = 16) -> Tensor:
-    """Labels (Z, H, W) int64 of a volume (Z, H, W) or (channels, Z, H, W), slice by slice at `size`."""
-    return resized_slices(lambda slices: mean_logits([net], slices), volume, size, batch)
+    """Labels (Z, H, W) int64 of a volume (Z, H, W) or (channels, Z, H, W), slice by slice at `size`.
+
+    The network predicts in evaluation mode, whichever it is in.
+    """
+    with evaluating(net):
+        return resized_slices(lambda slices: mean_logits([net], slices), torch.as_tensor(volume), size, batch)

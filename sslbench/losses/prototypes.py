@@ -7,12 +7,13 @@ labels, the same operations run on the same shapes, and no class has a loop of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from sslbench.losses.cross_entropy import full_precision
 from sslbench.losses.per_class import PerClass
@@ -24,7 +25,11 @@ _BLOCK = 256  # rows of a block, each of one class
 
 
 def prototype_loss(
-    features: Tensor, labels: Tensor, memory: Tensor, selectors: Scores, memory_selectors: Scores | None = None
+    features: Tensor,
+    labels: Tensor,
+    memory: Tensor | Sequence[Tensor],
+    selectors: Scores | Sequence[nn.Module],
+    memory_selectors: Scores | Sequence[nn.Module] | None = None,
 ) -> Tensor:
     """How far features point away from the stored ones of their class: (1/C) Σ_c of the mean over pairs (feature i,
     stored vector j) of w_i·w_j·(1 - cos(f_i, m_j)) (SS-Net).
@@ -39,14 +44,16 @@ def prototype_loss(
     Args:
         features: (N, D).
         labels: (N,) int64 in 0..C-1; -1: the row is left out.
-        memory: (C, K, D); a row of zeros is an empty place.
-        selectors: gives scores (N,) before the sigmoid, of rows (N, D) and their classes (N,). A row that takes no part
-            has class -1 there; its score is not looked at.
+        memory: (C, K, D), where a row of zeros is an empty place, or the (n, D) of each class.
+        selectors: gives scores (N,) before the sigmoid, of rows (N, D) and their classes (N,); or a module for each
+            class, of its rows. A row that takes no part has class -1; its score is not looked at.
         memory_selectors: the same of the stored vectors; None: they all weigh 1, to which SS-Net's released code
             cancels their weights.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = full_precision(features)
+        if not isinstance(memory, Tensor):
+            memory = pad_sequence(list(memory), batch_first=True)
         memory, C = memory.to(features.dtype), len(memory)
         stored = (memory != 0).any(-1)
         per_class = PerClass(labels.clamp_min(0).unsqueeze(0), C)
@@ -58,15 +65,29 @@ def prototype_loss(
         if memory_selectors is not None:
             number = torch.arange(C, device=labels.device)
             classes = torch.where(stored & takes_part.unsqueeze(1), number.unsqueeze(1), -1)
-            weights = weights * memory_selectors(memory.flatten(0, 1), classes.flatten()).sigmoid().view_as(weights)
+            weights = weights * _scores(memory_selectors, memory.flatten(0, 1), classes.flatten()).sigmoid().view_as(
+                weights
+            )
         weights = weights / weights.sum(1, keepdim=True).where(stored.any(1, keepdim=True), 1)
         mean = (weights.unsqueeze(-1) * F.normalize(memory, dim=-1)).sum(1)
 
         cosine = (F.normalize(features) @ mean.T).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
-        sigma = selectors(features.detach(), labels).sigmoid() * (labels >= 0)
+        sigma = _scores(selectors, features.detach(), labels).sigmoid() * (labels >= 0)
         total = per_class.sum((sigma * (1 - cosine)).unsqueeze(0)).squeeze(0)
         weight = per_class.sum(sigma.unsqueeze(0)).squeeze(0)
         return (total / weight.where(takes_part, 1)).where(takes_part, 0).mean()
+
+
+def _scores(selectors: Scores | Sequence[nn.Module], rows: Tensor, classes: Tensor) -> Tensor:
+    """Scores (N,) of rows (N, D) by their classes (N,)."""
+    if callable(selectors) and not isinstance(selectors, nn.ModuleList):
+        return selectors(rows, classes)
+    scores = rows.new_zeros(len(rows))
+    for number, selector in enumerate(selectors):
+        inside = classes == number
+        if inside.any():
+            scores = scores.masked_scatter(inside, selector(rows[inside]).flatten().to(scores.dtype))
+    return scores
 
 
 class PrototypeMemory(nn.Module):

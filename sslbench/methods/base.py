@@ -324,8 +324,9 @@ class Method(nn.Module):
 
 
 def mean_logits(networks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """softmax of the mean of the networks' logits (GA and DHC inference), fp32."""
-    logits = [network(x).float() for network in networks]
+    """softmax of the mean of the networks' logits (GA and DHC inference), fp32; of several heads the first's."""
+    found = [network(x) for network in networks]
+    logits = [(made if isinstance(made, Tensor) else made[0]).float() for made in found]
     return torch.stack(logits).mean(0).softmax(1) if len(logits) > 1 else logits[0].softmax(1)
 
 

@@ -21,6 +21,7 @@ from sslbench.inference.sliding_window import (
     resized_slices,
     window_starts,
 )
+from sslbench.networks import build_network
 
 
 def placed(window):
@@ -386,3 +387,25 @@ def test_slice_inference_is_the_networks_argmax():
     expected = network(content[:, None]).argmax(1)
     assert torch.equal(slice_inference(network, content, (16, 16), batch=2), expected)
     assert slice_inference(network, volume(2, 20, 30)).shape == (2, 20, 30)
+
+
+@pytest.mark.parametrize("name", ["unet_cct", "unet_urpc"])
+def test_of_several_heads_the_first_predicts_and_in_evaluation_mode(name):
+    torch.manual_seed(0)
+    network = build_network(name, 1, 3).train()
+    content = volume(2, 32, 32)
+    with torch.no_grad():
+        expected = network.eval()(content.unsqueeze(1))[0].softmax(1)
+    network.train()
+    assert torch.equal(slice_inference(network, content, (32, 32)), expected.argmax(1))
+    assert torch.equal(slice_inference(network, content.numpy(), (32, 32)), expected.argmax(1))
+    assert network.training
+    windows = sliding_window(network, content[0], (32, 32), (16, 16), 3)
+    torch.testing.assert_close(windows, expected[0])
+
+
+def test_a_network_with_dropout_predicts_the_same_every_time():
+    network = build_network("vnet", 1, 2, base_filters=2, dropout=0.5).train()
+    content = volume(16, 16, 16)
+    first, again = (sliding_window(network, content, (16, 16, 16), (8, 8, 8), 2) for _ in range(2))
+    assert torch.equal(first, again) and network.training

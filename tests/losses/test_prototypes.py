@@ -98,6 +98,15 @@ def test_the_worked_numbers():
 
 
 @pytest.mark.parametrize("two_sided", [False, True])
+def test_a_module_and_a_stack_of_vectors_for_each_class_serve_too(two_sided):
+    (features, labels), (_, stored) = make_rows(), make_memory()
+    own, other = (one_by_one(make_selectors(seed).eval()) for seed in (2, 3))
+    expected = by_pairs(features, labels, stored, own, other if two_sided else None)
+    found = prototype_loss(features, labels, stored, own, nn.ModuleList(other) if two_sided else None)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("training", [True, False])
 def test_no_pair_is_needed_for_the_mean_over_pairs(two_sided, training):
     (features, labels), (memory, stored) = make_rows(), make_memory()
