@@ -121,14 +121,19 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
         subject = tuple(row[part] for part in parts)
         found.setdefault(row["law"], {}).setdefault(subject, []).append(row["status"])
     subjects = list(dict.fromkeys(subject for line in found.values() for subject in line))
+    marks = {
+        law: {subject: _MARKS[max(statuses, key=_WORSE.index)] for subject, statuses in line.items()}
+        for law, line in found.items()
+    }
     if several:
-        table = _by_method(console, "law", found, [method for (method,) in subjects])
+        by_method = {law: {method: mark for (method,), mark in line.items()} for law, line in marks.items()}
+        _by_method(console, "law", by_method, [method for (method,) in subjects])
     else:
         table = _table("law", *("\n".join(subject) for subject in subjects), "says")
-    for law, line in found.items():
-        cells = [_MARKS[max(line[s], key=_WORSE.index)] if s in line else Text("") for s in subjects]
-        table.add_row(Text(law), *cells, *([] if several else [Text(statements[law], "dim")]))
-    _indented(console, table)
+        for law, line in marks.items():
+            cells = (line.get(subject, Text("")) for subject in subjects)
+            table.add_row(Text(law), *cells, Text(statements[law], "dim"))
+        _indented(console, table)
     console.print()
     if several:
         for law in found:
@@ -148,14 +153,11 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
 
 
 def matrix(console: Console, rows: Rows) -> None:
-    """Losses by methods: where a combination has no meaning, and why. Names stand upright where they do not fit."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    losses = list(dict.fromkeys(row["loss"] for row in rows))
-    table = _by_method(console, "loss", losses, methods)
-    for loss in losses:
-        line = {row["method"]: row["holes"] for row in rows if row["loss"] == loss}
-        table.add_row(Text(loss), *(_hole(line[method]) for method in methods))
-    _indented(console, table)
+    """Losses by methods: where a combination has no meaning, and why."""
+    found: dict[str, dict[str, Text]] = {}
+    for row in rows:
+        found.setdefault(row["loss"], {})[row["method"]] = _hole(row["holes"])
+    _by_method(console, "loss", found, list(dict.fromkeys(row["method"] for row in rows)))
     reasons: dict[str, list[str]] = {}
     for row in rows:
         for reason in dict.fromkeys(row["holes"].values()):
@@ -194,19 +196,38 @@ def cells(console: Console, rows: Rows) -> None:
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         found.setdefault(row["loss"], {}).setdefault(row["method"], []).append(row["status"])
-    table = _by_method(console, "loss", found, list(dict.fromkeys(row["method"] for row in rows)))
-    for loss, line in found.items():
-        table.add_row(Text(loss), *(marks[min(ends, key=[*marks].index)] for ends in line.values()))
+    worst = {
+        loss: {method: marks[min(ends, key=[*marks].index)] for method, ends in line.items()}
+        for loss, line in found.items()
+    }
     console.print()
-    _indented(console, table)
+    _by_method(console, "loss", worst, list(dict.fromkeys(row["method"] for row in rows)))
     counts = Counter(row["status"] for row in rows)
     say(console, f" {len(rows)} cells: " + ", ".join(f"{counts[name]} {name}" for name in _ENDS if counts[name]))
 
 
-def _by_method(console: Console, what: str, names: Iterable[str], methods: Sequence[str]) -> Table:
-    """Names of something by methods, which stand upright where they do not fit."""
-    upright = max(map(len, names)) + 4 + sum(len(method) + 2 for method in methods) > console.width
-    return _table(what, *("\n".join(method) if upright else method for method in methods))
+def _by_method(console: Console, what: str, lines: Mapping[str, Mapping[str, Text]], methods: Sequence[str]) -> None:
+    """Print a mark for each name and method. Methods that do not fit side by side stand upright, in as many blocks as
+    the width asks for.
+
+    Args:
+        console: to print on.
+        what: the lines are.
+        lines: by name the mark of each method, where it has one.
+        methods: in order.
+    """
+    left = max(map(len, (what, *lines))) + 4
+    upright = left + sum(len(method) + 2 for method in methods) > console.width
+    room = max((console.width - left) // 3, 1) if upright else len(methods)
+    size = -(-len(methods) // -(-len(methods) // room))  # blocks of like size
+    for first in range(0, len(methods), size):
+        part = methods[first : first + size]
+        table = _table(what, *("\n".join(method) if upright else method for method in part))
+        for name, marks in lines.items():
+            table.add_row(Text(name), *(marks.get(method, Text("")) for method in part))
+        if first:
+            console.print()
+        _indented(console, table)
 
 
 # ------------------------------------------------------------------------------------------------- status, plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from torch import Tensor
 
-from sslbench import registry
+from sslbench import registry, terminal
 from sslbench.conformance import LAWS, check_matrix, matrix
 from sslbench.conformance.subject import DIMS
 from sslbench.losses.base import Loss
@@ -94,6 +96,18 @@ def test_cells_are_trained_and_holes_are_told() -> None:
     assert code == 0
     assert (ran["status"], ran["steps"], ran["loss"]) == ("ran", 2, "ga") and ran["last"] > 0
     assert hole["status"] == "hole" and "together they are" in hole["reason"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 400])
+def test_every_method_stands_in_the_tables_whatever_the_width(width: int) -> None:
+    methods, losses = registry.names("method"), ("default", "ga")
+    cells = [{"loss": loss, "method": method, "status": "ran"} for loss in losses for method in methods]
+    verdicts = [{**row, "law": row["loss"], "status": "holds"} for row in cells]
+    for show, *given in ((terminal.cells, cells), (terminal.verdicts, verdicts, dict.fromkeys(losses, ""))):
+        console = Console(width=width, file=io.StringIO(), color_system=None)
+        show(console, *given)
+        lines = [line.split() for line in console.file.getvalue().splitlines()]
+        assert sum(line.count("✓") for line in lines if line and line[0] in losses) == 2 * len(methods)
 
 
 def test_a_plugin_is_on_every_network_of_a_cell() -> None:
