@@ -138,7 +138,7 @@ def test_the_prior_is_the_three_parts_projected_and_resized(dims: str) -> None:
     P = assignments(cosines(tokens, plugin.centres))
     for part in plugin._prior(tokens)[:2]:
         assert torch.allclose(part, P @ plugin.centres)
-    joined = torch.cat([P @ plugin.centres, P @ plugin.centres, tokens], -1)
+    joined = torch.cat([P @ plugin.centres, P @ plugin.centres, F.normalize(tokens, dim=-1)], -1)
     grid = joined.transpose(1, 2).unflatten(2, features.maps[-2].shape[2:])
     kernel = plugin.project[-1].weight
     mode = "trilinear" if grid.ndim == 5 else "bilinear"
