@@ -52,8 +52,9 @@ class SCDL(Plugin):
     exp(-mean over tokens of (2w_c - 1) cos(z, μ_c)); w is the share that a class has of a token's cell where the patch
     is labelled, else P without gradient. SAC is the mean over the classes present of 1 - cos(μ_c, anchor_c): the anchor
     is the embedding of labelled patches in which everything but the class is set to 0. The prior is Σ_c P·(a draw of
-    the proxy), Σ_c P·μ_c and the token at unit length with noise, side by side, projected without bias and resized to every decoder
-    stage, where it is added behind the skip. In evaluation the draws are the centres and there is no noise.
+    the proxy), Σ_c P·μ_c and the token at unit length with noise, side by side, projected without bias and resized to
+    every decoder stage, where it is added behind the skip. In evaluation the draws are the centres and there is no
+    noise.
 
     Cost: for each network one more encoder pass over all patches, forward and backward; with anchors one without
     gradient over each class of every labelled patch.

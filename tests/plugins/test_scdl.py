@@ -154,7 +154,8 @@ def test_training_draws_proxies_and_tokens_with_their_deviations() -> None:
         plugin.token_noise.fill_(0.3)
     drawn, centre, noisy = plugin._prior(tokens)
     assert torch.allclose(centre, assignments(cosines(tokens, plugin.centres)) @ plugin.centres)
-    assert float((noisy - F.normalize(tokens, dim=-1)).detach().std()) == pytest.approx(0.3 / 2**0.5, rel=0.02)  # the mean of two
+    noise = noisy - F.normalize(tokens, dim=-1)
+    assert float(noise.detach().std()) == pytest.approx(0.3 / 2**0.5, rel=0.02)  # the mean of two
     spread = torch.stack([(plugin._prior(tokens[:, :1])[0] - centre[:, :1]).detach() for _ in range(200)]).std(0)
     # Σ_c P_c·ε_c σ_c / √50 with P of about 1/14.
     P = assignments(cosines(tokens[:, :1], plugin.centres))
