@@ -220,8 +220,8 @@ def test_the_networks_are_as_large_as_published() -> None:
 
 
 def test_a_loss_that_changes_cross_entropy_alone_needs_it() -> None:
-    def job(loss: str, **options: Any) -> Job:
-        return Job(recipe="ssl4mis-acdc", method="ssnet", loss=loss, labeled="3 patients", seed=0, set=options)
+    def job(loss: str, recipe: str = "ssl4mis-acdc-short", **options: Any) -> Job:
+        return Job(recipe=recipe, method="ssnet", loss=loss, labeled="3 patients", seed=0, set=options)
 
     for loss in ("focal", "topk_ce", "weighted_ce", "ga_clse", "metassl_released"):
         with pytest.raises(UsageError, match=r"method\.ce=true"):
@@ -229,6 +229,8 @@ def test_a_loss_that_changes_cross_entropy_alone_needs_it() -> None:
         assert job(loss, **{"method.ce": True}).resolved
     for loss in ("default", "ga", "ga_gd", "tversky", "metassl"):
         assert job(loss).resolved
+    for loss in ("ga", "ga_clse"):  # the published recipe gives GA one to change
+        assert job(loss, "ssl4mis-acdc").resolved.method["ce"]
 
 
 def test_recipes_give_it_its_own_schedule() -> None:
