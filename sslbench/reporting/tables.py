@@ -197,11 +197,8 @@ def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
 
 def _ordered(material: Material, spec: TableSpec) -> list[str]:
     """The classes in the table's order; those without a size come last."""
-    classes = material.classes()
-    if spec.classes == "label":
-        return classes
-    sizes = list(material.sizes())
-    return sorted(classes, key=lambda short: sizes.index(short) if short in sizes else len(sizes))
+    sizes = material.sizes() if spec.classes == "size" else {}
+    return sorted(material.classes(), key=lambda short: -sizes.get(short, 0))
 
 
 def _row(planned: Planned, material: Material, columns: tuple[Column, ...]) -> Row:
