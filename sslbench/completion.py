@@ -130,9 +130,9 @@ def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
     """What `show` shows."""
-    from sslbench.show import KINDS
+    from sslbench.show import SHOWN
 
-    return KINDS
+    return SHOWN
 
 
 @_quiet

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from sslbench import registry, settings, weightings
 from sslbench.data.splits import Splits, load_splits
 from sslbench.errors import UnknownNameError, UsageError
-from sslbench.spelling import dumped, flatten, load_yaml, parse_component, unflatten, validated
+from sslbench.spelling import compact, dumped, flatten, load_yaml, parse_component, unflatten, validated
 
 # Bump when the meaning of a resolved job changes for all jobs at once (sampling, schedules, the trainer).
 ENGINE_VERSION = 1
@@ -486,7 +486,7 @@ class Job(Frozen):
         if job.plugin:
             parts.append(f"+{job.plugin}")
         if job.set:
-            variant = ",".join(f"{path}={_compact(value)}" for path, value in sorted(job.set.items()))
+            variant = ",".join(f"{path}={compact(value)}" for path, value in sorted(job.set.items()))
             parts.append("~" + re.sub(r"[^\w.=,+\-\[\]]", "_", variant)[:120])
         return Path(Path(job.recipe).stem, job.labeled, "".join(parts), f"seed-{job.seed}-{self.digest()[:8]}")
 
@@ -838,10 +838,6 @@ def _version(component: Any) -> list[int]:
 def _under(values: Mapping[str, Any], part: str) -> dict[str, Any]:
     prefix = part + "."
     return {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}
-
-
-def _compact(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _stable_json(value: Any) -> str:

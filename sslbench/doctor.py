@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 import sslbench
 from sslbench import registry, settings
 from sslbench.data.own import load_all
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.listing import KINDS
+from sslbench.listing import PLURALS
 
 Status = Literal["ok", "warn", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")
@@ -159,44 +162,30 @@ def _has_nvidia_card() -> bool:
 def requirements() -> tuple[dict[str, str], dict[str, list[str]]]:
     """The packages that an installed sslbench needs with their version limits, and those of each extra."""
     try:
-        lines = requires("sslbench") or []
+        lines, names = requires("sslbench") or [], metadata("sslbench").get_all("Provides-Extra") or []
     except PackageNotFoundError:
         return {}, {}
     needed: dict[str, str] = {}
     extras: dict[str, list[str]] = {}
-    for line in lines:
-        match = re.match(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)", line)
-        extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)['\"]", line)
-        if match and extra:
-            extras.setdefault(extra[1], []).append(match[1])
-        elif match:
-            needed[match[1]] = match[2].strip()
+    for wanted in map(Requirement, lines):
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            needed[wanted.name] = str(wanted.specifier)
+            continue
+        for extra in names:
+            if wanted.marker.evaluate({"extra": extra}):
+                extras.setdefault(extra, []).append(wanted.name)
     return needed, extras
 
 
 def satisfies(number: str, limits: str) -> bool:
-    """Whether a version is within limits such as `>=2.8,!=2.9.*`; what is not understood counts as satisfied."""
-    have = _parts(number)
-    for limit in filter(None, (part.strip() for part in limits.split(","))):
-        match = re.fullmatch(r"(>=|<=|==|!=|>|<|~=)\s*([\d.]+?)(\.\*)?", limit)
-        if not match:
-            continue
-        sign, wanted = match[1], _parts(match[2])
-        same = have[: len(wanted)] == wanted if match[3] else _padded(have, wanted) == _padded(wanted, have)
-        above = _padded(have, wanted) >= _padded(wanted, have)
-        held = {"==": same, "!=": not same, ">=": above, "~=": above, "<=": same or not above, "<": not above}
-        if not held.get(sign, above and not same):
-            return False
-    return True
+    """Tell whether a version, a pre-release too, is within limits such as `>=2.8,!=2.9.*` (PEP 440).
 
-
-def _parts(number: str) -> tuple[int, ...]:
-    match = re.match(r"\d+(?:\.\d+)*", number)
-    return tuple(int(part) for part in match[0].split(".")) if match else ()
-
-
-def _padded(number: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    return number + (0,) * (len(other) - len(number))
+    A version that is not one in the sense of PEP 440, such as a developer's own build may have, counts as satisfied.
+    """
+    try:
+        return SpecifierSet(limits).contains(Version(number), prereleases=True)
+    except (InvalidVersion, InvalidSpecifier):
+        return True
 
 
 def _installed(package: str) -> str | None:
@@ -224,7 +213,7 @@ def _components() -> Iterator[Check]:
         remedy = "repair the package that it names, or uninstall it"
         yield Check("software", "components", "fail", "; ".join(faults), remedy, counts)
         return
-    plurals = {kind: plural for plural, kind in KINDS.items()}
+    plurals = {kind: plural for plural, kind in PLURALS.items()}
     words = [f"{count} {kind if count == 1 else plurals[kind]}" for kind, count in counts.items() if count]
     yield Check("software", "components", "ok", ", ".join(words), "", counts)
 

@@ -73,7 +73,7 @@ def write_beside(path: Path, text: str) -> None:
 
 
 def move_aside(path: Path) -> Path:
-    """Rename a file to `<name>.old-<n>`, a name that nothing has, and return it."""
+    """Rename a file or folder to `<name>.old-<n>`, a name that nothing has, and return it."""
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1

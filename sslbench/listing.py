@@ -23,17 +23,9 @@ if TYPE_CHECKING:
     from sslbench.execution.local import Planned
     from sslbench.reporting.model import Table
 
-# What users type after `list`, and the kind of the registry that it lists.
-KINDS = {
-    "methods": "method",
-    "losses": "loss",
-    "plugins": "plugin",
-    "weightings": "weighting",
-    "datasets": "dataset",
-    "networks": "network",
-    "protocols": "protocol",
-}
-LISTS = (*KINDS, "recipes", "grids", "matrix")
+# A kind of the registry by its plural, which users type after `list`.
+PLURALS = {kind + ("es" if kind.endswith("s") else "s"): kind for kind in registry.KINDS}
+LISTS = (*PLURALS, "recipes", "grids", "matrix")
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -43,8 +35,8 @@ def listing(what: str) -> list[dict[str, Any]]:
     Raises:
         UnknownNameError: nothing of that name is listed.
     """
-    if what in KINDS:
-        return _components(KINDS[what])
+    if what in PLURALS:
+        return _components(PLURALS[what])
     if what == "recipes":
         return [_recipe(name) for name in config.recipe_names()]
     if what == "grids":

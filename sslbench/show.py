@@ -17,11 +17,10 @@ from typing import Any
 
 from sslbench import config, registry, weightings
 from sslbench.errors import UnknownNameError
-from sslbench.listing import KINDS as LISTED
-from sslbench.listing import fields_of, spelt_out
+from sslbench.listing import PLURALS, fields_of, spelt_out
 from sslbench.spelling import flatten, load_yaml
 
-KINDS = ("method", "loss", "plugin", "weighting", "recipe", "network", "dataset", "protocol")
+SHOWN = (*registry.KINDS, "recipe")
 
 # A network's parameters are counted for one input channel and these classes: Synapse's and ACDC's.
 COUNTED_CLASSES = (14, 4)
@@ -53,15 +52,15 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     """All that is known of a name before anything runs, ready for JSON: always `kind`, `name`, `aliases`, `about`.
 
     Args:
-        kind: one of `KINDS`; the plurals that `list` takes are understood.
+        kind: one of `SHOWN`; the plurals that `list` takes are understood.
         name: as registered, an alias or a preset; a recipe may be a YAML file.
 
     Raises:
         UnknownNameError: no such kind or name; near names are suggested.
     """
-    kind = {**LISTED, "recipes": "recipe"}.get(kind, kind)
-    if kind not in KINDS:
-        raise UnknownNameError("kind of thing to show", kind, KINDS)
+    kind = {**PLURALS, "recipes": "recipe"}.get(kind, kind)
+    if kind not in SHOWN:
+        raise UnknownNameError("kind of thing to show", kind, SHOWN)
     if kind == "recipe":
         return _recipe(name)
     entry = registry.get(kind, name)

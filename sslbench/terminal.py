@@ -571,20 +571,31 @@ _CARDS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
 
 
 def checks(console: Console, rows: Rows) -> None:
-    """What `doctor` found, a line each, with the remedy below where there is one."""
+    """Print the checks of `doctor`."""
+    _findings(console, rows, _STATUSES, "status", "name")
+
+
+def _findings(console: Console, rows: Rows, styles: Mapping[str, str], status: str, name: str) -> None:
+    """Print how each finding stands, its name and message, and the remedy below where there is one.
+
+    Args:
+        console: to print on.
+        rows: with `message`, `remedy` and the keys named below; those with an `area` have a gap before the next one.
+        styles: by status.
+        status, name: keys of a row.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     for _ in range(2):
         table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    area = ""
-    for row in rows:
-        if area and row["area"] != area:
+    for number, (_, group) in enumerate(groupby(rows, key=lambda row: row.get("area"))):
+        if number:
             table.add_row()
-        area = row["area"]
-        text = Text(row["message"])
-        if row["remedy"]:
-            text.append(f"\n-> {row['remedy']}", style="bold")
-        table.add_row(Text(row["status"], style=_STATUSES[row["status"]]), row["name"], text)
+        for row in group:
+            text = Text(row["message"])
+            if row["remedy"]:
+                text.append(f"\n-> {row['remedy']}", style="bold")
+            table.add_row(Text(row[status], style=styles[row[status]]), Text(row[name]), text)
     _indented(console, table)
 
 
@@ -592,21 +603,12 @@ def checks(console: Console, rows: Rows) -> None:
 
 
 def audit(console: Console, facts: Mapping[str, Any]) -> None:
-    """What `audit` found: a line per finding, the lists, the classes."""
+    """Print an audit: a line per finding, the lists, the classes."""
     subset = "" if facts["held"] == facts["official"] else f" of {facts['official']}"
     say(console, f"{facts['dataset']} ({facts['preprocessing']}): {facts['held']}{subset} cases", "bold")
     say(console, f" {facts['folder']}", "dim")
     console.print()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    for _ in range(2):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in facts["findings"]:
-        text = Text(row["message"])
-        if row["remedy"]:
-            text.append(f"\n-> {row['remedy']}", style="bold")
-        table.add_row(Text(row["severity"], style=_SEVERITIES[row["severity"]]), Text(row["check"]), text)
-    _indented(console, table)
+    _findings(console, facts["findings"], _SEVERITIES, "severity", "check")
     if facts["lists"]:
         console.print()
         _lists(console, facts["lists"])

@@ -7,13 +7,12 @@ is said of one learner goes before what is said of all.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sslbench import registry
 from sslbench.errors import UsageError
-from sslbench.spelling import dumped, flatten, parse_component, unflatten
+from sslbench.spelling import compact, dumped, flatten, parse_component, unflatten
 
 OPTION = "weighting"
 
@@ -125,9 +124,5 @@ def difference(chosen: Mapping[str, Spec], otherwise: Mapping[str, Spec], keys: 
 def spell(spec: Spec) -> str:
     """A complete weighting in one word: `cld[window=2]`, options that are its defaults left out."""
     plain = complete({"name": spec["name"]})
-    options = [f"{path}={_text(value)}" for path, value in sorted(spec.items()) if value != plain[path]]
+    options = [f"{path}={compact(value)}" for path, value in sorted(spec.items()) if value != plain[path]]
     return spec["name"] + (f"[{','.join(options)}]" if options else "")
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -14,7 +14,7 @@ import pytest
 from sslbench import completion, config, registry
 from sslbench.data.splits import load_splits
 from sslbench.listing import LISTS
-from sslbench.show import KINDS
+from sslbench.show import SHOWN
 
 
 def offered(completer: Any, incomplete: str = "", args: tuple[str, ...] = (), **params: Any) -> list[str]:
@@ -30,7 +30,7 @@ def test_names_are_those_of_the_registries() -> None:
         assert offered(completer) == registry.names(kind)
     assert offered(completion.datasets, "s") == ["synapse"]
     assert offered(completion.recipes) == list(config.recipe_names())
-    assert offered(completion.lists) == list(LISTS) and offered(completion.kinds) == list(KINDS)
+    assert offered(completion.lists) == list(LISTS) and offered(completion.kinds) == list(SHOWN)
     assert offered(completion.names, kind="network") == registry.names("network")
     assert offered(completion.names, "p", kind="recipe") == ["phantom"]
     assert offered(completion.names, kind="nonsense") == []

@@ -98,6 +98,15 @@ def test_colours_are_left_to_terminals_and_to_taste(monkeypatch: pytest.MonkeyPa
         ("2.0.1", ">2", True),
         ("unknown", "", True),
         ("1.0", "===1.0", True),
+        ("3.0", "~=2.1", False),
+        ("2.9", "~=2.1", True),
+        ("2.0", "~=2.1", False),
+        ("2.2", "~=2.1.0", False),
+        ("2.8.0rc1", ">=2.8", False),
+        ("2.8.0rc1", ">=2.7", True),
+        ("1.0.post1", "==1.0", False),
+        ("1!1.0", ">=2", True),
+        ("our-build", ">=2", True),
     ],
 )
 def test_versions_are_held_against_their_limits(number: str, limits: str, held: bool) -> None:

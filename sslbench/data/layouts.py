@@ -24,7 +24,8 @@ TITLES: dict[Layout, str] = {
     "msd": "MSD (Decathlon) folder",
     "pairs": "images with masks",
 }
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+ENDINGS = (*VOLUME_ENDINGS, ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 MASK_WORDS = ("mask", "label", "labels", "gt", "seg", "segmentation", "annotation")
 MASK_FOLDERS = ("mask", "masks", "label", "labels", "gt", "annotations", "segmentations")
 
@@ -277,10 +278,15 @@ def _listed_in_msd(content: Mapping[str, Any], source: Path, path: Path) -> Iter
         if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in ("image", "label")):
             raise UsageError(f"{path}: training holds {str(item)[:60]!r}, which is no image with its label")
         image, label = source / item["image"], source / item["label"]
-        ending = next((ending for ending in ENDINGS if image.name.endswith(ending)), None)
-        if ending is None:
+        ending = ending_of(image)
+        if not ending:
             raise UsageError(f"{path}: {item['image']} cannot be read", f"files that can: {', '.join(ENDINGS)}")
-        yield HeldCase(image.name.removesuffix(ending), (image,), label)
+        yield HeldCase(image.name[: -len(ending)], (image,), label)
+
+
+def ending_of(path: Path, endings: Sequence[str] = ENDINGS) -> str:
+    """Return which of some endings a file's name has, in small letters; empty where it has none of them."""
+    return next((ending for ending in endings if path.name.lower().endswith(ending)), "")
 
 
 def _ids(cases: Sequence[HeldCase], source: Path) -> None:
@@ -355,8 +361,8 @@ def _sorted_out(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _stem(path: Path) -> str | None:
     """A file's name without its ending; None where that is of no image."""
-    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
-    return None if ending is None else path.name[: -len(ending)]
+    ending = ending_of(path)
+    return path.name[: -len(ending)] if ending else None
 
 
 def _channels_of(image: Path) -> tuple[str, ...]:

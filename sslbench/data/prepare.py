@@ -22,7 +22,7 @@ from sslbench import registry
 from sslbench.data.base import OWN_DATA, Dataset, RawCase
 from sslbench.data.own import load_all
 from sslbench.data.preprocess import PLAIN_IMAGES, LoadedCase, load_case, preprocess, to_nifti
-from sslbench.data.source import ENDINGS, archives_in, is_archive, unpack, unpacked_folder
+from sslbench.data.source import ARCHIVE_ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.files import atomic_path, locked, read_json, sync_files, write_json
@@ -149,7 +149,11 @@ def _find(
                 raise
             raise UsageError(error.message, f"it holds an archive, so perhaps --source {held[0]}") from error
     if not is_archive(source):
-        problem = f"is neither a folder nor an archive ({', '.join(ENDINGS)})" if source.exists() else "does not exist"
+        problem = (
+            f"is neither a folder nor an archive ({', '.join(ARCHIVE_ENDINGS)})"
+            if source.exists()
+            else "does not exist"
+        )
         raise UsageError(f"the source {source} {problem}", dataset.source_hint)
     folder = unpacked_folder(source, data_dir / dataset.name / "source")
     fresh = unpack(source, folder, lambda name: say(name, "unpacked"))

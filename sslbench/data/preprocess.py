@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from sslbench.data.base import Dataset, LabelCrop, Modality, Preprocessing, RawCase
 from sslbench.data.forms import read_array
+from sslbench.data.resampling import floor_positions
 from sslbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -391,11 +392,7 @@ def resample_nearest(labels: NDArray[Any], grid: Mapping[str, Any], new: Mapping
 def _label_positions(grid: Mapping[str, Any], new: Mapping[str, Any], nearest: str) -> list[NDArray[np.intp]]:
     """Per axis, which label of `grid` each cell of `new` takes: the one under its centre, or (`floor`) torch's."""
     if nearest == "floor":
-        # In single precision, as torch multiplies: one label in thousands falls a voxel lower than in integers.
-        sizes = zip(grid["shape"], new["shape"], strict=True)
-        return [
-            (np.arange(target, dtype=np.float32) * np.float32(size / target)).astype(np.intp) for size, target in sizes
-        ]
+        return [floor_positions(*sizes) for sizes in zip(grid["shape"], new["shape"], strict=True)]
     return [
         np.clip(np.floor(_source_indices(grid, new, axis) + 0.5), 0, grid["shape"][axis] - 1).astype(np.intp)
         for axis in range(3)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sslbench.config import Distortion, Recipe, ThreeOfSix, TilesSpec
 from sslbench.data import augment
+from sslbench.data.resampling import nearest_positions
 from sslbench.errors import UsageError
 from sslbench.methods.base import Batch, Stream, View
 from sslbench.training.randomness import numpy_generator, torch_generator
@@ -364,18 +365,6 @@ def _turn(patch: Tensor, plane: augment.PlaneMap, axes: tuple[int, int]) -> Tens
     else:
         signs = plane.matrix[0, 0], plane.matrix[1, 1]
     return patch.flip([axis for axis, sign in zip((u, v), signs, strict=True) if sign < 0])
-
-
-def nearest_positions(size_in: int, size_out: int) -> np.ndarray:
-    """Which of `size_in` positions each of `size_out` takes in `scipy.ndimage.zoom(..., order=0)`: corners aligned,
-    floor(i·(in - 1)/(out - 1) + ½).
-
-    Where rounding puts scipy's last position outside, which it does for some pairs of sizes (256 to 216), scipy writes
-    a row of zeros; here it is the last row.
-    """
-    if size_out == 1:
-        return np.zeros(1, dtype=np.int64)
-    return np.floor(np.arange(size_out) * ((size_in - 1) / (size_out - 1)) + 0.5).astype(np.int64)
 
 
 def _send(array: np.ndarray, device: torch.device) -> Tensor:

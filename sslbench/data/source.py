@@ -26,7 +26,7 @@ from typing import IO
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.files import locked
 
-ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _CHUNK = 1 << 20
 _SPARE = 64 << 20  # bytes that stay free on the disk
@@ -60,7 +60,7 @@ class _Link:
 
 def is_archive(path: Path) -> bool:
     """Whether a file is called like an archive that can be unpacked."""
-    return path.is_file() and path.name.lower().endswith(ENDINGS)
+    return path.is_file() and path.name.lower().endswith(ARCHIVE_ENDINGS)
 
 
 def archives_in(folder: Path) -> list[Path]:

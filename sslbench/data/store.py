@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sslbench import registry
 from sslbench.data.base import Dataset, Form
 from sslbench.data.preprocess import read_nifti, restore, stored_nifti
-from sslbench.data.splits import Splits, expand
+from sslbench.data.splits import Splits, expand, groups_of
 from sslbench.errors import DataError, UsageError
 from sslbench.files import read_json
 
@@ -163,11 +163,7 @@ class Store:
 
     def groups(self) -> dict[str, list[str]]:
         """Group -> its case ids, sorted; every case id stands for itself too."""
-        groups = {id: [id] for id in self.cases}
-        members: dict[str, list[str]] = {}
-        for id, case in self.cases.items():
-            members.setdefault(case.group, []).append(id)
-        return groups | members
+        return groups_of({id: case.group for id, case in self.cases.items()})
 
     def image(self, id: str, verify: bool = False) -> NDArray[np.floating]:
         """The image of a case (C, *S), read-only and memory-mapped.

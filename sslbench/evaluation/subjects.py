@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslbench.data.base import Preprocessing
+from sslbench.data.layouts import VOLUME_ENDINGS, ending_of
 from sslbench.data.store import Store, case_files
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.evaluation.pairs import Pair, StoredGrid, read_labels
@@ -16,8 +17,6 @@ from sslbench.reporting.collect import Run, find_runs, read_run, records_of
 
 if TYPE_CHECKING:
     from sslbench.config import Job
-
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ def label_files(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
-        if ending is None or path.name.startswith(".") or not path.is_file():
+        ending = ending_of(path, VOLUME_ENDINGS)
+        if not ending or path.name.startswith(".") or not path.is_file():
             continue
         name = path.name[: -len(ending)]
         if name in found:
@@ -182,7 +181,9 @@ def subject_of_folder(
     """
     predicted = label_files(folder)
     if not predicted:
-        raise UsageError(f"{folder} holds neither runs nor label maps", f"files that can be read: {', '.join(ENDINGS)}")
+        raise UsageError(
+            f"{folder} holds neither runs nor label maps", f"files that can be read: {', '.join(VOLUME_ENDINGS)}"
+        )
     if isinstance(references, Store):
         known, where = list(references.cases), str(references.folder)
         classes = classes or [info.short for info in references.dataset.classes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from sslbench.config import Job
 from sslbench.data.store import Store
 from sslbench.errors import SSLBenchError, UsageError
 from sslbench.execution.rundir import RunDirectory, State
-from sslbench.files import read_json
+from sslbench.files import move_aside, read_json
 
 POLL_S = 0.2
 # Exit codes of a worker process: another process holds the run; it was asked to stop and saved its state.
@@ -173,8 +172,8 @@ class Launcher:
         queue = deque(planned for planned in self.plan if planned.runs)
         elsewhere = [planned for planned in self.plan if planned.outcome is None and not planned.runs]
         for planned in queue:
-            if force:
-                set_aside(planned.run.path)
+            if force and planned.run.path.exists():
+                move_aside(planned.run.path)
             planned.run.write_config(planned.job)
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -287,15 +286,6 @@ class _Process:
 
     def close(self) -> None:
         self._stderr.close()
-
-
-def set_aside(path: Path) -> None:
-    """Move a run directory to `<name>.old-<n>` beside it, where there is one."""
-    if path.exists():
-        number = 1
-        while (target := path.with_name(f"{path.name}.old-{number}")).exists():
-            number += 1
-        shutil.move(path, target)
 
 
 def _signal_name(number: int) -> str:

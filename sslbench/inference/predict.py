@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import sslbench
 from sslbench import registry
 from sslbench.data.base import Modality
-from sslbench.data.layouts import ENDINGS
+from sslbench.data.layouts import ENDINGS, ending_of
 from sslbench.data.preprocess import load_scan, preprocess, restore
 from sslbench.errors import DataError, SSLBenchError, UnknownNameError, UsageError
 from sslbench.execution.trained import Trained
@@ -54,7 +54,7 @@ def find_scans(inputs: Sequence[Path], channels: int = 1) -> dict[str, tuple[Pat
     """
     found: dict[str, dict[int, Path]] = {}
     for path in (file for given in inputs for file in _files(given)):
-        name, number = path.name[: -len(_ending(path))], 0
+        name, number = path.name[: -len(ending_of(path))], 0
         numbered = re.fullmatch(r"(.+)_(\d{4})", name)
         if channels > 1 and numbered and int(numbered[2]) < channels:
             name, number = numbered[1], int(numbered[2])
@@ -68,19 +68,15 @@ def find_scans(inputs: Sequence[Path], channels: int = 1) -> dict[str, tuple[Pat
 def _files(given: Path) -> list[Path]:
     if given.is_dir():
         files = [path for path in sorted(given.iterdir()) if path.is_file() and not path.name.startswith(".")]
-        files = [path for path in files if _ending(path)]
+        files = [path for path in files if ending_of(path)]
         if not files:
             raise UsageError(f"there is no image in {given}", f"files that can be read: {', '.join(ENDINGS)}")
         return files
     if not given.exists():
         raise UsageError(f"{given} does not exist", "name images, or folders of them")
-    if not _ending(given):
+    if not ending_of(given):
         raise UsageError(f"{given} is no image that can be read", f"files that can: {', '.join(ENDINGS)}")
     return [given]
-
-
-def _ending(path: Path) -> str:
-    return next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), "")
 
 
 def check_preprocessing(trained: Trained) -> None:

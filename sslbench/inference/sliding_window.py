@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sslbench.data.sampling import nearest_positions, window_starts
+from sslbench.data.resampling import nearest_positions
+from sslbench.data.sampling import window_starts
 from sslbench.methods.base import mean_logits
 from sslbench.networks.base import evaluating
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sslbench.data.resampling import floor_positions
 from sslbench.metrics.case import DISTANCES, OVERLAPS, VOLUMES, Case, State, check_pair, compare, measure
 from sslbench.metrics.components import intersection, largest_component
 from sslbench.metrics.surface import check_spacing
@@ -483,21 +484,14 @@ class Protocol:
 
 
 def resize_nearest(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """Resize to `shape`: voxel floor(i·in/out) along each axis (PyTorch's `nearest`, not `nearest-exact`).
-
-    The scale in/out and the product are rounded to float32, as PyTorch does: where i·in/out is an integer,
-    that can land one voxel below it (in 84, out 80, i 20), and papers measured that.
+    """Resize to `shape` along each axis as `floor_positions` says: PyTorch's `nearest`, not `nearest-exact`.
 
     Raises:
         ValueError: another number of axes, or an empty one.
     """
     if labels.ndim != len(shape) or min(*labels.shape, *shape) < 1:
         raise ValueError(f"cannot resize shape {labels.shape} to {tuple(shape)}")
-    picks = []
-    for size, wanted in zip(labels.shape, shape, strict=True):
-        source = np.floor(np.arange(wanted, dtype=np.float32) * (np.float32(size) / np.float32(wanted)))
-        picks.append(np.minimum(source.astype(np.int64), size - 1))
-    return labels[np.ix_(*picks)]
+    return labels[np.ix_(*(floor_positions(*sizes) for sizes in zip(labels.shape, shape, strict=True)))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -19,6 +18,7 @@ import yaml
 from sslbench.errors import SSLBenchError, UsageError
 from sslbench.files import read_json
 from sslbench.records import CASE_COLUMNS, cases_file
+from sslbench.spelling import compact
 
 # What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
 CELL_COLUMNS = ("recipe", "labeled", "method", "loss", "plugin", "variant", "digest")
@@ -237,12 +237,7 @@ def records_csv(records: pd.DataFrame) -> str:
 
 def variant_of(settings: Mapping[str, Any]) -> str:
     """Dotted paths and values that a job sets, as in its folder's name: `loss.gamma=0.75,loss.k=5`."""
-    return ",".join(f"{path}={plain(value)}" for path, value in sorted(settings.items()))
-
-
-def plain(value: Any) -> str:
-    """A value of a configuration on one line."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return ",".join(f"{path}={compact(value)}" for path, value in sorted(settings.items()))
 
 
 # --------------------------------------------------------------------------------------------------- the disk

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-AVERAGE = "avg"  # the protocols' name for the mean over classes
 NO_VALUE = "--"
 PARTIAL = "†"
 

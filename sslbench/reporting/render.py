@@ -14,7 +14,8 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from sslbench.reporting.model import AVERAGE, PARTIAL, Cell, Column, Table, cell_text, manifest
+from sslbench.metrics.protocols import AVERAGE
+from sslbench.reporting.model import PARTIAL, Cell, Column, Table, cell_text, manifest
 
 CSV_COLUMNS = (
     "recipe", "labeled", "method", "loss", "plugin", "variant", "class", "metric", "mean", "std", "n",

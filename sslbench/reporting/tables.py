@@ -12,13 +12,14 @@ from typing import Any
 from sslbench import registry
 from sslbench.config import Grid, Job, TableSpec
 from sslbench.errors import UnknownNameError
+from sslbench.metrics.protocols import AVERAGE
 from sslbench.reporting import captions
-from sslbench.reporting.collect import Collection, Run, collect, plain, read_run, records_of
+from sslbench.reporting.collect import Collection, Run, collect, read_run, records_of
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
 from sslbench.reporting.material import Material, Planned
-from sslbench.reporting.model import AVERAGE, Cell, Column, Group, Row, Table, manifest
+from sslbench.reporting.model import Cell, Column, Group, Row, Table, manifest
 from sslbench.reporting.statistics import over_seeds, per_run
-from sslbench.spelling import split_outside_brackets
+from sslbench.spelling import compact, split_outside_brackets
 
 __all__ = ["Cell", "Column", "Group", "Row", "Table", "grid_table", "manifest", "tables_of_runs"]
 
@@ -96,7 +97,7 @@ def _planned(job: Job, protocol: str | None) -> Planned:
         loss=canonical.loss,
         plugin=canonical.plugin or "",
         digest=job.digest(),
-        settings={path: plain(value) for path, value in canonical.set.items()},
+        settings={path: compact(value) for path, value in canonical.set.items()},
         dataset=recipe.dataset,
         splits=recipe.splits,
         protocol=protocol or recipe.protocol,

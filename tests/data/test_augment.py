@@ -26,7 +26,8 @@ from sslbench.config import (
     load_recipe,
 )
 from sslbench.data import augment
-from sslbench.data.sampling import Sampler, TrainingSet, nearest_positions
+from sslbench.data.resampling import nearest_positions
+from sslbench.data.sampling import Sampler, TrainingSet
 
 SIZES = [(6, 6), (4, 7), (7, 4), (5, 9), (2, 3), (1, 5)]
 TURNS = [(k, axis) for k in range(4) for axis in range(2)]
