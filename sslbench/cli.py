@@ -17,7 +17,7 @@ from sslbench.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
     from sslbench.config import Grid
-    from sslbench.execution.local import Planned
+    from sslbench.execution.local import PlannedJob
 
 app = typer.Typer(
     name="sslbench",
@@ -1043,7 +1043,7 @@ def _checked_device(device: str | None, dry_run: bool) -> str | None:
     return device
 
 
-def _plan_facts(plan: list[Planned], results: Path, devices: list[str], missing: str) -> dict[str, Any]:
+def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missing: str) -> dict[str, Any]:
     from sslbench.listing import planned
 
     return {
@@ -1054,7 +1054,7 @@ def _plan_facts(plan: list[Planned], results: Path, devices: list[str], missing:
     }
 
 
-def _print_plan(plan: list[Planned], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
+def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
     from sslbench import terminal
 
     facts = _plan_facts(plan, results, devices, missing)
@@ -1068,7 +1068,7 @@ def _print_plan(plan: list[Planned], results: Path, devices: list[str], missing:
     print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}")
 
 
-def _print_outcome(grid: Grid, plan: list[Planned], results_dir: Path | None) -> None:
+def _print_outcome(grid: Grid, plan: list[PlannedJob], results_dir: Path | None) -> None:
     from sslbench.config import COMMAND_LINE
 
     outcomes = [planned.outcome for planned in plan]

@@ -20,7 +20,7 @@ from sslbench.files import read_json
 
 if TYPE_CHECKING:
     from sslbench.config import Job
-    from sslbench.execution.local import Planned
+    from sslbench.execution.local import PlannedJob
     from sslbench.reporting.model import Table
 
 # A kind of the registry by its plural, which users type after `list`.
@@ -231,7 +231,7 @@ def _place(run: RunDirectory, results: Path) -> dict[str, Any]:
     }
 
 
-def planned(plan: Iterable[Planned], results: Path) -> list[dict[str, Any]]:
+def planned(plan: Iterable[PlannedJob], results: Path) -> list[dict[str, Any]]:
     """The jobs of a launch: as `runs`, with `job` (canonical), `state` when it was planned, `action` (`run`,
     `continue`, `run again`, `skip`, `wait`), and, once it ended, `outcome` and `reason`."""
     return [
@@ -247,7 +247,7 @@ def planned(plan: Iterable[Planned], results: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _action(entry: Planned) -> str:
+def _action(entry: PlannedJob) -> str:
     if not entry.runs:
         return "wait" if entry.state == "running" else "skip"
     return {"interrupted": "continue", "failed": "run again", "finished": "run again"}.get(entry.state, "run")

@@ -32,7 +32,7 @@ from sslbench.evaluation.conversion import side_by_side
 from sslbench.evaluation.scoring import score
 from sslbench.evaluation.subjects import subject_of_folder
 from sslbench.execution.rundir import RunDirectory
-from sslbench.execution.trained import Trained
+from sslbench.execution.trained import TrainedRun
 from sslbench.inference.predict import find_scans, predict
 from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Method
@@ -120,7 +120,7 @@ class _Reader(torch.nn.Module):
         return (x - levels).square_().mul_(-2000).softmax(1)
 
 
-def _stand_in(patch: tuple[int, ...], stride: tuple[int, ...]) -> Trained:
+def _stand_in(patch: tuple[int, ...], stride: tuple[int, ...]) -> TrainedRun:
     recipe = load_recipe("phantom")
     inference = recipe.inference.model_copy(update={"stride": list(stride), "batch": 2})
     recipe = recipe.model_copy(update={"patch_size": list(patch), "inference": inference})
@@ -135,7 +135,7 @@ def _stand_in(patch: tuple[int, ...], stride: tuple[int, ...]) -> Trained:
         "preprocessing": registry.component("dataset", recipe.dataset).preprocessings[name],
         "preprocessing_name": name,
     }
-    return Trained(**fields, channels=1, modality="ct", pixel_mm=1.0)
+    return TrainedRun(**fields, channels=1, modality="ct", pixel_mm=1.0)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ import torch
 
 from sslbench import registry
 from sslbench.config import Job
-from sslbench.conformance.subject import MemoryCheckpoints, Records, random_experiment
+from sslbench.conformance.subject import MemoryCheckpoints, MemoryRecorder, random_experiment
 from sslbench.errors import SSLBenchError
 from sslbench.training.trainer import Trainer
 
@@ -59,7 +59,7 @@ def time_steps(job: Job, steps: int, device: torch.device) -> dict[str, list[flo
     """Seconds of the counted steps of a short training, by phase."""
     experiment = random_experiment(job, device=str(device))
     clock = Clock(device)
-    Trainer(experiment, MemoryCheckpoints(), Records(), clock).fit()
+    Trainer(experiment, MemoryCheckpoints(), MemoryRecorder(), clock).fit()
     starts, found = clock.times, {}
     for number, phase in enumerate(experiment.method.phases()):
         # The last step of a phase has no successor in it: what ends a phase (saving) is no step.

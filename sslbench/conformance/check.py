@@ -125,7 +125,7 @@ def named(spelling: str) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Combination:
     """A method with a loss, and a plugin or none.
 
     Attributes:
@@ -139,7 +139,7 @@ class Cell:
     plugin: str | None = None
 
 
-def matrix(methods: Sequence[str] = (), losses: Sequence[str] = (), plugin: str | None = None) -> list[Cell]:
+def matrix(methods: Sequence[str] = (), losses: Sequence[str] = (), plugin: str | None = None) -> list[Combination]:
     """Every method, or those named, with every loss; presets stand for themselves. Nothing is built.
 
     With a plugin, every method carries it.
@@ -154,7 +154,7 @@ def matrix(methods: Sequence[str] = (), losses: Sequence[str] = (), plugin: str 
             registry.get(kind, parse_component(spelling)[0])
     rows = methods or [entry.name for entry in registry.entries("method")]
     columns = losses or [entry.name for entry in registry.entries("loss")]
-    return [Cell(method, loss, _holes(method, loss, plugin), plugin) for method in rows for loss in columns]
+    return [Combination(method, loss, _holes(method, loss, plugin), plugin) for method in rows for loss in columns]
 
 
 def _holes(method: str, loss: str, plugin: str | None) -> dict[str, str]:
@@ -169,7 +169,7 @@ def _holes(method: str, loss: str, plugin: str | None) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class CellRun:
+class CombinationRun:
     """What came of training a cell for some steps.
 
     Attributes:
@@ -203,7 +203,7 @@ def check_matrix(
     dims: Sequence[Dims] = DIMS,
     tell: Tell = _nobody,
     plugin: str | None = None,
-) -> Iterator[CellRun]:
+) -> Iterator[CombinationRun]:
     """Train every cell of the matrix on random images; each is given as it ends.
 
     Args:
@@ -216,13 +216,13 @@ def check_matrix(
     for cell in matrix([named(method) for method in methods], losses, plugin):
         for kind in dims:
             if kind in cell.holes:
-                yield CellRun(cell.method, cell.loss, kind, "hole", cell.holes[kind], plugin=plugin)
+                yield CombinationRun(cell.method, cell.loss, kind, "hole", cell.holes[kind], plugin=plugin)
             else:
                 tell(f"{cell.method} + {cell.loss}, {kind}")
                 yield _run_cell(cell, kind, steps)
 
 
-def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
+def _run_cell(cell: Combination, dims: Dims, steps: int) -> CombinationRun:
     began = time.perf_counter()
     try:
         subject = Subject(cell.method, cell.loss, dims, iterations=steps, plugin=cell.plugin)
@@ -232,8 +232,8 @@ def _run_cell(cell: Cell, dims: Dims, steps: int) -> CellRun:
     except Exception as error:  # a cell that stops with an error is what this looks for
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         spent = time.perf_counter() - began
-        return CellRun(cell.method, cell.loss, dims, "failed", reason, seconds=spent, plugin=cell.plugin)
-    return CellRun(
+        return CombinationRun(cell.method, cell.loss, dims, "failed", reason, seconds=spent, plugin=cell.plugin)
+    return CombinationRun(
         cell.method,
         cell.loss,
         dims,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslbench.conformance.subject import Dims, SpiedLoss, Subject, Trained, is_loss, packed, unpacked
+from sslbench.conformance.subject import Dims, SpiedLoss, Subject, TrainedMethod, is_loss, packed, unpacked
 from sslbench.errors import SSLBenchError
 from sslbench.methods.base import Average, Batch, Method, Phase
 from sslbench.networks.base import Decoder, Network
@@ -445,7 +445,7 @@ def _same(left: Tensor | None, right: Tensor | None) -> bool:
     return torch.equal(left, right)
 
 
-def _identical(first: Trained, second: Trained, message: str) -> None:
+def _identical(first: TrainedMethod, second: TrainedMethod, message: str) -> None:
     if first.after.keys() != second.after.keys():
         raise Broken(f"{message} the names of its state")
     for name, value in first.after.items():

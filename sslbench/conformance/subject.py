@@ -102,7 +102,7 @@ def random_experiment(
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedMethod:
     """A method after a training.
 
     Attributes:
@@ -278,9 +278,9 @@ class Subject:
 
     # ------------------------------------------------------------------------------------------------- trainings
 
-    def train(self, stops: Sequence[int] = ()) -> Trained:
+    def train(self, stops: Sequence[int] = ()) -> TrainedMethod:
         """Train all phases, stopped and taken up again by a fresh object before each iteration of `stops`."""
-        checkpoints, records = MemoryCheckpoints(), Records()
+        checkpoints, records = MemoryCheckpoints(), MemoryRecorder()
         before: dict[str, Tensor] | None = None
         for stop in (*stops, None):
             experiment = self.experiment()
@@ -292,10 +292,10 @@ class Subject:
                 trainer.fit()
             except Interrupted:
                 continue
-        return Trained(trainer.method, before or {}, copy.deepcopy(trainer.method.state_dict()), records.entries)
+        return TrainedMethod(trainer.method, before or {}, copy.deepcopy(trainer.method.state_dict()), records.entries)
 
     @cached_property
-    def trained(self) -> Trained:
+    def trained(self) -> TrainedMethod:
         """One training from start to end."""
         return self.train()
 
@@ -340,11 +340,12 @@ def unpacked(content: bytes) -> dict[str, Any]:
     return found
 
 
-class Records:
+class MemoryRecorder:
     """A recorder that keeps what it is told, times apart."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
+        self.messages: list[str] = []
 
     def record(self, entry: Mapping[str, Any]) -> None:
         self.entries.append({key: value for key, value in entry.items() if key != "it_per_s"})
@@ -353,7 +354,7 @@ class Records:
         self.entries = [entry for entry in self.entries if entry["iteration"] <= iteration]
 
     def message(self, text: str) -> None:
-        pass
+        self.messages.append(text)
 
 
 class _Countdown:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from sslbench.data.base import ClassInfo, Dataset, Form, Modality, Preprocessing, RawCase, Remote, index_files, paired
 from sslbench.data.forms import DHC_NPY, npy_cases
 from sslbench.data.splits import load_splits
-from sslbench.data.synapse import DHC_2023, GA, NATIVE
+from sslbench.data.synapse import DHC_2023_PREPROCESSING, GA_PREPROCESSING, NATIVE_PREPROCESSING
 from sslbench.registry import register
 
 _LAST_CT = 500  # scans with a higher number are MRI
@@ -52,18 +52,20 @@ class AMOS(Dataset):
     )
     preprocessings: ClassVar[Mapping[str, Preprocessing]] = {
         "ga": replace(
-            GA,
+            GA_PREPROCESSING,
             description="After GA, whose grid is unpublished: that of Synapse (RAS, 1.5 x 1.5 x 2.0 mm), HU -125 to "
             "275 to [0, 1]; MRI is clipped as CT.",
         ),
-        "dhc-2023": replace(DHC_2023, description=f"{DHC_2023.description} MRI is clipped as CT."),
+        "dhc-2023": replace(
+            DHC_2023_PREPROCESSING, description=f"{DHC_2023_PREPROCESSING.description} MRI is clipped as CT."
+        ),
         "ga-mri": replace(
-            GA,
+            GA_PREPROCESSING,
             mri=_MRI,
             description="As `ga`, but MRI is clipped to its own percentiles 0.5 and 99.5; no published number did.",
         ),
         "native": replace(
-            NATIVE,
+            NATIVE_PREPROCESSING,
             mri=_MRI,
             description="The scan's own resolution: CT from HU -125 to 275 to [0, 1], MRI from its percentiles 0.5 and "
             "99.5.",

@@ -28,7 +28,7 @@ class ClassInfo:
     short: str
 
 
-Step = Literal["turn", "resample", "resize", "clip", "scale", "crop"]  # of a preprocessing, in order
+PreprocessingStep = Literal["turn", "resample", "resize", "clip", "scale", "crop"]  # of a preprocessing, in order
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Form:
     name: str
     title: str
     preprocessings: tuple[str, ...] | None = None
-    done: tuple[Step, ...] = ()
+    done: tuple[PreprocessingStep, ...] = ()
     axes: Literal["xyz", "zyx"] | None = None
     spacing_mm: tuple[float, float, float] | None = None
     shape: tuple[int, int, int] | None = None
@@ -163,9 +163,9 @@ class Preprocessing:
         if self.scale == "clip" and self.clip is None:
             raise ValueError("a preprocessing with scale='clip' has to have a clip range")
 
-    def without(self, done: Sequence[Step]) -> Preprocessing:
+    def without(self, done: Sequence[PreprocessingStep]) -> Preprocessing:
         """What is left to do with arrays that have been through some of the steps."""
-        off: dict[Step, dict[str, None]] = {
+        off: dict[PreprocessingStep, dict[str, None]] = {
             "turn": {"orientation": None},
             "resample": {"spacing_mm": None},
             "resize": {"resize_to": None, "resize_by": None},

@@ -29,7 +29,7 @@ from sslbench.files import atomic_path, locked, read_json, sync_files, write_jso
 from sslbench.processes import each
 from sslbench.settings import data_dir as data_folder
 
-Progress = Callable[[str, str], None]
+PrepareProgress = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     workers: int = 2,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: PrepareProgress | None = None,
 ) -> PrepareReport:
     """Prepare a dataset under `<data_dir>/<name>/<preprocessing>`.
 
@@ -134,7 +134,7 @@ def _options(kind: type[Dataset], given: Mapping[str, Any]) -> Any:
 
 
 def _find(
-    dataset: Dataset, given: Path | str | None, preprocessing: str, data_dir: Path, workers: int, say: Progress
+    dataset: Dataset, given: Path | str | None, preprocessing: str, data_dir: Path, workers: int, say: PrepareProgress
 ) -> list[RawCase]:
     """The cases of a folder, of an archive, which is unpacked first, or of a computed dataset."""
     if given is None:
@@ -167,7 +167,7 @@ def _find(
     return raws
 
 
-def _generated(dataset: Dataset, data_dir: Path, workers: int, say: Progress) -> Path:
+def _generated(dataset: Dataset, data_dir: Path, workers: int, say: PrepareProgress) -> Path:
     """The folder of a computed dataset, made first where it is missing."""
     if not dataset.generated_ids:
         raise UsageError(f"{dataset.name} needs a source, a folder or an archive", dataset.source_hint)
@@ -217,7 +217,7 @@ def _prepare_cases(
     folder: Path,
     workers: int,
     force: bool,
-    say: Progress,
+    say: PrepareProgress,
 ) -> tuple[dict[str, Case], dict[str, str], set[str]]:
     """Cases by id, failures by id, and the ids that were written now."""
     kind = type(dataset)
@@ -362,7 +362,7 @@ def _tell_absent(dataset: Dataset, cases: Mapping[str, Case]) -> None:
         dataset.notes.append(f"no case has {', '.join(absent)}")
 
 
-def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, str], say: Progress) -> None:
+def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, str], say: PrepareProgress) -> None:
     """Leave out the later of two patients with the same image and label: a file was copied.
 
     The same image with other labels is a scan that was annotated twice, as ACDC's patients 074 and 076 were.

@@ -30,7 +30,7 @@ _MAGICNET_H5 = Form(
     spacing_mm=(1.5, 1.5, 2.0),
 )
 
-GA = Preprocessing(
+GA_PREPROCESSING = Preprocessing(
     axes="xyz",
     orientation="RAS",
     spacing_mm=(1.5, 1.5, 2.0),
@@ -39,14 +39,14 @@ GA = Preprocessing(
     description="After MagicNet and GA, re-implemented from the papers as their own is unpublished, so not "
     "bit-identical: RAS, 1.5 x 1.5 x 2.0 mm, HU -125 to 275 to [0, 1].",
 )
-NATIVE = Preprocessing(
+NATIVE_PREPROCESSING = Preprocessing(
     axes="xyz",
     orientation="RAS",
     clip=(-125.0, 275.0),
     scale="clip",
     description="As `ga`, at the scan's own resolution.",
 )
-DHC_2023 = Preprocessing(
+DHC_2023_PREPROCESSING = Preprocessing(
     axes="zyx",
     resize_to=(160, 160, 80),
     clip=(-75.0, 275.0),
@@ -55,7 +55,7 @@ DHC_2023 = Preprocessing(
     "(z, y, x), as the file lies, then HU -75 to 275, scaled by the extremes of what is left.",
 )
 _DHC_2024 = replace(
-    DHC_2023,
+    DHC_2023_PREPROCESSING,
     resize_to=None,
     resize_by=(0.5, 0.5, 1.0),
     description="As DHC's code of January 2024: all slices, each half as wide and high; otherwise as `dhc-2023`.",
@@ -84,10 +84,10 @@ class Synapse(Dataset):
         ClassInfo("left adrenal gland", "lag"),
     )
     preprocessings: ClassVar[Mapping[str, Preprocessing]] = {
-        "ga": GA,
-        "dhc-2023": DHC_2023,
+        "ga": GA_PREPROCESSING,
+        "dhc-2023": DHC_2023_PREPROCESSING,
         "dhc-2024": _DHC_2024,
-        "native": NATIVE,
+        "native": NATIVE_PREPROCESSING,
     }
     forms: ClassVar[tuple[Form, ...]] = (
         Form("official", "BTCV's scans (img0001.nii.gz with label0001.nii.gz, ...)"),
@@ -156,7 +156,7 @@ class Phantom(Synapse):
 
     name = "phantom"
     title = "Phantom (synthetic abdominal CT in the Synapse layout)"
-    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"native": NATIVE, "ga": GA}
+    preprocessings: ClassVar[Mapping[str, Preprocessing]] = {"native": NATIVE_PREPROCESSING, "ga": GA_PREPROCESSING}
     forms = Synapse.forms[:1]  # what is computed has the official layout
     splits_from = "synapse"
     default_grid = "quick"

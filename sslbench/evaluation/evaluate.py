@@ -12,9 +12,9 @@ from sslbench import registry
 from sslbench.config import load_grid
 from sslbench.data.store import Store
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.evaluation.pairs import Geometry
+from sslbench.evaluation.pairs import GridPolicy
 from sslbench.evaluation.scoring import Scores, score
-from sslbench.evaluation.subjects import Subject, runs_in, runs_of, subject_of_folder, subject_of_run
+from sslbench.evaluation.subjects import PredictionSet, runs_in, runs_of, subject_of_folder, subject_of_run
 from sslbench.metrics.protocols import Protocol
 from sslbench.records import cases_file, write_cases
 from sslbench.reporting.collect import Run, records_of
@@ -47,15 +47,15 @@ class Request:
     dataset: str | None = None
     preprocessing: str | None = None
     classes: Sequence[str] = ()
-    geometry: Geometry = "check"
+    geometry: GridPolicy = "check"
     partial: bool = False
     output: Path | None = None
     workers: int = 1
 
 
 @dataclass
-class Outcome:
-    """What came of it.
+class EvaluationResult:
+    """The result of `evaluate`.
 
     Attributes:
         scores: one per run or folder, in the order of the targets.
@@ -85,7 +85,7 @@ def evaluate(
     request: Request,
     starting: Callable[[str, int], None] = lambda title, cases: None,
     progress: Callable[[str], None] = lambda case: None,
-) -> Outcome:
+) -> EvaluationResult:
     """Score everything that is asked for; what fails costs itself only.
 
     Args:
@@ -97,7 +97,7 @@ def evaluate(
         UsageError: a target that is nothing, options that do not fit it, or nothing to score.
         SSLBenchError: a run named as such that is not finished, or two copies of a run.
     """
-    outcome = Outcome()
+    outcome = EvaluationResult()
     for subject in _subjects(request, outcome):
         starting(subject.title, len(subject.pairs))
         scores = score(subject, request.protocols, request.workers, request.geometry, progress)
@@ -114,7 +114,7 @@ def evaluate(
     return outcome
 
 
-def _subjects(request: Request, outcome: Outcome) -> Iterator[Subject]:
+def _subjects(request: Request, outcome: EvaluationResult) -> Iterator[PredictionSet]:
     runs: dict[Path, tuple[Run, bool]] = {}
     folders: list[Path] = []
     for target in request.targets:
@@ -186,7 +186,7 @@ def _store(request: Request) -> Store:
     return Store.open(request.data_dir, kind.name, request.preprocessing or next(iter(kind.preprocessings)))
 
 
-def _keep_run(scores: Scores, run: Run, outcome: Outcome) -> None:
+def _keep_run(scores: Scores, run: Run, outcome: EvaluationResult) -> None:
     """Write a run's records beside its own, `cases.csv`, which stays as it is; an incomplete set is not kept."""
     if not scores.complete:
         return

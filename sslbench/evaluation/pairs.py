@@ -15,7 +15,7 @@ from sslbench.errors import DataError
 
 # What is done where prediction and reference do not lie on one grid: refuse; take the prediction voxel by voxel if only
 # their places in the world differ; resample it.
-Geometry = Literal["check", "voxels", "resample"]
+GridPolicy = Literal["check", "voxels", "resample"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Maps:
     axes: str
 
 
-def load_pair(pair: Pair, grid: Literal["original", "preprocessed"], geometry: Geometry = "check") -> Maps:
+def load_pair(pair: Pair, grid: Literal["original", "preprocessed"], geometry: GridPolicy = "check") -> Maps:
     """The two label maps of a case on a protocol's grid.
 
     Args:
@@ -86,7 +86,7 @@ def load_pair(pair: Pair, grid: Literal["original", "preprocessed"], geometry: G
     return Maps(prediction, reference, _spacing(reference_affine), "xyz")
 
 
-def _on_stored_grid(pair: Pair, geometry: Geometry) -> Maps:
+def _on_stored_grid(pair: Pair, geometry: GridPolicy) -> Maps:
     stored = pair.stored
     if stored is None:
         raise DataError(f"{pair.case}: the grid that networks see is not known")
@@ -135,7 +135,7 @@ def _onto(
     affine: NDArray[np.float64],
     shape: tuple[int, ...],
     target: NDArray[np.float64],
-    geometry: Geometry,
+    geometry: GridPolicy,
 ) -> NDArray[np.integer]:
     """The prediction on a grid of `shape` that the affine `target` places.
 

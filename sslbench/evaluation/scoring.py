@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sslbench.data.base import Preprocessing
 from sslbench.errors import DataError
-from sslbench.evaluation.pairs import Geometry, Maps, Pair, class_ids, load_pair
-from sslbench.evaluation.subjects import Subject
-from sslbench.metrics.protocols import Protocol
+from sslbench.evaluation.pairs import GridPolicy, Maps, Pair, class_ids, load_pair
+from sslbench.evaluation.subjects import PredictionSet
+from sslbench.metrics.protocols import Protocol, Records
 from sslbench.processes import each
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Scores:
         failed: the cases that are in no record although they should be, and why.
     """
 
-    subject: Subject
+    subject: PredictionSet
     records: Mapping[str, Records]
     refused: Mapping[str, str]
     failed: Mapping[str, str]
@@ -54,14 +52,14 @@ class _Task:
     classes: tuple[str, ...]
     values: tuple[int, ...]
     preprocessing: Preprocessing | None
-    geometry: Geometry
+    geometry: GridPolicy
 
 
 def score(
-    subject: Subject,
+    subject: PredictionSet,
     protocols: Sequence[Protocol],
     workers: int = 1,
-    geometry: Geometry = "check",
+    geometry: GridPolicy = "check",
     progress: Callable[[str], None] = lambda case: None,
 ) -> Scores:
     """Score every case of a subject under several protocols; a case that cannot be read costs itself only.
@@ -98,7 +96,7 @@ def score(
     return Scores(subject, records, refused, failed)
 
 
-def objection(protocol: Protocol, subject: Subject) -> str | None:
+def objection(protocol: Protocol, subject: PredictionSet) -> str | None:
     """Why a protocol cannot be applied to a subject; None where it can, as far as its files were not opened."""
     if protocol.unit == "mm" and subject.spacing == "unknown":
         return "distances in mm, and nobody knows the size of these voxels"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class PredictionSet:
     """Predictions that belong together, with their references.
 
     Attributes:
@@ -91,7 +91,7 @@ def label_files(folder: Path) -> dict[str, Path]:
 # ----------------------------------------------------------------------------------------------------------- runs
 
 
-def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> Subject:
+def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> PredictionSet:
     """The test predictions of a finished run.
 
     The cases, and the names of the classes, are those of the run's `cases.csv`.
@@ -142,7 +142,9 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
             else:
                 pairs.append(_pair_of_store(case, path, store, seen))
     values = tuple(range(1, len(classes) + 1))
-    return Subject(run.name, tuple(pairs), missing, classes, values, *_grid_of(store), run=run, notes=tuple(notes))
+    return PredictionSet(
+        run.name, tuple(pairs), missing, classes, values, *_grid_of(store), run=run, notes=tuple(notes)
+    )
 
 
 def _grid_of(store: Store | None) -> tuple[str, Preprocessing | None]:
@@ -166,7 +168,7 @@ def subject_of_folder(
     classes: Sequence[str] = (),
     partial: bool = False,
     workers: int = 1,
-) -> Subject:
+) -> PredictionSet:
     """A folder of predicted label maps, matched with its references by file name (a prepared dataset: by case id).
 
     Args:
@@ -207,7 +209,7 @@ def subject_of_folder(
     ]
     values = list(range(1, len(classes) + 1)) if classes else _label_values(pairs, workers)
     names = tuple(classes) or tuple(map(str, values))
-    return Subject(str(folder), tuple(pairs), missing, names, tuple(values), *_grid_of(store))
+    return PredictionSet(str(folder), tuple(pairs), missing, names, tuple(values), *_grid_of(store))
 
 
 def _label_values(pairs: Sequence[Pair], workers: int) -> list[int]:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.execution.local import Planned
+from sslbench.execution.local import PlannedJob
 from sslbench.files import read_json
 
 
@@ -27,7 +27,7 @@ class PlainDisplay:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def update(self, plan: Sequence[Planned], running: Sequence[Planned]) -> None:
+    def update(self, plan: Sequence[PlannedJob], running: Sequence[PlannedJob]) -> None:
         """Nothing: only events are worth a line."""
 
     def event(self, text: str) -> None:
@@ -58,7 +58,7 @@ class LiveDisplay(PlainDisplay):
     def __exit__(self, *error: object) -> None:
         self.live.stop()
 
-    def update(self, plan: Sequence[Planned], running: Sequence[Planned]) -> None:
+    def update(self, plan: Sequence[PlannedJob], running: Sequence[PlannedJob]) -> None:
         """Draw the bar and the running jobs anew."""
         ended = [planned.outcome for planned in plan if planned.outcome]
         failed = sum(outcome == "failed" for outcome in ended)
@@ -67,7 +67,7 @@ class LiveDisplay(PlainDisplay):
         self.live.update(Group(self.bar, job_table(running)) if running else self.bar)
 
 
-def job_table(running: Sequence[Planned]) -> Table:
+def job_table(running: Sequence[PlannedJob]) -> Table:
     """The running jobs, a row each."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
     table.add_column("job")

@@ -29,7 +29,7 @@ Outcome = Literal["finished", "failed", "interrupted"]
 
 
 @dataclass
-class Planned:
+class PlannedJob:
     """A job of a launch.
 
     Attributes:
@@ -52,7 +52,7 @@ class Planned:
 class Display(Protocol):
     """Shows a launch; it only looks."""
 
-    def update(self, plan: Sequence[Planned], running: Sequence[Planned]) -> None:
+    def update(self, plan: Sequence[PlannedJob], running: Sequence[PlannedJob]) -> None:
         """Something may have changed; called a few times a second."""
         ...
 
@@ -82,7 +82,7 @@ def make_plan(
     stores: dict[tuple[str, str], Store],
     retry_failed: bool = False,
     force: bool = False,
-) -> list[Planned]:
+) -> list[PlannedJob]:
     """What a launch would do with each job.
 
     Args:
@@ -113,7 +113,7 @@ def make_plan(
             )
         wanted = force or state in ("pending", "interrupted") or (state == "failed" and retry_failed)
         runs = wanted and state != "running"  # what another process works on is waited for, forced or not
-        planned = Planned(job, run, state, runs)
+        planned = PlannedJob(job, run, state, runs)
         if not runs and state in ("finished", "failed"):
             planned.outcome = "finished" if state == "finished" else "failed"
             planned.reason = str(run.status().get("error", ""))
@@ -152,7 +152,7 @@ class Launcher:
         display: shows what happens.
     """
 
-    plan: list[Planned]
+    plan: list[PlannedJob]
     data_dir: Path
     devices: list[str]
     threads: int
@@ -202,7 +202,7 @@ class Launcher:
         for process in self._running.values():
             (process.popen.terminate if len(self._signals) == 1 else process.popen.kill)()
 
-    def _start(self, queue: deque[Planned], elsewhere: list[Planned]) -> None:
+    def _start(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
         for slot, device in enumerate(self.devices):
             while queue and slot not in self._running and not self._signals:
                 planned = queue.popleft()
@@ -216,7 +216,7 @@ class Launcher:
                     word = "continues" if state == "interrupted" else "starts"
                     self.display.event(f"{planned.job.title}: {word} on {device}")
 
-    def _reap(self, elsewhere: list[Planned]) -> None:
+    def _reap(self, elsewhere: list[PlannedJob]) -> None:
         for slot, process in list(self._running.items()):
             code = process.popen.poll()
             if code is None:
@@ -237,7 +237,7 @@ class Launcher:
             process.close()
             self._settle(planned)
 
-    def _settle(self, planned: Planned) -> None:
+    def _settle(self, planned: PlannedJob) -> None:
         state, status = planned.run.state(), planned.run.status()
         planned.outcome = state if state in ("finished", "failed") else "interrupted"
         planned.reason = str(status.get("error", ""))
@@ -246,7 +246,7 @@ class Launcher:
             f"{planned.job.title}: {planned.outcome}{took}" + (f": {planned.reason}" if planned.reason else "")
         )
 
-    def _look_elsewhere(self, elsewhere: list[Planned], queue: deque[Planned]) -> None:
+    def _look_elsewhere(self, elsewhere: list[PlannedJob], queue: deque[PlannedJob]) -> None:
         """Jobs that another launcher runs: take over what it abandons, note what it ends."""
         for planned in elsewhere[:]:
             state = planned.run.state()
@@ -263,7 +263,7 @@ class Launcher:
 class _Process:
     """A worker process; what it says last is kept for the case that it dies before it can write a status."""
 
-    def __init__(self, planned: Planned, data_dir: Path, device: str, threads: int) -> None:
+    def __init__(self, planned: PlannedJob, data_dir: Path, device: str, threads: int) -> None:
         self.planned = planned
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.path)]

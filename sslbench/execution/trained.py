@@ -27,7 +27,7 @@ from sslbench.weightings import OPTION
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A finished run in memory.
 
     Attributes:
@@ -69,7 +69,7 @@ def trained_record(experiment: Experiment, store: Store) -> dict[str, Any]:
     }
 
 
-def load_trained(run: RunDirectory, device: torch.device) -> Trained:
+def load_trained(run: RunDirectory, device: torch.device) -> TrainedRun:
     """The method of a finished run with the weights that were tested; neither data nor references are opened.
 
     The networks are built from the values in the run's configuration, not from the recipe as it is today.
@@ -115,7 +115,7 @@ def load_trained(run: RunDirectory, device: torch.device) -> Trained:
         device.type == "cpu" and fast_bf16(device),
     )
     how.place(method)
-    return Trained(
+    return TrainedRun(
         predictor=Predictor(method, key, resolved.recipe, statistics.num_classes, how),
         run=run,
         digest=resolved.digest,

@@ -14,9 +14,9 @@ from sslbench.data.base import Modality
 from sslbench.data.layouts import ENDINGS, ending_of
 from sslbench.data.preprocess import load_scan, preprocess, restore
 from sslbench.errors import DataError, SSLBenchError, UnknownNameError, UsageError
-from sslbench.execution.trained import Trained
+from sslbench.execution.trained import TrainedRun
 from sslbench.files import read_json, save_nifti, write_json
-from sslbench.inference.sliding_window import Progress
+from sslbench.inference.sliding_window import InferenceProgress
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -25,8 +25,8 @@ RECORD = "predicted-by.json"  # beside the label maps: whose they are
 
 
 @dataclass
-class Outcome:
-    """What came of it.
+class PredictionResult:
+    """The result of `predict`.
 
     Attributes:
         written: label maps that were made.
@@ -79,7 +79,7 @@ def _files(given: Path) -> list[Path]:
     return [given]
 
 
-def check_preprocessing(trained: Trained) -> None:
+def check_preprocessing(trained: TrainedRun) -> None:
     """Whether a new scan can be preprocessed as the run's were.
 
     Raises:
@@ -101,11 +101,11 @@ def check_preprocessing(trained: Trained) -> None:
 
 
 def segment(
-    trained: Trained,
+    trained: TrainedRun,
     name: str,
     files: Sequence[Path],
     modality: Modality | None = None,
-    progress: Progress | None = None,
+    progress: InferenceProgress | None = None,
 ) -> nib.Nifti1Image:
     """The label map of a scan, in the scan's geometry.
 
@@ -129,13 +129,13 @@ def segment(
 
 
 def predict(
-    trained: Trained,
+    trained: TrainedRun,
     scans: Mapping[str, Sequence[Path]],
     output: Path,
     modality: str | None = None,
     force: bool = False,
-    starting: Callable[[str], Progress | None] = lambda name: None,
-) -> Outcome:
+    starting: Callable[[str], InferenceProgress | None] = lambda name: None,
+) -> PredictionResult:
     """Segment scans, one label map `NAME.nii.gz` each; a scan that cannot be read costs itself only.
 
     Args:
@@ -161,7 +161,7 @@ def predict(
     name_of_run = "/".join(trained.run.path.absolute().parts[-4:])
     identity = {"run": name_of_run, "digest": trained.digest, "seed": trained.seed}
     _claim(output, identity, trained, force)
-    outcome = Outcome()
+    outcome = PredictionResult()
     for name, paths in scans.items():
         if targets[name].exists() and not force:
             outcome.there.append(targets[name])
@@ -178,7 +178,7 @@ def predict(
     return outcome
 
 
-def _claim(output: Path, identity: Mapping[str, Any], trained: Trained, force: bool) -> None:
+def _claim(output: Path, identity: Mapping[str, Any], trained: TrainedRun, force: bool) -> None:
     """Say in the folder whose label maps it holds: those of two runs must not pass for one's."""
     record = read_json(output / RECORD)
     other = isinstance(record, dict) and any(record.get(key) != value for key, value in identity.items())

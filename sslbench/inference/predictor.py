@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslbench.config import Recipe
 from sslbench.data.sampling import stretched
-from sslbench.inference.sliding_window import Progress, flipped, label_windows, resized_slices
+from sslbench.inference.sliding_window import InferenceProgress, flipped, label_windows, resized_slices
 from sslbench.methods.base import Method
 from sslbench.training.precision import Precision
 
@@ -35,7 +35,7 @@ class Predictor:
         self.num_classes, self.precision = num_classes, precision
 
     @torch.no_grad()
-    def segment(self, image: np.ndarray, validation: bool = False, progress: Progress | None = None) -> Tensor:
+    def segment(self, image: np.ndarray, validation: bool = False, progress: InferenceProgress | None = None) -> Tensor:
         """Labels (*S) uint8, on the device, of an image (channels, *S) in the stored grid.
 
         Args:

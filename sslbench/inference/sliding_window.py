@@ -21,8 +21,8 @@ from sslbench.methods.base import mean_logits
 from sslbench.networks.base import evaluating
 
 Predict = Callable[[Tensor], Tensor]  # image (B, channels, *S) -> probabilities (B, C, *S)
-Progress = Callable[[int, int], None]  # forward passes: windows or slices done, of how many
-Weighting = Literal["uniform", "gaussian"]
+InferenceProgress = Callable[[int, int], None]  # forward passes: windows or slices done, of how many
+BlendMode = Literal["uniform", "gaussian"]
 
 _SIGMA = 1 / 8  # of the patch's side: nnU-Net's and MONAI's importance map
 
@@ -34,8 +34,8 @@ def accumulate_windows(
     stride: Sequence[int],
     num_classes: int,
     batch: int,
-    weighting: Weighting = "uniform",
-    progress: Progress | None = None,
+    weighting: BlendMode = "uniform",
+    progress: InferenceProgress | None = None,
 ) -> Tensor:
     """The mean over windows of their class probabilities.
 
@@ -72,8 +72,8 @@ def label_windows(
     stride: Sequence[int],
     num_classes: int,
     batch: int,
-    weighting: Weighting = "uniform",
-    progress: Progress | None = None,
+    weighting: BlendMode = "uniform",
+    progress: InferenceProgress | None = None,
 ) -> Tensor:
     """Labels (*S) uint8: the argmax of `accumulate_windows`, without its scores ever being there as a whole.
 
@@ -110,7 +110,7 @@ class _Windows:
         patch_size: Sequence[int],
         stride: Sequence[int],
         num_classes: int,
-        weighting: Weighting,
+        weighting: BlendMode,
     ) -> None:
         if any(step > side for step, side in zip(stride, patch_size, strict=True)):
             raise ValueError(f"a stride of {tuple(stride)} leaves gaps between windows of {tuple(patch_size)}")
@@ -138,7 +138,9 @@ class _Windows:
             self.sums = torch.zeros(shape)
 
     @torch.no_grad()
-    def finished_rows(self, predict: Predict, batch: int, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
+    def finished_rows(
+        self, predict: Predict, batch: int, progress: InferenceProgress | None
+    ) -> Iterator[tuple[int, Tensor]]:
         """Runs of rows as soon as they are final, in order: the first one, and the mean probabilities (C, *run).
 
         A run lives until the next one is asked for.
@@ -202,7 +204,7 @@ class _Windows:
             row += length
 
 
-def _profile(side: int, weighting: Weighting) -> Tensor:
+def _profile(side: int, weighting: BlendMode) -> Tensor:
     """The weight of a window's voxels along one axis."""
     if weighting == "uniform":
         return torch.ones(side)
@@ -252,7 +254,7 @@ def flipped(predict: Predict, axes: Sequence[int]) -> Predict:
 
 @torch.no_grad()
 def resized_slices(
-    predict: Predict, volume: Tensor, size: Sequence[int], batch: int, progress: Progress | None = None
+    predict: Predict, volume: Tensor, size: Sequence[int], batch: int, progress: InferenceProgress | None = None
 ) -> Tensor:
     """Labels of a volume slice by slice: nearest to `size`, argmax, the label map nearest back (SSL4MIS).
 

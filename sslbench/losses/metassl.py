@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
 from sslbench.losses.cross_entropy import classes_of, full_precision, hard_labels, nll_map
-from sslbench.losses.quadripartition import Partition, Phi, QuadLoss
+from sslbench.losses.quadripartition import Partitioning, Phi, QuadLoss
 from sslbench.losses.thresholds import (
     STREAMS,
     AdaptiveThreshold,
@@ -36,7 +36,7 @@ class MetaSSLOptions(LossOptions):
         description="the printed equations, or what the public 2-D CPS script computes (metassl_released sets its "
         "thresholds too)",
     )
-    partition: Partition = Field(
+    partition: Partitioning = Field(
         default="quad", description="four regions, or two by confidence or consistency alone (MetaSSL Table IV)"
     )
     threshold: Literal["adaptive", "flexmatch", "freematch"] | Annotated[float, Field(ge=0, le=1)] = Field(

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sslbench.losses.cross_entropy import full_precision
 from sslbench.losses.per_class import PerClass
 
-Scores = Callable[[Tensor, Tensor], Tensor]
+Selector = Callable[[Tensor, Tensor], Tensor]
 Rank = Literal["lowest", "highest"]
 
 _BLOCK = 256  # rows of a block, each of one class
@@ -28,8 +28,8 @@ def prototype_loss(
     features: Tensor,
     labels: Tensor,
     memory: Tensor | Sequence[Tensor],
-    selectors: Scores | Sequence[nn.Module],
-    memory_selectors: Scores | Sequence[nn.Module] | None = None,
+    selectors: Selector | Sequence[nn.Module],
+    memory_selectors: Selector | Sequence[nn.Module] | None = None,
 ) -> Tensor:
     """How far features point away from the stored ones of their class: (1/C) Σ_c of the mean over pairs (feature i,
     stored vector j) of w_i·w_j·(1 - cos(f_i, m_j)) (SS-Net).
@@ -78,7 +78,7 @@ def prototype_loss(
         return (total / weight.where(takes_part, 1)).where(takes_part, 0).mean()
 
 
-def _scores(selectors: Scores | Sequence[nn.Module], rows: Tensor, classes: Tensor) -> Tensor:
+def _scores(selectors: Selector | Sequence[nn.Module], rows: Tensor, classes: Tensor) -> Tensor:
     """Scores (N,) of rows (N, D) by their classes (N,)."""
     if callable(selectors) and not isinstance(selectors, nn.ModuleList):
         return selectors(rows, classes)

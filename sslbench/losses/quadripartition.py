@@ -31,7 +31,7 @@ from sslbench.losses.thresholds import (
 
 __all__ = [
     "ClassThreshold",
-    "Partition",
+    "Partitioning",
     "Phi",
     "QuadLoss",
     "heterogeneous_ce",
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Phi = Literal["gauss", "linear", "reciprocal", "cosine"]
-Partition = Literal["quad", "confidence", "consistency"]
+Partitioning = Literal["quad", "confidence", "consistency"]
 
 
 # -------------------------------------------------------------------------------------------------------- the parts
@@ -75,7 +75,7 @@ def quadripartition(logits: Tensor, ref_logits: Tensor, thresholds: Tensor) -> T
     return _regions(classes_of(logits) != labels, confidence <= thresholds[labels], "quad")
 
 
-def _regions(discrepant: Tensor, suspicious: Tensor, partition: Partition) -> Tensor:
+def _regions(discrepant: Tensor, suspicious: Tensor, partition: Partitioning) -> Tensor:
     if partition == "quad":
         return 2 * discrepant.long() + suspicious.long()
     return (suspicious if partition == "confidence" else discrepant).long()
@@ -151,7 +151,7 @@ class QuadLoss(nn.Module):
         order: Literal["paper", "released"] = "paper",
         reduction: Literal["paper", "region_mean"] = "paper",
         threshold: Threshold | ClassThreshold | None = None,
-        partition: Partition = "quad",
+        partition: Partitioning = "quad",
         uncertainty: Uncertainty = "confidence",
         scale_u: float = 50.0,
         scale_l: float = 85.0,

@@ -33,7 +33,7 @@ class DSTOptions(CoTrainingOptions):
     )
 
 
-class Heads(NamedTuple):
+class DecoderLogits(NamedTuple):
     """Logits (B, C, *S) of a network's three decoders; the main one's has the network's key."""
 
     main: Prediction
@@ -86,19 +86,19 @@ class DST(CoTraining):
         loss = supervised + step.ramp * (cross + worst)
         return {"loss": loss, "supervised": supervised, "cross": cross, "worst": worst}
 
-    def _heads(self, key: str, image: Tensor, step: Step) -> Heads:
+    def _heads(self, key: str, image: Tensor, step: Step) -> DecoderLogits:
         net = cast(Network, self.get_submodule(key))
         features = net.encode(image)
         factor = reversal_factor(step.iteration, self.options.reversal, self.options.reversal_steps)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.released_pseudo_head):
             pseudo = self._decoded("pseudo", key, features)
         worst = self._decoded("worst", key, features.map(lambda stage, content: reverse_gradient(content, factor)))
-        return Heads(Prediction(key, net.logits(features)), pseudo, worst)
+        return DecoderLogits(Prediction(key, net.logits(features)), pseudo, worst)
 
     def _decoded(self, role: str, key: str, features: Features) -> Tensor:
         return cast(Decoder, self.get_submodule(f"{role}.{key}")).logits(features)
 
-    def _cross(self, learner: Heads, peer: Heads, step: Step) -> Tensor:
+    def _cross(self, learner: DecoderLogits, peer: DecoderLogits, step: Step) -> Tensor:
         """A network's cross-entropy with the confident labels of the other."""
         (key, main), (other_key, other) = learner.main, peer.main
         teacher, student = (peer.pseudo, main) if self.options.released_pseudo_head else (other, learner.pseudo)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sslbench.metrics.overlap import Labels, check_labels, count_pairs
 from sslbench.metrics.surface import SurfaceDistances, check_spacing, distances_of_classes, occupied_box
 
-State = Literal["both", "missed", "spurious", "absent"]
+ClassState = Literal["both", "missed", "spurious", "absent"]
 
 OVERLAPS = ("dsc", "jaccard")
 VOLUMES = ("rvd", "avd")
@@ -27,7 +27,7 @@ DISTANCES: dict[str, Callable[[SurfaceDistances], float]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class CaseMeasurement:
     """Counts and surface distances of a case; everything is indexed by class id.
 
     Attributes:
@@ -47,9 +47,9 @@ class Case:
     dims: int
 
     @cached_property
-    def states(self) -> tuple[State, ...]:
+    def states(self) -> tuple[ClassState, ...]:
         """Per class: in `both` maps, `missed` by the prediction, `spurious` in it, or `absent` from both."""
-        names: dict[tuple[bool, bool], State] = {
+        names: dict[tuple[bool, bool], ClassState] = {
             (True, True): "both",
             (False, True): "missed",
             (True, False): "spurious",
@@ -83,7 +83,7 @@ def compare(
     spacing: NDArray[np.float64],
     distances: bool = True,
     device: str | None = None,
-) -> Case:
+) -> CaseMeasurement:
     """Measure checked label maps of one shape.
 
     Args:
@@ -111,7 +111,7 @@ def compare(
     if distances:
         classes = np.flatnonzero((pred_voxels > 0) & (ref_voxels > 0))
         found = distances_of_classes(pred, ref, [int(k) for k in classes if k], spacing, device)
-    return Case(pred_voxels, ref_voxels, np.diagonal(matrix).copy(), found, diagonal, voxel, pred.ndim)
+    return CaseMeasurement(pred_voxels, ref_voxels, np.diagonal(matrix).copy(), found, diagonal, voxel, pred.ndim)
 
 
 def check_pair(pred: ArrayLike, ref: ArrayLike, num_classes: int, names: tuple[str, str]) -> tuple[Labels, Labels]:

@@ -25,9 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sslbench.errors import DataError
-from sslbench.metrics.protocols import Protocol
-
-Rows = list[dict[str, Any]]
+from sslbench.metrics.protocols import Protocol, Records
 
 # Voxels of a case that is scored at once, where it is handed in: a process takes longer to start and to be fed.
 _SMALL = 1 << 21
@@ -44,10 +42,10 @@ class Scored:
 
     case: str
     error: str
-    _rows: Rows
+    _rows: Records
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> Records:
         """What `Protocol.score` returned.
 
         Raises:
@@ -72,7 +70,7 @@ class ScorePool:
     def __init__(self, protocol: Protocol, classes: Sequence[str], workers: int = 1) -> None:
         self.protocol, self.classes = protocol, tuple(classes)
         self._workers = workers
-        self._pending: deque[tuple[str, Future[Rows]]] = deque()
+        self._pending: deque[tuple[str, Future[Records]]] = deque()
         self._room = threading.Semaphore(workers + 1)  # so many cases are held in memory
         self._threads: ThreadPoolExecutor | None = None
         self._idle: deque[_Scorer] = deque()
@@ -94,7 +92,7 @@ class ScorePool:
         """
         work = (self.protocol, prediction, reference, self.classes, tuple(spacing), axes)
         if not self._workers or np.size(reference) < _SMALL:
-            future: Future[Rows] = Future()
+            future: Future[Records] = Future()
             try:
                 future.set_result(_score(work))
             except Exception as error:
@@ -132,7 +130,7 @@ class ScorePool:
         for scorer in self._scorers:
             scorer.end()
 
-    def _elsewhere(self, work: tuple[Any, ...]) -> Rows:
+    def _elsewhere(self, work: tuple[Any, ...]) -> Records:
         """In a thread of which there are as many as scorers: a scorer that died is replaced for the next case."""
         try:
             scorer = self._idle.popleft()
@@ -159,7 +157,7 @@ class _Scorer:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
-    def score(self, work: tuple[Any, ...]) -> Rows:
+    def score(self, work: tuple[Any, ...]) -> Records:
         """The rows of a case.
 
         Raises:
@@ -189,7 +187,7 @@ class _Scorer:
                     stream.close()
 
 
-def _score(work: tuple[Any, ...]) -> Rows:
+def _score(work: tuple[Any, ...]) -> Records:
     protocol, *rest = work
     return list(protocol.score(*rest))
 

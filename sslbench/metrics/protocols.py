@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sslbench.data.resampling import floor_positions
-from sslbench.metrics.case import DISTANCES, OVERLAPS, VOLUMES, Case, State, check_pair, compare, measure
+from sslbench.metrics.case import (
+    DISTANCES,
+    OVERLAPS,
+    VOLUMES,
+    CaseMeasurement,
+    ClassState,
+    check_pair,
+    compare,
+    measure,
+)
 from sslbench.metrics.components import intersection, largest_component
 from sslbench.metrics.surface import check_spacing
 
@@ -26,11 +35,12 @@ if TYPE_CHECKING:
     from sslbench.data.base import Preprocessing
 
 Rule = float | Literal["exclude", "diagonal"]
-Grid = Literal["original", "preprocessed"]
+EvaluationGrid = Literal["original", "preprocessed"]
+Records = list[dict[str, Any]]  # rows of cases, as `Protocol.score` gives them
 
 AVERAGE = "avg"
 BACKGROUND = "background"
-_COUNTED: tuple[State, ...] = ("missed", "spurious", "absent")
+_COUNTED: tuple[ClassState, ...] = ("missed", "spurious", "absent")
 
 _MEANINGS = {
     "dsc": "DSC is 2|P∩G|/(|P|+|G|)",
@@ -79,7 +89,7 @@ class EmptyPolicy:
         if not isinstance(self.absent_overlap, str) and self.absent_overlap > 1:
             raise ValueError(f"absent_overlap is {self.absent_overlap}: overlaps are fractions, at most 1")
 
-    def value(self, state: State, is_distance: bool, diagonal: float) -> float:
+    def value(self, state: ClassState, is_distance: bool, diagonal: float) -> float:
         """The score of a class in a state other than `both`; nan: excluded."""
         rule: Rule
         if not is_distance:
@@ -149,7 +159,7 @@ class Protocol:
     name: str
     version: int
     description: str
-    grid: Grid
+    grid: EvaluationGrid
     unit: Literal["mm", "voxel"]
     metrics: tuple[str, ...]
     policy: EmptyPolicy
@@ -205,7 +215,7 @@ class Protocol:
 
     # ------------------------------------------------------------------------------------------------------- cases
 
-    def takes(self, preprocessing: Preprocessing | None) -> Grid:
+    def takes(self, preprocessing: Preprocessing | None) -> EvaluationGrid:
         """The grid to hand the maps of a case over on, by how its stored grid was made (None: not known).
 
         It is `grid`, unless that is `preprocessed` and the stored grid is not such as the paper has (`spacing_mm`,
@@ -288,7 +298,7 @@ class Protocol:
         axes: str = "xyz",
         device: str | None = None,
         surfaces: bool = False,
-    ) -> Case:
+    ) -> CaseMeasurement:
         """Counts and distances of one case, before the rules for empty masks.
 
         Args:
@@ -320,7 +330,7 @@ class Protocol:
             pred, ref, sizes = pred[flat], ref[flat], sizes[thick]
         return compare(pred, ref, num_classes, sizes, surfaces or self.needs_surfaces, device)
 
-    def rows(self, case: Case, classes: Sequence[str]) -> list[dict[str, Any]]:
+    def rows(self, case: CaseMeasurement, classes: Sequence[str]) -> list[dict[str, Any]]:
         """What `score` returns, of a case that was `measured` by this protocol or one of the same `measurement`.
 
         Args:
@@ -356,7 +366,7 @@ class Protocol:
             return tuple(max(1, int(side * by)) for side, by in zip(shape, factors, strict=True))
         return shape
 
-    def _value(self, case: Case, k: int, metric: str, policy: EmptyPolicy) -> float:
+    def _value(self, case: CaseMeasurement, k: int, metric: str, policy: EmptyPolicy) -> float:
         state = case.states[k]
         if metric in VOLUMES:
             gone = state == "absent" and policy.absent_overlap == "exclude"

@@ -16,7 +16,7 @@ from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, m
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRow:
     """A row before its numbers.
 
     Attributes:
@@ -70,18 +70,18 @@ class Material:
         scores: `statistics.per_run` of them.
     """
 
-    planned: tuple[Planned, ...]
-    bounds: tuple[Planned, ...]
+    planned: tuple[PlannedRow, ...]
+    bounds: tuple[PlannedRow, ...]
     found: Collection
     scores: pd.DataFrame
 
     @property
-    def first(self) -> Planned:
+    def first(self) -> PlannedRow:
         """A row that stands for what all share."""
         return self.planned[0]
 
     @property
-    def rows(self) -> tuple[Planned, ...]:
+    def rows(self) -> tuple[PlannedRow, ...]:
         """All rows, upper bounds last."""
         return self.planned + self.bounds
 
@@ -117,11 +117,11 @@ class Material:
             if all(settings.get(path) == value for settings in others)
         }
 
-    def reported(self, row: Planned) -> list[Run]:
+    def reported(self, row: PlannedRow) -> list[Run]:
         """The runs of a row that have records."""
         return [run for run in row.runs if run.name in self.found.reported]
 
-    def scores_of(self, row: Planned) -> pd.DataFrame:
+    def scores_of(self, row: PlannedRow) -> pd.DataFrame:
         """The scores of a row's runs.
 
         Raises:

@@ -101,7 +101,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroup:
     """Rows under one heading."""
 
     title: str
@@ -128,7 +128,7 @@ class Table:
     dataset: str
     protocol: str
     columns: tuple[Column, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
     title: str
     measured: str
     notes: tuple[str, ...]

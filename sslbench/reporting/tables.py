@@ -16,12 +16,12 @@ from sslbench.metrics.protocols import AVERAGE
 from sslbench.reporting import captions
 from sslbench.reporting.collect import Collection, Run, collect, read_run, records_of
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
-from sslbench.reporting.material import Material, Planned
-from sslbench.reporting.model import Cell, Column, Group, Row, Table, manifest
+from sslbench.reporting.material import Material, PlannedRow
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table, manifest
 from sslbench.reporting.statistics import over_seeds, per_run
 from sslbench.spelling import compact, split_outside_brackets
 
-__all__ = ["Cell", "Column", "Group", "Row", "Table", "grid_table", "manifest", "tables_of_runs"]
+__all__ = ["Cell", "Column", "Row", "RowGroup", "Table", "grid_table", "manifest", "tables_of_runs"]
 
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
@@ -41,7 +41,7 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protoco
         UnknownNameError: the grid asks for a metric that none of its protocols has.
         SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
     """
-    rows: dict[tuple[str, ...], Planned] = {}
+    rows: dict[tuple[str, ...], PlannedRow] = {}
     faults: list[str] = []
     others = 0
     for job in jobs:
@@ -88,9 +88,9 @@ def tables_of_runs(results_dir: Path | str, protocol: str | None = None) -> list
     return _tables(rows, found, TableSpec(columns=columns), notes)
 
 
-def _planned(job: Job, protocol: str | None) -> Planned:
+def _planned(job: Job, protocol: str | None) -> PlannedRow:
     canonical, recipe = job.resolved.job, job.resolved.recipe
-    return Planned(
+    return PlannedRow(
         recipe=Path(canonical.recipe).stem,
         labeled=canonical.labeled,
         method=canonical.method,
@@ -107,11 +107,11 @@ def _planned(job: Job, protocol: str | None) -> Planned:
     )
 
 
-def _found(runs: list[Run], measured: Mapping[Any, Any]) -> Planned:
+def _found(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
     """The row of runs that differ in the seed alone."""
     first = runs[0]
     variant = split_outside_brackets(first.variant)
-    return Planned(
+    return PlannedRow(
         recipe=first.recipe,
         labeled=str(first.job["labeled"]),
         method=str(first.job["method"]),
@@ -128,9 +128,9 @@ def _found(runs: list[Run], measured: Mapping[Any, Any]) -> Planned:
     )
 
 
-def _tables(rows: list[Planned], found: Collection, spec: TableSpec, notes: list[str]) -> list[Table]:
+def _tables(rows: list[PlannedRow], found: Collection, spec: TableSpec, notes: list[str]) -> list[Table]:
     scores = per_run(found.records)
-    families: dict[tuple[str, ...], dict[str, list[Planned]]] = {}
+    families: dict[tuple[str, ...], dict[str, list[PlannedRow]]] = {}
     for row in rows:
         families.setdefault(row.family, {}).setdefault(row.labeled, []).append(row)
     tables = []
@@ -144,14 +144,14 @@ def _tables(rows: list[Planned], found: Collection, spec: TableSpec, notes: list
     return _named_apart(tables)
 
 
-def _check_columns(spec: TableSpec, rows: list[Planned]) -> None:
+def _check_columns(spec: TableSpec, rows: list[PlannedRow]) -> None:
     known = _column_names(rows)
     for column in spec.columns:
         if column not in known:
             raise UnknownNameError("table column", column, known)
 
 
-def _column_names(rows: list[Planned]) -> set[str]:
+def _column_names(rows: list[PlannedRow]) -> set[str]:
     """What the rows' protocols measure, as averages and by class."""
     metrics = {name for row in rows for name in registry.component("protocol", row.protocol).metrics}
     return metrics | {f"{metric}/class" for metric in metrics}
@@ -202,7 +202,7 @@ def _ordered(material: Material, spec: TableSpec) -> list[str]:
     return sorted(material.classes(), key=lambda short: -sizes.get(short, 0))
 
 
-def _row(planned: Planned, material: Material, columns: tuple[Column, ...]) -> Row:
+def _row(planned: PlannedRow, material: Material, columns: tuple[Column, ...]) -> Row:
     runs = material.reported(planned)
     scores: dict[tuple[str, str], Mapping[Any, Any]] = {}
     if runs:
@@ -235,7 +235,7 @@ def _row(planned: Planned, material: Material, columns: tuple[Column, ...]) -> R
     )
 
 
-def _grouped(rows: list[Row], titles: list[str]) -> tuple[Group, ...]:
+def _grouped(rows: list[Row], titles: list[str]) -> tuple[RowGroup, ...]:
     """Rows under their headings: methods as they appear, each plain first, then with losses and plugins."""
     methods = list(dict.fromkeys(row.method for row in rows))
     losses = list(dict.fromkeys(["default", *(row.loss for row in rows)]))
@@ -247,7 +247,7 @@ def _grouped(rows: list[Row], titles: list[str]) -> tuple[Group, ...]:
     for row in sorted(rows, key=order):
         title = group_of(row.method, row.loss, titles if row.competes else ())
         groups.setdefault(title, []).append(row)
-    return tuple(Group(title, tuple(members)) for title, members in groups.items() if members)
+    return tuple(RowGroup(title, tuple(members)) for title, members in groups.items() if members)
 
 
 def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:

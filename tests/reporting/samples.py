@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sslbench.reporting.model import Cell, Column, Group, Row, Table
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table
 
 NAN = math.nan
 
@@ -29,7 +29,7 @@ TABLE = Table(
     protocol="papers",
     columns=COLUMNS,
     groups=(
-        Group(
+        RowGroup(
             "Reference",
             (
                 row(
@@ -41,7 +41,7 @@ TABLE = Table(
                 ),
             ),
         ),
-        Group(
+        RowGroup(
             "A_B & co #1",
             (
                 row(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sslbench.reporting.latex import document, escape, latex
-from sslbench.reporting.model import Column, Group
+from sslbench.reporting.model import Column, RowGroup
 
 from .samples import TABLE
 
@@ -89,9 +89,9 @@ def test_it_compiles(tmp_path: Path) -> None:
     many = tuple(replace(cell, mean=12.34) for cell in TABLE.rows[1].cells[:2] + TABLE.rows[1].cells[2:3] * 15)
     tables = [
         TABLE,
-        replace(TABLE, groups=(Group(reserved, (nasty,)),), title=reserved, measured=reserved, notes=(reserved,)),
-        replace(TABLE, columns=wide, groups=(Group("Wide", (replace(TABLE.rows[1], cells=many),)),)),
-        replace(TABLE, columns=(), groups=(Group("No column", (replace(TABLE.rows[1], cells=()),)),)),
+        replace(TABLE, groups=(RowGroup(reserved, (nasty,)),), title=reserved, measured=reserved, notes=(reserved,)),
+        replace(TABLE, columns=wide, groups=(RowGroup("Wide", (replace(TABLE.rows[1], cells=many),)),)),
+        replace(TABLE, columns=(), groups=(RowGroup("No column", (replace(TABLE.rows[1], cells=()),)),)),
     ]
     (tmp_path / "tables.tex").write_text(document(tables), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sslbench.reporting.model import Column, Group, Table
+from sslbench.reporting.model import Column, RowGroup, Table
 from sslbench.reporting.render import CSV_COLUMNS, markdown, terminal, tidy_csv
 
 from .samples import COLUMNS, TABLE, row
@@ -102,7 +102,7 @@ def test_no_digit_is_lost(width: int) -> None:
     organs = tuple(replace(COLUMNS[2], class_name=f"c{k}", header=f"C{k}") for k in range(13))
     cells = [replace(TABLE.rows[1].cells[2], mean=10.0 + k + k / 10) for k in range(13)]
     member = row("GA-MagicNet with a long name", 2, [*TABLE.rows[1].cells[:2], *cells])
-    text = shown(replace(TABLE, columns=COLUMNS[:2] + organs, groups=(Group("Wide", (member,)),)), width)
+    text = shown(replace(TABLE, columns=COLUMNS[:2] + organs, groups=(RowGroup("Wide", (member,)),)), width)
     assert all(len(line) <= width for line in text.splitlines())
     for k in range(13):
         assert f"{10.0 + k + k / 10:.1f}" in text
