@@ -1,4 +1,4 @@
-"""Fixtures: a tiny phantom dataset, tiny jobs, throw-away components."""
+"""Fixtures: phantoms of a few seconds, throw-away components."""
 
 from __future__ import annotations
 
@@ -10,23 +10,11 @@ import pytest
 import torch
 
 from sslbench import registry
-from sslbench.config import Job
-from sslbench.conformance import subject
+from sslbench.data.phantom import CASE_IDS
 from sslbench.data.prepare import prepare
-from sslbench.training.experiment import Experiment
+from sslbench.data.synapse import Phantom
 
-# A 3-D job of seconds: every stage is there, nothing is learned.
-TINY = {
-    "network.base_filters": 2,
-    "patch_size": [16, 16, 16],
-    "batch.labeled": 2,
-    "batch.unlabeled": 2,
-    "schedule.iterations": 6,
-    "schedule.validate_every": 3,
-    "inference.stride": [16, 16, 16],
-    "inference.validation_stride": [16, 16, 16],
-    "precision": "fp32",
-}
+pytest.register_assert_rewrite("tests.helpers")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,32 +31,6 @@ def phantom_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tiny_job(method: str = "supervised", loss: str = "default", **fields: Any) -> Job:
-    """A tiny job on the phantom; `set` adds to the tiny settings."""
-    chosen = {"recipe": "phantom", "labeled": "20%", "seed": 0} | fields
-    return Job(method=method, loss=loss, **chosen | {"set": {**TINY, **fields.get("set", {})}})
-
-
-def tiny_job_2d(method: str = "supervised", loss: str = "default", **fields: Any) -> Job:
-    """A tiny 2-D job with the ACDC recipe's settings, for in-memory data."""
-    small = {
-        "patch_size": [32, 32],
-        "batch.labeled": 4,
-        "batch.unlabeled": 4,
-        "schedule.iterations": 6,
-        "schedule.validate_every": 3,
-        "precision": "fp32",
-    }
-    chosen = {"recipe": "ssl4mis-acdc", "labeled": "7 patients", "seed": 0} | fields
-    return Job(method=method, loss=loss, **chosen | {"set": small | fields.get("set", {})})
-
-
-def random_experiment(job: Job, **rest: Any) -> Experiment:
-    """A job put together on random volumes, 4 classes in 2-D and 14 in 3-D; see the function that this calls."""
-    flat = len(job.resolved.recipe.patch_size) == 2
-    return subject.random_experiment(job, **{"classes": 4 if flat else 14} | rest)
-
-
 @pytest.fixture
 def throw_away() -> Iterator[Callable[..., Any]]:
     """`registry.register`, undone after the test."""
@@ -83,18 +45,18 @@ def throw_away() -> Iterator[Callable[..., Any]]:
         registry.unregister(kind, name)
 
 
-class Records:
-    """A recorder that keeps what it is told."""
+@pytest.fixture(scope="module")
+def few_cases() -> Iterator[None]:
+    """A phantom of three cases, which is prepared in a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Phantom, "generated_ids", CASE_IDS[:3])
+        yield
 
-    def __init__(self) -> None:
-        self.entries: list[dict[str, Any]] = []
-        self.messages: list[str] = []
 
-    def record(self, entry: Any) -> None:
-        self.entries.append({key: value for key, value in entry.items() if key != "it_per_s"})
-
-    def rewind(self, iteration: int) -> None:
-        self.entries = [entry for entry in self.entries if entry["iteration"] <= iteration]
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
+@pytest.fixture(scope="module")
+def small_data(few_cases: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with such a phantom."""
+    folder = tmp_path_factory.mktemp("small")
+    report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
+    assert report.written == 3
+    return folder

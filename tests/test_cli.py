@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -24,25 +23,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sslbench import cli, terminal
-from sslbench.data.phantom import CASE_IDS
-from sslbench.data.prepare import prepare
-from sslbench.data.synapse import Phantom
 from sslbench.errors import SSLBenchError
 from sslbench.execution import local
-from tests.conftest import TINY
-
-
-def call(*arguments: str) -> tuple[int, str, str]:
-    """Run a command line in this process: exit code, stdout, stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    before, sys.argv = sys.argv, ["sslbench", *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        sys.argv = before
-    assert "Traceback" not in out.getvalue() + err.getvalue()
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+from tests.helpers.command_line import call
+from tests.helpers.jobs import TINY
 
 
 @pytest.fixture
@@ -53,23 +37,6 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("SSLBENCH_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("COLUMNS", "200")
     return call
-
-
-@pytest.fixture(scope="module")
-def few_cases() -> Iterator[None]:
-    """A phantom of three cases, which is prepared in a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Phantom, "generated_ids", CASE_IDS[:3])
-        yield
-
-
-@pytest.fixture(scope="module")
-def small_data(few_cases: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with such a phantom."""
-    folder = tmp_path_factory.mktemp("small")
-    report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
-    assert report.written == 3
-    return folder
 
 
 def test_help_and_version_import_nothing_heavy() -> None:

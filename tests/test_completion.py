@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -15,10 +13,7 @@ from sslbench import completion, config, registry
 from sslbench.data.splits import load_splits
 from sslbench.listing import LISTS
 from sslbench.show import SHOWN
-
-
-def offered(completer: Any, incomplete: str = "", args: tuple[str, ...] = (), **params: Any) -> list[str]:
-    return list(completer(SimpleNamespace(params=params, args=list(args)), incomplete))
+from tests.helpers.command_line import offered
 
 
 def test_names_are_those_of_the_registries() -> None:

@@ -17,9 +17,7 @@ from rich.console import Console
 
 from sslbench import doctor, registry, terminal
 from sslbench.errors import SSLBenchError
-from tests.test_cli import call, few_cases, small_data
-
-__all__ = ["few_cases", "small_data"]  # fixtures
+from tests.helpers.command_line import call
 
 
 @pytest.fixture(autouse=True)

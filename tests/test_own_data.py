@@ -15,8 +15,8 @@ import pytest
 from sslbench import completion
 from sslbench.data.own import load_all
 from sslbench.execution import local, worker
-from tests.data import own_folders as folders
-from tests.test_cli import call
+from tests.helpers import own_folders as folders
+from tests.helpers.command_line import call
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guides" / "own-data.md").read_text(encoding="utf-8")
 COMMANDS = [

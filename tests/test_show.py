@@ -17,7 +17,7 @@ from sslbench.errors import UnknownNameError
 from sslbench.listing import fields_of
 from sslbench.methods import Method, Phase
 from sslbench.show import describe, read_doc, split_names
-from tests.test_cli import call
+from tests.helpers.command_line import call
 
 EVERY = [
     (kind, name)

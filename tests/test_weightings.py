@@ -17,7 +17,7 @@ from sslbench.errors import UsageError
 from sslbench.losses import Weighted
 from sslbench.methods.base import Method
 from sslbench.show import describe
-from tests.test_completion import offered
+from tests.helpers.command_line import offered
 
 NAMES = ["adsh", "cld", "crest", "diffdw", "distdw", "simis"]
 

@@ -19,8 +19,8 @@ from sslbench.conformance import LAWS, check_matrix, matrix
 from sslbench.conformance.subject import DIMS
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Step
-from tests.conformance import broken
-from tests.test_cli import call
+from tests.helpers import broken
+from tests.helpers.command_line import call
 
 LAW = ("--dims", "3d", "--law", "predicts_probabilities,ema_closed_form,supervised_at_zero")
 

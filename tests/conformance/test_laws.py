@@ -13,7 +13,7 @@ from sslbench.conformance import LAWS, check_method
 from sslbench.conformance.check import named
 from sslbench.conformance.subject import DIMS, Subject
 from sslbench.errors import UnknownNameError, UsageError
-from tests.conformance import broken
+from tests.helpers import broken
 
 METHODS = [entry.name for entry in registry.entries("method") if not entry.preset_of]
 OTHER_LOSSES = ("ga", "metassl")

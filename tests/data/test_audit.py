@@ -20,7 +20,7 @@ from sslbench.data.prepare import prepare
 from sslbench.data.store import Store, case_files, fingerprint, sha256
 from sslbench.errors import UnknownNameError, UsageError
 from sslbench.files import read_json, write_json
-from tests.data.conftest import make_scan, write_pair
+from tests.helpers.scans import make_scan, write_pair
 
 # Two patients of each list of the published split.
 PATIENTS = {f"patient{number:03d}": [1, 12] for number in (99, 38, 28, 85, 11, 13)}

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import SimpleITK
 
 from sslbench.data.digestpath import DigestPath, slide
 from sslbench.data.prepare import prepare
 from sslbench.data.splits import load_splits
 from sslbench.data.store import Store, partition
 from sslbench.errors import UsageError
+from tests.helpers.digestpath import picture, tissue, write_pictures
 
 LISTS = load_splits("digestpath", "cdma-leaking")
-
-
-def picture(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array, isVector=array.ndim == 3), str(path))
-
-
-def tissue(seed, size=(40, 52)):
-    """A coloured image (H, W, 3) and the mask (H, W) of a lesion in it."""
-    rng = np.random.default_rng(seed)
-    rows, cols = np.indices(size)
-    mask = (rows - size[0] * rng.uniform(0.3, 0.7)) ** 2 + (cols - size[1] * rng.uniform(0.3, 0.7)) ** 2 < 100
-    colour = np.where(mask[..., None], (120, 60, 140), (230, 190, 220)) + rng.integers(-15, 16, (*size, 3))
-    return colour.astype(np.uint8), mask.astype(np.uint8)
-
-
-def write(root, names, endings=("jpg", "jpg"), values=255, folder="tissue-train-pos-v1"):
-    for number, name in enumerate(names):
-        image, mask = tissue(number)
-        picture(root / folder / f"{name}.{endings[0]}", image)
-        picture(root / folder / f"{name}_mask.{endings[1]}", mask * np.uint8(values))
-    return root
 
 
 def test_the_slide_stands_before_the_time_of_the_scan():
@@ -55,7 +33,7 @@ def test_the_slide_stands_before_the_time_of_the_scan():
 )
 def test_images_and_masks_of_every_kind_are_read(endings, values, tmp_path):
     names = [LISTS.train[0], LISTS.test[0]]
-    source = write(tmp_path / "source", names, endings, values)
+    source = write_pictures(tmp_path / "source", names, endings, values)
     report = prepare("digestpath", source, data_dir=tmp_path / "data", workers=1)
     assert (report.failed, report.written) == ({}, 2)
     store = Store.open(tmp_path / "data", "digestpath", "metassl")
@@ -84,7 +62,7 @@ def test_a_lossy_mask_is_cut_at_128_and_a_picture_is_no_mask():
 
 def test_a_picture_in_the_place_of_a_mask_is_told(tmp_path):
     name = LISTS.train[0]
-    source = write(tmp_path / "source", [name, LISTS.train[1]])
+    source = write_pictures(tmp_path / "source", [name, LISTS.train[1]])
     picture(source / "tissue-train-pos-v1" / f"{name}_mask.jpg", tissue(7)[0][..., 0])
     report = prepare("digestpath", source, data_dir=tmp_path / "data", workers=1)
     assert list(report.failed) == [name] and report.written == 1
@@ -93,7 +71,7 @@ def test_a_picture_in_the_place_of_a_mask_is_told(tmp_path):
 
 def test_a_missing_mask_and_one_of_another_size_are_told(tmp_path):
     first, second, third = LISTS.train[:3]
-    source = write(tmp_path / "source", [first, second, third])
+    source = write_pictures(tmp_path / "source", [first, second, third])
     folder = source / "tissue-train-pos-v1"
     (folder / f"{first}_mask.jpg").unlink()
     picture(folder / f"{second}_mask.jpg", tissue(1, (40, 50))[1] * np.uint8(255))
@@ -104,7 +82,7 @@ def test_a_missing_mask_and_one_of_another_size_are_told(tmp_path):
 
 
 def test_negative_tissue_and_names_on_no_list_are_passed_over_aloud(tmp_path):
-    source = write(tmp_path / "source", [LISTS.train[0], "GlaS_1"])
+    source = write_pictures(tmp_path / "source", [LISTS.train[0], "GlaS_1"])
     picture(source / "tissue-train-neg" / "a.jpg", tissue(3)[0])
     dataset = DigestPath()
     assert [case.id for case in dataset.find(source)] == [LISTS.train[0]]
@@ -113,7 +91,7 @@ def test_negative_tissue_and_names_on_no_list_are_passed_over_aloud(tmp_path):
 
 
 def test_names_on_no_list_alone_are_refused_with_the_command_for_own_data(tmp_path):
-    source = write(tmp_path / "source", ["train_1", "testA_2"])
+    source = write_pictures(tmp_path / "source", ["train_1", "testA_2"])
     with pytest.raises(UsageError, match="2 cases on no official list of digestpath: testA_2, train_1") as raised:
         prepare("digestpath", source, data_dir=tmp_path / "data")
     assert "--from-pairs" in str(raised.value.hint)
@@ -122,7 +100,7 @@ def test_names_on_no_list_alone_are_refused_with_the_command_for_own_data(tmp_pa
 def test_the_public_lists_are_served_by_their_name_and_others_must_not_share_a_slide(tmp_path):
     pair = next((a, b) for a in LISTS.train for b in LISTS.test if slide(a) == slide(b))
     names = [LISTS.budget("5%").labeled[0], *pair, LISTS.val[0]]
-    prepare("digestpath", write(tmp_path / "source", names), data_dir=tmp_path / "data", workers=1)
+    prepare("digestpath", write_pictures(tmp_path / "source", names), data_dir=tmp_path / "data", workers=1)
     store = Store.open(tmp_path / "data", "digestpath", "metassl")
     parts = partition(store, LISTS, "5%")
     assert parts.test == (pair[1],) and pair[0] in parts.unlabeled

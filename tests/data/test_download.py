@@ -20,8 +20,7 @@ from sslbench.data.la import LA
 from sslbench.data.prepare import prepare
 from sslbench.data.synapse import Phantom, Synapse
 from sslbench.errors import SSLBenchError, UsageError
-
-from .test_source import pack
+from tests.helpers.folders import pack
 
 CONTENT = bytes(range(256)) * 20_000  # 5.1 MB: several chunks
 HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

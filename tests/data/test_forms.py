@@ -29,8 +29,7 @@ from sslbench.data.store import Store, partition
 from sslbench.data.synapse import Synapse
 from sslbench.errors import UsageError
 from sslbench.files import read_json
-
-from .conftest import make_scan, write_pair
+from tests.helpers.scans import make_scan, write_pair
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "data-forms.md"
 LA_IDS = ("06SR5RBREL16DQ6M8LWS", "UPT6DX9IQY9JAZ7HJKA7")

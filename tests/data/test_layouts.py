@@ -10,7 +10,7 @@ import SimpleITK
 
 from sslbench.data.layouts import read_described, read_holding, read_pairs
 from sslbench.errors import UsageError
-from tests.data import own_folders as folders
+from tests.helpers import own_folders as folders
 
 TWO = ("a", "b")
 

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from sslbench import registry
 from sslbench.data.base import RawCase
 from sslbench.data.preprocess import load_case, preprocess, restore
-from tests.data.conftest import make_scan, write_pair
+from tests.helpers.scans import make_scan, write_pair
 
 # Caches that users have were made under these: a change here makes every one of them invalid.
 HASHES = {

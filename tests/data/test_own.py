@@ -22,7 +22,7 @@ from sslbench.data.prepare import prepare
 from sslbench.data.splits import load_splits
 from sslbench.data.store import Store, partition
 from sslbench.errors import UnknownNameError, UsageError
-from tests.data import own_folders as folders
+from tests.helpers import own_folders as folders
 
 VOLUMES = {"shape": (24, 20, 18), "spacing": (1.5, 1.25, 2.0)}
 

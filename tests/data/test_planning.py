@@ -14,8 +14,8 @@ from sslbench.data.layouts import HeldCase
 from sslbench.data.planning import Measured
 from sslbench.errors import UsageError
 from sslbench.spelling import load_yaml
-from tests.data.conftest import make_scan
-from tests.data.own_folders import write_volume
+from tests.helpers.own_folders import write_volume
+from tests.helpers.scans import make_scan
 
 
 def measured(size=(512.0, 512.0, 130.0), spacing=(0.75, 0.75, 3.0), placed=True) -> Measured:

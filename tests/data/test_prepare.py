@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -19,17 +18,9 @@ from sslbench.data.preprocess import preprocess
 from sslbench.data.store import Store
 from sslbench.data.synapse import Phantom, Synapse
 from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
+from tests.helpers.folders import snapshot
 
 TWO = {"patient001": [1, 12], "patient090": [4, 11]}
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    """Inode and modification time of every file: a rewritten file changes both."""
-    return {
-        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 # --------------------------------------------------------------------------------------------------------- layouts

@@ -9,7 +9,6 @@ import struct
 import tarfile
 import time
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -18,23 +17,10 @@ from sslbench.data.prepare import prepare
 from sslbench.data.source import unpack, unpacked_folder
 from sslbench.data.store import Store
 from sslbench.errors import DataError, SSLBenchError, UsageError
-
-from .test_prepare import snapshot
+from tests.helpers.folders import pack, snapshot
 
 TWO = {"patient001": [1, 12], "patient090": [4, 11]}
 FORMATS = (".zip", ".tar", ".tar.gz", ".tgz")
-
-
-def pack(archive, folder, inside="."):
-    """An archive of all that is in a folder, with the paths and times that it has there."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive, "w") as file:
-            for path in sorted(folder.rglob("*")):
-                file.write(path, Path(inside) / path.relative_to(folder))
-    else:
-        with tarfile.open(archive, "w" if archive.suffix == ".tar" else "w:gz") as file:
-            file.add(folder, inside)
-    return archive
 
 
 def tar_of(archive, *members, mode="w"):

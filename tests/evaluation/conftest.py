@@ -18,9 +18,8 @@ from sslbench.data.prepare import prepare
 from sslbench.data.store import Store
 from sslbench.files import save_nifti
 from sslbench.records import write_cases
-from tests.data.conftest import make_scan, write_pair
-
-IDS = ["0001", "0002", "0003"]
+from tests.helpers.predictions import IDS, worse
+from tests.helpers.scans import make_scan, write_pair
 
 
 @pytest.fixture(scope="session")
@@ -38,14 +37,6 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store(data_dir: Path) -> Store:
     return Store.open(data_dir, "synapse", "ga")
-
-
-def worse(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A prediction: the reference moved by a voxel, one class missed, one where it is not."""
-    moved = np.roll(np.asarray(labels), 1, axis=0)
-    moved[moved == 1 + seed % 3] = 0
-    moved[-2:, -2:, -2:] = 5
-    return moved
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from sslbench.execution.worker import run_job
-from tests.conftest import TINY, tiny_job
-from tests.test_cli import call
+from tests.helpers.command_line import call
+from tests.helpers.jobs import TINY, tiny_job
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "evaluate.md").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sslbench.execution.rundir import RunDirectory
-from tests.conftest import TINY
-from tests.execution.test_run import cases_of, command, sslbench, write_grid
+from tests.helpers.grids import cases_of, command, sslbench, write_grid
+from tests.helpers.jobs import TINY
 
 KILLS = 20
 

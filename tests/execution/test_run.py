@@ -21,29 +21,8 @@ from sslbench.errors import UsageError
 from sslbench.execution import local
 from sslbench.execution.rundir import Held, RunDirectory
 from sslbench.execution.worker import run_job
-from tests.conftest import TINY, tiny_job
-
-
-def command(*arguments: str, data: Path, results: Path) -> list[str]:
-    places = ["--data-dir", str(data), "--results-dir", str(results)]
-    return [sys.executable, "-m", "sslbench", *arguments, *places]
-
-
-def sslbench(*arguments: str, data: Path, results: Path) -> subprocess.CompletedProcess[str]:
-    line = command(*arguments, data=data, results=results)
-    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-
-
-def write_grid(path: Path, **changes: object) -> Path:
-    content = {
-        "recipe": "phantom",
-        "labeled": ["20%"],
-        "seeds": [0],
-        "set": TINY,
-        "jobs": [{"method": ["supervised", "cps"], "loss": ["default"]}],
-    }
-    path.write_text(yaml.safe_dump(content | changes))
-    return path
+from tests.helpers.grids import cases_of, command, sslbench, write_grid
+from tests.helpers.jobs import tiny_job
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +33,6 @@ def undisturbed(phantom_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
     done = sslbench("run", "--grid", str(grid), data=phantom_data, results=folder / "results")
     assert done.returncode == 0, done.stderr
     return folder / "results"
-
-
-def cases_of(results: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(results)): path.read_bytes() for path in sorted(results.glob("runs/**/cases.csv"))}
 
 
 def test_a_grid_leaves_complete_run_directories(undisturbed: Path) -> None:

@@ -12,7 +12,7 @@ from sslbench.data.sampling import Sampler, TrainingSet
 from sslbench.execution.worker import run_job
 from sslbench.networks import build_network
 from sslbench.training.precision import Precision, fast_bf16, worst_gradient_error
-from tests.conftest import tiny_job, tiny_job_2d
+from tests.helpers.jobs import tiny_job, tiny_job_2d
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,12 +55,13 @@ def test_bf16_gradients_agree_with_fp32(name: str, shape: tuple[int, ...]) -> No
 
 def test_a_step_waits_for_the_gpu_only_to_log(phantom_data: Path, tmp_path: Path) -> None:
     """Ten steps between two records hold up the device no more often than their record does."""
+    from sslbench.conformance.subject import MemoryRecorder
     from sslbench.training.checkpoint import Checkpoints
     from sslbench.training.trainer import Trainer
-    from tests.conftest import Records, random_experiment
+    from tests.helpers.jobs import random_experiment
 
     experiment = random_experiment(tiny_job("cps", "ga"), device="cuda")
-    trainer = Trainer(experiment, Checkpoints(tmp_path), Records())
+    trainer = Trainer(experiment, Checkpoints(tmp_path), MemoryRecorder())
     trainer._enter_phase(0)
     trainer._step(trainer.phases[0], 0, 100, 0)
     torch.cuda.synchronize()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sslbench.config import CriteriaSpec, Job
 from sslbench.errors import UsageError
 from sslbench.losses.cross_entropy import cross_entropy
-from tests.losses.examples import C, close, example_labels, example_logits, make_loss
+from tests.helpers.losses import C, close, example_labels, example_logits, make_loss
 
 CRITERIA = CriteriaSpec(smooth=1e-5)
 LOGITS = example_logits(torch.float64)

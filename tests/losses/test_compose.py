@@ -9,18 +9,7 @@ from sslbench.config import CriteriaSpec, Job
 from sslbench.data.base import NoOptions
 from sslbench.errors import UsageError
 from sslbench.losses import BySource, Loss, Weighted, Weighting
-from tests.losses.examples import (
-    SHAPE,
-    B,
-    C,
-    N,
-    a_step,
-    example_labels,
-    example_logits,
-    make_loss,
-    observed,
-    statistics,
-)
+from tests.helpers.losses import SHAPE, B, C, N, a_step, example_labels, example_logits, make_loss, observed, statistics
 
 LOGITS, LABELS = example_logits(torch.float64), example_labels("full")
 REFERENCE = ("b", LOGITS.roll(1, dims=1).softmax(1))

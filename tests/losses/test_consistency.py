@@ -25,7 +25,7 @@ from sslbench.losses import (
     urpc_loss,
     vat_loss,
 )
-from tests.losses.examples import close, example_logits, tiny_logits
+from tests.helpers.losses import close, example_logits, tiny_logits
 
 A, T = example_logits(torch.float64), example_logits(torch.float64).roll(-1, dims=1)
 a, b = tiny_logits("a"), tiny_logits("b")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslbench import registry
 from sslbench.losses import (
@@ -18,10 +17,8 @@ from sslbench.losses import (
     uamt_consistency,
     urpc_loss,
 )
-from tests.losses.examples import a_step, make_loss
-
-# Operations whose result the host must have before it can go on.
-WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "is_nonzero", "_unique2", "unique_dim"}
+from tests.helpers.dispatch import Calls
+from tests.helpers.losses import a_step, make_loss
 
 VARIANTS = [
     *(entry.name for entry in registry.entries("loss") if entry.preset_of is None),
@@ -32,22 +29,6 @@ VARIANTS = [
     "metassl[threshold=freematch]",
     "metassl[uncertainty=std]",
 ]
-
-
-class Calls(TorchDispatchMode):
-    """What reaches the dispatcher."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name.removeprefix("aten::")
-        self.names.append(name)
-        assert name not in WAITS, name
-        if name in ("index", "index_put", "index_put_"):
-            assert all(index is None or index.dtype != torch.bool for index in args[1]), "an index by a mask"
-        return func(*args, **(kwargs or {}))
 
 
 def all_terms(spelt, shape, classes, device="cpu", weights=True):

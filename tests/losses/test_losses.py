@@ -20,7 +20,7 @@ from sslbench.losses import (
 )
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.losses.dice import ForegroundDiceLoss
-from tests.losses.examples import (
+from tests.helpers.losses import (
     SHAPE,
     WEIGHTS,
     B,

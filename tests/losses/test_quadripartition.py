@@ -27,7 +27,7 @@ from sslbench.losses.thresholds import (
     Seen,
     certainty,
 )
-from tests.losses.examples import a_step, close, make_loss, observed
+from tests.helpers.losses import a_step, close, make_loss, observed
 
 
 def image(rows):

@@ -7,8 +7,8 @@ import torch
 
 from sslbench.config import CriteriaSpec
 from sslbench.losses import GACELoss, GADiceLoss
-from tests.losses import slow
-from tests.losses.examples import make_loss, observed
+from tests.helpers import slow_losses as slow
+from tests.helpers.losses import make_loss, observed
 
 CLASSES, SHAPE = 4, (3, 4)  # two samples: 24 voxels
 

@@ -23,8 +23,8 @@ from sslbench.losses.weighting import (
     cld_class_weights,
     cld_sampling_rate,
 )
-from tests.losses.examples import a_step, make_loss, statistics
-from tests.losses.test_device import Calls
+from tests.helpers.dispatch import Calls
+from tests.helpers.losses import a_step, make_loss, statistics
 
 COUNTS = torch.tensor([900, 60, 30, 10])
 NAMES = ["adsh", "cld", "crest", "diffdw", "distdw", "simis"]

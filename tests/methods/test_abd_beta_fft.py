@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sslbench.config import Job
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.errors import UsageError
 from sslbench.losses import DiceLoss, bcp_mix_loss
 from sslbench.methods.co_training import Prediction
@@ -29,8 +30,8 @@ from sslbench.networks.base import Decoder
 from sslbench.networks.parts import cut_parts
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer
-from tests.conftest import Records, random_experiment, tiny_job_2d
-from tests.methods.examples import make_step
+from tests.helpers.jobs import random_experiment, tiny_job_2d
+from tests.helpers.methods import make_step
 
 SHAPES = [(8, 12), (8, 4, 12)]
 
@@ -256,7 +257,7 @@ def test_with_metassl_the_teacher_is_the_reference_in_its_own_view(monkeypatch: 
 def test_both_students_and_optimisers_begin_with_the_network_trained_before(tmp_path: Path) -> None:
     settings = {"batch.labeled": 2, "batch.unlabeled": 2, "method.pretrain_iterations": 2, "schedule.validate_every": 1}
     experiment = random_experiment(tiny_job_2d("abd", set=settings | {"schedule.iterations": 1}))
-    method, seen, records = experiment.method, {}, Records()
+    method, seen, records = experiment.method, {}, MemoryRecorder()
     trainer = Trainer(experiment, Checkpoints(tmp_path), records)
     start = trainer._start_phase
 

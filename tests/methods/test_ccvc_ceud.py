@@ -31,7 +31,7 @@ from sslbench.methods.conflict_cross_view import (
 )
 from sslbench.networks import Network, build_network
 from sslbench.plugins.base import Attached, Plugin
-from tests.methods.examples import A, B, close, make_batch, make_step
+from tests.helpers.methods import A, B, close, make_batch, make_step
 
 
 def statistics_of(shapes: Sequence[tuple[int, ...]], size: tuple[int, ...], labeled: int) -> Statistics:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslbench.config import OptimizerSpec, RampSpec
-from sslbench.conformance.subject import DIMS, Subject
+from sslbench.conformance.subject import DIMS, MemoryRecorder, Subject
 from sslbench.errors import UsageError
 from sslbench.losses.gradient_aware import GACELoss
 from sslbench.methods.co_bionet import CoBioNet, CoBioNetOptions, Critic
@@ -22,20 +22,8 @@ from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.randomness import reseed
 from sslbench.training.schedules import ramp_weight
 from sslbench.training.trainer import Trainer, backward, make_optimizer
-from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
-from tests.methods.examples import (
-    CE_A,
-    DICE_A,
-    A,
-    B,
-    Fixed,
-    Y,
-    close,
-    derivative,
-    make_batch,
-    make_step,
-    method_of,
-)
+from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
+from tests.helpers.methods import CE_A, DICE_A, A, B, Fixed, Y, close, derivative, make_batch, make_step, method_of
 
 LN2 = math.log(2)
 
@@ -220,7 +208,7 @@ def test_critics_learn_to_tell_labels_from_predictions() -> None:
 def test_a_training_moves_the_critics_unless_released(released: bool, tmp_path: Path) -> None:
     experiment = random_experiment(tiny_job("cobionet", set={"method.released_cobionet": released}))
     before = {name: value.clone() for name, value in experiment.method.critics.named_parameters()}
-    records = Records()
+    records = MemoryRecorder()
     Trainer(experiment, Checkpoints(tmp_path), records).fit()
     moved = [not torch.equal(before[name], value) for name, value in experiment.method.critics.named_parameters()]
     assert not any(moved) if released else all(moved)

@@ -12,7 +12,7 @@ from sslbench.conformance.subject import Subject
 from sslbench.methods.basak import fused_confidence, indicators
 from sslbench.methods.dst import reversal_factor, worst_case_loss
 from sslbench.networks.gradient_reversal import reverse_gradient
-from tests.losses.examples import C, close, example_labels, example_logits
+from tests.helpers.losses import C, close, example_labels, example_logits
 
 L, T = example_logits(torch.float64), example_logits(torch.float64).roll(-1, dims=1)
 

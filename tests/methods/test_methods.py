@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.errors import UsageError
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.methods.base import Batch, Step, mean_logits
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment
 from sslbench.training.trainer import Trainer
-from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
+from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
+from tests.helpers.methods import make_step
 
 LOSSES = ("default", "ga")
 DIMENSIONS = {"3d": tiny_job, "2d": tiny_job_2d}
-
-
-def make_step(ramp: float = 0.1) -> Step:
-    def no_sweep() -> Any:
-        raise AssertionError("not asked for")
-
-    return Step(
-        iteration=5,
-        iterations=10,
-        epoch=1,
-        epochs=2,
-        last_of_epoch=False,
-        phase="train",
-        ramp=torch.tensor(ramp),
-        generators=lambda stream, device: torch.Generator().manual_seed(0),
-        logger=lambda name, value: None,
-        sweeper=no_sweep,
-    )
 
 
 def batch_of(experiment: Experiment) -> Batch:
@@ -49,7 +32,7 @@ def test_mt_consistency_is_the_mean_square_between_student_and_noisy_teacher() -
     with torch.no_grad():
         for parameter in method.teacher.parameters():
             parameter += 0.01
-    terms = method.training_step(batch, make_step(0.3))
+    terms = method.training_step(batch, make_step(ramp=0.3))
     unlabelled = batch.image["weak"][batch.num_labeled :]
     expected = (method.student(unlabelled).softmax(1) - method.teacher(unlabelled).softmax(1)).square().mean()
     assert torch.allclose(terms["consistency"], expected, atol=1e-7)
@@ -81,7 +64,7 @@ def test_the_teacher_is_the_closed_form_of_the_average(tmp_path: Path) -> None:
         after(step)
 
     method.after_step = spy
-    Trainer(experiment, Checkpoints(tmp_path), Records()).fit()
+    Trainer(experiment, Checkpoints(tmp_path), MemoryRecorder()).fit()
     trained = Checkpoints(tmp_path).load()["method"]
     # With the warm-up a = min(1 - 1/(k + 1), 0.99) the average of the first steps is their plain mean.
     for name in history[0]:

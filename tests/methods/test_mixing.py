@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.errors import UsageError
 from sslbench.losses import bcp_mix_loss, cct_loss
 from sslbench.methods.mixing import copy_paste_mask, draw_copy_paste_mask, largest_components, paste
@@ -17,8 +18,8 @@ from sslbench.networks import Features, build_network
 from sslbench.networks.perturbation import feature_drop, feature_dropout, feature_noise
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer
-from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
-from tests.methods.examples import make_step
+from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
+from tests.helpers.methods import make_step
 
 
 def test_the_mask_is_zero_inside_a_box_of_two_thirds() -> None:
@@ -95,7 +96,7 @@ def test_bcp_begins_with_the_best_weights_before_and_their_optimiser(tmp_path: P
             seen.update({name: value.clone() for name, value in method.state_dict().items()})
 
     method.begin = spy
-    trainer = Trainer(experiment, Checkpoints(tmp_path), Records())
+    trainer = Trainer(experiment, Checkpoints(tmp_path), MemoryRecorder())
     start = trainer._start_phase
 
     def spied_start(number: int, optimizers: Any) -> None:

@@ -29,8 +29,8 @@ from sslbench.methods.pyramid_consistency import PyramidConsistency
 from sslbench.networks import Features
 from sslbench.networks.base import Decoder
 from sslbench.networks.unet import UNetDecoder
-from tests.conftest import random_experiment, tiny_job, tiny_job_2d
-from tests.methods.examples import CE_A, CRITERIA, DICE_A, STATISTICS, A, B, Y, close, derivative, make_batch, make_step
+from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
+from tests.helpers.methods import CE_A, CRITERIA, DICE_A, STATISTICS, A, B, Y, close, derivative, make_batch, make_step
 
 
 class FixedDecoder(Decoder):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.errors import UsageError
 from sslbench.losses import bcp_mix_loss
 from sslbench.methods.base import Batch, Method
@@ -18,9 +19,9 @@ from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, pa
 from sslbench.methods.students_discrepancy import discrepancy, discrepancy_kl, discrepancy_mse
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer, backward
-from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
-from tests.losses.examples import close, tiny_logits
-from tests.methods.examples import make_step
+from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
+from tests.helpers.losses import close, tiny_logits
+from tests.helpers.methods import make_step
 
 A, B = tiny_logits("a"), tiny_logits("b")
 # The labels of the sheet's mix, outside of the box and inside it.
@@ -238,7 +239,7 @@ def test_students_go_on_with_their_own_adam_and_the_teacher_begins_as_the_first(
     }
     experiment = random_experiment(tiny_job_2d("sdcl", set=settings))
     method, seen = experiment.method, {}
-    trainer = Trainer(experiment, Checkpoints(tmp_path), Records())
+    trainer = Trainer(experiment, Checkpoints(tmp_path), MemoryRecorder())
     start = trainer._start_phase
 
     def spy(number: int, optimizers: Any) -> None:

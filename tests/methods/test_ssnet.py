@@ -18,8 +18,8 @@ from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.methods.ssnet import Heads, SSNet, SSNetOptions
 from sslbench.networks import Features, build_network
-from tests.losses.test_device import Calls
-from tests.losses.test_prototypes import by_pairs, one_by_one
+from tests.helpers.dispatch import Calls
+from tests.helpers.prototypes import by_pairs, one_by_one
 
 C, L = 3, 2
 

@@ -20,7 +20,7 @@ from sslbench.methods.mean_teacher import (
     UncertaintyAwareMeanTeacher,
 )
 from sslbench.methods.r_drop import RDrop, RDropOptions
-from tests.methods.examples import (
+from tests.helpers.methods import (
     CE_A,
     CRITERIA,
     DICE_A,

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.networks import Features, Network
 from sslbench.plugins.base import Attached, Plugin
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer
-from tests.conftest import Records, random_experiment, tiny_job
+from tests.helpers.jobs import random_experiment, tiny_job
 
 
 class Shift(Plugin):
@@ -53,7 +54,7 @@ def test_a_plugin_joins_any_method(method: str, tmp_path: Path) -> None:
     for key in experiment.method.keys:
         with_plugin, without = experiment.method.get_submodule(key).eval(), plain.method.get_submodule(key).eval()
         assert torch.equal(with_plugin(image), without(image))
-    records = Records()
+    records = MemoryRecorder()
     Trainer(experiment, Checkpoints(tmp_path), records).fit()
     moved = [value for name, value in experiment.method.state_dict().items() if "shift" in name]
     assert moved and all(value.abs().sum() > 0 for value in moved)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +14,8 @@ from pydantic import BaseModel
 
 # Imported before any test swaps the registry: a module registers itself only once.
 from sslbench import registry
-from sslbench.data.base import ClassInfo, Dataset, NoOptions, Preprocessing
-from sslbench.metrics.protocols import EmptyPolicy, Protocol
-from sslbench.reporting.collect import CASE_COLUMNS
-
-CLASSES = ("rv", "myo", "lv")
+from sslbench.data.base import ClassInfo, Dataset, Preprocessing
+from tests.helpers.results import CLASSES, Scores, case_rows, component, protocol, same, write_cases
 
 
 class Hearts(Dataset):
@@ -37,27 +32,6 @@ class Hearts(Dataset):
 class GAOptions(BaseModel):
     gamma: float = 0.5
     side: str = "both"
-
-
-def component(title: str = "", group: str = "", options: type[BaseModel] = NoOptions) -> Any:
-    return SimpleNamespace(
-        title=title,
-        group=group,
-        Options=options,
-        version=1,
-        defaults={},
-        views={},
-        objection=lambda job: None,
-        dims=2,
-        divisor=1,
-        several=False,
-    )
-
-
-def protocol(name: str, ddof: int, unit: Any = "mm") -> Protocol:
-    return Protocol(
-        name, 1, "", "original", unit, ("dsc", "asd"), EmptyPolicy(missed_distance=9.0, spurious_distance=9.0), ddof
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -100,35 +74,6 @@ def recipe(tmp_path: Path) -> str:
     path = tmp_path / "short.yaml"
     path.write_text(yaml.safe_dump(RECIPE))
     return str(path)
-
-
-Scores = Mapping[str, Sequence[float | None]]
-
-
-def case_rows(scores: Scores, protocol: str = "papers", unit: str = "voxel") -> list[list[Any]]:
-    """Rows of `cases.csv`: DSC as given (0: a missed structure; None: absent, excluded), ASD 10 (1 - DSC)."""
-    rows = []
-    for case in range(max(map(len, scores.values()))):
-        for class_id, name in enumerate(CLASSES, 1):
-            dsc = scores[name][case]
-            state = "absent" if dsc is None else "both" if dsc else "missed"
-            voxels = [0 if dsc is None else 50, 50 if dsc else 0]
-            asd = None if dsc is None else 10 * (1 - dsc)
-            for metric, value, of in (("dsc", dsc, "fraction"), ("asd", asd, unit)):
-                text = "" if value is None else repr(float(value))
-                rows.append([protocol, f"{case + 1:04d}", class_id, name, metric, text, of, state, *voxels])
-    return rows
-
-
-def write_cases(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CASE_COLUMNS)
-        writer.writerows(rows)
-
-
-def same(dsc: float | None, cases: int = 2) -> Scores:
-    return {name: [dsc] * cases for name in CLASSES}
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from sslbench.reporting.latex import document, escape, latex
 from sslbench.reporting.model import Column, RowGroup
-
-from .samples import TABLE
+from tests.helpers.tables import TABLE
 
 GOLDEN = r"""% Written by sslbench. Needs \usepackage{booktabs} \usepackage{graphicx}
 \begin{table*}[t]

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from sslbench.reporting.model import Column, RowGroup, Table
 from sslbench.reporting.render import CSV_COLUMNS, markdown, terminal, tidy_csv
-
-from .samples import COLUMNS, TABLE, row
+from tests.helpers.tables import COLUMNS, TABLE, row
 
 GOLDEN_MARKDOWN = r"""**Hearts &amp; more, 20% labelled. Mean ± population SD over 2 seeds.**
 

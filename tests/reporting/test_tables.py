@@ -19,8 +19,7 @@ from sslbench.errors import SSLBenchError, UnknownNameError
 from sslbench.files import write_text
 from sslbench.reporting.model import Cell, Column, Row, Table, cell_text, manifest
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
-
-from .conftest import CLASSES, component, protocol, same
+from tests.helpers.results import CLASSES, component, protocol, same
 
 Write = Callable[..., Path]
 

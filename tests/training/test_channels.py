@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sslbench.config import Job
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.data.digestpath import DigestPath
 from sslbench.data.prepare import prepare
 from sslbench.data.splits import load_splits
@@ -18,8 +19,8 @@ from sslbench.inference import slice_inference, sliding_window
 from sslbench.inference.predictor import Predictor
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer
-from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
-from tests.data.test_digestpath import write
+from tests.helpers.digestpath import write_pictures
+from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
 
 SHORT = {"schedule.iterations": 2, "schedule.validate_every": 2}
 
@@ -34,7 +35,7 @@ def test_a_job_on_several_channels_trains_validates_and_predicts(job: Job, chann
     assert experiment.sampler.batch(0).image["weak"].shape[1] == channels
     first = next(parameter for parameter in experiment.method.parameters() if parameter.ndim > 1)
     assert first.shape[1] == channels
-    records = Records()
+    records = MemoryRecorder()
     Trainer(experiment, Checkpoints(tmp_path), records).fit()
     assert any("validation" in entry for entry in records.entries)
     case = experiment.validation[0]
@@ -68,14 +69,14 @@ def test_tiles_are_what_is_trained_on_and_validated(tmp_path: Path) -> None:
     assert len(experiment.validation) == 2 * 24
     assert {case.image.shape for case in experiment.validation} == {(3, 1, 16, 16)}
     assert {case.label.shape for case in experiment.validation} == {(1, 16, 16)}
-    Trainer(experiment, Checkpoints(tmp_path), Records()).fit()
+    Trainer(experiment, Checkpoints(tmp_path), MemoryRecorder()).fit()
 
 
 def test_pictures_go_all_the_way_from_files_to_scores(tmp_path: Path) -> None:
     lists = load_splits("digestpath", "slide-disjoint")
     labeled = lists.budget("5%").labeled
     names = [*labeled, *[name for name in lists.train if name not in labeled][:2], lists.val[0], lists.test[0]]
-    prepare("digestpath", write(tmp_path / "source", names), data_dir=tmp_path / "data", workers=1)
+    prepare("digestpath", write_pictures(tmp_path / "source", names), data_dir=tmp_path / "data", workers=1)
     job = Job(
         recipe="metassl-digestpath",
         method="mt",

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from sslbench.config import OptimizerSpec, RampSpec, ScheduleSpec
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.schedules import (
     cosine_rampdown,
@@ -17,7 +18,7 @@ from sslbench.training.schedules import (
     sigmoid_rampup,
 )
 from sslbench.training.trainer import Trainer
-from tests.conftest import Records, random_experiment, tiny_job_2d
+from tests.helpers.jobs import random_experiment, tiny_job_2d
 
 SSL4MIS = RampSpec(weight=0.1, shape="gaussian", length=30_000, every=150)
 GA = RampSpec(weight=0.1, shape="gaussian", length="full", every="epoch")
@@ -184,7 +185,7 @@ def test_a_training_counts_epochs_of_its_recipe(tmp_path):
     """Five epochs of four iterations: iteration 9 is in epoch 2, the last one in epoch 4."""
     lagged = {"schedule.lr": "poly_lagged_epoch", "ramp.every": "lagged_epoch", "schedule.epoch": 4}
     small = {"schedule.iterations": 20, "schedule.validate_every": 20, "batch.labeled": 1}
-    records = Records()
+    records = MemoryRecorder()
     experiment = random_experiment(tiny_job_2d("supervised", set={**lagged, **small, "ramp.length": "full"}))
     Trainer(experiment, Checkpoints(tmp_path), records, lambda: False).fit()
     base = experiment.resolved.recipe.optimizer.lr

@@ -11,19 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.config import Job
+from sslbench.conformance.subject import MemoryRecorder
 from sslbench.errors import TrainingError, UsageError
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Batch, Group, Method, Phase, Step
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Interrupted, Trainer
-from tests.conftest import Records, random_experiment, tiny_job, tiny_job_2d
+from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
 
 
-def train(job: Job, folder: Path, stop_after: int | None = None, records: Records | None = None) -> Trainer:
+def train(job: Job, folder: Path, stop_after: int | None = None, records: MemoryRecorder | None = None) -> Trainer:
     """Train until the end, or until `stop_after` more iterations began."""
     asked = iter(range(10**6))
     should_stop = (lambda: False) if stop_after is None else (lambda: next(asked) >= stop_after)
-    trainer = Trainer(random_experiment(job), Checkpoints(folder), records or Records(), should_stop)
+    trainer = Trainer(random_experiment(job), Checkpoints(folder), records or MemoryRecorder(), should_stop)
     trainer.fit()
     return trainer
 
@@ -50,7 +51,7 @@ def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
     ids=["cps-ga-3d", "cps-2d", "supervised-ga-2d", "cps-3d-auto-precision"],
 )
 def test_a_stopped_and_resumed_job_ends_like_one_never_stopped(job: Job, stop_after: int, tmp_path: Path) -> None:
-    through, records = Records(), Records()
+    through, records = MemoryRecorder(), MemoryRecorder()
     whole = train(job, tmp_path / "whole", records=through)
     with pytest.raises(Interrupted):
         train(job, tmp_path / "parts", stop_after, records)
@@ -70,7 +71,7 @@ def test_resume_falls_back_a_generation_when_the_newest_is_damaged(tmp_path: Pat
         train(job, tmp_path / "parts", 5)
     newest = sorted((tmp_path / "parts").glob("step-*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    records = Records()
+    records = MemoryRecorder()
     resumed = train(job, tmp_path / "parts", records=records)
     assert_same(weights(resumed), weights(whole))
     assert newest.name in records.messages[0]
@@ -109,7 +110,7 @@ def test_best_val_without_validation_cases_is_refused(tmp_path: Path) -> None:
     experiment = random_experiment(tiny_job())
     object.__setattr__(experiment, "validation", [])
     with pytest.raises(UsageError, match="no validation case"):
-        Trainer(experiment, Checkpoints(tmp_path), Records())
+        Trainer(experiment, Checkpoints(tmp_path), MemoryRecorder())
 
 
 def explodes(throw_away: Callable[..., Any], at: Callable[[int], bool]) -> None:
@@ -126,7 +127,7 @@ def explodes(throw_away: Callable[..., Any], at: Callable[[int], bool]) -> None:
 
 def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path: Path, throw_away: Callable[..., Any]) -> None:
     explodes(throw_away, lambda iteration: iteration in (3, 4))
-    records = Records()
+    records = MemoryRecorder()
     job = tiny_job_2d("mt", "explodes", set={"ramp.weight": 0, "schedule.validate_every": 0, "checkpoint": "last"})
     whole = train(job, tmp_path / "whole", records=records)
     assert whole.skipped == 2 and records.entries[-1]["skipped"] == 2
@@ -209,7 +210,7 @@ def test_each_group_moves_by_its_own_loss_and_its_own_rate(tmp_path: Path, throw
     throw_away("method", "two_groups")(TwoGroups)
     experiment = random_experiment(tiny_job("two_groups", set={"schedule.lr": "constant"}))
     before = experiment.method.critic.bias.detach().clone()
-    records = Records()
+    records = MemoryRecorder()
     Trainer(experiment, Checkpoints(tmp_path), records).fit()
     kept = Checkpoints(tmp_path).load()
     assert kept is not None
@@ -304,7 +305,7 @@ def test_two_groups_begin_with_the_optimiser_state_of_one(
 ) -> None:
     throw_away("method", "heirs")(Heirs)
     settings = {"inference.networks": "best_val", "schedule.validate_every": 1, "checkpoint": "last"}
-    job, records = tiny_job("heirs", set=settings), Records()
+    job, records = tiny_job("heirs", set=settings), MemoryRecorder()
     if stop_after:
         with pytest.raises(Interrupted):
             train(job, tmp_path, stop_after, records)

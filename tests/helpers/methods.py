@@ -14,7 +14,7 @@ from sslbench.data.base import NoOptions
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.training.randomness import torch_generator
-from tests.losses.examples import tiny_logits
+from tests.helpers.losses import tiny_logits
 
 # §20 of the sheet of consistency methods: one image, three classes, 2×2.
 A, B = tiny_logits("a"), tiny_logits("b")

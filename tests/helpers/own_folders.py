@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK
 
-from tests.data.conftest import make_scan
+from tests.helpers.scans import make_scan
 
 PLAIN = (".png", ".tif", ".jpg")
 

@@ -1,0 +1,67 @@
+"""Stand-ins of components that a table names, and `cases.csv` with known numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import BaseModel
+
+from sslbench.data.base import NoOptions
+from sslbench.metrics.protocols import EmptyPolicy, Protocol
+from sslbench.reporting.collect import CASE_COLUMNS
+
+CLASSES = ("rv", "myo", "lv")
+
+
+def component(title: str = "", group: str = "", options: type[BaseModel] = NoOptions) -> Any:
+    return SimpleNamespace(
+        title=title,
+        group=group,
+        Options=options,
+        version=1,
+        defaults={},
+        views={},
+        objection=lambda job: None,
+        dims=2,
+        divisor=1,
+        several=False,
+    )
+
+
+def protocol(name: str, ddof: int, unit: Any = "mm") -> Protocol:
+    return Protocol(
+        name, 1, "", "original", unit, ("dsc", "asd"), EmptyPolicy(missed_distance=9.0, spurious_distance=9.0), ddof
+    )
+
+
+Scores = Mapping[str, Sequence[float | None]]
+
+
+def case_rows(scores: Scores, protocol: str = "papers", unit: str = "voxel") -> list[list[Any]]:
+    """Rows of `cases.csv`: DSC as given (0: a missed structure; None: absent, excluded), ASD 10 (1 - DSC)."""
+    rows = []
+    for case in range(max(map(len, scores.values()))):
+        for class_id, name in enumerate(CLASSES, 1):
+            dsc = scores[name][case]
+            state = "absent" if dsc is None else "both" if dsc else "missed"
+            voxels = [0 if dsc is None else 50, 50 if dsc else 0]
+            asd = None if dsc is None else 10 * (1 - dsc)
+            for metric, value, of in (("dsc", dsc, "fraction"), ("asd", asd, unit)):
+                text = "" if value is None else repr(float(value))
+                rows.append([protocol, f"{case + 1:04d}", class_id, name, metric, text, of, state, *voxels])
+    return rows
+
+
+def write_cases(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(CASE_COLUMNS)
+        writer.writerows(rows)
+
+
+def same(dsc: float | None, cases: int = 2) -> Scores:
+    return {name: [dsc] * cases for name in CLASSES}
