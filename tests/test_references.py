@@ -52,7 +52,8 @@ class ICT(Method):
         target = logits[L:].detach().float().softmax(1)
         mixed = self.net((1 - share) * x[L:] + share * x[L:].roll(1, 0))
         wanted = (1 - share) * target + share * target.roll(1, 0)
-        soft = self.loss.consistency(mixed, lambda: mse_consistency(mixed, wanted), key="net", reference=("net", wanted))
+        own = lambda: mse_consistency(mixed, wanted)
+        soft = self.loss.consistency(mixed, own, key="net", reference=("net", wanted))
         return {"loss": self.loss.supervised(logits[:L], y[:L], key="net") + step.ramp * soft}
 
     def predict(self, x, key=None):
@@ -95,10 +96,10 @@ class Family:
         """Nested."""
 
 @register("loss", "called", aliases=("named",))
-class Called(Steep):
+class Called(GALoss):
     """Registered."""
 
-register("loss", "called_so", preset_of="called", title="SO")
+register("loss", "called_so", preset_of="called", set={"gamma": 0.7}, title="SO")
 
 mine = dataclasses.replace(NATIVE, name="mine-native", version=3)
 number = 3
@@ -270,10 +271,10 @@ def test_the_digest_follows_the_version_that_a_class_declares(here: Path, monkey
 
 def test_a_run_directory_says_where_its_names_are_found(here: Path) -> None:
     run = RunDirectory(here / "run")
-    run.write_config(tiny_job("refs_ict:ICT", "refs_others:Called"))
+    run.write_config(tiny_job("refs_ict:ICT", "refs_others:Called[gamma=0.7]"))
     content = yaml.safe_load(run.config.read_text())
-    assert content["job"]["method"] == "refs_ict:ICT"
-    assert content["modules"] == {"loss": {"called": "refs_others:Called"}}
+    assert (content["job"]["method"], content["job"]["loss"]) == ("refs_ict:ICT", "called_so")
+    assert content["modules"] == {"loss": dict.fromkeys(("called", "called_so"), "refs_others:Called")}
     for name in ("called_so", "called"):
         registry.unregister("loss", name)
     del sys.modules["refs_others"]
@@ -353,7 +354,7 @@ def test_a_name_with_a_colon_cannot_be_registered() -> None:
         registry.register("loss", "a:B")
 
 
-# ---------------------------------------------------------------------------------------------- a dataset that is a class
+# ------------------------------------------------------------------------------------------ a dataset that is a class
 
 
 def test_a_dataset_that_is_a_class_gets_lists_and_a_recipe(here: Path) -> None:
