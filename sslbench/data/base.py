@@ -228,7 +228,7 @@ class Dataset(ABC):
         pixel_mm: side of a pixel of a plain image file (JPEG, PNG, TIFF), which carries none that can be trusted.
         preprocessings: the named ways to preprocess it; the first is the default.
         splits_from: the dataset whose split lists it uses, where not its own.
-        default_grid: the grid that `sslbench run --grid` means when this is the prepared dataset.
+        default_grid: the grid that `sslbench run --grid` means when this is the prepared dataset; empty: none.
         forms: the ways in which users hold it, the official one first.
         official_cases: number of cases of the official release.
         least_classes: foreground classes that every official reference has at least; one with fewer was annotated
@@ -254,11 +254,11 @@ class Dataset(ABC):
     pixel_mm: ClassVar[float] = 1.0
     preprocessings: ClassVar[Mapping[str, Preprocessing]]
     splits_from: ClassVar[str | None] = None
-    default_grid: ClassVar[str]
+    default_grid: ClassVar[str] = ""
     forms: ClassVar[tuple[Form, ...]] = (OFFICIAL,)
     official_cases: ClassVar[int]
     least_classes: ClassVar[int] = 1
-    source_hint: ClassVar[str]
+    source_hint: ClassVar[str] = "name the folder that holds it with --source"
     own_data: ClassVar[str] = OWN_DATA
     access: ClassVar[tuple[str, ...]] = ()
     remote: ClassVar[Remote | None] = None
