@@ -379,14 +379,16 @@ def _pluggable_card(console: Console, facts: Mapping[str, Any], more: Iterable[t
     pairs.append(("presets", [f"{preset['name']} = {preset['means']}" for preset in facts["presets"]]))
     pairs.append(("version", facts["version"]))
     _facts(console, pairs)
-    if facts["deviations"]:
-        console.print()
-        say(console, "Known deviations", "bold")
-        _bullets(console, facts["deviations"])
+    _bullets(console, "Known deviations", facts["deviations"])
     _options(console, facts)
 
 
-def _bullets(console: Console, items: Iterable[str]) -> None:
+def _bullets(console: Console, title: str, items: Sequence[str]) -> None:
+    """Print items under a title, after a gap; nothing where there are none."""
+    if not items:
+        return
+    console.print()
+    say(console, title, "bold")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -470,10 +472,7 @@ def _recipe_card(console: Console, facts: Mapping[str, Any]) -> None:
         ("seeds", ", ".join(map(str, facts["seeds"]))),
     ]
     _facts(console, pairs)
-    if facts["notes"]:
-        console.print()
-        say(console, "Notes", "bold")
-        _bullets(console, facts["notes"])
+    _bullets(console, "Notes", facts["notes"])
     console.print()
     _indented(console, _field_table((row["path"], row["value"], row["from"]) for row in facts["fields"]))
     for override in facts["overrides"]:
