@@ -46,11 +46,10 @@ def sync_files(paths: Iterable[Path]) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, which stays: another process that asks for it waits. The system frees it with its process."""
-    import fcntl
+    from filelock import FileLock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path):
         yield
 
 
@@ -73,7 +72,7 @@ def write_beside(path: Path, text: str) -> None:
 
 
 def move_aside(path: Path) -> Path:
-    """Rename a file to `<name>.old-<n>`, a name that nothing has, and return it."""
+    """Rename a file or folder to `<name>.old-<n>`, a name that nothing has, and return it."""
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -77,6 +78,11 @@ def parse_value(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"cannot read the value {text!r}") from error
+
+
+def compact(value: Any) -> str:
+    """Spell the value of an option without blanks, as folder names and variants have it: `0.75`, `[1,2]`, `name`."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def parse_set(items: Iterable[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sslbench import registry
 from sslbench.data.base import ClassInfo, Dataset, NoOptions, Preprocessing
 from sslbench.metrics.protocols import EmptyPolicy, Protocol
-from sslbench.reporting.collect import CASE_COLUMNS
+from sslbench.runs.records import CASE_COLUMNS
 
 CLASSES = ("rv", "myo", "lv")
 
