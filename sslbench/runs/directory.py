@@ -369,7 +369,7 @@ class Run:
             )
 
     def look(self) -> State:
-        """Read anew where the run stands, and return its state."""
+        """Read anew where the run stands, and return its state; config.yaml, which no run changes, is read once."""
         self._standing, _ = self._read()
         return self._standing.state
 

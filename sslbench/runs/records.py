@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,16 +70,17 @@ def _text(path: Path) -> str:
 
 def _parse(text: str, columns: Sequence[str]) -> Records:
     try:
-        header, *rows = [row for row in csv.reader(text.splitlines(keepends=True), strict=True) if row] or [[]]
+        header, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
     except csv.Error as error:
         raise ValueError(f"cannot be read: {one_line(error)}") from error
     if tuple(header) != tuple(columns):
         raise ValueError("has another header than per-case records")
     if not rows:
         raise ValueError("holds no records")
-    if any(len(row) < len(header) for row in rows):
+    lengths = set(map(len, rows))
+    if min(lengths) < len(header):
         raise ValueError("has a row that is cut short")
-    if any(len(row) > len(header) for row in rows):
+    if max(lengths) > len(header):
         raise ValueError("has a row that is too long")
     return {name: _typed(name, column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
 
@@ -113,8 +115,8 @@ def _typed(name: str, column: Sequence[str]) -> list[Any]:
         if name == "value":
             return [float(text) if text else math.nan for text in column]
         if name in INTEGERS:
-            return [int(text) for text in column]
+            return list(map(int, column))
     except ValueError as error:
         raise ValueError(f"has no number in its column {name}: {one_line(error)}") from error
     # A column has few texts, many times: shared, the records of hundreds of runs fit in memory.
-    return [sys.intern(text) for text in column]
+    return list(map(sys.intern, column))
