@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+import sslbench
 from sslbench.errors import SSLBenchError
 from sslbench.runs.directory import Busy, Run, runs_below
 
@@ -109,6 +111,17 @@ def test_a_table_that_lost_digits_of_its_last_number_is_cut_short(write_run: Wri
     run = Run(write_run())
     run.cases.write_bytes(run.cases.read_bytes()[:-2])
     assert (run.state, run.error) == ("damaged", "cases.csv has a row that is cut short")
+
+
+def test_the_names_of_its_files_are_spelt_once() -> None:
+    run, spelt = Run(Path("run")), []
+    names = {path.name for path in vars(run).values() if isinstance(path, Path)} - {"run"}
+    assert len(names) == 12
+    for module in Path(sslbench.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in names:
+                spelt.append((node.value, module.name))
+    assert sorted(spelt) == [(name, "directory.py") for name in sorted(names)]
 
 
 def test_the_package_imports_where_there_is_no_fcntl() -> None:
