@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sslbench.methods.base import Method
     from sslbench.plugins.base import Plugin
     from sslbench.registry import register
-    from sslbench.reporting.collect import load_results
+    from sslbench.runs.collect import load_results
 
 _PUBLIC = {
     "Grid": "sslbench.config",
@@ -28,7 +28,7 @@ _PUBLIC = {
     "Method": "sslbench.methods.base",
     "Plugin": "sslbench.plugins.base",
     "Weighting": "sslbench.losses.weighting",
-    "load_results": "sslbench.reporting.collect",
+    "load_results": "sslbench.runs.collect",
     "register": "sslbench.registry",
     "run_job": "sslbench.execution.worker",
 }

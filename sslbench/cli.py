@@ -854,15 +854,15 @@ def predict(
     import torch
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from sslbench.execution.rundir import RunDirectory
     from sslbench.execution.trained import load_trained
     from sslbench.inference import predict as prediction
+    from sslbench.runs.directory import Run
 
     _opened(data_dir)
     place = _checked_device(device, dry_run=False) or ("cuda" if torch.cuda.is_available() else "cpu")
     if threads:
         torch.set_num_threads(threads)
-    trained = load_trained(RunDirectory(run), torch.device(place))
+    trained = load_trained(Run(run), torch.device(place))
     scans = prediction.find_scans(inputs, trained.channels)
     console = _err()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())

@@ -5,7 +5,6 @@ Nothing is written but short-lived files that show whether a folder can be writt
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -227,7 +227,7 @@ def _hardware() -> Iterator[Check]:
     except Exception:  # said under software
         return
     from sslbench.execution.local import default_slots
-    from sslbench.execution.provenance import device_name
+    from sslbench.runs.provenance import device_name
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     total, free = _memory()
@@ -363,16 +363,17 @@ def _locks(results_dir: Path) -> Check:
     """Whether a lock keeps a second holder out: what keeps two launchers from repeating each other's work."""
     remedy = "put the results on a local disk, or mount the shared one with file locks"
     try:
-        with tempfile.NamedTemporaryFile(dir=_existing(results_dir), prefix=".lock-test-") as first:
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with Path(first.name).open() as second:
+        with tempfile.TemporaryDirectory(dir=_existing(results_dir), prefix=".lock-test-") as folder:
+            path = Path(folder) / "lock"
+            with FileLock(path).acquire(timeout=0):
                 try:
-                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return Check("places", "locks", "ok", "flock keeps a second launcher out")
-    except OSError as error:
-        return Check("places", "locks", "fail", f"flock does not work there: {error.strerror or error}", remedy)
-    message = "flock does not keep a second launcher out: run one at a time"
+                    FileLock(path).acquire(timeout=0).lock.release()
+                except Timeout:
+                    return Check("places", "locks", "ok", "a lock keeps a second launcher out")
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        return Check("places", "locks", "fail", f"locks do not work there: {why}", remedy)
+    message = "a lock does not keep a second launcher out: run one at a time"
     return Check("places", "locks", "warn", message, remedy)
 
 

@@ -46,11 +46,10 @@ def sync_files(paths: Iterable[Path]) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, which stays: another process that asks for it waits. The system frees it with its process."""
-    import fcntl
+    from filelock import FileLock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path):
         yield
 
 

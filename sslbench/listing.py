@@ -15,8 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sslbench import config, registry
 from sslbench.errors import UnknownNameError
-from sslbench.execution.rundir import RunDirectory
-from sslbench.files import read_json
+from sslbench.runs.directory import RUNS, Run, runs_below
 
 if TYPE_CHECKING:
     from sslbench.config import Job
@@ -198,31 +197,24 @@ def runs(results: Path, jobs: Iterable[Job] | None = None) -> list[dict[str, Any
         results: the results folder.
         jobs: whose runs, begun or not; None: every run there is.
     """
-    if jobs is not None:
-        found = [RunDirectory.of(job, results) for job in jobs]
-    else:
-        paths = sorted((results / "runs").glob("*/*/*/seed-*/config.yaml"))
-        found = [RunDirectory(path.parent) for path in paths if ".old-" not in path.parent.name]
-    return [_run(run, results) for run in found]
+    found = runs_below(results / RUNS) if jobs is None else [Run.of(job, results) for job in jobs]
+    return [
+        {
+            **_place(run),
+            "state": run.state,
+            "attempts": run.status().get("attempts", 0),
+            "error": run.error,
+            "progress": run.progress(),
+        }
+        for run in found
+    ]
 
 
-def _run(run: RunDirectory, results: Path) -> dict[str, Any]:
-    record = run.status()
-    return {
-        **_place(run, results),
-        "state": run.state(),
-        "attempts": record.get("attempts", 0),
-        "error": str(record.get("error", "")),
-        "progress": read_json(run.progress_file) or {},
-    }
-
-
-def _place(run: RunDirectory, results: Path) -> dict[str, Any]:
-    relative = run.path.relative_to(results / "runs")
-    recipe, labeled, cell, folder = relative.parts
+def _place(run: Run) -> dict[str, Any]:
+    recipe, labeled, cell, folder = run.name.split("/")
     seed, _, digest = folder.removeprefix("seed-").partition("-")
     return {
-        "run": str(relative),
+        "run": run.name,
         "recipe": recipe,
         "labeled": labeled,
         "cell": cell,
@@ -236,7 +228,7 @@ def planned(plan: Iterable[PlannedJob], results: Path) -> list[dict[str, Any]]:
     `continue`, `run again`, `skip`, `wait`), and, once it ended, `outcome` and `reason`."""
     return [
         {
-            **_place(entry.run, results),
+            **_place(entry.run),
             "job": entry.job.canonical().model_dump(),
             "state": entry.state,
             "action": _action(entry),
@@ -250,7 +242,9 @@ def planned(plan: Iterable[PlannedJob], results: Path) -> list[dict[str, Any]]:
 def _action(entry: PlannedJob) -> str:
     if not entry.runs:
         return "wait" if entry.state == "running" else "skip"
-    return {"interrupted": "continue", "failed": "run again", "finished": "run again"}.get(entry.state, "run")
+    return {"interrupted": "continue", "damaged": "continue", "failed": "run again", "finished": "run again"}.get(
+        entry.state, "run"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- numbers

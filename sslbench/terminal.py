@@ -16,7 +16,14 @@ from rich.text import Text
 
 Rows = Sequence[Mapping[str, Any]]
 
-_STATES = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "pending": "dim"}
+_STATES = {
+    "finished": "green",
+    "failed": "red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "damaged": "red",
+    "pending": "dim",
+}
 _STATUSES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _SEVERITIES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 _NARROWEST = 24  # columns of the terminal that a run's name keeps

@@ -20,12 +20,12 @@ from sslbench.config import Job, load_grid
 from sslbench.data.own import load_all
 from sslbench.data.prepare import prepare
 from sslbench.errors import UsageError
-from sslbench.execution.rundir import RunDirectory
 from sslbench.reporting.labels import method_group, row_label
+from sslbench.runs.directory import Run
 from sslbench.show import describe
 from sslbench.spelling import parse_component
-from tests.conftest import TINY, tiny_job
-from tests.test_cli import call
+from tests.helpers.command_line import call
+from tests.helpers.jobs import TINY, tiny_job
 
 ICT = '''
 from pydantic import BaseModel, ConfigDict, Field
@@ -271,7 +271,7 @@ def test_the_digest_follows_the_version_that_a_class_declares(here: Path, monkey
 
 
 def test_a_run_directory_says_where_its_names_are_found(here: Path) -> None:
-    run = RunDirectory(here / "run")
+    run = Run(here / "run")
     run.write_config(tiny_job("refs_ict:ICT", "refs_others:Called[gamma=0.7]"))
     content = yaml.safe_load(run.config.read_text())
     assert (content["job"]["method"], content["job"]["loss"]) == ("refs_ict:ICT", "called_so")
@@ -281,7 +281,7 @@ def test_a_run_directory_says_where_its_names_are_found(here: Path) -> None:
     del sys.modules["refs_others"]
     registry._homes.clear()
     assert run.job().digest() == content["digest"]
-    ours = RunDirectory(here / "ours")
+    ours = Run(here / "ours")
     ours.write_config(tiny_job())
     assert "modules" not in yaml.safe_load(ours.config.read_text())
 

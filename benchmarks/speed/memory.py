@@ -31,11 +31,11 @@ from sslbench.config import load_recipe
 from sslbench.evaluation.conversion import side_by_side
 from sslbench.evaluation.scoring import score
 from sslbench.evaluation.subjects import subject_of_folder
-from sslbench.execution.rundir import RunDirectory
 from sslbench.execution.trained import TrainedRun
 from sslbench.inference.predict import find_scans, predict
 from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Method
+from sslbench.runs.directory import Run
 from sslbench.training.precision import Precision
 
 CLASSES = 16
@@ -128,7 +128,7 @@ def _stand_in(patch: tuple[int, ...], stride: tuple[int, ...]) -> TrainedRun:
     name = recipe.preprocessing
     fields: dict[str, Any] = {
         "predictor": Predictor(cast(Method, _Reader()), None, recipe, CLASSES, precision),
-        "run": RunDirectory(Path("stand-in")),
+        "run": Run(Path("stand-in")),
         "digest": "",
         "seed": 0,
         "classes": tuple(f"organ {number}" for number in range(1, CLASSES)),

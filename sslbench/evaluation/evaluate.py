@@ -16,8 +16,9 @@ from sslbench.evaluation.pairs import GridPolicy
 from sslbench.evaluation.scoring import Scores, score
 from sslbench.evaluation.subjects import PredictionSet, runs_in, runs_of, subject_of_folder, subject_of_run
 from sslbench.metrics.protocols import Protocol
-from sslbench.records import cases_file, write_cases
-from sslbench.reporting.collect import Run, records_of
+from sslbench.runs.collect import records_of
+from sslbench.runs.directory import Run
+from sslbench.runs.records import write_cases
 
 DEFAULT_PROTOCOL = "native"
 
@@ -135,12 +136,14 @@ def _subjects(request: Request, outcome: EvaluationResult) -> Iterator[Predictio
             for run in begun:
                 runs.setdefault(run.directory.resolve(), (run, False))
     _check(request, bool(runs), folders)
-    open_runs = [run.name for run, named in runs.values() if run.state != "finished" and not named]
+    open_runs = [run for run, named in runs.values() if run.state not in ("finished", "damaged") and not named]
     if open_runs:
-        names = ", ".join(open_runs[:5]) + (", ..." if len(open_runs) > 5 else "")
+        names = ", ".join(f"{run.name} ({run.standing})" for run in open_runs[:5]) + (
+            ", ..." if len(open_runs) > 5 else ""
+        )
         outcome.notes.append(f"{len(open_runs)} of {len(runs)} runs are not finished, and left out: {names}")
     for run, _ in runs.values():
-        if run.name in open_runs:
+        if run in open_runs:
             continue
         try:
             yield subject_of_run(run, request.data_dir, request.references)
@@ -196,9 +199,9 @@ def _keep_run(scores: Scores, run: Run, outcome: EvaluationResult) -> None:
             if not differing:
                 continue
             outcome.notes.append(
-                f"{run.name}: its cases.csv differs from what protocol {name} measures now, first in {differing}"
+                f"{run.name}: its {run.cases.name} differs from what protocol {name} measures now, first in {differing}"
             )
-        path = cases_file(run.directory, name)
+        path = run.cases_under(name)
         write_cases(path, records)
         outcome.written.append(path)
 

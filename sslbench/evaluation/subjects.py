@@ -13,7 +13,8 @@ from sslbench.data.store import Store, case_files
 from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.evaluation.pairs import Pair, StoredGrid, read_labels
 from sslbench.processes import each
-from sslbench.reporting.collect import Run, find_runs, read_run, records_of
+from sslbench.runs.collect import find_runs, records_of
+from sslbench.runs.directory import Run
 
 if TYPE_CHECKING:
     from sslbench.config import Job
@@ -60,14 +61,13 @@ def runs_in(folder: Path) -> list[Run] | None:
     Raises:
         SSLBenchError: a run directory whose name and configuration disagree.
     """
-    alone = read_run(folder)
-    return [alone] if alone else find_runs(folder) or None
+    alone = Run(folder)
+    return [alone] if alone.config.exists() else find_runs(folder) or None
 
 
 def runs_of(jobs: Iterable[Job], results: Path) -> list[Run]:
     """The runs that jobs have left so far."""
-    found = [read_run(results / "runs" / job.directory) for job in jobs]
-    return [run for run in found if run is not None]
+    return [run for job in jobs if (run := Run.of(job, results)).begun]
 
 
 def label_files(folder: Path) -> dict[str, Path]:
@@ -106,15 +106,13 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
         UsageError: the dataset has not been prepared, and no references are given.
         DataError: the prepared data are damaged.
     """
-    if run.state != "finished":
-        raise SSLBenchError(f"{run.name} is {run.state}, not finished", "finish it first: sslbench run")
     found = records_of([run])
-    if found.records.empty:
-        raise SSLBenchError(found.warnings[0] if found.warnings else f"{run.directory} has no records")
+    if damage := run.standing.damage:
+        raise SSLBenchError(damage.left_out, damage.hint)
+    run.check_finished()
     cases = list(dict.fromkeys(found.records["case"]))
     names = found.records.drop_duplicates("class_id").sort_values("class_id")["class"]
     classes = tuple(str(name) for name in names)
-    predictions = run.directory / "predictions"
     notes: list[str] = []
     if references is not None:
         store, given = None, label_files(references)
@@ -125,7 +123,7 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
             notes.append(f"{run.name}: the prepared data in {store.folder} are not those that it was tested on")
     pairs, missing = [], {}
     for case in cases:
-        path = predictions / f"{case}.nii.gz"
+        path = run.prediction(case)
         if not path.is_file():
             missing[case] = f"{path} is missing"
         elif store is None:
@@ -136,7 +134,7 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
         elif case not in store.cases:
             missing[case] = f"the prepared data in {store.folder} have no such case"
         else:
-            seen = predictions / "preprocessed" / f"{case}.nii.gz" if store.resamples(case) else None
+            seen = run.preprocessed_prediction(case) if store.resamples(case) else None
             if seen is not None and not seen.is_file():
                 missing[case] = f"{seen} is missing"
             else:

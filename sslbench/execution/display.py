@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from sslbench.execution.local import PlannedJob
-from sslbench.files import read_json
 
 
 class PlainDisplay:
@@ -74,7 +73,7 @@ def job_table(running: Sequence[PlannedJob]) -> Table:
     for header in ("step", "loss", "val. DSC", "it/s", "left"):
         table.add_column(header, justify="right", no_wrap=True)
     for planned in running:
-        progress = read_json(planned.run.progress_file) or {}
+        progress = planned.run.progress()
         # A column that may wrap gives way before those that may not; its text is cut instead.
         table.add_row(Text(planned.job.title, no_wrap=True, overflow="ellipsis"), *progress_cells(progress))
     return table

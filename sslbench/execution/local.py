@@ -17,9 +17,8 @@ from typing import IO, Literal, Protocol
 
 from sslbench.config import Job
 from sslbench.data.store import Store
-from sslbench.errors import SSLBenchError, UsageError
-from sslbench.execution.rundir import RunDirectory, State
-from sslbench.files import move_aside, read_json
+from sslbench.errors import UsageError
+from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2
 # Exit codes of a worker process: another process holds the run; it was asked to stop and saved its state.
@@ -38,11 +37,11 @@ class PlannedJob:
         state: on disk, when the plan was made.
         runs: whether this launch starts it; a finished or failed one, or one that runs elsewhere, it does not.
         outcome: once it ended (or had ended before), how.
-        reason: why it failed or was interrupted.
+        reason: why it failed, was interrupted or is damaged.
     """
 
     job: Job
-    run: RunDirectory
+    run: Run
     state: State
     runs: bool
     outcome: Outcome | None = None
@@ -93,30 +92,27 @@ def make_plan(
         force: run finished jobs again; the old directory is moved aside when the launch starts.
 
     Raises:
-        SSLBenchError: a directory holds another job, or results of other data.
+        SSLBenchError: a directory is damaged, or holds another job or results of other data (where `force` is off).
     """
     plan = []
     for job in jobs:
-        run = RunDirectory.of(job, results)
-        state = run.state()
-        if run.config.exists() and run.read_digest() != job.digest():
-            raise SSLBenchError(
-                f"{run.path} and the digest in its config.yaml disagree", "move it aside, or use another --results-dir"
-            )
+        run = Run.of(job, results)
+        if not force:
+            run.check_job(job)
+        state = run.look()
         recipe = job.resolved.recipe
         store = stores.get((recipe.dataset, recipe.preprocessing))
-        used = ((read_json(run.provenance) or {}).get("data") or {}).get("fingerprint")
+        used = run.data.get("fingerprint")
         if store and used and used != store.fingerprint and not force:
             raise UsageError(
-                f"{run.path} was run on other data than {recipe.dataset}/{recipe.preprocessing} holds now",
+                f"{run.directory} was run on other data than {recipe.dataset}/{recipe.preprocessing} holds now",
                 "--force runs it again and keeps the old results aside, or use another --results-dir",
             )
-        wanted = force or state in ("pending", "interrupted") or (state == "failed" and retry_failed)
+        wanted = force or state in ("pending", "interrupted", "damaged") or (state == "failed" and retry_failed)
         runs = wanted and state != "running"  # what another process works on is waited for, forced or not
-        planned = PlannedJob(job, run, state, runs)
+        planned = PlannedJob(job, run, state, runs, reason=run.error)
         if not runs and state in ("finished", "failed"):
             planned.outcome = "finished" if state == "finished" else "failed"
-            planned.reason = str(run.status().get("error", ""))
         plan.append(planned)
     return plan
 
@@ -172,8 +168,8 @@ class Launcher:
         queue = deque(planned for planned in self.plan if planned.runs)
         elsewhere = [planned for planned in self.plan if planned.outcome is None and not planned.runs]
         for planned in queue:
-            if force and planned.run.path.exists():
-                move_aside(planned.run.path)
+            if force:
+                planned.run.move_aside()
             planned.run.write_config(planned.job)
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -206,14 +202,14 @@ class Launcher:
         for slot, device in enumerate(self.devices):
             while queue and slot not in self._running and not self._signals:
                 planned = queue.popleft()
-                state = planned.run.state()
+                state = planned.run.look()
                 if state == "running":  # another launcher was faster
                     elsewhere.append(planned)
                 elif state == "finished":
                     self._settle(planned)
                 else:
                     self._running[slot] = _Process(planned, self.data_dir, device, self.threads)
-                    word = "continues" if state == "interrupted" else "starts"
+                    word = "continues" if state in ("interrupted", "damaged") else "starts"
                     self.display.event(f"{planned.job.title}: {word} on {device}")
 
     def _reap(self, elsewhere: list[PlannedJob]) -> None:
@@ -226,7 +222,7 @@ class Launcher:
             if code == HELD_EXIT:
                 elsewhere.append(planned)
                 continue
-            state = planned.run.state()
+            state = planned.run.look()
             if state not in ("finished", "failed"):
                 if code < 0 and not self._signals:
                     planned.run.set_status("interrupted", error=f"the worker was killed by {_signal_name(-code)}")
@@ -238,9 +234,9 @@ class Launcher:
             self._settle(planned)
 
     def _settle(self, planned: PlannedJob) -> None:
-        state, status = planned.run.state(), planned.run.status()
+        state, status = planned.run.look(), planned.run.status()
         planned.outcome = state if state in ("finished", "failed") else "interrupted"
-        planned.reason = str(status.get("error", ""))
+        planned.reason = planned.run.error
         took = f" in {status['seconds']:.0f} s" if state == "finished" and "seconds" in status else ""
         self.display.event(
             f"{planned.job.title}: {planned.outcome}{took}" + (f": {planned.reason}" if planned.reason else "")
@@ -249,7 +245,7 @@ class Launcher:
     def _look_elsewhere(self, elsewhere: list[PlannedJob], queue: deque[PlannedJob]) -> None:
         """Jobs that another launcher runs: take over what it abandons, note what it ends."""
         for planned in elsewhere[:]:
-            state = planned.run.state()
+            state = planned.run.look()
             if state == "running":
                 continue
             elsewhere.remove(planned)
@@ -266,7 +262,7 @@ class _Process:
     def __init__(self, planned: PlannedJob, data_dir: Path, device: str, threads: int) -> None:
         self.planned = planned
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.path)]
+        command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.directory)]
         command += ["--data-dir", str(data_dir), "--device", device, "--threads", str(threads)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         # A worker finds the modules that this process finds, as a spawned one would.

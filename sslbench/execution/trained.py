@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
 import torch
-import yaml
 from pydantic import TypeAdapter
 
 from sslbench import registry
@@ -15,10 +14,10 @@ from sslbench.config import COMPONENTS, Job, Recipe, ResolvedJob
 from sslbench.data.base import Modality, Preprocessing
 from sslbench.data.store import Store
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.execution.rundir import RunDirectory
 from sslbench.files import read_json
 from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Statistics
+from sslbench.runs.directory import Run
 from sslbench.spelling import flatten, unflatten
 from sslbench.training.checkpoint import Checkpoints, Selection
 from sslbench.training.experiment import Builder, Experiment, build_method
@@ -40,7 +39,7 @@ class TrainedRun:
     """
 
     predictor: Predictor
-    run: RunDirectory
+    run: Run
     digest: str
     seed: int
     classes: tuple[str, ...]
@@ -69,7 +68,7 @@ def trained_record(experiment: Experiment, store: Store) -> dict[str, Any]:
     }
 
 
-def load_trained(run: RunDirectory, device: torch.device) -> TrainedRun:
+def load_trained(run: Run, device: torch.device) -> TrainedRun:
     """The method of a finished run with the weights that were tested; neither data nor references are opened.
 
     The networks are built from the values in the run's configuration, not from the recipe as it is today.
@@ -82,10 +81,9 @@ def load_trained(run: RunDirectory, device: torch.device) -> TrainedRun:
         UsageError: no run is there, or it is not finished.
         SSLBenchError: its files are damaged or were made by a version that this one does not understand.
     """
-    if not run.config.exists():
-        raise UsageError(f"{run.path} is no run directory", "sslbench status lists the runs")
-    if run.state() != "finished":
-        raise UsageError(f"{run.path} is {run.state()}, not finished", "finish it first: sslbench run")
+    if not run.begun:
+        raise UsageError(f"{run.directory} is no run directory", "sslbench status lists the runs")
+    run.check_finished()
     resolved = recorded_job(run)
     record = read_json(run.trained)
     try:
@@ -129,16 +127,14 @@ def load_trained(run: RunDirectory, device: torch.device) -> TrainedRun:
     )
 
 
-def recorded_job(run: RunDirectory) -> ResolvedJob:
+def recorded_job(run: Run) -> ResolvedJob:
     """The job of a run with the values that it ran with, whatever its recipe says today.
 
     Raises:
         SSLBenchError: the configuration is damaged, or has fields that this version does not know.
     """
     try:
-        content = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        registry.keep_homes(content.get("modules"))
-        job, values = Job(**content["job"]), dict(content["values"])
+        job, values = Job(**run.job), dict(run.values)
         parts: dict[str, dict[str, Any] | None] = {}
         for part in COMPONENTS:
             named = getattr(job, part)
@@ -154,12 +150,12 @@ def recorded_job(run: RunDirectory) -> ResolvedJob:
             plugin=parts["plugin"],
             weightings={key: flatten(spec) for key, spec in weightings.items()},
             values=values,
-            layers=dict(content["layers"]),
-            digest=str(content["digest"]),
+            layers=dict(run.layers),
+            digest=run.digest,
         )
     except SSLBenchError:
         raise
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise SSLBenchError(
             f"{run.config} cannot be read by this version of sslbench: {' '.join(str(error).split())[:160]}",
             "predict with the version that made it (provenance.json), or run the job again",

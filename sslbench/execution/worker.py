@@ -23,13 +23,13 @@ from sslbench.data.splits import load_splits
 from sslbench.data.store import Partition, Store, partition
 from sslbench.errors import SSLBenchError
 from sslbench.execution.local import HELD_EXIT, INTERRUPTED_EXIT
-from sslbench.execution.provenance import describe
-from sslbench.execution.rundir import Held, RunDirectory, now
 from sslbench.execution.trained import trained_record
 from sslbench.files import atomic_path, save_nifti, write_json
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
-from sslbench.records import write_cases
+from sslbench.runs.directory import Busy, Run, now
+from sslbench.runs.provenance import describe
+from sslbench.runs.records import write_cases
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.trainer import Interrupted, Trainer
@@ -60,10 +60,10 @@ def run_job(
     """
     data = settings.data_dir(data_dir)
     load_all(data)
-    run = RunDirectory.of(job, settings.results_dir(results_dir))
+    run = Run.of(job, settings.results_dir(results_dir))
     run.write_config(job)
     _Worker(run, data, device, threads, should_stop).run()
-    return run.path
+    return run.directory
 
 
 def main(directory: Path, data_dir: Path, device: str | None, threads: int | None) -> int:
@@ -81,11 +81,11 @@ def main(directory: Path, data_dir: Path, device: str | None, threads: int | Non
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
-    run = RunDirectory(directory)
+    run = Run(directory)
     try:
         load_all(data_dir)
         _Worker(run, data_dir, device, threads, lambda: stop["asked"]).run()
-    except Held:
+    except Busy:
         return HELD_EXIT
     except Interrupted:
         return INTERRUPTED_EXIT
@@ -103,7 +103,7 @@ class _Worker:
 
     def __init__(
         self,
-        run: RunDirectory,
+        run: Run,
         data_dir: Path,
         device: str | None,
         threads: int | None,
@@ -120,7 +120,7 @@ class _Worker:
         """All stages, unless the job is finished."""
         with self.run_dir.lease() as self.lease:
             status = self.run_dir.status()
-            if self.run_dir.state() == "finished":
+            if self.run_dir.look() == "finished":
                 return
             for folder in (self.run_dir.checkpoints, self.run_dir.predictions):
                 for path in folder.glob("**/.writing-*"):  # what a kill left half-written
@@ -150,7 +150,7 @@ class _Worker:
     # --------------------------------------------------------------------------------------------------- stages
 
     def _stages(self) -> None:
-        resolved = self.run_dir.job().resolved
+        resolved = self.run_dir.load_job().resolved
         self._show("loading")
         store = Store.open(self.data_dir, resolved.recipe.dataset, resolved.recipe.preprocessing)
         splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
@@ -193,10 +193,9 @@ class _Worker:
                 self._show("testing", case=number, cases=len(parts.test))
                 labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
                 restored = store.restore(case, labels)
-                save_nifti(restored, self.run_dir.predictions / f"{case}.nii.gz")
+                save_nifti(restored, self.run_dir.prediction(case))
                 if store.resamples(case):
-                    path = self.run_dir.predictions / "preprocessed" / f"{case}.nii.gz"
-                    save_nifti(store.on_stored_grid(case, labels), path)
+                    save_nifti(store.on_stored_grid(case, labels), self.run_dir.preprocessed_prediction(case))
                 if protocol.takes(preprocessing) == "original":
                     reference, spacing = store.reference(case)
                     prediction, axes = np.asanyarray(restored.dataobj), "xyz"
@@ -244,7 +243,7 @@ class _Worker:
     def _show(self, stage: str, **fields: Any) -> None:
         self.lease.beat()
         shown = {key: self.latest.get(key) for key in ("iteration", "loss", "it_per_s", "validation")}
-        self.run_dir.progress(stage=stage, iterations=self.total, **shown, **fields)
+        self.run_dir.set_progress(stage=stage, iterations=self.total, **shown, **fields)
 
 
 def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, device: torch.device) -> Experiment:

@@ -94,7 +94,7 @@ def check_preprocessing(trained: TrainedRun) -> None:
         known = {}
     others = [other for other, prep in known.items() if prep.crop is None]
     raise UsageError(
-        f"{trained.run.path.name} was trained on scans cut around their references ({trained.preprocessing_name}),"
+        f"{trained.run.directory.name} was trained on scans cut around their references ({trained.preprocessing_name}),"
         " and a new scan has none",
         f"train on whole scans: --set preprocessing={others[0]}" if others else "train on whole scans",
     )
@@ -158,8 +158,7 @@ def predict(
     targets = {name: output / f"{name}.nii.gz" for name in scans}
     if clash := [path for path in targets.values() if path.resolve() in files]:
         raise UsageError(f"{clash[0]} is a scan: its label map would take its place", "name another folder with -o")
-    name_of_run = "/".join(trained.run.path.absolute().parts[-4:])
-    identity = {"run": name_of_run, "digest": trained.digest, "seed": trained.seed}
+    identity = {"run": trained.run.name, "digest": trained.digest, "seed": trained.seed}
     _claim(output, identity, trained, force)
     outcome = PredictionResult()
     for name, paths in scans.items():

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from sslbench import registry
 from sslbench.config import TableSpec
 from sslbench.errors import SSLBenchError
-from sslbench.reporting.collect import Run
 from sslbench.reporting.labels import class_title, dataset_title
 from sslbench.reporting.material import Material
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row
 from sslbench.reporting.statistics import missed_organs
+from sslbench.runs.directory import Run
 
 _CHECKPOINTS = {"best-val": "best on the validation cases", "last": "those of the last iteration"}
 _SPREADS = {0: "population SD", 1: "sample SD"}
@@ -105,13 +105,12 @@ def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
     missing = sum(row.expected - row.n for row in rows)
     if not missing:
         return []
-    # A process that was killed could not say so: only its lease tells, and a report leaves leases alone.
-    words = {"finished": "unreadable", "running": "running or cut off"}
+    words = {"finished": "not scored"}
     states = Counter(
         words.get(run.state, run.state)
         for row in material.rows
         for run in row.runs
-        if run.name not in material.found.reported
+        if run.name not in material.found.reported and run.state != "pending"
     )
     states["not started"] = missing - states.total()
     told = ", ".join(f"{count} {state}" for state, count in states.items() if count)

@@ -11,8 +11,9 @@ import pandas as pd
 
 from sslbench import registry
 from sslbench.errors import SSLBenchError
-from sslbench.reporting.collect import Collection, Run
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group
+from sslbench.runs.collect import Collection
+from sslbench.runs.directory import Run
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sslbench import registry
 from sslbench.errors import SSLBenchError
-from sslbench.reporting.collect import CELL_COLUMNS
+from sslbench.runs.collect import CELL_COLUMNS
 
 
 def per_run(records: pd.DataFrame) -> pd.DataFrame:

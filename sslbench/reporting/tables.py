@@ -14,11 +14,12 @@ from sslbench.config import Grid, Job, TableSpec
 from sslbench.errors import UnknownNameError
 from sslbench.metrics.protocols import AVERAGE
 from sslbench.reporting import captions
-from sslbench.reporting.collect import Collection, Run, collect, read_run, records_of
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
 from sslbench.reporting.material import Material, PlannedRow
 from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table, manifest
 from sslbench.reporting.statistics import over_seeds, per_run
+from sslbench.runs.collect import Collection, collect, records_of
+from sslbench.runs.directory import Run
 from sslbench.spelling import compact, split_outside_brackets
 
 __all__ = ["Cell", "Column", "Row", "RowGroup", "Table", "grid_table", "manifest", "tables_of_runs"]
@@ -42,23 +43,17 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protoco
         SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
     """
     rows: dict[tuple[str, ...], PlannedRow] = {}
-    faults: list[str] = []
     others = 0
     for job in jobs:
-        directory = Path(results_dir, "runs", job.directory)
-        try:
-            run = read_run(directory)
-        except ValueError as error:
-            run = None
-            faults.append(str(error))
-        if run is None:
-            others += len(list(directory.parent.glob(f"seed-{job.seed}-????????/cases.csv")))
-        key = (*directory.parts[-4:-1], job.digest())
+        run = Run.of(job, Path(results_dir))
+        if not run.begun:
+            others += sum(other.cases.exists() for other in run.others())
+        key = (*run.directory.parts[-4:-1], job.digest())
         row = rows.get(key) or _planned(job, protocol)
-        rows[key] = replace(row, runs=(*row.runs, run) if run else row.runs, expected=row.expected + 1)
+        rows[key] = replace(row, runs=(*row.runs, run) if run.begun else row.runs, expected=row.expected + 1)
     if protocol is None:
         _check_columns(grid.table, list(rows.values()))
-    found = records_of([run for row in rows.values() for run in row.runs], faults, protocol)
+    found = records_of([run for row in rows.values() for run in row.runs], protocol)
     notes = [f"Left out: {others} results of these jobs under other settings or versions."] if others else []
     return _tables(list(rows.values()), found, grid.table, notes)
 
@@ -78,11 +73,12 @@ def tables_of_runs(results_dir: Path | str, protocol: str | None = None) -> list
     """
     found = collect(results_dir, protocol)
     cells: dict[tuple[str, ...], list[Run]] = {}
-    for run in found.runs:
+    readable = [run for run in found.runs if run.state != "damaged"]
+    for run in readable:
         cells.setdefault(run.cell, []).append(run)
     measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
     rows = [_found(runs, measured[runs[0].digest]) for runs in cells.values() if runs[0].digest in measured]
-    left_out = len(found.runs) - sum(len(row.runs) for row in rows)
+    left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {left_out} runs of rows without any result."] if left_out else []
     columns = [column for column in TableSpec().columns if column in _column_names(rows)]
     return _tables(rows, found, TableSpec(columns=columns), notes)

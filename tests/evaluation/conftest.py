@@ -17,7 +17,7 @@ from sslbench import registry
 from sslbench.data.prepare import prepare
 from sslbench.data.store import Store
 from sslbench.files import save_nifti
-from sslbench.records import write_cases
+from sslbench.runs.records import write_cases
 from tests.helpers.predictions import IDS, worse
 from tests.helpers.scans import make_scan, write_pair
 

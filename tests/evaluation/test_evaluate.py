@@ -18,7 +18,8 @@ from sslbench.evaluation.scoring import score
 from sslbench.evaluation.subjects import subject_of_folder, subject_of_run
 from sslbench.metrics import asd, dice, hd95
 from sslbench.metrics.protocols import Protocol
-from sslbench.reporting.collect import collect, read_run
+from sslbench.runs.collect import collect
+from sslbench.runs.directory import Run
 from tests.helpers.command_line import call
 from tests.helpers.predictions import IDS
 
@@ -251,8 +252,7 @@ def test_a_run_that_lost_a_prediction_keeps_no_incomplete_records(gone, make_run
 
 def test_a_run_can_be_held_against_a_folder_of_references(make_run, store, tmp_path):
     path = make_run("native")
-    run = read_run(path)
-    assert run is not None
+    run = Run(path)
     references = store.folder / "references"
     found = score(subject_of_run(run, tmp_path / "nothing", references), [NATIVE])
     assert [row["value"] for row in found.records["native"]] == pytest.approx(

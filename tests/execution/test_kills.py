@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sslbench.execution.rundir import RunDirectory
+from sslbench.runs.directory import Run
 from tests.helpers.grids import cases_of, command, sslbench, write_grid
 from tests.helpers.jobs import TINY
 
@@ -43,7 +43,7 @@ def test_twenty_random_kills_change_no_byte(phantom_data: Path, tmp_path: Path) 
         for path in storm.glob(
             "runs/**/lease.json"
         ):  # orphans of a killed launcher work on: end them too, now and then
-            holder = RunDirectory(path.parent).holder()
+            holder = Run(path.parent).owner()
             if holder and dice.random() < 0.7:
                 os.kill(holder["pid"], signal.SIGKILL)
     done = sslbench("run", "--grid", str(grid), data=phantom_data, results=storm)
@@ -58,9 +58,9 @@ def strike(kind: str, number: int, launcher: subprocess.Popen, results: Path, di
     """Send a signal to what `kind` says once there is something to hit; whether it was sent."""
     pause, end = dice.uniform(0.0, 2.0), time.monotonic() + 60
     while time.monotonic() < end and launcher.poll() is None:
-        for run in (RunDirectory(path.parent) for path in results.glob("runs/**/lease.json")):
+        for run in (Run(path.parent) for path in results.glob("runs/**/lease.json")):
             writing = list(run.checkpoints.glob(".writing-*")) if run.checkpoints.exists() else []
-            holder = run.holder()
+            holder = run.owner()
             if not holder or not holder.get("pid") or (kind == "while writing" and not writing):
                 continue
             if kind != "while writing":

@@ -19,8 +19,8 @@ from sslbench import load_results
 from sslbench.config import Job
 from sslbench.errors import UsageError
 from sslbench.execution import local
-from sslbench.execution.rundir import Held, RunDirectory
 from sslbench.execution.worker import run_job
+from sslbench.runs.directory import Busy, Run
 from tests.helpers.grids import cases_of, command, sslbench, write_grid
 from tests.helpers.jobs import tiny_job
 
@@ -89,7 +89,7 @@ def test_a_killed_grid_continues_to_the_same_bytes(
     if target == "launcher-term":
         launcher.terminate()
         assert launcher.wait(60) == 143
-        assert any(RunDirectory(path.parent).state() == "interrupted" for path in results.glob("runs/**/config.yaml"))
+        assert any(Run(path.parent).state == "interrupted" for path in results.glob("runs/**/config.yaml"))
     elif target == "worker-kill":
         os.kill(lease["pid"], signal.SIGKILL)
         launcher.wait(120)
@@ -105,7 +105,7 @@ def _wait_for_training(results: Path) -> dict[str, int]:
     """The lease of a worker that has trained for some iterations."""
     for _ in range(600):
         for path in results.glob("runs/**/checkpoints/step-*.pt"):
-            holder = RunDirectory(path.parents[1]).holder()
+            holder = Run(path.parents[1]).owner()
             if holder and holder.get("pid"):
                 return holder
         time.sleep(0.05)
@@ -169,22 +169,22 @@ def test_results_of_other_data_are_not_passed_off_as_these(phantom_data: Path, t
 
 
 def test_a_lease_is_held_by_one_and_freed_by_death(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path / "run")
+    run = Run(tmp_path / "run")
     with run.lease():
-        assert run.holder()["pid"] == os.getpid()
-        with pytest.raises(Held), RunDirectory(tmp_path / "run").lease():
+        assert run.owner()["pid"] == os.getpid()
+        with pytest.raises(Busy), Run(tmp_path / "run").lease():
             pass
-    assert run.holder() is None
+    assert run.owner() is None
     # A holder on another host shows by its heartbeat, until that grows old.
     (tmp_path / "run" / "lease.json").write_text(json.dumps({"host": "far", "pid": 1, "heartbeat": time.time()}))
-    assert run.holder() == {"host": "far", "pid": 1, "heartbeat": pytest.approx(time.time(), abs=5)}
+    assert run.owner() == {"host": "far", "pid": 1, "heartbeat": pytest.approx(time.time(), abs=5)}
     (tmp_path / "run" / "lease.json").write_text(json.dumps({"host": "far", "pid": 1, "heartbeat": time.time() - 999}))
-    assert run.holder() is None
+    assert run.owner() is None
 
 
 def test_a_directory_that_holds_another_job_is_refused(phantom_data: Path, tmp_path: Path) -> None:
     job = tiny_job()
-    run = RunDirectory.of(job, tmp_path)
+    run = Run.of(job, tmp_path)
     run.write_config(job)
     run.config.write_text(run.config.read_text().replace("digest: ", "digest: 0"))
     with pytest.raises(Exception, match=r"disagree|another job"):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from sslbench.data.base import NoOptions
 from sslbench.metrics.protocols import EmptyPolicy, Protocol
-from sslbench.reporting.collect import CASE_COLUMNS
+from sslbench.runs.records import CASE_COLUMNS
 
 CLASSES = ("rv", "myo", "lv")
 

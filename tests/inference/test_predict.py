@@ -15,10 +15,10 @@ import yaml
 
 from sslbench.data.base import LabelCrop
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.execution.rundir import RunDirectory
 from sslbench.execution.trained import load_trained, recorded_job
 from sslbench.execution.worker import run_job
 from sslbench.inference.predict import RECORD, check_preprocessing, find_scans, predict
+from sslbench.runs.directory import Run
 from sslbench.training.checkpoint import Checkpoints, Selection
 from tests.helpers.command_line import call
 from tests.helpers.jobs import tiny_job
@@ -52,7 +52,7 @@ def voxels(path: Path) -> np.ndarray:
 def test_the_test_scans_come_out_as_they_were_tested(finished, scans, tmp_path):
     tested = sorted((finished / "predictions").glob("*.nii.gz"))
     inputs = [scans / f"img{path.name}" for path in tested]
-    trained = load_trained(RunDirectory(finished), CPU)
+    trained = load_trained(Run(finished), CPU)
     outcome = predict(trained, find_scans(inputs), tmp_path / "out")
     assert not outcome.failed and len(outcome.written) == 6
     for path, made in zip(tested, outcome.written, strict=True):
@@ -64,7 +64,7 @@ def test_the_test_scans_come_out_as_they_were_tested(finished, scans, tmp_path):
 
 
 def test_a_scan_stored_in_another_orientation_comes_back_in_it(finished, scans, tmp_path):
-    trained = load_trained(RunDirectory(finished), CPU)
+    trained = load_trained(Run(finished), CPU)
     source = nib.load(scans / "img0004.nii.gz")
     turn = [[1, -1], [2, 1], [0, -1]]
     (tmp_path / "in").mkdir()
@@ -90,17 +90,17 @@ def test_weights_are_those_of_the_rule(tmp_path):
 
 
 def test_networks_are_built_from_what_the_run_recorded(run):
-    job = recorded_job(RunDirectory(run))
+    job = recorded_job(Run(run))
     assert job.recipe.network.options["base_filters"] == 2 and job.method["name"] == "cps"
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert job.digest == config["digest"] and job.values == config["values"]
     del config["values"]["inference.weighting"], config["values"]["inference.flips"]  # a version that had them not
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert recorded_job(RunDirectory(run)).recipe == job.recipe
+    assert recorded_job(Run(run)).recipe == job.recipe
     config["values"]["inference.unheard_of"] = 1
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(SSLBenchError, match="cannot be read by this version") as raised:
-        load_trained(RunDirectory(run), CPU)
+        load_trained(Run(run), CPU)
     assert "\n" not in str(raised.value)
 
 
@@ -122,12 +122,12 @@ def test_a_run_that_cannot_predict_says_why_in_one_line(spoil, run):
     else:
         (run / "config.yaml").unlink()
     with pytest.raises(SSLBenchError, match=said.get(spoil, "do not fit|no run directory")) as raised:
-        load_trained(RunDirectory(run), CPU)
+        load_trained(Run(run), CPU)
     assert "\n" not in str(raised.value) and raised.value.hint
 
 
 def test_a_crop_around_the_reference_is_refused_and_the_way_out_named(finished):
-    trained = load_trained(RunDirectory(finished), CPU)
+    trained = load_trained(Run(finished), CPU)
     check_preprocessing(trained)
     cropped = replace(trained.preprocessing, crop=LabelCrop((4, 4, 4), (1, 2)))
     with pytest.raises(UsageError, match="cut around their references") as raised:
@@ -153,7 +153,7 @@ def test_bad_scans_are_named_and_the_others_go_on(run, scans, tmp_path):
 
 
 def test_label_maps_of_two_runs_do_not_mix(finished, scans, tmp_path):
-    trained = load_trained(RunDirectory(finished), CPU)
+    trained = load_trained(Run(finished), CPU)
     one = find_scans([scans / "img0004.nii.gz"])
     out = tmp_path / "out"
     (path,) = predict(trained, one, out).written
@@ -170,7 +170,7 @@ def test_label_maps_of_two_runs_do_not_mix(finished, scans, tmp_path):
 def test_a_scan_is_never_overwritten(finished, scans, tmp_path):
     shutil.copy(scans / "img0004.nii.gz", tmp_path)
     with pytest.raises(UsageError, match="its label map would take its place"):
-        predict(load_trained(RunDirectory(finished), CPU), find_scans([tmp_path]), tmp_path)
+        predict(load_trained(Run(finished), CPU), find_scans([tmp_path]), tmp_path)
     assert not (tmp_path / RECORD).exists()
 
 

@@ -134,7 +134,7 @@ def test_missing_runs_are_counted(recipe: str, write_job: Write, tmp_path: Path)
     assert cell_text(mt[0], table.columns[0]) == ("--", "")
     assert not any(cell.best or cell.second for item in table.rows for cell in item.cells)  # one row is no contest
     assert "† Mean over fewer seeds than asked for." in table.notes
-    assert "5 of 6 runs have no result (1 failed, 1 running or cut off, 3 not started); --: no value." in table.notes
+    assert "5 of 6 runs have no result (1 failed, 1 interrupted, 3 not started); --: no value." in table.notes
 
 
 def test_a_table_without_any_run_has_all_its_columns(recipe: str, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_damage_is_reported_beside_the_table(recipe: str, write_job: Write, tmp_
         str(first / "cases.csv"),
     ]
     assert table.rows[0].full_label == "CPS (0/2 seeds)"
-    assert any("1 unreadable" in note for note in table.notes)
+    assert any("2 damaged" in note for note in table.notes)
 
 
 def test_notes_of_the_grid_come_last(recipe: str, tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_a_class_without_values_is_marked_where_seeds_differ(write_run: Write, t
 
 
 def test_a_csv_of_records_gives_the_same_numbers(write_run: Write, tmp_path: Path) -> None:
-    from sslbench.reporting.collect import collect, records_csv
+    from sslbench.runs.collect import collect, records_csv
 
     write_run(0.5, loss="ga", settings={"loss.gamma": 0.75})
     write_run(0.6)

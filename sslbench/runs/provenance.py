@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,9 @@ import sslbench
 from sslbench.config import ResolvedJob
 from sslbench.data.splits import load_splits
 from sslbench.data.store import Partition, Store
-from sslbench.training.precision import Precision
+
+if TYPE_CHECKING:
+    from sslbench.training.precision import Precision
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "pydantic")
 

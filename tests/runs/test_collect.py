@@ -14,7 +14,7 @@ import yaml
 
 from sslbench import load_results
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.reporting.collect import COLUMNS, collect, find_runs, records_csv
+from sslbench.runs.collect import COLUMNS, collect, find_runs, records_csv
 
 Write = Callable[..., Path]
 
@@ -72,7 +72,7 @@ def test_only_finished_runs_have_records(write_run: Write, tmp_path: Path) -> No
     assert [(run.job["seed"], run.state, run.error) for run in found.runs] == [
         (0, "finished", ""),
         (1, "failed", "loss is nan"),
-        (2, "unknown", ""),
+        (2, "pending", ""),
     ]
     assert find_runs(tmp_path / "results") == list(found.runs)
 

@@ -1,0 +1,186 @@
+"""Finding runs on disk and reading their per-case records into one tidy frame."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sslbench.errors import SSLBenchError, UsageError
+from sslbench.runs.directory import RUNS, Damage, Renamed, Run, runs_below
+from sslbench.runs.records import CASE_COLUMNS, INTEGERS, Records, check_whole, read_cases, read_table
+
+# What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
+CELL_COLUMNS = ("recipe", "labeled", "method", "loss", "plugin", "variant", "digest")
+COLUMNS = (*CELL_COLUMNS[:-1], "seed", "digest", "dataset", *CASE_COLUMNS, "run")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The runs and records of a results folder.
+
+    Attributes:
+        records: columns `COLUMNS`, one row per job × case × class × metric; `value` is NaN where the protocol
+            leaves it out of means.
+        runs: all runs, in any state, in the order of their names.
+        warnings: one line per file that could not be used.
+    """
+
+    records: pd.DataFrame
+    runs: tuple[Run, ...]
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def reported(self) -> frozenset[str]:
+        """Names of the runs that have records."""
+        return frozenset(self.records["run"].unique())
+
+
+def load_results(path: Path | str) -> pd.DataFrame:
+    """Read the records of all finished runs, one row per job × case × class × metric, columns `COLUMNS`.
+
+    Runs in another state are left out; a damaged one is left out with a Python warning that names the file.
+
+    Args:
+        path: a results folder, its `runs` folder or any folder below, one run directory, or a tidy CSV
+            (`records_csv`).
+
+    Raises:
+        UsageError: nothing is there, or a CSV of another kind.
+        SSLBenchError: a run directory whose name and configuration disagree.
+    """
+    found = collect(path)
+    for line in found.warnings:
+        warnings.warn(line, stacklevel=2)
+    return found.records
+
+
+def find_runs(results: Path | str) -> list[Run]:
+    """Find all run directories at or below a folder, in any state, in the order of their names.
+
+    Raises:
+        UsageError: there is no such folder.
+        Renamed: a run directory whose name and configuration disagree.
+    """
+    path = Path(results)
+    if not path.is_dir():
+        raise UsageError(f"no results in {path}", "name a results folder, a run directory or a tidy CSV")
+    runs = runs_below(path / RUNS if (path / RUNS).is_dir() else path)
+    _unreadable(runs)
+    return runs
+
+
+def collect(path: Path | str, protocol: str | None = None) -> Collection:
+    """Read what `load_results` reads, with the runs, and with the warnings as lines.
+
+    Args:
+        path: as for `load_results`; a tidy CSV has records of its own protocols only.
+        protocol: whose records to read, as `evaluate` left them; None: each run's own.
+    """
+    path = Path(path)
+    return _from_csv(path) if path.is_file() else records_of(find_runs(path), protocol)
+
+
+def records_of(runs: Sequence[Run], protocol: str | None = None) -> Collection:
+    """Read the records of those of `runs` that are finished.
+
+    Args:
+        runs: each once.
+        protocol: whose records to read, as `evaluate` left them; None: each run's own.
+
+    Raises:
+        SSLBenchError: a job of which two copies are among the runs, or a directory that is not what its name says.
+    """
+    faults = [damage.left_out for damage in _unreadable(runs)]
+    table: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+    unscored: list[str] = []
+    seen: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        records = run.read_records()
+        if records is None:
+            damage = run.standing.damage
+            faults += [damage.left_out] if damage and damage.file == run.cases else []
+            continue
+        twin = seen.setdefault((*run.cell, run.job["seed"]), run)
+        if twin is not run:
+            raise SSLBenchError(
+                f"{twin.directory} and {run.directory} are the same job",
+                "report one of the two results folders",
+            )
+        if protocol is not None:
+            path = run.cases_under(protocol)
+            if path.exists():
+                try:
+                    records = read_cases(path)
+                except ValueError as error:
+                    faults.append(f"{path} is left out: it {error}")
+                    continue
+            elif run.values.get("protocol") != protocol:
+                unscored.append(run.name)
+                continue
+        _append(table, records, run)
+    if unscored:
+        some = unscored[0] if len(unscored) == 1 else f"{len(unscored)} runs, such as {unscored[0]},"
+        faults.append(f"left out: {some} not scored under {protocol} yet; `sslbench evaluate` does that")
+    return Collection(_frame(table), tuple(runs), tuple(faults))
+
+
+def records_csv(records: pd.DataFrame) -> str:
+    """Write the text of a tidy CSV that `load_results` reads back to the same records."""
+    return records.to_csv(index=False, columns=list(COLUMNS), lineterminator="\n")
+
+
+def _unreadable(runs: Iterable[Run]) -> list[Damage]:
+    """List the configurations that cannot be read; a directory with another job's name stops every reader."""
+    found = []
+    for run in runs:
+        try:
+            run.check_identity()
+        except Renamed:
+            raise
+        except Damage as damage:
+            found.append(damage)
+    return found
+
+
+def _append(table: Mapping[str, list[Any]], records: Records, run: Run) -> None:
+    """Add the records of a run to a table of `COLUMNS`."""
+    number = len(records["case"])
+    labels = dict(zip(CELL_COLUMNS, run.cell, strict=True)) | {
+        "seed": run.job["seed"],
+        "dataset": str(run.values.get("dataset") or run.data.get("dataset") or ""),
+        "run": run.name,
+    }
+    for column in COLUMNS:
+        table[column] += records[column] if column in records else [labels[column]] * number
+
+
+def _frame(table: Records) -> pd.DataFrame:
+    types = {"value": "float64"} | dict.fromkeys(INTEGERS, "int64")
+    return pd.DataFrame({name: pd.Series(column, dtype=types.get(name, "str")) for name, column in table.items()})
+
+
+def _from_csv(path: Path) -> Collection:
+    try:
+        records = _frame(read_table(path, COLUMNS))
+    except ValueError as error:
+        raise UsageError(f"{path} is no tidy CSV of results: it {error}") from error
+    runs = []
+    for name, rows in records.groupby("run", sort=False):
+        first = rows.iloc[0]
+        try:
+            check_whole({column: rows[column].tolist() for column in CASE_COLUMNS})
+        except ValueError as error:
+            raise UsageError(f"{path} is no tidy CSV of results: {name} {error}") from error
+        if (rows[[*CELL_COLUMNS, "seed", "dataset"]].nunique() > 1).any():
+            raise UsageError(f"{path} is no tidy CSV of results: the run {name} stands for several jobs")
+        job = {part: first[part] for part in ("recipe", "labeled", "method", "loss", "plugin", "variant")}
+        facts = {"dataset": first["dataset"], "protocol": first["protocol"]}
+        job["seed"] = int(first["seed"])
+        runs.append(Run.known(path.parent / str(name), str(name), job, first["digest"], facts))
+    return Collection(records, tuple(runs))

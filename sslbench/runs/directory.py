@@ -1,0 +1,539 @@
+"""A run directory: all that one job left, where it stands, and who is working on it.
+
+config.yaml       the job, its digest, every resolved value with its layer
+provenance.json   versions, hardware, precision, data and split hashes
+status.json       state, attempts, last error, checkpoint choice
+progress.json     for displays only: where the job stands
+trained.json      what rebuilds the networks without the training data
+metrics.jsonl     training and validation records
+log.txt           plain text with times
+cases.csv         one row per case x class x metric under the recipe's protocol; cases-NAME.csv: under another
+checkpoints/      two generations, and the best weights
+predictions/      NIfTI in the original geometry; preprocessed/ where that grid differs
+lease.json        who works on it: host, process, last heartbeat
+lease.lock        locked while that process lives
+
+No other module spells these names, and every reader learns from `Run` where a run stands:
+
+pending           nothing was done yet
+running           a process holds its lease
+interrupted       work was begun and nobody does it; `sslbench run` continues it
+failed            the job cannot be done, for the reason given; `sslbench run --retry-failed` tries it again
+finished          its records are there, whole
+damaged           its files are not as a worker leaves them. Where the records are, `sslbench run` makes them again from
+                  the last checkpoint; where the configuration is, it stops: the directory may be another job's
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from filelock import FileLock, Timeout
+
+from sslbench import registry
+from sslbench.config import Job
+from sslbench.errors import SSLBenchError, UsageError
+from sslbench.files import move_aside, read_json, write_json, write_text
+from sslbench.runs.records import Records, one_line, read_cases
+from sslbench.spelling import compact
+
+State = Literal["pending", "running", "finished", "failed", "interrupted", "damaged"]
+
+HEARTBEAT_S = 5.0
+# A lease on a shared file system without working locks counts as abandoned after this long without a heartbeat.
+ABANDONED_S = 60.0
+RUNS = "runs"  # the folder of a results folder that holds them
+
+_JOB = ("recipe", "method", "loss", "plugin", "labeled", "seed")
+_FOLDER = re.compile(r"seed-(\d+)-([0-9a-f]{8})")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a grid has hundreds of these files
+_PROCESS_DIED = "its process died: it was killed, or its machine stopped"
+
+
+class Busy(SSLBenchError):
+    """Another process is working on the run."""
+
+
+class Damage(SSLBenchError):
+    """A file of a run that is not as a worker leaves it.
+
+    Attributes:
+        file: the file, or the run directory itself where that has another job's name.
+        why: what is wrong, said of the file: `is missing`.
+    """
+
+    def __init__(self, file: Path, why: str, hint: str) -> None:
+        super().__init__(f"{file} {why}; the run is damaged", hint)
+        self.file, self.why = file, why
+
+    @property
+    def brief(self) -> str:
+        """What is wrong, for a reader who sees which run it is."""
+        return f"{self.file.name} {self.why}"
+
+    @property
+    def left_out(self) -> str:
+        """The warning of a reader that goes on without the run."""
+        return f"{self.file} is left out: it {self.why}; the run is damaged"
+
+
+class Renamed(Damage):
+    """A directory whose name is not that of the job in it: its numbers would pass for another job's."""
+
+
+class Standing(NamedTuple):
+    """The state of a run with its reason.
+
+    Attributes:
+        state: see this module.
+        error: why the run failed, was interrupted or is damaged; else empty.
+        damage: the file that is damaged, if one is.
+    """
+
+    state: State
+    error: str = ""
+    damage: Damage | None = None
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.error}" if self.error else self.state
+
+
+class _Config(NamedTuple):
+    """The content of `config.yaml`."""
+
+    job: Mapping[str, Any]
+    digest: str
+    values: Mapping[str, Any]
+    layers: Mapping[str, str]
+
+
+class Run:
+    """One run directory. Files are read when they are first asked for; nothing is written unless a method says so.
+
+    Args:
+        directory: where it lies; it need not exist yet.
+
+    Attributes:
+        directory: the same.
+        config, provenance, status_file, progress_file, trained, metrics, log, cases, checkpoints, predictions: its
+            files and folders, see this module.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config, self.provenance = directory / "config.yaml", directory / "provenance.json"
+        self.status_file, self.progress_file = directory / "status.json", directory / "progress.json"
+        self.trained = directory / "trained.json"
+        self.metrics, self.log = directory / "metrics.jsonl", directory / "log.txt"
+        self.cases = directory / "cases.csv"
+        self.checkpoints, self.predictions = directory / "checkpoints", directory / "predictions"
+        self._lease_file, self._lock_file = directory / "lease.json", directory / "lease.lock"
+        self._standing: Standing | None = None
+
+    @classmethod
+    def of(cls, job: Job, results: Path) -> Run:
+        """The run of a job, begun or not."""
+        return cls(results / RUNS / job.directory)
+
+    @classmethod
+    def known(cls, directory: Path, name: str, job: Mapping[str, Any], digest: str, values: Mapping[str, Any]) -> Run:
+        """A finished run whose records lie elsewhere, in a tidy CSV; its directory need not be there."""
+        run = cls(directory)
+        run.name = name
+        run._config = _Config(job, digest, values, {})
+        run._standing = Standing("finished")
+        return run
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and self.directory == other.directory
+
+    def __hash__(self) -> int:
+        return hash(self.directory)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory)!r})"
+
+    # ---------------------------------------------------------------------------------------------------- paths
+
+    @cached_property
+    def name(self) -> str:
+        """The directory relative to `results/runs`: `<recipe>/<labeled>/<cell>/seed-<n>-<digest8>`."""
+        return "/".join(self.directory.absolute().parts[-4:])
+
+    def cases_under(self, protocol: str) -> Path:
+        """The records that `evaluate` made under another protocol than the run's own."""
+        return self.cases.with_name(f"{self.cases.stem}-{protocol}{self.cases.suffix}")
+
+    def prediction(self, case: str) -> Path:
+        """The label map of a test case in the geometry of its scan."""
+        return self.predictions / f"{case}.nii.gz"
+
+    def preprocessed_prediction(self, case: str) -> Path:
+        """The same on the grid that the networks saw, where that is another."""
+        return self.predictions / "preprocessed" / f"{case}.nii.gz"
+
+    def others(self) -> list[Run]:
+        """The runs of the same name and seed with another digest: other versions, other case lists."""
+        pattern = self.directory.name[:-8] + "?" * 8
+        return [Run(path) for path in sorted(self.directory.parent.glob(pattern)) if path != self.directory]
+
+    # --------------------------------------------------------------------------------------------------- config
+
+    @property
+    def begun(self) -> bool:
+        """Whether a job was ever written down here."""
+        return self.config.exists() or self.status_file.exists()
+
+    @property
+    def job(self) -> Mapping[str, Any]:
+        """The canonical job, as in `config.yaml`; this and what follows from it raise `Damage` where there is none."""
+        return self._config.job
+
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits; runs that share it differ in the seed alone."""
+        return self._config.digest
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Every dotted path of the configuration and its value; few are known of runs from a tidy CSV."""
+        return self._config.values
+
+    @property
+    def layers(self) -> Mapping[str, str]:
+        """For each path of `values`, the layer that it came from."""
+        return self._config.layers
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name, also where it is a file of the user's."""
+        return Path(str(self.job["recipe"])).stem
+
+    @property
+    def variant(self) -> str:
+        """How the job differs from its named parts; empty where it does not."""
+        return self.job.get("variant", variant_of(self.job.get("set") or {}))
+
+    @property
+    def cell(self) -> tuple[str, ...]:
+        """The values of `collect.CELL_COLUMNS`."""
+        parts = (str(self.job[part] or "") for part in ("labeled", "method", "loss", "plugin"))
+        return (self.recipe, *parts, self.variant, self.digest)
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The record of the dataset in `provenance.json`; empty where it has none."""
+        return self._provenance("data")
+
+    @property
+    def splits(self) -> Mapping[str, Any]:
+        """The record of the split lists in `provenance.json`; empty where it has none."""
+        return self._provenance("splits")
+
+    def load_job(self) -> Job:
+        """Make the job in config.yaml.
+
+        Raises:
+            SSLBenchError: it is missing or damaged.
+        """
+        try:
+            return Job(**self.job)
+        except (TypeError, ValueError) as error:
+            raise SSLBenchError(f"{self.config} cannot be read as a job: {error}") from error
+
+    def check_identity(self) -> None:
+        """Check that the configuration can be read, and is that of the directory's name.
+
+        Raises:
+            Damage: it cannot be read.
+            Renamed: the two disagree.
+        """
+        job, digest = self.job, self.digest
+        named = _FOLDER.fullmatch(self.directory.absolute().name)
+        if named and (int(named[1]), named[2]) != (job["seed"], digest[:8]):
+            raise Renamed(
+                self.directory,
+                f"is not what its {self.config.name} says: it holds another job"
+                f" (seed {job['seed']}, digest {digest[:8]})",
+                "a run directory was renamed or its configuration edited: restore it, or move it away",
+            )
+
+    def check_job(self, job: Job) -> None:
+        """Check that the directory is free for a job, or that job's.
+
+        Raises:
+            SSLBenchError: it is damaged, or holds another job.
+        """
+        if not self.begun:
+            return
+        self.check_identity()
+        if self.digest != job.digest():
+            raise SSLBenchError(
+                f"{self.directory} holds another job (digest {self.digest[:8]}, expected {job.digest()[:8]})",
+                "move it aside, or use another --results-dir",
+            )
+
+    def write_config(self, job: Job) -> None:
+        """Write the job down, or check that the directory is this job's.
+
+        Raises:
+            SSLBenchError: the directory is damaged, or holds another job.
+        """
+        self.check_job(job)
+        if self.begun:
+            return
+        resolved = job.resolved
+        content = {
+            "job": resolved.job.model_dump(),
+            "digest": resolved.digest,
+            "values": resolved.values,
+            "layers": resolved.layers,
+        }
+        if homes := resolved.homes:
+            content["modules"] = homes
+        write_text(self.config, yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True))
+
+    def move_aside(self) -> None:
+        """Move the directory, if there is one, to `<name>.old-<n>`: the run is as if it had never begun."""
+        if self.directory.exists():
+            move_aside(self.directory)
+        for known in ("_config", "_provenances"):
+            self.__dict__.pop(known, None)
+        self._standing = None
+
+    @cached_property
+    def _config(self) -> _Config:
+        hint = "restore it, or start the job over: sslbench run --force keeps what is there aside"
+        try:
+            content = yaml.load(self.config.read_text(encoding="utf-8"), Loader=_Loader)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Damage(self.config, "is missing, so this is no run directory", hint) from error
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise Damage(self.config, f"cannot be read: {one_line(error)}", hint) from error
+        job = content.get("job") if isinstance(content, dict) else None
+        if not isinstance(job, dict) or not set(_JOB) <= job.keys():
+            raise Damage(self.config, "holds no job", hint)
+        registry.keep_homes(content.get("modules"))
+        parts = [part if isinstance(part := content.get(name), dict) else {} for name in ("values", "layers")]
+        return _Config(job, str(content.get("digest")), *parts)
+
+    @cached_property
+    def _provenances(self) -> Mapping[str, Any]:
+        found = read_json(self.provenance)
+        return found if isinstance(found, dict) else {}
+
+    def _provenance(self, part: str) -> Mapping[str, Any]:
+        found = self._provenances.get(part)
+        return found if isinstance(found, dict) else {}
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    @property
+    def state(self) -> State:
+        """The state when it was last looked at; `look` looks again."""
+        return self.standing.state
+
+    @property
+    def error(self) -> str:
+        """Why the run failed, was interrupted or is damaged, when it was last looked at; else empty."""
+        return self.standing.error
+
+    @property
+    def standing(self) -> Standing:
+        """Both of them."""
+        if self._standing is None:
+            self.look()
+        assert self._standing is not None
+        return self._standing
+
+    def check_finished(self) -> None:
+        """Check that the run can be used as a finished one.
+
+        Raises:
+            Damage: it is damaged.
+            UsageError: it is in another state, for the reason given.
+        """
+        state, error, damage = self.standing
+        if damage:
+            raise damage
+        if state != "finished":
+            reason = f": {error}" if error else ""
+            raise UsageError(
+                f"{self.directory} is {state}, not finished{reason}", "sslbench run does what is left to do"
+            )
+
+    def look(self) -> State:
+        """Read anew where the run stands, and return its state; config.yaml, which no run changes, is read once."""
+        self._standing, _ = self._read()
+        return self._standing.state
+
+    def read_records(self) -> Records | None:
+        """Read the run's own records, columns `CASE_COLUMNS`; None where it is not finished. Looks as `look` does."""
+        self._standing, records = self._read()
+        return records
+
+    def _read(self) -> tuple[Standing, Records | None]:
+        if not self.begun:
+            return Standing("pending"), None
+        try:
+            self.check_identity()
+            status = self.status()
+            recorded, error = status.get("state"), str(status.get("error") or "")
+            if recorded == "finished":
+                return Standing("finished"), self._read_cases()
+        except Damage as damage:
+            return Standing("damaged", damage.brief, damage), None
+        if self.owner() is not None:
+            return Standing("running"), None
+        if recorded == "failed":
+            return Standing("failed", error), None
+        if recorded in ("running", "interrupted"):
+            return Standing("interrupted", _PROCESS_DIED if recorded == "running" else error), None
+        if self.log.exists():
+            return Standing("interrupted", f"{self.status_file.name} is missing, or cannot be read"), None
+        return Standing("pending"), None
+
+    def _read_cases(self) -> Records:
+        try:
+            return read_cases(self.cases)
+        except ValueError as error:
+            hint = "sslbench run makes it again from the last checkpoint"
+            raise Damage(self.cases, str(error), hint) from error
+
+    def status(self) -> dict[str, Any]:
+        """Read status.json; empty where there is none."""
+        found = read_json(self.status_file)
+        return found if isinstance(found, dict) else {}
+
+    def set_status(self, state: State, **fields: Any) -> None:
+        """Write a state; fields that are not given stay as they were, `error` is dropped unless given."""
+        old = self.status()
+        old.pop("error", None)
+        write_json(self.status_file, {**old, "state": state, "updated": now(), **fields})
+        self._standing = None
+
+    def progress(self) -> dict[str, Any]:
+        """Read for displays where the job stands; empty where that is not known."""
+        found = read_json(self.progress_file)
+        return found if isinstance(found, dict) else {}
+
+    def set_progress(self, **fields: Any) -> None:
+        """Write for displays where the job stands; not worth waiting for a disk."""
+        write_json(self.progress_file, {**fields, "time": time.time()}, sync=False)
+
+    # ---------------------------------------------------------------------------------------------------- lease
+
+    def owner(self) -> dict[str, Any] | None:
+        """Tell who works on the run (host, pid, heartbeat); None where nobody does or the lease is abandoned."""
+        fresh_here = False
+        # Asking for a lock makes its file, and whoever only looks must not write.
+        if self._lock_file.exists():
+            try:
+                with FileLock(self._lock_file).acquire(timeout=0):
+                    pass
+            except Timeout:
+                return self._lease_content() or {"host": "?", "pid": 0}
+            except (OSError, NotImplementedError):
+                fresh_here = True  # not ours to lock, or no locks at all: the heartbeat has to tell
+        # The lock is free: on this host nobody holds it. An owner elsewhere shows by its heartbeat.
+        content = self._lease_content()
+        elsewhere = content.get("host") not in (None, socket.gethostname())
+        fresh = time.time() - float(content.get("heartbeat", 0)) < ABANDONED_S
+        return content if fresh and (elsewhere or (fresh_here and content)) else None
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """Hold the run; the system frees the lock when the process ends, however it ends.
+
+        Raises:
+            Busy: another process works on it.
+            SSLBenchError: there are no locks on its file system.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock_file)
+        # Whoever asks for the owner takes the lock for a moment: that is no reason to give up.
+        for _ in range(20):
+            if self.owner() is None:
+                try:
+                    lock.acquire(timeout=0)
+                    break
+                except Timeout:
+                    pass
+                except (OSError, NotImplementedError) as error:
+                    raise SSLBenchError(
+                        f"{self._lock_file} cannot be locked: {error}",
+                        "use another --results-dir; sslbench doctor says whether locks work there",
+                    ) from error
+            time.sleep(0.05)
+        else:
+            raise Busy(f"{self.directory.name} is being run by another process")
+        lease = Lease(self._lease_file)
+        try:
+            lease.beat(force=True)
+            yield lease
+        finally:
+            with suppress(OSError):  # a full disk must not hide why the work ended; the heartbeat grows old by itself
+                lease.release()
+            lock.release()
+
+    def _lease_content(self) -> dict[str, Any]:
+        found = read_json(self._lease_file)
+        return found if isinstance(found, dict) else {}
+
+
+class Lease:
+    """The lease of a run, held; `beat` now and then tells other hosts that its owner lives.
+
+    Args:
+        file: for the heartbeat. The lock is another file, which nobody writes to.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._last = file, 0.0
+
+    def beat(self, force: bool = False) -> None:
+        """Refresh the heartbeat, at most every few seconds."""
+        moment = time.time()
+        if force or moment - self._last > HEARTBEAT_S:
+            self._last = moment
+            self._write({"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": moment})
+
+    def release(self) -> None:
+        """Say that the work ended."""
+        self._write({})
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        write_json(self._file, content, sync=False)
+
+
+def runs_below(folder: Path) -> list[Run]:
+    """Find all runs at or below a folder, damaged ones too, in the order of their names."""
+    # Named like a run, without a look inside: predictions are many files.
+    runs = []
+    for here, below, _ in os.walk(folder):
+        if _FOLDER.fullmatch(Path(here).absolute().name):
+            below.clear()
+            runs.append(Run(Path(here)))
+        else:
+            below[:] = sorted(name for name in below if not name.startswith("."))
+    return [run for run in runs if run.begun]
+
+
+def variant_of(settings: Mapping[str, Any]) -> str:
+    """Spell dotted paths and values that a job sets, as in its folder's name: `loss.gamma=0.75,loss.k=5`."""
+    return ",".join(f"{path}={compact(value)}" for path, value in sorted(settings.items()))
+
+
+def now() -> str:
+    """The time in ISO format, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,130 @@
+"""A run directory: who holds it, and what its files say of it."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+import sslbench
+from sslbench.errors import SSLBenchError
+from sslbench.runs.directory import Busy, Run, runs_below
+
+Write = Callable[..., Path]
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sslbench.runs.directory import Run
+run = Run(Path(sys.argv[1]))
+with run.lease():
+    run.set_status("running", attempts=1)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_holder(directory: Path) -> subprocess.Popen[str]:
+    """A process that holds a run until it is killed."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_killed_process_leaves_a_run_that_another_takes_over(write_run: Write) -> None:
+    run = Run(write_run(state="interrupted"))
+    process = start_holder(run.directory)
+    try:
+        owner = run.owner()
+        assert owner is not None and owner["pid"] == process.pid
+        assert (run.look(), run.error) == ("running", "")
+        with pytest.raises(Busy), run.lease():
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run.owner() is None
+    assert run.look() == "interrupted" and "its process died" in run.error
+    with run.lease():
+        owner = run.owner()
+        assert owner is not None and owner["pid"] == os.getpid()
+
+
+def test_a_lease_ends_with_the_work_also_where_that_fails(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with pytest.raises(RuntimeError), run.lease():
+        raise RuntimeError("the job")
+    assert json.loads((run.directory / "lease.json").read_text()) == {}
+    with run.lease():
+        pass
+
+
+def test_where_nothing_can_be_locked_the_heartbeat_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path / "run")
+    with run.lease():
+        pass
+
+    def refused(self: FileLock, timeout: float) -> Any:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    assert run.owner() is None
+    for age, held in ((1, True), (999, False)):
+        content = {"host": "far", "pid": 1, "heartbeat": time.time() - age}
+        (run.directory / "lease.json").write_text(json.dumps(content))
+        assert (run.owner() is not None) is held
+    with pytest.raises(SSLBenchError, match="No locks available") as raised, run.lease():
+        pass
+    assert not isinstance(raised.value, Busy) and "doctor" in raised.value.hint
+
+
+def test_looking_writes_nothing(write_run: Write, tmp_path: Path) -> None:
+    run = Run(write_run(state="running"))
+    before = sorted(path.name for path in run.directory.iterdir())
+    assert run.state == "interrupted" and runs_below(tmp_path) == [run]
+    assert sorted(path.name for path in run.directory.iterdir()) == before
+
+
+def test_a_state_is_as_last_looked_at(write_run: Write) -> None:
+    run = Run(write_run())
+    assert run.state == "finished"
+    run.cases.unlink()
+    assert run.state == "finished"
+    assert (run.look(), run.error) == ("damaged", "cases.csv is missing")
+    run.set_status("failed", error="loss is nan")
+    assert (run.state, run.error) == ("failed", "loss is nan")
+    run.move_aside()
+    assert run.state == "pending" and not run.begun
+
+
+def test_a_table_that_lost_digits_of_its_last_number_is_cut_short(write_run: Write) -> None:
+    run = Run(write_run())
+    run.cases.write_bytes(run.cases.read_bytes()[:-2])
+    assert (run.state, run.error) == ("damaged", "cases.csv has a row that is cut short")
+
+
+def test_the_names_of_its_files_are_spelt_once() -> None:
+    run, spelt = Run(Path("run")), []
+    names = {path.name for path in vars(run).values() if isinstance(path, Path)} - {"run"}
+    assert len(names) == 12
+    for module in Path(sslbench.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in names:
+                spelt.append((node.value, module.name))
+    assert sorted(spelt) == [(name, "directory.py") for name in sorted(names)]
+
+
+def test_the_package_imports_where_there_is_no_fcntl() -> None:
+    modules = "sslbench.cli, sslbench.doctor, sslbench.files, sslbench.runs.directory, sslbench.execution.local"
+    code = f"import sys; sys.modules['fcntl'] = None; import {modules}"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
