@@ -196,6 +196,10 @@ def register(
         raise UnknownNameError("kind of component", kind, KINDS)
 
     def add(target: Any) -> None:
+        if isinstance(target, type):
+            from sslbench.core.contracts import check_component  # a class is there: what it imports is loaded already
+
+            check_component(kind, target)
         entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}), **told)
         for taken in (name, *entry.aliases):
             other = _lookup(kind, taken)

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sslbench import registry
 from sslbench.config import Job
 from sslbench.conformance import subject
 from sslbench.data.prepare import prepare
+from sslbench.methods.base import Batch, Method, Step
 from sslbench.training.experiment import Experiment
 
 # A 3-D job of seconds: every stage is there, nothing is learned.
@@ -67,6 +69,16 @@ def random_experiment(job: Job, **rest: Any) -> Experiment:
     """A job put together on random volumes, 4 classes in 2-D and 14 in 3-D; see the function that this calls."""
     flat = len(job.resolved.recipe.patch_size) == 2
     return subject.random_experiment(job, **{"classes": 4 if flat else 14} | rest)
+
+
+class Untrained(Method):
+    """A method to register and resolve, whose step no test takes."""
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        raise AssertionError("it is not to be trained")
+
+    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
+        raise AssertionError("it is not to predict")
 
 
 @pytest.fixture

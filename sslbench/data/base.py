@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from sslbench.core.options import NoOptions
 from sslbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -210,14 +211,12 @@ class Remote:
 OWN_DATA = "sslbench prepare NAME --from-nnunet DIR, or --from-pairs DIR --classes A,B"
 
 
-class NoOptions(BaseModel):
-    """A component without options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Dataset(ABC):
     """A dataset: registered as a class, used through its class attributes and one instance per preparation.
+
+    Five attributes must be set (`name`, `title`, `classes`, `preprocessings`, `official_cases`) and one
+    method must be written, `cases_of`. All other attributes have a default; `class_ids`, `generate` and `modality_of`
+    may be written.
 
     Attributes:
         version: raised when the same source would give other arrays or other case ids.
@@ -228,7 +227,7 @@ class Dataset(ABC):
         pixel_mm: side of a pixel of a plain image file (JPEG, PNG, TIFF), which carries none that can be trusted.
         preprocessings: the named ways to preprocess it; the first is the default.
         splits_from: the dataset whose split lists it uses, where not its own.
-        default_grid: the grid that `sslbench run --grid` means when this is the prepared dataset.
+        default_grid: the grid that `sslbench run --grid` means when this is the prepared dataset; empty: none.
         forms: the ways in which users hold it, the official one first.
         official_cases: number of cases of the official release.
         least_classes: foreground classes that every official reference has at least; one with fewer was annotated
@@ -254,11 +253,11 @@ class Dataset(ABC):
     pixel_mm: ClassVar[float] = 1.0
     preprocessings: ClassVar[Mapping[str, Preprocessing]]
     splits_from: ClassVar[str | None] = None
-    default_grid: ClassVar[str]
+    default_grid: ClassVar[str] = ""
     forms: ClassVar[tuple[Form, ...]] = (OFFICIAL,)
     official_cases: ClassVar[int]
     least_classes: ClassVar[int] = 1
-    source_hint: ClassVar[str]
+    source_hint: ClassVar[str] = ""
     own_data: ClassVar[str] = OWN_DATA
     access: ClassVar[tuple[str, ...]] = ()
     remote: ClassVar[Remote | None] = None

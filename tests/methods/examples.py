@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.config import CriteriaSpec
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.training.randomness import torch_generator

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 # Imported before any test swaps the registry: a module registers itself only once.
 from sslbench import registry
-from sslbench.data.base import ClassInfo, Dataset, NoOptions, Preprocessing
+from sslbench.core.options import NoOptions, Options
+from sslbench.data.base import ClassInfo, Dataset, Preprocessing
 from sslbench.metrics.protocols import EmptyPolicy, Protocol
 from sslbench.reporting.collect import CASE_COLUMNS
 
@@ -34,7 +35,7 @@ class Hearts(Dataset):
         return []
 
 
-class GAOptions(BaseModel):
+class GAOptions(Options):
     gamma: float = 0.5
     side: str = "both"
 
