@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -477,9 +477,9 @@ class Job(Frozen):
     def directory(self) -> Path:
         """The run directory, relative to `results/runs`."""
         job = self.canonical()
-        parts = [f"{job.method}+{job.loss}"]
+        parts = [f"{job.method}+{job.loss}".replace(":", ".")]  # a colon is no character of a Windows path
         if job.plugin:
-            parts.append(f"+{job.plugin}")
+            parts.append(f"+{job.plugin}".replace(":", "."))
         if job.set:
             variant = ",".join(f"{path}={_compact(value)}" for path, value in sorted(job.set.items()))
             parts.append("~" + re.sub(r"[^\w.=,+\-\[\]]", "_", variant)[:120])
@@ -514,6 +514,25 @@ class ResolvedJob(Frozen):
     values: dict[str, Any]
     layers: dict[str, str]
     digest: str
+
+    @property
+    def homes(self) -> dict[str, dict[str, str]]:
+        """Where another process finds the names that only a stranger's module knows: by kind and name."""
+        used = [(part, chosen["name"]) for part in COMPONENTS if (chosen := getattr(self, part))]
+        used += [(part, name) for part in COMPONENTS if (name := getattr(self.job, part))]  # presets
+        used += [("weighting", spec["name"]) for spec in self.weightings.values()]
+        recipe = self.recipe
+        used += [("network", recipe.network.name), ("dataset", recipe.dataset), ("protocol", recipe.protocol)]
+        return _homes(used)
+
+
+def _homes(used: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Where names of some kinds are found that only a stranger's module knows."""
+    found: dict[str, dict[str, str]] = {}
+    for kind, name in used:
+        if home := registry.home(kind, name):
+            found.setdefault(kind, {})[name] = home
+    return found
 
 
 def resolve(job: Job) -> ResolvedJob:
@@ -693,7 +712,8 @@ def _splits(below: Layers, parts: Mapping[str, _Spelt], given: Mapping[str, Any]
     missing = [name for name in ("dataset", "splits") if not isinstance(layers.values.get(name), str)]
     if missing:
         raise UsageError(f"the recipe names no {missing[0]}")
-    return load_splits(layers.values["dataset"], layers.values["splits"])
+    dataset = registry.get("dataset", layers.values["dataset"]).name
+    return load_splits(dataset, layers.values["splits"])
 
 
 def _complete(
@@ -722,6 +742,7 @@ def _complete(
     options = dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
     tree["network"] = {"name": registry.get("network", recipe.network.name).name} | options
     tree["protocol"] = registry.get("protocol", recipe.protocol).name  # ga[released] and ga-released are one
+    tree["dataset"] = registry.get("dataset", recipe.dataset).name
     origins = dict(layers.origins)
     for part, spelt in parts.items():
         asked = _under(layers.values, part)
@@ -820,6 +841,10 @@ def _digest(values: Mapping[str, Any], parts: Mapping[str, _Spelt], lists: str, 
             versions[kind] = [registry.get(kind, name).name, _version(registry.component(kind, name))]
     if weighted := {spec["name"] for spec in _weightings(values).values()}:
         versions["weighting"] = {name: _version(registry.component("weighting", name)) for name in weighted}
+    names = [(kind, found[0]) for kind, found in versions.items() if kind in registry.KINDS and isinstance(found, list)]
+    # Two modules may give one name to two things.
+    if homes := _homes([*names, ("dataset", recipe.dataset), *(("weighting", name) for name in weighted)]):
+        versions["modules"] = homes
     return hashlib.sha256(_stable_json({"values": values, "versions": versions, "splits": lists}).encode()).hexdigest()
 
 

@@ -125,7 +125,7 @@ def _pluggable(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     target, doc, own = base.target, _documented(base.kind, base.target), read_doc(asked.about)
     facts: dict[str, Any] = {
         "title": asked.title or getattr(target, "title", ""),
-        "version": getattr(target, "version", 1),
+        "version": registry.own_version(target),
         "about": [*own.about, *doc.about],
         "paper": own.paper or doc.paper,
         "cost": doc.cost,
@@ -236,8 +236,8 @@ def _dataset(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     kind = base.target
     doc = _documented("dataset", kind)
     return {
-        "title": kind.title,
-        "version": kind.version,
+        "title": getattr(kind, "title", kind.name),
+        "version": registry.own_version(kind),
         "about": list(doc.about),
         "paper": doc.paper,
         "official_cases": kind.official_cases,

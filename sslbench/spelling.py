@@ -95,13 +95,13 @@ def _pairs(items: Iterable[str], message: str, hint: str) -> dict[str, Any]:
 
 
 def parse_component(text: str) -> tuple[str, dict[str, Any]]:
-    """`ga[gamma=0.75,k=5]` as its name and options.
+    """`ga[gamma=0.75,k=5]` as its name and options; in place of a name `module:Class` may stand.
 
     Raises:
         UsageError: brackets that do not close, or an item that is no `key=value`.
     """
-    hint = "write a name, or name[option=value,option=value]"
-    match = re.fullmatch(r"\s*([\w.&+-]+)\s*(?:\[(.*)\])?\s*", text, flags=re.DOTALL)
+    hint = "write a name or module:Class, or name[option=value,option=value]"
+    match = re.fullmatch(r"\s*([\w.&+-]+(?::[\w.]+)?)\s*(?:\[(.*)\])?\s*", text, flags=re.DOTALL)
     if not match:
         raise UsageError(f"cannot read '{text}'", hint)
     return match[1], _pairs(split_outside_brackets(match[2] or ""), f"cannot read '{{}}' in '{text}'", hint)

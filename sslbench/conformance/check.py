@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 from sslbench import registry
 from sslbench.conformance.laws import LAWS, Verdict
 from sslbench.conformance.subject import DIMS, Dims, Subject, is_loss, tiny_job
-from sslbench.errors import SSLBenchError, TrainingError, UnknownNameError, UsageError
+from sslbench.errors import TrainingError, UnknownNameError, UsageError
 from sslbench.spelling import parse_component
 
 Tell = Callable[[str], None]
@@ -50,7 +46,7 @@ def check_method(
     """Hold a method against the laws: all of them with the first loss, with the others those that are about losses.
 
     Args:
-        method: a name or preset, with options in brackets, or `module:Class` (see `named`).
+        method: a name or preset, with options in brackets, or `module:Class`.
         losses: to try it with; none: `default`.
         dims: images to try it on; those in which the combination has no meaning are left out.
         laws: names; none: all.
@@ -88,37 +84,13 @@ def _subjects(method: str, loss: str, dims: Sequence[Dims], plugin: str | None) 
 
 
 def named(spelling: str) -> str:
-    """A method as a job can name it: `module:Class`, with options in brackets, is imported, and registered under its
-    own name where it did not register itself. The working folder is looked in first, as `python -m` does.
+    """A method as a job names it, once it is found.
 
     Raises:
-        UsageError: nothing like that can be imported, or it is no method.
+        UsageError: nothing answers to the name, nothing can be imported under the reference, or it is no method.
     """
-    match = re.fullmatch(r"\s*([\w.]+):(\w+)\s*(\[.*\])?\s*", spelling, flags=re.DOTALL)
-    if match is None:
-        registry.get("method", parse_component(spelling)[0])
-        return spelling
-    module_name, class_name, options = match.groups()
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        target = getattr(import_module(module_name), class_name)
-    except SSLBenchError:
-        raise
-    except AttributeError as error:
-        raise UsageError(f"the module {module_name} has no {class_name}") from error
-    except Exception as error:  # whatever a stranger's module raises when it is imported
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{module_name} cannot be imported: {type(error).__name__}: {reason}") from error
-    from sslbench.methods.base import Method
-
-    if not (isinstance(target, type) and issubclass(target, Method)):
-        raise UsageError(f"{module_name}:{class_name} is no method", "it must derive from sslbench.Method")
-    name = next((entry.name for entry in registry.entries("method") if entry.target is target), None)
-    if name is None:
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
-        registry.register("method", name)(target)
-    return name + (options or "")
+    registry.get("method", parse_component(spelling)[0])
+    return spelling
 
 
 # --------------------------------------------------------------------------------------------------------- the matrix

@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from sslbench.core.options import Options
 from sslbench.errors import UsageError
 
 # Members that a contract has, of which a class that leaves them all as they are would change nothing.
@@ -22,21 +21,19 @@ _FOR_CONSTRUCTOR = {"network": ("encoder_class", "decoder_class")}
 _NOTHING = object()
 
 
-def check_component(kind: str, component: Any) -> None:
-    """Refuse a class that cannot serve as a component of its kind; a value, which is built already, passes.
+def check_component(kind: str, component: type) -> None:
+    """Refuse a class that cannot serve as a component of its kind.
 
     Args:
         kind: `method`, `loss`, ...
-        component: the class or value.
+        component: the class; what derives from no contract has its options checked alone.
 
     Raises:
         UsageError: its options would let a mistyped name pass, or members are missing that its contract asks for.
     """
-    if not isinstance(component, type):
-        return
     where = f"{kind} {component.__module__}.{component.__qualname__}"
     for model in _models(getattr(component, "Options", None)):
-        if not issubclass(model, Options):
+        if model.model_config.get("extra") != "forbid":
             hint = f"write `class {model.__name__}(sslbench.Options)`"
             raise UsageError(f"{where}: its options '{model.__name__}' would let a mistyped name pass", hint)
     contract = _contract(kind, component)

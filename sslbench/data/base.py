@@ -257,7 +257,7 @@ class Dataset(ABC):
     forms: ClassVar[tuple[Form, ...]] = (OFFICIAL,)
     official_cases: ClassVar[int]
     least_classes: ClassVar[int] = 1
-    source_hint: ClassVar[str] = ""
+    source_hint: ClassVar[str] = "name the folder that holds it with --source"
     own_data: ClassVar[str] = OWN_DATA
     access: ClassVar[tuple[str, ...]] = ()
     remote: ClassVar[Remote | None] = None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sslbench import registry
 from sslbench.data import planning
@@ -35,6 +36,9 @@ from sslbench.data.splits import (
 from sslbench.errors import SSLBenchError, UsageError
 from sslbench.files import move_aside, write_beside
 from sslbench.settings import data_dir as data_folder
+
+if TYPE_CHECKING:
+    from sslbench.data.store import Case
 
 _GREY_LEVELS = 128  # a mask stored as a picture, perhaps with losses, is foreground from here
 
@@ -127,6 +131,53 @@ def define(
         write_beside(recipe, planning.recipe_text(name, measured, preprocessing, prep, first, held.classes))
     load_all(root)
     return Defined(definition, recipe, tuple(lists), tuple(_told(definition, held, of, measured, lists, recipe)))
+
+
+def plan_class(
+    kind: type[Dataset], preprocessing: str, cases: Mapping[str, Case], placed: bool, data_dir: Path
+) -> list[str]:
+    """Plan the recipe of a dataset that a class of the user's reads, and draw lists where it has none.
+
+    A recipe of its name that is there already stays, whoever wrote it.
+
+    Args:
+        kind: the class, registered.
+        preprocessing: the one that was prepared.
+        cases: all that were.
+        placed: whether their voxel sizes are known.
+        data_dir: folder of prepared datasets.
+
+    Returns:
+        Lines for the user.
+    """
+    from sslbench.config import recipe_names
+
+    name, folder = kind.name, data_dir / kind.name
+    if name in registry.builtin("dataset") or issubclass(kind, OwnDataset) or name in recipe_names() or not cases:
+        return []
+    groups = groups_of({id: case.group for id, case in cases.items()})
+    published = split_files(name)
+    try:
+        if published:
+            lists, told = load_splits(name, next(iter(published))), []
+        else:
+            patients = {case.group: groups[case.group] for case in cases.values()}
+            lists = draw_splits(name, "drawn-0", patients)
+            told = told_lists([lists])
+            keep_lists(folder, lists, force=False)
+    except UsageError as error:
+        return [f"no recipe was planned: {error}"]
+    train = [cases[id] for id in expand(lists.train, groups)] or list(cases.values())
+    prep = kind.preprocessings[preprocessing]
+    measured = planning.measured_as_prepared(
+        [case.shape for case in train], [case.spacing_mm for case in train], prep, placed
+    )
+    recipe = folder / "recipes" / f"{name}.yaml"
+    classes = [info.name for info in kind.classes]
+    dataset = registry.home("dataset", name) or name
+    write_beside(recipe, planning.recipe_text(name, measured, preprocessing, prep, lists, classes, dataset))
+    load_all(data_dir)
+    return [*told, _next_step(name, recipe, lists)]
 
 
 def check_name(name: str) -> None:
@@ -391,11 +442,15 @@ def _told(
         f"measured: {measured}",
         f"preprocessing {preprocessing}: {prep.description}",
     ]
-    partial = [budget for budget in lists[0].budgets.values() if len(budget.labeled) < len(lists[0].train)]
-    budget = (partial or list(lists[0].budgets.values()))[-1]
+    return [*lines, *told_lists(lists), _next_step(name, recipe, lists[0])]
+
+
+def _next_step(name: str, recipe: Path, lists: Splits) -> str:
+    """The recipe of a dataset, and a command that trains on it."""
+    partial = [budget for budget in lists.budgets.values() if len(budget.labeled) < len(lists.train)]
+    budget = (partial or list(lists.budgets.values()))[-1]
     methods = "supervised,mt" if partial else "supervised"
-    lines += told_lists(lists)
-    return [*lines, f"recipe {recipe}: sslbench run -r {name} -m {methods} --labeled {budget.slug}"]
+    return f"recipe {recipe}: sslbench run -r {name} -m {methods} --labeled {budget.slug}"
 
 
 def told_lists(lists: Sequence[Splits]) -> list[str]:

@@ -74,7 +74,6 @@ class OwnDataset(Dataset, metaclass=_OwnMeta):
     """Data of the user's own, read as a definition file says."""
 
     definition: ClassVar[Definition]
-    default_grid = ""
     least_classes = 0
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:

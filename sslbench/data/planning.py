@@ -252,9 +252,29 @@ def ct_range(cases: Sequence[HeldCase]) -> tuple[float, float]:
 # -------------------------------------------------------------------------------------------------------- recipe
 
 
-def plan_slice(measured: Measured) -> list[int]:
-    """Rows and columns that slices are resized to."""
-    thick = measured.thickest
+def measured_as_prepared(
+    shapes: Sequence[Sequence[int]], spacings_mm: Sequence[Sequence[float]], prep: Preprocessing, placed: bool
+) -> Measured:
+    """What prepared training images have in common, for data that a class reads: only it knows what its files say.
+
+    Args:
+        shapes, spacings_mm: of the stored arrays, axis by axis.
+        prep: how they were prepared.
+        placed: whether their voxel sizes are known.
+    """
+    turn = -1 if prep.axes == "zyx" else 1
+    sizes, spacings = ([list(row)[::turn] for row in rows] for rows in (shapes, spacings_mm))
+    return Measured(len(sizes), _median(sizes), _median(spacings), placed)
+
+
+def plan_slice(measured: Measured, across: int | None = None) -> list[int]:
+    """Rows and columns that slices are resized to.
+
+    Args:
+        measured: of the training images.
+        across: the axis that slices are stacked along; None: the thickest.
+    """
+    thick = measured.thickest if across is None else across
     columns, rows = (side for axis, side in enumerate(measured.size) if axis != thick)
     shrink = min(1.0, LONGEST_SIDE / max(rows, columns))
     return [max(DIVISOR, DIVISOR * int(side * shrink / DIVISOR + 0.5)) for side in (rows, columns)]
@@ -279,7 +299,13 @@ def sided(classes: Sequence[str]) -> bool:
 
 
 def recipe_text(
-    name: str, measured: Measured, preprocessing: str, prep: Preprocessing, splits: Splits, classes: Sequence[str]
+    name: str,
+    measured: Measured,
+    preprocessing: str,
+    prep: Preprocessing,
+    splits: Splits,
+    classes: Sequence[str],
+    dataset: str | None = None,
 ) -> str:
     """The recipe of own data, a YAML file that says where each value is from.
 
@@ -289,6 +315,7 @@ def recipe_text(
         preprocessing, prep: its name, and what it does.
         splits: the lists to use.
         classes: names of the foreground classes.
+        dataset: the reference of a class that reads it, measured as it prepared them; None: a definition file does.
     """
     dims = 2 if prep.axes == "zyx" else 3
     lines = [
@@ -297,13 +324,14 @@ def recipe_text(
         f"extends: generic/own-{dims}d",
         f"description: {name} (own data), {dims}-D",
         "source: own data, on which no table is published",
-        f"dataset: {name}",
-        f"preprocessing: {preprocessing}  # {prep.description}",
+        f"dataset: {dataset or name}",
+        f"preprocessing: {preprocessing}  # {' '.join(prep.description.split())}".rstrip(" #"),
         f"splits: {splits.name}  # {name}/splits/{splits.name}.yaml in the data folder",
     ]
     schedule, inference = [], []
     if dims == 2:
-        lines.append(f"patch_size: {plan_slice(measured)}  # rows, columns: the median slice, {LONGEST_SIDE} at most")
+        sides = plan_slice(measured, across=2 if dataset else None)
+        lines.append(f"patch_size: {sides}  # rows, columns: the median slice, {LONGEST_SIDE} at most")
         if sided(classes):
             lines.append("augment: {weak: []}  # turns and flips would make left of right")
     else:

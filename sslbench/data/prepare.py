@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sslbench import registry
 from sslbench.data.base import OWN_DATA, Dataset, RawCase
+from sslbench.data.define import plan_class
 from sslbench.data.own import load_all
 from sslbench.data.preprocess import PLAIN_IMAGES, LoadedCase, load_case, preprocess, to_nifti
 from sslbench.data.source import ENDINGS, archives_in, is_archive, unpack, unpacked_folder
@@ -109,6 +110,7 @@ def prepare(
             _refuse_copies(dataset, cases, failed, say)
             _tell_absent(dataset, cases)
             _write_index(dataset, preprocessing, folder, cases, failed, raws)
+        dataset.notes += plan_class(kind, preprocessing, cases, _spacing(raws[0]) != "unknown", root)
     except OSError as error:
         raise SSLBenchError(f"cannot read or write {error.filename or folder}: {error.strerror or error}") from error
     return PrepareReport(

@@ -270,6 +270,8 @@ class _Process:
         command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.path)]
         command += ["--data-dir", str(data_dir), "--device", device, "--threads", str(threads)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        # A worker finds the modules that this process finds, as a spawned one would.
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         # A session of its own: Ctrl-C reaches the launcher alone, which then asks the workers to stop.
         self.popen = subprocess.Popen(
             command,

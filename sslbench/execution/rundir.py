@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import yaml
 
+from sslbench import registry
 from sslbench.config import Job
 from sslbench.errors import SSLBenchError
 from sslbench.files import read_json, write_json, write_text
@@ -86,6 +87,8 @@ class RunDirectory:
             "values": resolved.values,
             "layers": resolved.layers,
         }
+        if homes := resolved.homes:
+            content["modules"] = homes
         write_text(self.config, yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True))
 
     def read_digest(self) -> str | None:
@@ -104,6 +107,7 @@ class RunDirectory:
         """
         try:
             content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            registry.keep_homes(content.get("modules"))
             return Job(**content["job"])
         except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
             raise SSLBenchError(f"{self.config} cannot be read as a job: {error}") from error

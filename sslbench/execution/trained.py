@@ -137,6 +137,7 @@ def recorded_job(run: RunDirectory) -> ResolvedJob:
     """
     try:
         content = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        registry.keep_homes(content.get("modules"))
         job, values = Job(**content["job"]), dict(content["values"])
         parts: dict[str, dict[str, Any] | None] = {}
         for part in COMPONENTS:

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from sslbench import registry
 from sslbench.errors import SSLBenchError, UsageError
 from sslbench.files import read_json
 from sslbench.records import CASE_COLUMNS, cases_file
@@ -210,6 +211,7 @@ def read_run(directory: Path) -> Run | None:
     job = config.get("job") if isinstance(config, dict) else None
     if not isinstance(job, dict) or not set(_JOB) <= job.keys():
         raise ValueError(f"{path} is left out: it holds no job")
+    registry.keep_homes(config.get("modules"))
     digest = str(config.get("digest"))
     named = _FOLDER.fullmatch(directory.name)
     if named and (int(named[1]), named[2]) != (job["seed"], digest[:8]):

@@ -64,7 +64,7 @@ def class_title(short: str) -> str:
 def dataset_title(dataset: str) -> str:
     """A dataset's full name."""
     try:
-        return str(registry.component("dataset", dataset).title)
+        return str(getattr(registry.component("dataset", dataset), "title", dataset))
     except SSLBenchError:  # results outlive the package that made them
         return dataset
 
@@ -128,11 +128,11 @@ def _title(kind: str, name: str) -> tuple[str, str]:
         if not title and (kind, base) != ("loss", "default"):
             title = base
     except SSLBenchError:  # results outlive the package that made them
-        return ("" if (kind, name) == ("loss", "default") else name), ""
-    if entry.preset_of is None:
-        return title, ""
+        return ("" if (kind, name) == ("loss", "default") else name.rpartition(":")[2]), ""
     if entry.title:
         return entry.title, ""
+    if entry.preset_of is None:
+        return title, ""
     if name.startswith(base + "_"):
         return title, name.removeprefix(base + "_").replace("_", " ")
     return name.upper(), ""  # a preset with a name of its own is an acronym as a rule: DHC
