@@ -226,7 +226,6 @@ def register(
         raise SSLBenchError(f"the {kind} name '{name}' has a colon", "module:Class is a reference, not a name")
 
     def add(target: Any) -> None:
-        _check_class(kind, target)
         entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}), **told)
         for taken in (name, *entry.aliases):
             other = _lookup(kind, taken)
@@ -236,6 +235,7 @@ def register(
             home = next((module for module, group in _BUILTIN[kind].items() if taken in group), None)
             if home is not None and isinstance(target, type) and target.__module__ != home:
                 raise SSLBenchError(f"the {kind} name '{taken}' is taken by sslbench's own")
+        _check_class(kind, target)
         _entries[kind][name] = entry
 
     if preset_of is not None:
