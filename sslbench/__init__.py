@@ -12,21 +12,29 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sslbench.config import Grid, Job, Recipe
+    from sslbench.core.options import Options
+    from sslbench.data.base import Dataset
     from sslbench.execution.worker import run_job
     from sslbench.losses.base import Loss
     from sslbench.losses.weighting import Weighting
     from sslbench.methods.base import Method
+    from sslbench.metrics.protocols import Protocol
+    from sslbench.networks.base import Network
     from sslbench.plugins.base import Plugin
     from sslbench.registry import register
     from sslbench.runs.collect import load_results
 
 _PUBLIC = {
+    "Dataset": "sslbench.data.base",
     "Grid": "sslbench.config",
     "Job": "sslbench.config",
     "Recipe": "sslbench.config",
     "Loss": "sslbench.losses.base",
     "Method": "sslbench.methods.base",
+    "Network": "sslbench.networks.base",
+    "Options": "sslbench.core.options",
     "Plugin": "sslbench.plugins.base",
+    "Protocol": "sslbench.metrics.protocols",
     "Weighting": "sslbench.losses.weighting",
     "load_results": "sslbench.runs.collect",
     "register": "sslbench.registry",
@@ -34,11 +42,15 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Dataset",
     "Grid",
     "Job",
     "Loss",
     "Method",
+    "Network",
+    "Options",
     "Plugin",
+    "Protocol",
     "Recipe",
     "Weighting",
     "__version__",

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from sslbench import __version__, completion
+from sslbench.cli_new import new
 from sslbench.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
@@ -1005,6 +1006,9 @@ def _grid_of(name: str | None, axes: dict[str, Any]) -> Grid:
         seeds=_seeds(axes["-s"]),
     )
     return Grid(name=COMMAND_LINE, recipe=[axes["-r"]], jobs=[entry])
+
+
+app.command()(new)
 
 
 def _several(values: list[str] | None) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sslbench import registry, settings, weightings
+from sslbench.core.options import Frozen
 from sslbench.data.splits import Splits, load_splits
 from sslbench.errors import UnknownNameError, UsageError
 from sslbench.spelling import compact, dumped, flatten, load_yaml, parse_component, unflatten, validated
@@ -28,12 +29,6 @@ ENGINE_VERSION = 1
 
 COMMAND_LINE = "command line"  # the last layer, and the name of a grid that was put together there
 COMPONENTS = ("method", "loss", "plugin")  # the parts of a job that have options under their own prefix
-
-
-class Frozen(BaseModel):
-    """A value: immutable, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # ---------------------------------------------------------------------------------------------------- the recipe

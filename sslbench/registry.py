@@ -235,6 +235,7 @@ def register(
             home = next((module for module, group in _BUILTIN[kind].items() if taken in group), None)
             if home is not None and isinstance(target, type) and target.__module__ != home:
                 raise SSLBenchError(f"the {kind} name '{taken}' is taken by sslbench's own")
+        _check_class(kind, target)
         _entries[kind][name] = entry
 
     if preset_of is not None:
@@ -450,14 +451,22 @@ def _check_kind(kind: str, reference: str, target: Any) -> None:
     if target is base:
         raise UsageError(f"{reference} is the base class itself", "name a class that derives from it")
     if _is(kind, target):
-        if missing := sorted(getattr(target, "__abstractmethods__", ())):
-            raise UsageError(f"{reference} is not complete: it does not define {', '.join(missing)}")
+        _check_class(kind, target)
         return
     wanted = f"{base.__module__}.{base.__name__}"
     lacks = f"an instance of {wanted}" if kind == "protocol" else f"a class that derives from {wanted}"
     other = next((name for name in KINDS if _is(name, target)), None)
     found = f"a {other}" if other else f"of type {type(target).__name__}"
     raise UsageError(f"{reference} is no {kind}: it is {found}, not {lacks}")
+
+
+def _check_class(kind: str, target: Any) -> None:
+    """Refuse a class whose options take anything, or that lacks members of its contract; see `check_component`."""
+    if isinstance(target, type):
+        # Where there is a class, what this imports is loaded already; listing names imports nothing heavy.
+        from sslbench.core.contracts import check_component
+
+        check_component(kind, target)
 
 
 def _is(kind: str, target: Any) -> bool:

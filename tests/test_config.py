@@ -9,13 +9,13 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from sslbench import config, registry
 from sslbench.config import Grid, Job, load_grid, load_recipe, recipe_names
+from sslbench.core.options import Options
 from sslbench.data.splits import load_splits
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.methods.base import Method
 from sslbench.spelling import (
     flatten,
     load_yaml,
@@ -25,6 +25,7 @@ from sslbench.spelling import (
     split_outside_brackets,
     unflatten,
 )
+from tests.helpers.methods import Untrained
 
 PHANTOM = load_recipe("phantom")
 RATE = {"optimizer.lr": PHANTOM.optimizer.lr}  # what the recipe says anyway
@@ -60,12 +61,12 @@ def recipe_file(tmp_path):
     return write
 
 
-class ToyOptions(BaseModel, extra="forbid"):
+class ToyOptions(Options):
     x: float = 1.0
     y: int = 0
 
 
-class Toy(Method):
+class Toy(Untrained):
     Options = ToyOptions
 
 
@@ -378,10 +379,10 @@ def test_the_run_directory_is_readable():
 
 
 def test_the_run_directory_is_four_plain_folders_whatever_is_set(throw_away):
-    class Texts(BaseModel):
+    class Texts(Options):
         text: str = ""
 
-    class Texted(Method):
+    class Texted(Untrained):
         Options = Texts
 
     throw_away("method", "texted")(Texted)

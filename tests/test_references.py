@@ -322,9 +322,9 @@ def test_a_version_belongs_to_the_class_that_sets_it(here: Path) -> None:
         ("loss", "refs_others:function", "is no loss: it is of type function"),
         ("protocol", "refs_others:number", "is no protocol: it is of type int, not an instance of .*Protocol"),
         ("loss", "refs_clash:Thief", "refs_clash cannot be imported: the loss name 'ga' is taken"),
-        ("dataset", "refs_clash:Nameless", "has no `name`"),
+        ("dataset", "refs_clash:Nameless", "lacks name "),
         ("dataset", "refs_clash:Synapse", "cannot be called 'synapse': the dataset name 'synapse' is taken"),
-        ("dataset", "refs_clash:Bare", "is not complete: it does not define cases_of"),
+        ("dataset", "refs_clash:Bare", "lacks title, classes, preprocessings, official_cases and cases_of"),
         ("method", "refs_ict:Method", "is the base class itself"),
         ("method", "refs_ict:", "cannot read"),
     ],
@@ -336,7 +336,8 @@ def test_what_cannot_be_used_is_refused_in_one_line(here: Path, kind: str, refer
     (here / "refs_clash.py").write_text(
         "from sslbench.data.base import Dataset\n"
         "class Bare(Dataset):\n    name = 'bare'\n"
-        "class Nameless(Dataset):\n    def cases_of(self, form, source): return []\n"
+        "class Nameless(Dataset):\n    title, classes, preprocessings, official_cases = '', (), {}, 1\n"
+        "    def cases_of(self, form, source): return []\n"
         "class Synapse(Nameless):\n    name = 'synapse'\n"
         "def __getattr__(name):\n"
         "    raise AttributeError(name)\n"

@@ -13,11 +13,13 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 
 from sslbench import config, registry, terminal
+from sslbench.core.options import Options
 from sslbench.errors import UnknownNameError
 from sslbench.listing import fields_of
-from sslbench.methods import Method, Phase
+from sslbench.methods import Phase
 from sslbench.show import describe, read_doc, split_names
 from tests.helpers.command_line import call
+from tests.helpers.methods import Untrained
 
 EVERY = [
     (kind, name)
@@ -147,18 +149,18 @@ def test_show_prints_json_alone() -> None:
 # --------------------------------------------------------------------------------------------------- docstrings
 
 
-class Inner(BaseModel):
+class Inner(Options):
     rate: float = Field(default=0.1, gt=0, lt=1, description="how fast (eq. 3)")
 
 
-class StrangerOptions(BaseModel):
+class StrangerOptions(Options):
     inner: Inner = Inner(rate=0.5)
     steps: int = Field(description="of the first phase")
     sizes: tuple[int, int] = (1, 2)
     shape: Literal["round", "flat"] | None = None
 
 
-class Stranger(Method):
+class Stranger(Untrained):
     """A method (Nobody and Nothing, 2031) of two phases.
 
     It sees more than it says. Cost: two forwards

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import BaseModel
 
 from sslbench import registry
 from sslbench.config import Grid, Job
 from sslbench.conformance import check_method
 from sslbench.conformance.subject import random_experiment, tiny_job
+from sslbench.core.options import Options
 from sslbench.errors import UsageError
 from sslbench.losses import Weighted
-from sslbench.methods.base import Method
 from sslbench.show import describe
 from tests.helpers.command_line import offered
+from tests.helpers.methods import Untrained
 
 NAMES = ["adsh", "cld", "crest", "diffdw", "distdw", "simis"]
 
@@ -92,10 +92,10 @@ def test_without_a_weighting_nothing_is_said_of_one():
 
 
 def test_an_option_that_begins_like_weighting_is_one_of_its_own(throw_away):
-    class ToyOptions(BaseModel, extra="forbid"):
+    class ToyOptions(Options):
         weightingfoo: float = 1.0
 
-    class Toy(Method):
+    class Toy(Untrained):
         Options = ToyOptions
 
     throw_away("method", "toy")(Toy)

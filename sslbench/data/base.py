@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from sslbench.core.options import NoOptions
 from sslbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -210,14 +211,12 @@ class Remote:
 OWN_DATA = "sslbench prepare NAME --from-nnunet DIR, or --from-pairs DIR --classes A,B"
 
 
-class NoOptions(BaseModel):
-    """A component without options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Dataset(ABC):
     """A dataset: registered as a class, used through its class attributes and one instance per preparation.
+
+    Five attributes must be set (`name`, `title`, `classes`, `preprocessings`, `official_cases`) and one
+    method must be written, `cases_of`. All other attributes have a default; `class_ids`, `generate` and `modality_of`
+    may be written.
 
     Attributes:
         version: raised when the same source would give other arrays or other case ids.

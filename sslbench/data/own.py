@@ -23,9 +23,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sslbench import registry
+from sslbench.core.options import Frozen
 from sslbench.data.base import ClassInfo, Dataset, Form, Modality, Preprocessing, RawCase
 from sslbench.data.layouts import TITLES, HeldCase, Layout, read_holding
 from sslbench.errors import SSLBenchError, UsageError
@@ -37,14 +38,13 @@ if TYPE_CHECKING:
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"  # of a dataset of one's own
 
 
-class Definition(BaseModel):
+class Definition(Frozen):
     """How own data are read and preprocessed: the file `definition.yaml`.
 
     `title` and the abbreviations `short` are for tables, and may be changed at any time. To change anything else is
     to define another dataset: prepare it again, and run it again.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(pattern=f"^{NAME}$", description="of the dataset, its folder and its recipe")
     title: str = Field(description="for people")
     layout: Layout = Field(description="of the source folder")

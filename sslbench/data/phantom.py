@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
+from sslbench.core.options import Options
 from sslbench.files import atomic_path
 
 CASE_IDS: tuple[str, ...] = tuple(f"{i:04d}" for i in (*range(1, 11), *range(21, 41)))
@@ -34,10 +35,8 @@ Array = NDArray[np.float32]
 Vector = tuple[float, float, float]
 
 
-class PhantomOptions(BaseModel):
+class PhantomOptions(Options):
     """The sampling grid of the phantom; the anatomy does not depend on it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         default=(64, 56, 48), description="Voxels along x (left-right), y (back-front) and z (feet-head)."

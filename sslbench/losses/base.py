@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench import registry
 from sslbench.config import CriteriaSpec
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions, Options
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.losses.dice import DiceLoss, ForegroundDiceLoss
 
@@ -22,10 +22,9 @@ Source = Literal["label", "pseudo"]
 Term = Literal["label", "pseudo", "consistency"]
 
 
-class LossOptions(BaseModel):
+class LossOptions(Options):
     """What every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     applies_to: Literal["both", "label", "pseudo"] = Field(
         default="both",
         description="true labels, or pseudo-labels and soft consistency: the rest keeps `default` (GA Table 6)",
@@ -45,7 +44,10 @@ class TermArguments(TypedDict, total=False):
 class Loss(nn.Module):
     """Cross-entropy and the Dice that the recipe's `criteria` describe; soft consistency is the method's own.
 
-    Every other loss is one of these that overrides the terms it replaces, so that any loss goes with any method.
+    Every other loss is one of these that overrides the terms it replaces, so that any loss goes with any method: at
+    least one of `ce`, `dice`, `supervised` and `consistency` must be written. `changes` should say which targets these
+    serve; `title`, `Options` (a class that derives from `LossOptions`), `observe` and `objection` may be written.
+
     A method calls `observe` once a step for each of its predictors, then any number of terms. Each term knows its
     `source` (is the target truth or a pseudo-label?), the `key` of the predictor that learns, and optionally the
     `reference` that it is held against, as (key, probabilities); without one that is the learner itself, detached.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslbench import registry
 from sslbench.config import CriteriaSpec
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.losses.base import Loss, Source, TermArguments
 from sslbench.losses.weighting.base import Weighting
 from sslbench.spelling import unflatten

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
 from sslbench.losses.per_class import PerClass
@@ -19,10 +20,9 @@ from sslbench.registry import register
 _PENALTY = 0.632  # rank of an indicator of 0, which is 1 - 1/e, as the code rounds it
 
 
-class BasakOptions(BaseModel):
+class BasakOptions(Options):
     """Options of `basak`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     ema_decay: float = Field(default=0.99, ge=0, le=1, description="of the teacher, its warm-up by epochs (DHC port)")
     momentum: float = Field(default=0.99, ge=0, le=1, description="of the classes' confidences, by epochs (DHC port)")
     gamma: float = Field(default=2.5, ge=0, description="exponent of the sampling rate (Basak et al.: λ)")

@@ -3,6 +3,7 @@ no optimiser step, no device move."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
@@ -11,7 +12,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.networks import Network
 from sslbench.training.ema import ema_decay, update_ema
 
@@ -232,12 +233,17 @@ class Build(Protocol):
 class Method(nn.Module):
     """A training algorithm: what is predicted from which views by which networks, and which supervises which.
 
+    Two members must be written: `training_step` and `predict`. A constructor makes the networks (`build`) after
+    `super().__init__(options, build, loss, statistics)`. Everything else may be written where the default does not
+    serve: of the attributes mostly `title`, `Options`, `keys`, `views` and `defaults`, of the methods mostly `averages`
+    (teachers), `phases`, `groups` and `objection`.
+
     `state_dict()` must hold every bit of state (teachers, thresholds, banks) and load into a fresh object.
 
     Attributes:
         version: raised when the same options would train differently.
-        title: its row name in tables; `group`: the heading it stands under.
-        Options: typed hyper-parameters, each with its source.
+        title: its row name in tables, empty: its registered name; `group`: the heading it stands under.
+        Options: typed hyper-parameters, each with its source: a class that derives from `sslbench.Options`.
         defaults: recipe fields (dotted paths) that it changes.
         keys: its predictors by name, for losses and validation; weightings serve its `learners`.
         untaught: learners that see no labelled patch, so that nothing there follows their Dice.
@@ -250,7 +256,7 @@ class Method(nn.Module):
     """
 
     version: ClassVar[int] = 1
-    title: ClassVar[str]
+    title: ClassVar[str] = ""
     group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -292,6 +298,7 @@ class Method(nn.Module):
         """What is optimised; one group of everything with a gradient unless the method says otherwise."""
         return {"networks": Group([parameter for parameter in self.parameters() if parameter.requires_grad])}
 
+    @abstractmethod
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """The terms to minimise: `loss`, or one `loss/<group>` per group, which reaches only that group's parameters.
 
@@ -313,6 +320,7 @@ class Method(nn.Module):
             if average.phase in (None, step.phase):
                 average.update(self, step)
 
+    @abstractmethod
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         """Class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the method's paper."""
         raise NotImplementedError

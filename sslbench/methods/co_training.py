@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.methods.base import Build, Method, Passes, Phase, Statistics, Step, mean_logits
@@ -16,10 +17,9 @@ from sslbench.methods.base import Build, Method, Passes, Phase, Statistics, Step
 Init = Literal["recipe", "default", "kaiming", "xavier"]
 
 
-class CoTrainingOptions(BaseModel):
+class CoTrainingOptions(Options):
     """How the two networks begin."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     init_a: Init = Field(default="recipe", description="initialisation of network a (GA, DHC: kaiming)")
     init_b: Init = Field(default="recipe", description="initialisation of network b (GA, DHC: xavier)")
 

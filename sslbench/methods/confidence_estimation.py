@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.data.sampling import window_starts
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
@@ -22,10 +23,9 @@ from sslbench.registry import register
 Place = tuple[int, Sequence[int]]
 
 
-class CEUDOptions(BaseModel):
+class CEUDOptions(Options):
     """Options of `ceud`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     correctness_weight: float = Field(default=0.5, ge=0, description="of the ranking of labelled voxels (CEUD)")
     consistency_weight: float = Field(
         default=0.1, ge=0, description="w, of the ranking of all voxels, before λ (public code, where none is given)"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss, Source, Term, TermArguments
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.methods.base import Average, Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
 
 
-class CopyPasteOptions(BaseModel):
+class CopyPasteOptions(Options):
     """What every copy-paste method has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     pretrain_iterations: int = Field(
         default=10_000, ge=1, description="of the labelled copy-paste before (BCP on ACDC; LA: 2000)"
     )

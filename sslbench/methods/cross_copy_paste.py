@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -88,6 +89,7 @@ class CrossCopyPaste(CopyPaste):
         terms = {"labeled": labeled, "unlabeled": unlabeled, "cross": cross, "cross_altered": cross_altered}
         return {"loss": sum(further.values(), loss), **terms, **further}
 
+    @abstractmethod
     def altered(self, weak: Tensor, strong: Tensor, weak_logits: Tensor, strong_logits: Tensor, step: Step) -> Tensor:
         """Further images (2L, channels, *S), made of the weak and the strong mixes (L, channels, *S) each; with logits
         (L, C, *S), a's of the weak and b's of the strong ones."""

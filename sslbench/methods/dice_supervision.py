@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from sslbench import registry
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss, Term
 
 if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
 
 
-class DiceOptions(BaseModel):
+class DiceOptions(Options):
     """What the supervised term is made of."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     ce: bool = Field(
         default=False, description="add the cross-entropy of labelled patches, which the codes compute and drop"
     )

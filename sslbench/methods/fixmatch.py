@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits, no_strong_view
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
 
 
-class FixMatchOptions(BaseModel):
+class FixMatchOptions(Options):
     """Options of `fixmatch`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     threshold: float = Field(default=0.95, ge=0, lt=1, description="confidence that a pseudo-label needs (FixMatch)")
     variant: Literal["paper", "ssl4mis"] = Field(
         default="paper",

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench import registry
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting import DiffDW, batch_dice
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from sslbench.config import ResolvedJob
 
 
-class GenericSSLOptions(BaseModel):
+class GenericSSLOptions(Options):
     """Options of `genericssl`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     timesteps: int = Field(default=1000, gt=1, description="of the diffusion (GenericSSL)")
     samplings: int = Field(default=10, gt=1, description="DDIM steps of a pseudo-label (GenericSSL)")
     pull: float = Field(

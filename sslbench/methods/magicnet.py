@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench import registry
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss, TermArguments
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.losses.per_class import PerClass
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["MagicNet", "blend_pseudo_labels", "cube_restore", "cube_shuffle", "join_cubes", "split_cubes"]
 
 
-class MagicNetOptions(BaseModel):
+class MagicNetOptions(Options):
     """Options of `magicnet`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     cube: int = Field(default=32, ge=1, description="side of a cube in voxels (MagicNet: 32, of patches of 96)")
     location_weight: float = Field(default=0.1, ge=0, description="of the loss of a cube's place (MagicNet)")
     location_width: int = Field(default=4096, ge=1, description="hidden units of the head that tells it (MagicNet)")

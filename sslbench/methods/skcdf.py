@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.sampling import sampled
@@ -19,10 +20,9 @@ from sslbench.registry import register
 from sslbench.training.ema import update_ema
 
 
-class SKCDFOptions(BaseModel):
+class SKCDFOptions(Options):
     """Options of `skcdf`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     momentum: float = Field(default=0.99, ge=0, le=1, description="of heads and decoder that follow others (SKCDF)")
     ratio_cases: int = Field(
         default=4, gt=0, description="labelled cases that class ratios are counted in, the first ones (SKCDF code)"

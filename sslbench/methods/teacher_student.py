@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.options import Options
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Average, Build, Method, Passes, Phase, Statistics, Step, mean_logits
 
@@ -50,6 +52,7 @@ class TeacherStudent(Method):
         self.loss.observe(step, "teacher", taught, labels[first:])
         return taught[: num_labeled - first], taught[num_labeled - first :]
 
+    @abstractmethod
     def average(self) -> Average:
         """How the teacher follows the student."""
         raise NotImplementedError
@@ -64,10 +67,9 @@ class TeacherStudent(Method):
         return mean_logits([self.student], x)
 
 
-class NoiseOptions(BaseModel):
+class NoiseOptions(Options):
     """Of the noise on an input, `clipped_noise`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     noise_std: float = Field(default=0.1, ge=0, description="of the noise on the teacher's input (UA-MT, SSL4MIS)")
     noise_clip: float = Field(default=0.2, ge=0, description="the noise is clipped to ± this (UA-MT, SSL4MIS)")
 

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.losses.consistency import uamt_threshold
 
 
-class UncertaintyOptions(BaseModel):
+class UncertaintyOptions(Options):
     """How certainty is measured."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     samples: int = Field(
         default=8, ge=2, multiple_of=2, description="stochastic passes of the teacher (DeSCO: the peer), T (UA-MT)"
     )

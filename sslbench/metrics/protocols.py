@@ -131,6 +131,9 @@ class EmptyPolicy:
 class Protocol:
     """A named, versioned way from label maps to the numbers of a table.
 
+    A value, made by `Protocol(...)` or from another one by `dataclasses.replace`: the first eight fields must be given,
+    the others may be.
+
     Attributes:
         name: the registered name, printed with every table.
         version: raised whenever a number could change; part of a job's identity.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple, TypeVar, cast
+from typing import ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench import registry
+from sslbench.core.options import Options
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,8 +33,19 @@ class Features(NamedTuple):
         return Features(tuple(f(stage, content) for stage, content in enumerate(self.maps)), self.prior)
 
 
+class NetworkOptions(Options):
+    """The option that every network has."""
+
+    init: Literal["default", "kaiming", "xavier"] = Field(
+        default="default", description="of plain convolutions; default: PyTorch's own"
+    )
+
+
 class Decoder(nn.Module):
     """Reads `Features` (forward: a list of maps, coarse to fine) and, through `head`, gives logits.
+
+    `forward` must be written, and the constructor, which takes (num_classes, options), sets `head`, `channels` and
+    `prior_channels`.
 
     Attributes:
         Options: typed options where it has more of them than its network; each has a default.
@@ -47,6 +60,7 @@ class Decoder(nn.Module):
     channels: tuple[int, ...]
     prior_channels: tuple[int, ...]
 
+    @abstractmethod
     def forward(self, features: Features) -> list[Tensor]:
         raise NotImplementedError
 
@@ -61,9 +75,12 @@ class Network(nn.Module):
 
     `forward` chains `encode`, `decode` and `head`; with several decoders it returns a list of logits, main first.
 
+    Three attributes must be set: `dims`, `encoder_class` and `decoder_class`; a network with a constructor of its own,
+    which sets `encoder` and `decoders`, may leave the two classes. `Options` and `divisor` may be set.
+
     Attributes:
         version: raised when the same options would give another function.
-        Options: typed options, each with its source.
+        Options: typed options, each with its source: they derive from `NetworkOptions` or have a field `init` too.
         dims: of the images that it takes, 2 or 3; every side divisible by `divisor`.
         several: whether `forward` gives a list; methods, which put their own decoders on networks, take none such.
         encoder_class, decoder_class: what it is built of; both take `options`, which has a field `init`. An encoder's
@@ -73,8 +90,8 @@ class Network(nn.Module):
     """
 
     version: ClassVar[int] = 1
-    Options: ClassVar[type[BaseModel]]
-    encoder_class: ClassVar[Callable[..., nn.Module]]
+    Options: ClassVar[type[BaseModel]] = NetworkOptions
+    encoder_class: ClassVar[Callable[..., nn.Module]] = nn.Module
     decoder_class: ClassVar[type[Decoder]] = Decoder
     dims: ClassVar[int]
     divisor: ClassVar[int] = 16

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.networks.base import Decoder, Features, Network, add_prior
 from sslbench.registry import register
 
 _WIDTHS = (16, 32, 64, 128, 256)
 
 
-class UNetOptions(BaseModel):
+class UNetOptions(Options):
     """Options of `unet`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     dropout: tuple[float, float, float, float, float] = Field(
         default=(0.05, 0.1, 0.2, 0.3, 0.5), description="element-wise dropout of the encoder stages, finest first"
     )

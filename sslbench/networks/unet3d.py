@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
 from sslbench.registry import register
 
 
-class UNet3DOptions(BaseModel):
+class UNet3DOptions(Options):
     """Options of `unet3d`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     base_filters: int = Field(default=16, gt=0, description="channels of the finest stage (URPC, MetaSSL: 16)")
     dropout: float = Field(
         default=0.3, ge=0, lt=1, description="element-wise dropout of the bottleneck and the finest map (URPC: 0)"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
 from sslbench.registry import register
 
@@ -15,10 +16,9 @@ from sslbench.registry import register
 _DEPTHS = (1, 2, 3, 3, 3)
 
 
-class VNetOptions(BaseModel):
+class VNetOptions(Options):
     """Options of `vnet`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     base_filters: int = Field(default=16, gt=0, description="channels of the finest stage (GA, LA: 16; DHC: 32)")
     norm: Literal["batch", "instance", "none"] = Field(
         default="batch", description="instance: without affine parameters or running statistics (MagicNet)"

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.networks import Features, Network
 
@@ -15,15 +15,18 @@ from sslbench.networks import Features, Network
 class Plugin(nn.Module):
     """One instance per network of a method.
 
+    At least one of `prior` and `terms` must be written: maps for the decoders, or loss terms. A constructor makes its
+    modules after `super().__init__(options, network, statistics)`; `title`, `Options` and `weight_decay` may be set.
+
     Attributes:
         version: raised when the same options would compute otherwise.
-        title: what a table's row name begins with (`SCDL`).
-        Options: typed options, each with its source.
+        title: what a table's row name begins with (`SCDL`); empty: its registered name.
+        Options: typed options, each with its source: a class that derives from `sslbench.Options`.
         weight_decay: of its parameters; None: the recipe's.
     """
 
     version: ClassVar[int] = 1
-    title: ClassVar[str]
+    title: ClassVar[str] = ""
     Options: ClassVar[type[BaseModel]] = NoOptions
     weight_decay: float | None = None
 

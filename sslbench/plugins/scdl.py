@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench import registry
+from sslbench.core.options import Options
 from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.networks import Features, Network
 from sslbench.networks.base import Conv3d, evaluating
@@ -19,10 +20,9 @@ _STAGE = -2  # the encoder's map that tokens are made of: stage four of five, an
 _TOKEN, _HIDDEN, _EMBEDDING = 16, 512, 256  # channels of a token, of the hidden layers, of its embedding
 
 
-class SCDLOptions(BaseModel):
+class SCDLOptions(Options):
     """Options of `scdl`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     cdba_weight: float = Field(default=0.1, ge=0, description="of P2E + e2p_weight·E2P (the paper gives none)")
     e2p_weight: float = Field(default=0.1, ge=0, description="of E2P beside P2E (released code)")
     sac_weight: float = Field(default=0.1, ge=0, description="of the semantic anchors (released code: an attribute)")

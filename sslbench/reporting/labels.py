@@ -124,7 +124,9 @@ def _title(kind: str, name: str) -> tuple[str, str]:
     try:
         entry = registry.get(kind, name)
         base = entry.preset_of or entry.name
-        title = str(getattr(registry.component(kind, base), "title", base))
+        title = str(getattr(registry.component(kind, base), "title", ""))
+        if not title and (kind, base) != ("loss", "default"):
+            title = base
     except SSLBenchError:  # results outlive the package that made them
         return ("" if (kind, name) == ("loss", "default") else name.rpartition(":")[2]), ""
     if entry.title:

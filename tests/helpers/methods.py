@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.config import CriteriaSpec
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Batch, Statistics, Step
+from sslbench.methods.base import Batch, Method, Statistics, Step
 from sslbench.training.randomness import torch_generator
 from tests.helpers.losses import tiny_logits
 
@@ -37,6 +37,16 @@ class Fixed(nn.Module):
         output = self.outputs[min(self.calls, len(self.outputs) - 1)]
         self.calls += 1
         return output.repeat(len(x) // len(output), 1, 1, 1)
+
+
+class Untrained(Method):
+    """A method to register and resolve, whose step no test takes."""
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        raise AssertionError("it is not to be trained")
+
+    def predict(self, x: Tensor, key: str | None = None) -> Tensor:
+        raise AssertionError("it is not to predict")
 
 
 class Build:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.metrics.protocols import EmptyPolicy, Protocol
 from sslbench.runs.records import CASE_COLUMNS
 

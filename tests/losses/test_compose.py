@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sslbench.config import CriteriaSpec, Job
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.errors import UsageError
 from sslbench.losses import BySource, Loss, Weighted, Weighting
 from tests.helpers.losses import SHAPE, B, C, N, a_step, example_labels, example_logits, make_loss, observed, statistics

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sslbench.config import CriteriaSpec
 from sslbench.conformance.subject import Subject
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.data.sampling import window_starts
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import cross_entropy

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslbench.config import Job
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.errors import UsageError
 from sslbench.losses import GADiceLoss
 from sslbench.losses.base import Loss

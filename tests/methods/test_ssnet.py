@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.config import CriteriaSpec, Job
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.errors import UsageError
 from sslbench.losses import DiceLoss, vat_loss
 from sslbench.losses.base import Loss

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 # Imported before any test swaps the registry: a module registers itself only once.
 from sslbench import registry
+from sslbench.core.options import Options
 from sslbench.data.base import ClassInfo, Dataset, Preprocessing
 from tests.helpers.results import CLASSES, Scores, case_rows, component, protocol, same, write_cases
 
@@ -29,7 +29,7 @@ class Hearts(Dataset):
         return []
 
 
-class GAOptions(BaseModel):
+class GAOptions(Options):
     gamma: float = 0.5
     side: str = "both"
 

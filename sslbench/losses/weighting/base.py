@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sslbench import registry
-from sslbench.data.base import NoOptions
+from sslbench.core.options import NoOptions
 from sslbench.losses.per_class import PerClass
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 class Weighting(nn.Module):
     """Class weights, updated every step before the terms, and voxel weights of terms on pseudo-labels.
+
+    Two members must be written: `observe` and `update`. `init`, `voxel_weight`, `Options` and `changes` may be.
 
     There is one per predictor that learns; `losses.compose.Weighted` calls it and keeps the weights that `init` and
     `update` return. All it remembers must be in its `state_dict()`; it works in fp32, without gradient, and never waits
@@ -64,6 +67,7 @@ class Weighting(nn.Module):
         """The weights (C,) to begin with, from the voxels of each class in the labelled cases (C,): ones."""
         return torch.ones_like(counts, dtype=torch.float32)
 
+    @abstractmethod
     def observe(self, step: Step, logits: Tensor, labels: Tensor) -> Tensor:
         """What `update` learns from: counts, Dice or confidences per class.
 
@@ -74,6 +78,7 @@ class Weighting(nn.Module):
         """
         raise NotImplementedError
 
+    @abstractmethod
     def update(self, observation: Tensor) -> Tensor:
         """The weights (C,) after an observation."""
         raise NotImplementedError

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from sslbench import registry
+from sslbench.core.options import Options
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.base import Weighting, voxels_of
 from sslbench.registry import register
@@ -36,10 +37,9 @@ def batch_dice(logits: Tensor, target: Tensor) -> Tensor:
     return (2 * hits + _SMOOTH) / (size + 2 * _SMOOTH)
 
 
-class DiffDWOptions(BaseModel):
+class DiffDWOptions(Options):
     """Options of `diffdw`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     window: int = Field(default=50, gt=0, description="τ, steps that speeds and Dice are averaged over (DHC)")
     alpha: float = Field(default=0.2, gt=0, description="exponent of the ratio of speeds, 1/5 (DHC)")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.options import Options
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.base import Weighting, voxels_of
 from sslbench.registry import register
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
 _SMOOTH = 1e-8  # added to counts before they are divided (DHC code)
 
 
-class AverageOptions(BaseModel):
+class AverageOptions(Options):
     """How weights follow the counts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     momentum: float = Field(default=0.99, ge=0, le=1, description="of the moving average of the weights (DHC code)")
 
 
@@ -35,6 +36,7 @@ class CountWeights(Weighting):
     Options: ClassVar[type[BaseModel]] = AverageOptions
     options: AverageOptions
 
+    @abstractmethod
     def of(self, counts: Tensor) -> Tensor:
         """The weights (C,) of counts (C,) fp32."""
         raise NotImplementedError

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Options
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.per_class import PerClass
 from sslbench.losses.weighting.base import Weighting
@@ -89,10 +90,9 @@ class ConfidenceBank(nn.Module):
         return self.confidence
 
 
-class CLDOptions(BaseModel):
+class CLDOptions(Options):
     """Options of `cld`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     momentum: float = Field(default=0.999, ge=0, le=1, description="of the confidences (CLD)")
     window: int = Field(default=8, gt=0, description="steps that make one confidence (DHC port; CLD: 2)")
     gamma: float = Field(default=0.5, ge=0, description="exponent of the sampling rate (CLD)")

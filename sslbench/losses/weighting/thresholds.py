@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.options import Options
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.base import Weighting, voxels_of
 from sslbench.registry import register
@@ -46,10 +47,9 @@ def _ranks(counts: Tensor, sure: Tensor) -> Tensor:
     return torch.minimum(ranks, counts.sum() - 1)
 
 
-class AdshOptions(BaseModel):
+class AdshOptions(Options):
     """Options of `adsh`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     tau: float = Field(default=0.9, gt=0, lt=1, description="threshold of the commonest class (DHC port; Adsh: 0.95)")
     capacity: int | None = Field(
         default=None, gt=0, description="patches that make new thresholds; none: a quarter of the unlabelled cases"
