@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from sslbench import completion
+from sslbench.cli import completion
 from sslbench.data.own import load_all
 from sslbench.execution import local, worker
+from tests.cli.test_cli import call
 from tests.data import own_folders as folders
-from tests.test_cli import call
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guides" / "own-data.md").read_text(encoding="utf-8")
 COMMANDS = [

@@ -14,13 +14,14 @@ import pytest
 from rich.console import Console
 from torch import Tensor
 
-from sslbench import registry, terminal
+from sslbench import registry
+from sslbench.cli import terminal
 from sslbench.conformance import LAWS, check_matrix, matrix
 from sslbench.conformance.subject import DIMS
 from sslbench.losses.base import Loss
 from sslbench.methods.base import Step
+from tests.cli.test_cli import call
 from tests.conformance import broken
-from tests.test_cli import call
 
 LAW = ("--dims", "3d", "--law", "predicts_probabilities,ema_closed_form,supervised_at_zero")
 

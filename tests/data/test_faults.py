@@ -23,9 +23,9 @@ import SimpleITK
 from sslbench.data.own import load_all
 from sslbench.data.splits import load_splits
 from sslbench.data.store import Store, case_files
+from tests.cli.test_cli import call
 from tests.data.conftest import make_scan
 from tests.data.own_folders import write_volume
-from tests.test_cli import call
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
 

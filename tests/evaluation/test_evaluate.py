@@ -19,8 +19,8 @@ from sslbench.evaluation.subjects import subject_of_folder, subject_of_run
 from sslbench.metrics import asd, dice, hd95
 from sslbench.metrics.protocols import Protocol
 from sslbench.reporting.collect import collect, read_run
+from tests.cli.test_cli import call
 from tests.evaluation.conftest import IDS
-from tests.test_cli import call
 
 NATIVE = registry.component("protocol", "native")
 SEEN = registry.component("protocol", "magicnet")  # on the grid that networks see

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from sslbench.execution.worker import run_job
+from tests.cli.test_cli import call
 from tests.conftest import TINY, tiny_job
-from tests.test_cli import call
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "evaluate.md").read_text(encoding="utf-8")

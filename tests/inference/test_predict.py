@@ -20,8 +20,8 @@ from sslbench.execution.trained import load_trained, recorded_job
 from sslbench.execution.worker import run_job
 from sslbench.inference.predict import RECORD, check_preprocessing, find_scans, predict
 from sslbench.training.checkpoint import Checkpoints, Selection
+from tests.cli.test_cli import call
 from tests.conftest import tiny_job
-from tests.test_cli import call
 
 CPU = torch.device("cpu")
 

@@ -27,9 +27,9 @@ from sslbench.plugins.scdl import (
     proxy_to_embedding,
 )
 from sslbench.training.trainer import make_optimizer, plugin_decays
+from tests.cli.test_cli import call
 from tests.conftest import random_experiment, tiny_job, tiny_job_2d
 from tests.methods.test_methods import make_step
-from tests.test_cli import call
 
 CENTRES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
 TOKENS = torch.tensor([[1.0, 1.0], [-2.0, 0.5]])

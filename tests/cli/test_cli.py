@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sslbench import cli, terminal
+from sslbench import cli
+from sslbench.cli import terminal
 from sslbench.data.phantom import CASE_IDS
 from sslbench.data.prepare import prepare
 from sslbench.data.synapse import Phantom
@@ -167,7 +168,7 @@ def test_what_nobody_foresaw_is_one_line_too_and_debug_shows_where(run: Any, mon
     def broken(what: str) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr("sslbench.listing.listing", broken)
+    monkeypatch.setattr("sslbench.cli.listing.listing", broken)
     code, out, err = run("list", "methods")
     assert code == 1 and not out
     assert err.splitlines() == ["error: KeyError: 'surprise'", "       a bug in sslbench: --debug shows where"]
@@ -182,7 +183,7 @@ def test_a_warning_is_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         warnings.warn("a package [of somebody] is broken", stacklevel=1)
         return []
 
-    monkeypatch.setattr("sslbench.listing.listing", grumble)
+    monkeypatch.setattr("sslbench.cli.listing.listing", grumble)
     code, out, err = run("list", "methods", "--json")
     assert code == 0 and json.loads(out) == [] and err == "warning: a package [of somebody] is broken\n"
 

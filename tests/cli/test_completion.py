@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from sslbench import completion, config, registry
+from sslbench import config, registry
+from sslbench.cli import completion
+from sslbench.cli.listing import LISTS
+from sslbench.cli.show import KINDS
 from sslbench.data.splits import load_splits
-from sslbench.listing import LISTS
-from sslbench.show import KINDS
 
 
 def offered(completer: Any, incomplete: str = "", args: tuple[str, ...] = (), **params: Any) -> list[str]:

@@ -235,7 +235,7 @@ def _by_method(console: Console, what: str, lines: Mapping[str, Mapping[str, Tex
 
 def runs(console: Console, rows: Rows) -> None:
     """Where runs stand, under headings of recipe and budget; then the reasons of those that did not end well."""
-    from sslbench.execution.display import progress_cells
+    from sslbench.cli.terminal.live import progress_cells
 
     twins = Counter((*(row[part] for part in _JOB), row["seed"]) for row in rows)
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}

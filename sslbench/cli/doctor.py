@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import sslbench
 from sslbench import registry, settings
+from sslbench.cli.listing import KINDS
 from sslbench.data.own import load_all
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.listing import KINDS
 
 Status = Literal["ok", "warn", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")

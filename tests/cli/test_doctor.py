@@ -15,9 +15,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from sslbench import doctor, registry, terminal
+from sslbench import registry
+from sslbench.cli import doctor, terminal
 from sslbench.errors import SSLBenchError
-from tests.test_cli import call, few_cases, small_data
+from tests.cli.test_cli import call, few_cases, small_data
 
 __all__ = ["few_cases", "small_data"]  # fixtures
 

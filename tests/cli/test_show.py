@@ -12,12 +12,13 @@ import pytest
 from pydantic import BaseModel, Field
 from rich.console import Console
 
-from sslbench import config, registry, terminal
+from sslbench import config, registry
+from sslbench.cli import terminal
+from sslbench.cli.listing import fields_of
+from sslbench.cli.show import describe, read_doc, split_names
 from sslbench.errors import UnknownNameError
-from sslbench.listing import fields_of
 from sslbench.methods import Method, Phase
-from sslbench.show import describe, read_doc, split_names
-from tests.test_cli import call
+from tests.cli.test_cli import call
 
 EVERY = [
     (kind, name)

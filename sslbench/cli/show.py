@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from sslbench import config, registry, weightings
+from sslbench.cli.listing import KINDS as LISTED
+from sslbench.cli.listing import fields_of, spelt_out
 from sslbench.errors import UnknownNameError
-from sslbench.listing import KINDS as LISTED
-from sslbench.listing import fields_of, spelt_out
 from sslbench.spelling import flatten, load_yaml
 
 KINDS = ("method", "loss", "plugin", "weighting", "recipe", "network", "dataset", "protocol")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from sslbench import __version__, completion
+from sslbench import __version__
+from sslbench.cli import completion
 from sslbench.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
@@ -376,7 +377,7 @@ def audit(
 
     from rich.text import Text
 
-    from sslbench import terminal
+    from sslbench.cli import terminal
     from sslbench.data import audit as auditing
 
     if figure:
@@ -472,8 +473,8 @@ def run(
     """Run a grid, or the product of the methods, losses, budgets and seeds given. Finished jobs are skipped,
     interrupted ones continue."""
     from sslbench import settings
+    from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
     from sslbench.execution import local
-    from sslbench.execution.display import LiveDisplay, PlainDisplay
     from sslbench.spelling import parse_set
 
     data, results = _opened(data_dir), settings.results_dir(results_dir)
@@ -524,9 +525,10 @@ def status(
     name: GridArgument = None, as_json: Json = False, data_dir: DataDir = None, results_dir: ResultsDir = None
 ) -> None:
     """Where jobs stand: those of a grid, or every run there is."""
-    from sslbench import settings, terminal
+    from sslbench import settings
+    from sslbench.cli import terminal
+    from sslbench.cli.listing import runs
     from sslbench.config import load_grid
-    from sslbench.listing import runs
 
     _opened(data_dir)
     rows = runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
@@ -546,7 +548,7 @@ def validate(
     data_dir: DataDir = None,
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
-    from sslbench import terminal
+    from sslbench.cli import terminal
     from sslbench.config import load_grid
     from sslbench.spelling import parse_set
 
@@ -588,8 +590,8 @@ def list_(
     data_dir: DataDir = None,
 ) -> None:
     """List what a job can name."""
-    from sslbench import terminal
-    from sslbench.listing import listing
+    from sslbench.cli import terminal
+    from sslbench.cli.listing import listing
 
     _opened(data_dir)
     rows = listing(what)
@@ -614,8 +616,8 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Show one of them: its options with their sources, what it changes, what is known to be different."""
-    from sslbench import terminal
-    from sslbench.show import describe
+    from sslbench.cli import terminal
+    from sslbench.cli.show import describe
 
     _opened(data_dir)
     facts = describe(kind, name)
@@ -652,7 +654,8 @@ def check(
     """Hold methods against the laws that every method keeps, or train every method with every loss for some steps."""
     from contextlib import nullcontext
 
-    from sslbench import conformance, terminal
+    from sslbench import conformance
+    from sslbench.cli import terminal
     from sslbench.conformance.subject import DIMS
 
     wanted = _several([dims])
@@ -694,8 +697,9 @@ def doctor(
 
     from rich.text import Text
 
-    from sslbench import settings, terminal
-    from sslbench.doctor import examine, verdict
+    from sslbench import settings
+    from sslbench.cli import terminal
+    from sslbench.cli.doctor import examine, verdict
 
     console = _err()
     with console.status("looking around") if console.is_terminal else nullcontext() as spinner:
@@ -767,7 +771,8 @@ def evaluate(
     """Score predictions that exist under any protocol. A run keeps the records as cases-PROTOCOL.csv."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from sslbench import settings, terminal
+    from sslbench import settings
+    from sslbench.cli import terminal
     from sslbench.evaluation import conversion
     from sslbench.evaluation import evaluate as evaluation
 
@@ -947,7 +952,7 @@ def report(
 
 
 def _rendered(made: list[Any], form: str) -> str:
-    from sslbench.listing import numbers
+    from sslbench.cli.listing import numbers
     from sslbench.reporting import latex, render
 
     if form == "--json":
@@ -1044,7 +1049,7 @@ def _checked_device(device: str | None, dry_run: bool) -> str | None:
 
 
 def _plan_facts(plan: list[Planned], results: Path, devices: list[str], missing: str) -> dict[str, Any]:
-    from sslbench.listing import planned
+    from sslbench.cli.listing import planned
 
     return {
         "jobs": planned(plan, results),
@@ -1055,7 +1060,7 @@ def _plan_facts(plan: list[Planned], results: Path, devices: list[str], missing:
 
 
 def _print_plan(plan: list[Planned], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
-    from sslbench import terminal
+    from sslbench.cli import terminal
 
     facts = _plan_facts(plan, results, devices, missing)
     if missing:
