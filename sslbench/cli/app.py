@@ -377,7 +377,7 @@ def audit(
 
     from rich.text import Text
 
-    from sslbench.cli import terminal
+    from sslbench.cli.terminal import findings
     from sslbench.data import audit as auditing
 
     if figure:
@@ -395,7 +395,7 @@ def audit(
     if as_json:
         _print_json(report.to_json())
     else:
-        terminal.audit(_out(), report.to_json())
+        findings.audit(_out(), report.to_json())
     if figure:
         auditing.figure(report, figure)
         console.print(f"wrote {_escape(str(figure))}", soft_wrap=True, highlight=False)
@@ -526,16 +526,16 @@ def status(
 ) -> None:
     """Where jobs stand: those of a grid, or every run there is."""
     from sslbench import settings
-    from sslbench.cli import terminal
-    from sslbench.cli.listing import runs
+    from sslbench.cli import listing
+    from sslbench.cli.terminal.runs import runs
     from sslbench.config import load_grid
 
     _opened(data_dir)
-    rows = runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
+    rows = listing.runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
     if as_json:
         _print_json(rows)
     elif rows:
-        terminal.runs(_out(), rows)
+        runs(_out(), rows)
     else:
         _err().print("no runs yet: sslbench run --grid [NAME]", markup=False)
 
@@ -548,7 +548,7 @@ def validate(
     data_dir: DataDir = None,
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
-    from sslbench.cli import terminal
+    from sslbench.cli.terminal.layers import layers
     from sslbench.config import load_grid
     from sslbench.spelling import parse_set
 
@@ -569,7 +569,7 @@ def validate(
         for r in resolved
     ]
     rows = [{"title": title, "values": r.values, "layers": r.layers} for title, r in zip(titles, resolved, strict=True)]
-    terminal.layers(_out(), rows)
+    layers(_out(), rows)
     print(f"{len(jobs)} jobs, {len(resolved)} configurations: valid")
 
 
@@ -590,17 +590,18 @@ def list_(
     data_dir: DataDir = None,
 ) -> None:
     """List what a job can name."""
-    from sslbench.cli import terminal
     from sslbench.cli.listing import listing
+    from sslbench.cli.terminal.listings import names
+    from sslbench.cli.terminal.matrix import matrix
 
     _opened(data_dir)
     rows = listing(what)
     if as_json:
         _print_json(rows)
     elif what == "matrix":
-        terminal.matrix(_out(), rows)
+        matrix(_out(), rows)
     elif rows:
-        terminal.names(_out(), rows)
+        names(_out(), rows)
     else:
         _err().print(f"no {what} are registered")
 
@@ -616,15 +617,15 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Show one of them: its options with their sources, what it changes, what is known to be different."""
-    from sslbench.cli import terminal
     from sslbench.cli.show import describe
+    from sslbench.cli.terminal.cards import card
 
     _opened(data_dir)
     facts = describe(kind, name)
     if as_json:
         _print_json(facts)
     else:
-        terminal.card(_out(), facts)
+        card(_out(), facts)
 
 
 @app.command()
@@ -655,7 +656,7 @@ def check(
     from contextlib import nullcontext
 
     from sslbench import conformance
-    from sslbench.cli import terminal
+    from sslbench.cli.terminal import laws, matrix
     from sslbench.conformance.subject import DIMS
 
     wanted = _several([dims])
@@ -671,16 +672,16 @@ def check(
             for cell in conformance.check_matrix(steps, *asked, tell, plugin):
                 rows.append(cell.to_json())
                 if not as_json:  # it takes long: every cell is told as it ends
-                    terminal.cell(_out(), rows[-1])
+                    matrix.cell(_out(), rows[-1])
         else:
             rows = [verdict.to_json() for verdict in conformance.check_methods(*asked, _several(law), tell, plugin)]
     broken = sum(row["status"] in ("broken", "failed") for row in rows)
     if as_json:
         _print_json(rows)
     elif what == "matrix":
-        terminal.cells(_out(), rows)
+        matrix.cells(_out(), rows)
     else:
-        terminal.verdicts(_out(), rows, {name: law.statement for name, law in conformance.LAWS.items()})
+        laws.verdicts(_out(), rows, {name: law.statement for name, law in conformance.LAWS.items()})
     if broken:
         raise typer.Exit(1)
 
@@ -698,8 +699,8 @@ def doctor(
     from rich.text import Text
 
     from sslbench import settings
-    from sslbench.cli import terminal
     from sslbench.cli.doctor import examine, verdict
+    from sslbench.cli.terminal import findings
 
     console = _err()
     with console.status("looking around") if console.is_terminal else nullcontext() as spinner:
@@ -710,7 +711,7 @@ def doctor(
     if as_json:
         _print_json({"status": worst, "checks": rows})
     else:
-        terminal.checks(_out(), rows)
+        findings.checks(_out(), rows)
         print(f"\n{worst}: " + ", ".join(f"{sum(c.status == s for c in found)} {s}" for s in ("ok", "warn", "fail")))
     if worst == "fail":
         raise typer.Exit(1)
@@ -772,7 +773,7 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from sslbench import settings
-    from sslbench.cli import terminal
+    from sslbench.cli.terminal.scores import scores
     from sslbench.evaluation import conversion
     from sslbench.evaluation import evaluate as evaluation
 
@@ -805,7 +806,7 @@ def evaluate(
             progress.update(bar, total=(progress.tasks[bar].total or 0) + cases)
 
         outcome = evaluation.evaluate(request, starting, lambda case: progress.advance(bar))
-    rows = [row for scores in outcome.scores for row in conversion.side_by_side(scores, protocols)]
+    rows = [row for scored in outcome.scores for row in conversion.side_by_side(scored, protocols)]
     for note in outcome.notes:
         console.print(_escape(note), soft_wrap=True, highlight=False)
     for what, why in outcome.failed.items():
@@ -815,7 +816,7 @@ def evaluate(
         _print_json({"scores": rows, **told})
     elif not quiet:
         if rows:
-            terminal.scores(_out(), rows)
+            scores(_out(), rows)
         names = ", ".join(sorted({path.name for path in outcome.written}))
         places = {path.parent for path in outcome.written}
         if places:
@@ -1060,7 +1061,7 @@ def _plan_facts(plan: list[Planned], results: Path, devices: list[str], missing:
 
 
 def _print_plan(plan: list[Planned], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
-    from sslbench.cli import terminal
+    from sslbench.cli.terminal.runs import plan as draw
 
     facts = _plan_facts(plan, results, devices, missing)
     if missing:
@@ -1068,7 +1069,7 @@ def _print_plan(plan: list[Planned], results: Path, devices: list[str], missing:
     if as_json:
         _print_json(facts)
         return
-    terminal.plan(_out(), facts["jobs"])
+    draw(_out(), facts["jobs"])
     places = ", ".join(dict.fromkeys(devices))
     print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}")
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sslbench import cli
-from sslbench.cli import terminal
+from sslbench.cli.terminal.runs import runs
 from sslbench.data.phantom import CASE_IDS
 from sslbench.data.prepare import prepare
 from sslbench.data.synapse import Phantom
@@ -403,7 +403,7 @@ def test_status_tells_every_run_and_why_one_failed(run: Any, tmp_path: Path) -> 
 
 def drawn(width: int, rows: list[dict[str, Any]]) -> list[str]:
     text = io.StringIO()
-    terminal.runs(Console(file=text, width=width), rows)
+    runs(Console(file=text, width=width), rows)
     return text.getvalue().splitlines()
 
 

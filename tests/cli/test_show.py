@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 
 from sslbench import config, registry
-from sslbench.cli import terminal
 from sslbench.cli.listing import fields_of
 from sslbench.cli.show import describe, read_doc, split_names
+from sslbench.cli.terminal.cards import card
 from sslbench.errors import UnknownNameError
 from sslbench.methods import Method, Phase
 from tests.cli.test_cli import call
@@ -29,7 +29,7 @@ EVERY = [
 
 def drawn(facts: dict[str, Any], width: int = 80) -> str:
     text = io.StringIO()
-    terminal.card(Console(file=text, width=width), facts)
+    card(Console(file=text, width=width), facts)
     return text.getvalue()
 
 
