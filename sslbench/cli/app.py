@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from sslbench import __version__
-from sslbench.cli.console import err, escaped, warn
+from sslbench.cli import console
 from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.options import flag
@@ -38,7 +39,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             if not debug:
-                warnings.showwarning = warn
+                warnings.showwarning = console.warn
             code = app(prog_name="sslbench", standalone_mode=False)
     except SSLBenchError as error:
         if debug:
@@ -76,10 +77,7 @@ def _take_debug() -> bool:
 
 
 def _fail(message: str, hint: str, code: int) -> NoReturn:
-    console = err()
-    console.print(f"[bold red]error:[/] {escaped(message)}", soft_wrap=True, highlight=False)
-    if hint:
-        console.print(f"       {escaped(hint)}", soft_wrap=True, highlight=False)
+    console.error(message, hint)
     sys.exit(code)
 
 
@@ -110,9 +108,9 @@ def _options(
 
 
 # In the order of the help.
-for _command in (prepare, audit, run, status, validate):
-    app.command()(_command)
-app.command("list")(list_)
-for _command in (show, check, doctor, evaluate, predict, report):
-    app.command()(_command)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report,
+)  # fmt: skip
+for _command in _COMMANDS:
+    app.command(_command.__name__.rstrip("_"))(_command)
 app.command(hidden=True)(worker)

@@ -9,8 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, escaped, out, print_json
-from sslbench.cli.options import DataDir, Json, Quiet, ResultsDir, checked_device, flag, opened, option, several
+from sslbench.cli.console import failures, note, out, print_json, progress
+from sslbench.cli.options import (
+    DataDir,
+    Json,
+    Quiet,
+    ResultsDir,
+    Workers,
+    checked_device,
+    flag,
+    opened,
+    option,
+    several,
+)
 from sslbench.errors import UsageError
 
 _FOLDER = "A folder of label maps"
@@ -56,17 +67,13 @@ def evaluate(
     output: Annotated[
         Path | None, option("FILE", "Write the records of a folder to this CSV.", "--output", "-o", panel=_FOLDER)
     ] = None,
-    workers: Annotated[
-        int | None, option("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)
-    ] = None,
+    workers: Workers = None,
     quiet: Quiet = False,
     as_json: Json = False,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
 ) -> None:
     """Score predictions that exist under any protocol. A run keeps the records as cases-PROTOCOL.csv."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from sslbench import settings
     from sslbench.cli.terminal.scores import scores
     from sslbench.evaluation import conversion
@@ -92,20 +99,17 @@ def evaluate(
         output=output,
         workers=workers or os.cpu_count() or 1,
     )
-    console = err()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task("score", total=0)
+    with progress("cases", quiet) as bar:
+        task = bar.add_task("score", total=0)
 
         def starting(title: str, cases: int) -> None:
-            progress.update(bar, total=(progress.tasks[bar].total or 0) + cases)
+            bar.update(task, total=(bar.tasks[task].total or 0) + cases)
 
-        outcome = evaluation.evaluate(request, starting, lambda case: progress.advance(bar))
+        outcome = evaluation.evaluate(request, starting, lambda case: bar.advance(task))
     rows = [row for scored in outcome.scores for row in conversion.side_by_side(scored, protocols)]
-    for note in outcome.notes:
-        console.print(escaped(note), soft_wrap=True, highlight=False)
-    for what, why in outcome.failed.items():
-        console.print(f"[red]{escaped(what)}[/]: {escaped(why)}", soft_wrap=True, highlight=False)
+    for line in outcome.notes:
+        note(line)
+    failures(outcome.failed)
     if as_json:
         told = {"failed": outcome.failed, "notes": outcome.notes, "written": outcome.written}
         print_json({"scores": rows, **told})
@@ -116,7 +120,7 @@ def evaluate(
         places = {path.parent for path in outcome.written}
         if places:
             where = str(places.pop()) if len(places) == 1 else f"each of {len(places)} run directories"
-            console.print(f"wrote {escaped(names)} in {escaped(where)}", soft_wrap=True, highlight=False)
+            note(f"wrote {names} in {where}")
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -149,7 +153,7 @@ def predict(
     from dataclasses import asdict
 
     import torch
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.markup import escape
 
     from sslbench.execution.rundir import RunDirectory
     from sslbench.execution.trained import load_trained
@@ -161,20 +165,16 @@ def predict(
         torch.set_num_threads(threads)
     trained = load_trained(RunDirectory(run), torch.device(place))
     scans = prediction.find_scans(inputs, trained.channels)
-    console = err()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        bars: list[Any] = []
+    with progress("share", quiet) as bar:
 
         def starting(name: str) -> Any:
-            for bar in bars:
-                progress.remove_task(bar)
-            bars[:] = [progress.add_task(escaped(name), total=None)]
-            return lambda done, total: progress.update(bars[0], completed=done, total=total)
+            for ended in bar.task_ids:
+                bar.remove_task(ended)
+            task = bar.add_task(escape(name), total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
 
         outcome = prediction.predict(trained, scans, output, modality, force, starting)
-    for name, why in outcome.failed.items():
-        console.print(f"[red]{escaped(name)}[/]: {escaped(why)}", soft_wrap=True, highlight=False)
+    failures(outcome.failed)
     if as_json:
         print_json(asdict(outcome))
     elif not quiet:

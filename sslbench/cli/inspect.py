@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, escaped, out, print_json
-from sslbench.cli.options import DataDir, Json, ResultsDir, argument, flag, opened, option, several
+from sslbench.cli.console import note, out, print_json, spinner
+from sslbench.cli.options import DataDir, Json, Preprocessing, ResultsDir, argument, flag, opened, option, several
 from sslbench.errors import UsageError
 
 
@@ -39,7 +39,7 @@ def list_(
     elif rows:
         names(out(), rows)
     else:
-        err().print(f"no {what} are registered")
+        note(f"no {what} are registered")
 
 
 def show(
@@ -87,8 +87,6 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Hold methods against the laws that every method keeps, or train every method with every loss for some steps."""
-    from contextlib import nullcontext
-
     from sslbench import conformance
     from sslbench.cli.terminal import laws, matrix
     from sslbench.conformance.subject import DIMS
@@ -97,10 +95,8 @@ def check(
     chosen = [kind for kind in DIMS if kind in wanted]
     if what not in ("method", "matrix") or len(chosen) < max(len(wanted), 1):
         raise UsageError(f"cannot check '{what}' on '{dims}'", "sslbench check method|matrix, --dims 2d,3d")
-    console = err()
     asked = several(names), several(loss), chosen
-    with console.status("building") if console.is_terminal else nullcontext() as spinner:
-        tell = spinner.update if spinner else lambda text: None
+    with spinner("building") as tell:
         if what == "matrix":
             rows = []
             for cell in conformance.check_matrix(steps, *asked, tell, plugin):
@@ -127,18 +123,14 @@ def doctor(
     results_dir: ResultsDir = None,
 ) -> None:
     """Check versions, hardware, folders and prepared data; what is wrong comes with its remedy."""
-    from contextlib import nullcontext
-
-    from rich.text import Text
-
     from sslbench import settings
     from sslbench.cli.doctor import examine, verdict
     from sslbench.cli.terminal import findings
 
-    console = err()
-    with console.status("looking around") if console.is_terminal else nullcontext() as spinner:
-        tell = (lambda file: spinner.update(Text(f"reading {file}"))) if spinner else None
-        found = examine(settings.data_dir(data_dir), settings.results_dir(results_dir), verify, tell)
+    with spinner("looking around") as tell:
+        found = examine(
+            settings.data_dir(data_dir), settings.results_dir(results_dir), verify, lambda file: tell(f"reading {file}")
+        )
     rows = [check.to_json() for check in found]
     worst = verdict(found)
     if as_json:
@@ -152,10 +144,7 @@ def doctor(
 
 def audit(
     dataset: Annotated[str, argument("DATASET", "A prepared dataset.", completion.datasets)],
-    preprocessing: Annotated[
-        str | None,
-        option("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
-    ] = None,
+    preprocessing: Preprocessing = None,
     splits: Annotated[str | None, option("NAME", "Lists to look at; default: all of the dataset.")] = None,
     recipe: Annotated[
         str | None,
@@ -172,24 +161,19 @@ def audit(
     data_dir: DataDir = None,
 ) -> None:
     """Read a prepared dataset whole: files, labels, duplicates, class shares, and what its lists leak."""
-    from contextlib import nullcontext
-
-    from rich.text import Text
-
     from sslbench.cli.terminal import findings
     from sslbench.data import audit as auditing
 
     if figure:
         auditing.check_figure(figure)
-    console = err()
-    with console.status("reading") if console.is_terminal else nullcontext() as spinner:
+    with spinner("reading") as tell:
         report = auditing.audit(
             dataset,
             preprocessing=preprocessing,
             splits=splits,
             recipe=recipe,
             data_dir=opened(data_dir),
-            progress=(lambda case: spinner.update(Text(f"reading {case}"))) if spinner else None,
+            progress=lambda case: tell(f"reading {case}"),
         )
     if as_json:
         print_json(report.to_json())
@@ -197,6 +181,6 @@ def audit(
         findings.audit(out(), report.to_json())
     if figure:
         auditing.figure(report, figure)
-        console.print(f"wrote {escaped(str(figure))}", soft_wrap=True, highlight=False)
+        note(f"wrote {figure}")
     if report.worst == "error":
         raise typer.Exit(1)

@@ -9,8 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, escaped, print_json
-from sslbench.cli.options import DataDir, Json, Quiet, argument, flag, opened, option, setting, several
+from sslbench.cli.console import failures, note, print_json, progress
+from sslbench.cli.options import (
+    DataDir,
+    Json,
+    Preprocessing,
+    Quiet,
+    Workers,
+    argument,
+    flag,
+    opened,
+    option,
+    setting,
+    several,
+)
 from sslbench.errors import UsageError
 
 _OWN, _LISTS = "Data of your own", "Case lists and label budgets (own data, and lists of your own)"
@@ -49,17 +61,12 @@ def prepare(
     budgets: Annotated[
         list[str] | None, option("BUDGETS", "Shares or numbers of patients (5%,10%,20%,100%).", panel=_LISTS)
     ] = None,
-    preprocessing: Annotated[
-        str | None,
-        option("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
-    ] = None,
+    preprocessing: Preprocessing = None,
     set: Annotated[
         list[str] | None,
         setting("Change an option of the dataset: see `sslbench show dataset`.", completion.dataset_settings),
     ] = None,
-    workers: Annotated[
-        int | None, option("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)
-    ] = None,
+    workers: Workers = None,
     force: Annotated[
         bool, flag("Prepare again what is there; define own data anew.", "--force/--no-force", "-f")
     ] = False,
@@ -70,12 +77,10 @@ def prepare(
     """Read official files or your own, check them, and write the verified cache that training reads."""
     from dataclasses import asdict
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from sslbench.data.prepare import prepare as prepare_dataset
     from sslbench.spelling import parse_set
 
-    console, data = err(), opened(data_dir)
+    data = opened(data_dir)
     folder = from_nnunet or from_pairs
     own = {
         "--classes": classes,
@@ -102,7 +107,7 @@ def prepare(
         )  # fmt: skip
         told = {"splits": [made.name for made in defined.splits], "recipe": str(defined.recipe)}
         for line in () if quiet else defined.lines:
-            console.print(escaped(line), soft_wrap=True, highlight=False)
+            note(line)
     elif splits and not source and any((data / dataset).glob("*/dataset.json")):
         names = _added(dataset, splits, lists, quiet)
         if as_json:
@@ -110,18 +115,17 @@ def prepare(
         return
     if download:
         source = _downloaded(dataset, data, quiet)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+    with progress("cases", quiet) as bars:
         tasks: dict[str, Any] = {}
 
         def on_case(case: str, state: str) -> None:
             stage = {"generated": "generate", "unpacked": "unpack"}.get(state, "prepare")
             if stage not in tasks:
-                tasks[stage] = progress.add_task(f"{stage} {dataset}", total=0 if state == "waiting" else None)
+                tasks[stage] = bars.add_task(f"{stage} {dataset}", total=0 if state == "waiting" else None)
             if state == "waiting":
-                progress.update(tasks[stage], total=(progress.tasks[tasks[stage]].total or 0) + 1)
+                bars.update(tasks[stage], total=(bars.tasks[tasks[stage]].total or 0) + 1)
             else:
-                progress.advance(tasks[stage])
+                bars.advance(tasks[stage])
 
         report = prepare_dataset(
             dataset,
@@ -137,9 +141,8 @@ def prepare(
         told = {"splits": _added(dataset, splits, lists, quiet)}
     if not quiet and not as_json:
         for line in (f"recognised: {report.recognised}", *report.notes):
-            console.print(escaped(line), soft_wrap=True, highlight=False)
-    for case, reason in report.failed.items():
-        console.print(f"[red]{escaped(case)}[/]: {escaped(reason)}", soft_wrap=True, highlight=False)
+            note(line)
+    failures(report.failed)
     subset = (
         "" if report.found >= report.official else f" — a subset: {report.found} of {report.official} official cases"
     )
@@ -156,15 +159,13 @@ def prepare(
 
 def _downloaded(dataset: str, data: Path, quiet: bool) -> Path:
     """The archive of a dataset's official release, downloaded; where that is not possible, the way to it is printed."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     from sslbench import registry
     from sslbench.data.download import can_download, download
 
-    kind, console = registry.component("dataset", dataset), err()
+    kind = registry.component("dataset", dataset)
     if not can_download(kind):
         for number, step in enumerate(kind.access, 1):
-            console.print(f"{number}. {escaped(step)}", soft_wrap=True, highlight=False)
+            note(f"{number}. {step}")
         way = "the steps above say how to get it" if kind.access else kind.source_hint
         raise UsageError(f"{kind.name} cannot be downloaded by sslbench", way)
     remote = kind.remote
@@ -175,12 +176,10 @@ def _downloaded(dataset: str, data: Path, quiet: bool) -> Path:
         if remote.hash is None:
             told.append("no checksum of it is known: only its archive's own ones are checked")
         for line in told:
-            console.print(escaped(line), soft_wrap=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    live = console.is_terminal and not quiet
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not live, transient=True) as progress:
-        task = progress.add_task(f"download {dataset}", total=None)
-        return download(kind, data, lambda file, done, total: progress.update(task, completed=done, total=total))
+            note(line)
+    with progress("bytes", quiet) as bar:
+        task = bar.add_task(f"download {dataset}", total=None)
+        return download(kind, data, lambda file, done, total: bar.update(task, completed=done, total=total))
 
 
 def _added(dataset: str, file: Path, how: dict[str, Any], quiet: bool) -> list[str]:
@@ -189,7 +188,7 @@ def _added(dataset: str, file: Path, how: dict[str, Any], quiet: bool) -> list[s
 
     made = add_splits(dataset, file, **how)
     for line in () if quiet else told_lists(made):
-        err().print(f"{escaped(line)}; --set splits={made[0].name} uses them", soft_wrap=True, highlight=False)
+        note(f"{line}; --set splits={made[0].name} uses them")
     return [lists.name for lists in made]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, out, warn
+from sslbench.cli.console import note, out, warn
 from sslbench.cli.options import DataDir, GridArgument, ResultsDir, Sets, flag, opened, option
 from sslbench.errors import UsageError
 
@@ -63,7 +63,7 @@ def report(
     if output:
         write_text(output, text)
         write_json(output.with_name(output.name + ".manifest.json"), tables.manifest(made))
-        err().print(f"wrote {output} and its manifest", soft_wrap=True, highlight=False)
+        note(f"wrote {output} and its manifest")
     else:
         sys.stdout.write(text)
 

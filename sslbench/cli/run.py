@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, escaped, out, print_json
+from sslbench.cli.console import err, note, out, print_json
 from sslbench.cli.options import (
     OUTPUT,
     DataDir,
@@ -161,7 +161,7 @@ def status(
     elif rows:
         runs(out(), rows)
     else:
-        err().print("no runs yet: sslbench run --grid [NAME]", markup=False)
+        note("no runs yet: sslbench run --grid [NAME]")
 
 
 def validate(
@@ -274,7 +274,7 @@ def _print_plan(plan: list[Planned], results: Path, devices: list[str], missing:
 
     facts = _plan_facts(plan, results, devices, missing)
     if missing:
-        err().print(f"[yellow]not ready:[/] {escaped(missing)}", soft_wrap=True, highlight=False)
+        note(("not ready:", "yellow"), f" {missing}")
     if as_json:
         print_json(facts)
         return
@@ -288,17 +288,12 @@ def _print_outcome(grid: Grid, plan: list[Planned], results_dir: Path | None) ->
 
     outcomes = [planned.outcome for planned in plan]
     counts = {outcome: outcomes.count(outcome) for outcome in ("finished", "failed", "interrupted")}
-    console = err()
-    console.print(
-        ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "finished")
-    )
+    note(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "finished"))
     for planned in plan:
         if planned.outcome == "failed":
-            console.print(f"[red]failed[/] {escaped(planned.job.title)}: {escaped(planned.reason)}", soft_wrap=True)
-            console.print(
-                f"       log: {planned.run.log}; --retry-failed runs it again", soft_wrap=True, highlight=False
-            )
+            note(("failed", "red"), f" {planned.job.title}: {planned.reason}")
+            note(f"       log: {planned.run.log}; --retry-failed runs it again")
     if counts["finished"]:
         which = "" if grid.name == COMMAND_LINE else f" {grid.name}"
         place = f" --results-dir {results_dir}" if results_dir else ""
-        console.print(f"the table: sslbench report{which}{place}", highlight=False, soft_wrap=True)
+        note(f"the table: sslbench report{which}{place}")

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.cli.terminal.tables import field_table, indented, say, table_of, value_text
+from sslbench.cli.console import say
+from sslbench.cli.terminal.tables import field_table, indented, table_of, value_text
 
 
 def card(console: Console, facts: Mapping[str, Any]) -> None:
     """All that `show` tells of one name."""
     title = facts.get("title") or ""
-    say(console, f"{facts['kind']} {facts['name']}" + (f": {title}" if title else ""), "bold")
+    say(console, (f"{facts['kind']} {facts['name']}" + (f": {title}" if title else ""), "bold"))
     if facts.get("preset"):
         means = next(preset["means"] for preset in facts["presets"] if preset["name"] == facts["preset"])
         console.print(Text(f"as the preset {facts['preset']} = {means}"))
@@ -54,7 +55,7 @@ def _pluggable_card(console: Console, facts: Mapping[str, Any], more: Iterable[t
     _facts(console, pairs)
     if facts["deviations"]:
         console.print()
-        say(console, "Known deviations", "bold")
+        say(console, ("Known deviations", "bold"))
         _bullets(console, facts["deviations"])
     _options(console, facts)
 
@@ -145,7 +146,7 @@ def _recipe_card(console: Console, facts: Mapping[str, Any]) -> None:
     _facts(console, pairs)
     if facts["notes"]:
         console.print()
-        say(console, "Notes", "bold")
+        say(console, ("Notes", "bold"))
         _bullets(console, facts["notes"])
     console.print()
     indented(console, field_table((row["path"], row["value"], row["from"]) for row in facts["fields"]))

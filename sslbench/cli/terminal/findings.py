@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -11,47 +11,56 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.cli.terminal.tables import Rows, indented, number_table, say
+from sslbench.cli.console import say
+from sslbench.cli.terminal.tables import Rows, indented, number_table
 
-_STATUSES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_STYLES = {
+    "ok": "green",
+    "note": "cyan",
+    "warn": "yellow",
+    "warning": "yellow",
+    "fail": "bold red",
+    "error": "bold red",
+}
+_SEVERITIES = ("error", "warning", "note", "ok")
 
-_SEVERITIES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+
+def findings(console: Console, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+    """Draw a line per thing that was looked at, with the remedy below where there is one.
+
+    Args:
+        console: to print on.
+        rows: status, name and a mapping with `message` and `remedy` of each; an area of its own (`area`, where the
+            mapping has one) is set apart by an empty line.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    last = None
+    for status, name, row in rows:
+        if last is not None and row.get("area") != last:
+            table.add_row()
+        last = row.get("area")
+        text = Text(row["message"])
+        if row["remedy"]:
+            text.append(f"\n-> {row['remedy']}", style="bold")
+        table.add_row(Text(status, style=_STYLES[status]), Text(name), text)
+    indented(console, table)
 
 
 def checks(console: Console, rows: Rows) -> None:
-    """What `doctor` found, a line each, with the remedy below where there is one."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    for _ in range(2):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    area = ""
-    for row in rows:
-        if area and row["area"] != area:
-            table.add_row()
-        area = row["area"]
-        text = Text(row["message"])
-        if row["remedy"]:
-            text.append(f"\n-> {row['remedy']}", style="bold")
-        table.add_row(Text(row["status"], style=_STATUSES[row["status"]]), row["name"], text)
-    indented(console, table)
+    """Draw the checks of `doctor`."""
+    findings(console, ((row["status"], row["name"], row) for row in rows))
 
 
 def audit(console: Console, facts: Mapping[str, Any]) -> None:
-    """What `audit` found: a line per finding, the lists, the classes."""
+    """Draw the report of `audit`: a line per finding, the lists, the classes."""
     subset = "" if facts["held"] == facts["official"] else f" of {facts['official']}"
-    say(console, f"{facts['dataset']} ({facts['preprocessing']}): {facts['held']}{subset} cases", "bold")
-    say(console, f" {facts['folder']}", "dim")
+    say(console, (f"{facts['dataset']} ({facts['preprocessing']}): {facts['held']}{subset} cases", "bold"))
+    say(console, (f" {facts['folder']}", "dim"))
     console.print()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    for _ in range(2):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in facts["findings"]:
-        text = Text(row["message"])
-        if row["remedy"]:
-            text.append(f"\n-> {row['remedy']}", style="bold")
-        table.add_row(Text(row["severity"], style=_SEVERITIES[row["severity"]]), Text(row["check"]), text)
-    indented(console, table)
+    findings(console, ((row["severity"], row["check"], row) for row in facts["findings"]))
     if facts["lists"]:
         console.print()
         _lists(console, facts["lists"])
@@ -61,11 +70,11 @@ def audit(console: Console, facts: Mapping[str, Any]) -> None:
     counts = Counter(row["severity"] for row in facts["findings"])
     named = [
         f"{counts[kind]} {kind}{'' if kind == 'ok' or counts[kind] == 1 else 's'}"
-        for kind in reversed(_SEVERITIES)
+        for kind in _SEVERITIES
         if counts[kind]
     ]
     console.print()
-    say(console, f"{facts['status']}: {', '.join(named)}", _SEVERITIES[facts["status"]])
+    say(console, (f"{facts['status']}: {', '.join(named)}", _STYLES[facts["status"]]))
 
 
 def _lists(console: Console, rows: Rows) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.text import Text
 
-from sslbench.cli.terminal.tables import Rows, indented, say, table_of
+from sslbench.cli.console import say
+from sslbench.cli.terminal.tables import Rows, by_method, indented, table_of
 
 _MARKS = {
     "holds": Text("✓", "green"),
@@ -40,8 +41,8 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
         for law, line in found.items()
     }
     if several:
-        by_method = {law: {method: mark for (method,), mark in line.items()} for law, line in marks.items()}
-        by_method(console, "law", by_method, [method for (method,) in subjects])
+        lines = {law: {method: mark for (method,), mark in line.items()} for law, line in marks.items()}
+        by_method(console, "law", lines, [method for (method,) in subjects])
     else:
         table = table_of("law", *("\n".join(subject) for subject in subjects), "says")
         for law, line in marks.items():
@@ -51,7 +52,7 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
     console.print()
     if several:
         for law in found:
-            say(console, f" {law}: {statements[law]}", "dim")
+            say(console, (f" {law}: {statements[law]}", "dim"))
         console.print()
     reasons: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
@@ -61,6 +62,6 @@ def verdicts(console: Console, rows: Rows, statements: Mapping[str, str]) -> Non
     for (status, method, law, reason), where in reasons.items():
         style = _MARKS[status].style
         text = f" {law}: {method} ({', '.join(where)}): {reason}"
-        console.print(Text.assemble((f" {status}", style), text), soft_wrap=True)
+        say(console, (f" {status}", style), text)
     counts = Counter(row["status"] for row in rows)
     say(console, f" {len(rows)} verdicts: " + ", ".join(f"{counts[name]} {name}" for name in _MARKS if counts[name]))

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from sslbench.cli.terminal.tables import Rows, field_table, indented, say
+from sslbench.cli.console import say
+from sslbench.cli.terminal.tables import Rows, field_table, indented
 
 
 def layers(console: Console, resolved: Rows) -> None:
@@ -31,7 +32,7 @@ def _same(row: Mapping[str, Any], other: Mapping[str, Any], path: str) -> bool:
 
 
 def _values(console: Console, title: str, row: Mapping[str, Any], paths: list[str]) -> None:
-    say(console, title, "bold")
+    say(console, (title, "bold"))
     if not paths:
         console.print(" nothing of its own")
     else:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.execution.local import Planned
+from sslbench.cli.console import progress, say
 from sslbench.files import read_json
+
+if TYPE_CHECKING:
+    from sslbench.execution.local import Planned
 
 
 class PlainDisplay:
@@ -32,7 +34,7 @@ class PlainDisplay:
 
     def event(self, text: str) -> None:
         """Print the line."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(self.console, text)
 
 
 class LiveDisplay(PlainDisplay):
@@ -40,15 +42,8 @@ class LiveDisplay(PlainDisplay):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self.bar = Progress(
-            TextColumn("[bold]grid[/]"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self.task = self.bar.add_task("grid", total=None, counts="")
+        self.bar = progress("jobs", console=console)
+        self.task = self.bar.add_task("[bold]grid[/]", total=None, counts="")
         self.live = Live(self.bar, console=console, refresh_per_second=4)
 
     def __enter__(self) -> LiveDisplay:

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sslbench.cli.terminal.tables import Rows, by_method, say
+from sslbench.cli.console import say
+from sslbench.cli.terminal.tables import Rows, by_method
 
 
 def matrix(console: Console, rows: Rows) -> None:
@@ -24,7 +25,7 @@ def matrix(console: Console, rows: Rows) -> None:
             reasons.setdefault(reason, []).append(f"{row['method']} + {row['loss']}")
     console.print()
     for reason, where in reasons.items():
-        console.print(Text.assemble((" hole", "yellow"), f" {reason}: {', '.join(where)}"), soft_wrap=True)
+        say(console, (" hole", "yellow"), f" {reason}: {', '.join(where)}")
     holes, part = (sum(len(row["holes"]) == count for row in rows) for count in (2, 1))
     in_part = f", {part} with a meaning in 2-D or 3-D alone" if part else ""
     say(console, f" {len(rows)} cells: {len(rows) - holes} with a meaning, {holes} holes{in_part}")
@@ -47,7 +48,7 @@ def cell(console: Console, row: Mapping[str, Any]) -> None:
         told = row["reason"]
     style = _ENDS[row["status"]]
     name = " + ".join(filter(None, (row["method"], row["loss"], row["plugin"]))) + f" {row['dims']}"
-    console.print(Text.assemble((f" {row['status']:6}", style), f" {name}: {told}"), soft_wrap=True)
+    say(console, (f" {row['status']:6}", style), f" {name}: {told}")
 
 
 def cells(console: Console, rows: Rows) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.cli.terminal.tables import Rows, indented, say
+from sslbench.cli.console import say
+from sslbench.cli.terminal.tables import Rows, indented
 
 _STATES = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "pending": "dim"}
 
@@ -48,7 +49,7 @@ def runs(console: Console, rows: Rows) -> None:
     for row in rows:
         if row["error"]:
             console.print()
-            say(console, f"{row['state']}: {row['run']}", _STATES.get(row["state"], ""))
+            say(console, (f"{row['state']}: {row['run']}", _STATES.get(row["state"], "")))
             indented(console, Text(row["error"]), 2)
     counts = {state: sum(row["state"] == state for row in rows) for state in _STATES}
     console.print()
@@ -112,7 +113,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
     indented(console, table())
     place: Callable[[int], tuple[str, str]] = lambda line: (rows[line]["recipe"], rows[line]["labeled"])  # noqa: E731
     for (recipe, labeled), lines in groupby(range(len(rows)), key=place):
-        say(console, f"{recipe}/{labeled}", "italic")
+        say(console, (f"{recipe}/{labeled}", "italic"))
         indented(console, table(list(lines)))
 
 

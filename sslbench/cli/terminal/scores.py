@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sslbench.cli.terminal.tables import Rows, indented, number_table, say, table_of
+from sslbench.cli.console import say
+from sslbench.cli.terminal.tables import Rows, indented, number_table, table_of
 
 _COUNTS = ("missed", "spurious", "absent")  # of pairs of case and class
 
@@ -31,7 +32,7 @@ def scores(console: Console, rows: Rows) -> None:
     for subject, group in groupby(rows, key=lambda row: str(row["subject"])):
         scored = list(group)
         most = max(scored, key=lambda row: int(row.get("expected", 0)))
-        say(console, subject if most["why"] else f"{subject}: {_of_cases(most)} cases", "bold")
+        say(console, (subject if most["why"] else f"{subject}: {_of_cases(most)} cases", "bold"))
         lines = _without_twins(scored)
         _score_lines(console, lines, "name", "unit", "grid")
         told |= {row["protocol"]: row for row in lines if not row["why"]}
@@ -79,14 +80,14 @@ def _shortened(console: Console, rows: Rows) -> Rows:
     common = posixpath.commonpath([row["subject"] for row in rows]) if len(rows) > 1 else ""
     if not common:
         return rows
-    say(console, common, "bold")
+    say(console, (common, "bold"))
     return [{**row, "subject": row["subject"].removeprefix(f"{common}/")} for row in rows]
 
 
 def _class_scores(console: Console, row: Mapping[str, Any]) -> None:
     from sslbench.reporting.labels import class_title
 
-    say(console, f"{row['subject']}: {_of_cases(row)} cases, protocol {row['protocol']}", "bold")
+    say(console, (f"{row['subject']}: {_of_cases(row)} cases, protocol {row['protocol']}", "bold"))
     table = number_table("", *(_metric_title(metric, row["unit"]) for metric in row["metrics"]), *_COUNTS)
     for line in row["classes"]:
         marks = [str(line[count]) for count in _COUNTS]
@@ -119,7 +120,7 @@ def _score_lines(console: Console, rows: Rows, name: str, *facts: str) -> None:
     for row in rows:
         if row["why"]:
             what = row["subject" if name == "subject" else "protocol"]
-            console.print(Text.assemble(f" {what} does not apply: ", (row["why"], "yellow")), soft_wrap=True)
+            say(console, f" {what} does not apply: ", (row["why"], "yellow"))
 
 
 def _metric_title(metric: str, unit: str) -> str:

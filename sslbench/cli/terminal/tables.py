@@ -19,11 +19,6 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
-def say(console: Console, text: str, style: str = "") -> None:
-    """Print one line that the terminal may wrap, but that stays one line when it is copied."""
-    console.print(Text(text, style=style), soft_wrap=True)
-
-
 def table_of(*headers: str, style: str = "bold") -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=style, pad_edge=False)
     for number, header in enumerate(headers):
