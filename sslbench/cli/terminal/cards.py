@@ -62,8 +62,6 @@ def _pluggable_card(console: Console, facts: Mapping[str, Any], more: Iterable[t
 
 def _bullets(console: Console, items: Iterable[str]) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     for item in items:
         table.add_row("-", Text(item))
     indented(console, table)

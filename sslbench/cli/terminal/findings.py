@@ -34,8 +34,8 @@ def findings(console: Console, rows: Iterable[tuple[str, str, Mapping[str, Any]]
             mapping has one) is set apart by an empty line.
     """
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    for _ in range(2):
-        table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_column()
     table.add_column(overflow="fold")
     last = None
     for status, name, row in rows:
