@@ -31,7 +31,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: errors of ours and of the command line become one line, a hint and an exit code."""
+    """Run the command line: errors of ours and of the command line become one line, a hint and an exit code."""
     debug = _take_debug()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show ± gets a question mark, not a traceback.
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _take_debug() -> bool:
-    """Whether `--debug` stands anywhere on the line; taken off it, so that every command knows the option."""
+    """Take `--debug` off the line, wherever it stands: so every command knows the option."""
     debug, kept = False, []
     for argument in sys.argv:
         if argument in ("--debug", "--no-debug"):

@@ -1,4 +1,4 @@
-"""What `doctor` and `audit` found."""
+"""Findings of `audit` and checks of `doctor`."""
 
 from __future__ import annotations
 

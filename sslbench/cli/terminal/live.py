@@ -1,4 +1,4 @@
-"""What a launch shows: live bars on a terminal, one plain line per event elsewhere."""
+"""The display of a launch: live bars on a terminal, one plain line per event elsewhere."""
 
 from __future__ import annotations
 

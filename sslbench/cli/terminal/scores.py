@@ -1,4 +1,4 @@
-"""What predictions score."""
+"""Scores of predictions that exist."""
 
 from __future__ import annotations
 
