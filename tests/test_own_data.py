@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sslbench import completion
+from sslbench.cli import completion
 from sslbench.data.own import load_all
 from sslbench.execution import local, worker
 from tests.helpers import own_folders as folders

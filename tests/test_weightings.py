@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from sslbench import registry
+from sslbench.cli.show import describe
 from sslbench.config import Grid, Job
 from sslbench.conformance import check_method
 from sslbench.conformance.subject import random_experiment, tiny_job
 from sslbench.core.options import Options
 from sslbench.errors import UsageError
 from sslbench.losses import Weighted
-from sslbench.show import describe
 from tests.helpers.command_line import offered
 from tests.helpers.methods import Untrained
 
@@ -197,7 +197,7 @@ def test_they_are_listed_shown_and_completed():
     facts = describe("method", "dhc")
     assert (facts["title"], facts["group"], facts["weightings"]) == ("DHC", "Imbalance", {"a": "diffdw", "b": "distdw"})
     assert facts["phases"] and any(deviation.startswith("diffdw: ") for deviation in facts["deviations"])
-    from sslbench import completion
+    from sslbench.cli import completion
 
     assert offered(completion.settings, "method.weighting=d") == ["method.weighting=diffdw", "method.weighting=distdw"]
 

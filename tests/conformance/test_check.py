@@ -14,7 +14,9 @@ import pytest
 from rich.console import Console
 from torch import Tensor
 
-from sslbench import registry, terminal
+from sslbench import registry
+from sslbench.cli.terminal.laws import verdicts as draw_verdicts
+from sslbench.cli.terminal.matrix import cells as draw_cells
 from sslbench.conformance import LAWS, check_matrix, matrix
 from sslbench.conformance.subject import DIMS
 from sslbench.losses.base import Loss
@@ -103,7 +105,7 @@ def test_every_method_stands_in_the_tables_whatever_the_width(width: int) -> Non
     methods, losses = registry.names("method"), ("default", "ga")
     cells = [{"loss": loss, "method": method, "status": "ran"} for loss in losses for method in methods]
     verdicts = [{**row, "law": row["loss"], "status": "holds"} for row in cells]
-    for show, *given in ((terminal.cells, cells), (terminal.verdicts, verdicts, dict.fromkeys(losses, ""))):
+    for show, *given in ((draw_cells, cells), (draw_verdicts, verdicts, dict.fromkeys(losses, ""))):
         console = Console(width=width, file=io.StringIO(), color_system=None)
         show(console, *given)
         lines = [line.split() for line in console.file.getvalue().splitlines()]

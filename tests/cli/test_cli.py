@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sslbench import cli, terminal
+from sslbench import cli
+from sslbench.cli.terminal.runs import runs
 from sslbench.errors import SSLBenchError
 from sslbench.execution import local
 from tests.helpers.command_line import call
@@ -134,7 +135,7 @@ def test_what_nobody_foresaw_is_one_line_too_and_debug_shows_where(run: Any, mon
     def broken(what: str) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr("sslbench.listing.listing", broken)
+    monkeypatch.setattr("sslbench.cli.listing.listing", broken)
     code, out, err = run("list", "methods")
     assert code == 1 and not out
     assert err.splitlines() == ["error: KeyError: 'surprise'", "       a bug in sslbench: --debug shows where"]
@@ -149,7 +150,7 @@ def test_a_warning_is_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         warnings.warn("a package [of somebody] is broken", stacklevel=1)
         return []
 
-    monkeypatch.setattr("sslbench.listing.listing", grumble)
+    monkeypatch.setattr("sslbench.cli.listing.listing", grumble)
     code, out, err = run("list", "methods", "--json")
     assert code == 0 and json.loads(out) == [] and err == "warning: a package [of somebody] is broken\n"
 
@@ -369,7 +370,7 @@ def test_status_tells_every_run_and_why_one_failed(run: Any, tmp_path: Path) -> 
 
 def drawn(width: int, rows: list[dict[str, Any]]) -> list[str]:
     text = io.StringIO()
-    terminal.runs(Console(file=text, width=width), rows)
+    runs(Console(file=text, width=width), rows)
     return text.getvalue().splitlines()
 
 

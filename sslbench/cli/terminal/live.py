@@ -1,17 +1,19 @@
-"""What a launch shows: live bars on a terminal, one plain line per event elsewhere."""
+"""The display of a launch: live bars on a terminal, one plain line per event elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.execution.local import PlannedJob
+from sslbench.cli.console import progress, say
+
+if TYPE_CHECKING:
+    from sslbench.execution.local import PlannedJob
 
 
 class PlainDisplay:
@@ -31,7 +33,7 @@ class PlainDisplay:
 
     def event(self, text: str) -> None:
         """Print the line."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(self.console, text)
 
 
 class LiveDisplay(PlainDisplay):
@@ -39,15 +41,8 @@ class LiveDisplay(PlainDisplay):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self.bar = Progress(
-            TextColumn("[bold]grid[/]"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self.task = self.bar.add_task("grid", total=None, counts="")
+        self.bar = progress("jobs", console=console)
+        self.task = self.bar.add_task("[bold]grid[/]", total=None, counts="")
         self.live = Live(self.bar, console=console, refresh_per_second=4)
 
     def __enter__(self) -> LiveDisplay:
@@ -73,9 +68,9 @@ def job_table(running: Sequence[PlannedJob]) -> Table:
     for header in ("step", "loss", "val. DSC", "it/s", "left"):
         table.add_column(header, justify="right", no_wrap=True)
     for planned in running:
-        progress = planned.run.progress()
+        found = planned.run.progress()
         # A column that may wrap gives way before those that may not; its text is cut instead.
-        table.add_row(Text(planned.job.title, no_wrap=True, overflow="ellipsis"), *progress_cells(progress))
+        table.add_row(Text(planned.job.title, no_wrap=True, overflow="ellipsis"), *progress_cells(found))
     return table
 
 

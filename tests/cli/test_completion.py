@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sslbench import completion, config, registry
+from sslbench import config, registry
+from sslbench.cli import completion
+from sslbench.cli.listing import LISTS
+from sslbench.cli.show import SHOWN
 from sslbench.data.splits import load_splits
-from sslbench.listing import LISTS
-from sslbench.show import SHOWN
 from tests.helpers.command_line import offered
 
 

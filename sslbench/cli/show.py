@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from sslbench import config, registry, weightings
+from sslbench.cli.listing import PLURALS, fields_of, spelt_out
 from sslbench.errors import UnknownNameError
-from sslbench.listing import PLURALS, fields_of, spelt_out
 from sslbench.spelling import flatten, load_yaml
 
 SHOWN = (*registry.KINDS, "recipe")

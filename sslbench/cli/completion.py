@@ -122,7 +122,7 @@ def devices(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
     """What `list` lists."""
-    from sslbench.listing import LISTS
+    from sslbench.cli.listing import LISTS
 
     return LISTS
 
@@ -130,7 +130,7 @@ def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
     """What `show` shows."""
-    from sslbench.show import SHOWN
+    from sslbench.cli.show import SHOWN
 
     return SHOWN
 
@@ -163,8 +163,8 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """`PATH=` for every field of a recipe, those that the chosen recipe writes down (its network's options), and the
     weighting; `PATH=value` where a field has named values and the shell keeps `=` inside a word."""
     from sslbench import registry
+    from sslbench.cli.listing import fields_of
     from sslbench.config import ABOUT, Recipe, load_recipe
-    from sslbench.listing import fields_of
     from sslbench.spelling import flatten
 
     _open(context)
@@ -179,7 +179,7 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def dataset_settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The same for the options of the dataset that is being prepared."""
-    from sslbench.listing import fields_of
+    from sslbench.cli.listing import fields_of
 
     fields = {row["name"]: row["choices"] for row in fields_of(_dataset(context).Options)}
     return _assignments(fields, incomplete)

@@ -15,7 +15,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from sslbench import doctor, registry, terminal
+from sslbench import registry
+from sslbench.cli import doctor
+from sslbench.cli.terminal.findings import checks
 from sslbench.errors import SSLBenchError
 from tests.helpers.command_line import call
 
@@ -53,7 +55,7 @@ def test_every_remedy_stands_with_something_that_is_wrong() -> None:
 def test_the_screen_fits_80_columns_and_says_statuses_in_words(small_data: Path) -> None:
     text = io.StringIO()
     rows = [check.to_json() for check in doctor.examine(small_data, Path("results"))]
-    terminal.checks(Console(file=text, width=80), rows)
+    checks(Console(file=text, width=80), rows)
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and len(lines) <= 45
     assert lines[0].split()[:2] == ["ok", "python"]

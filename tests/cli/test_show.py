@@ -12,12 +12,13 @@ import pytest
 from pydantic import BaseModel, Field
 from rich.console import Console
 
-from sslbench import config, registry, terminal
+from sslbench import config, registry
+from sslbench.cli.listing import fields_of
+from sslbench.cli.show import describe, read_doc, split_names
+from sslbench.cli.terminal.cards import card
 from sslbench.core.options import Options
 from sslbench.errors import UnknownNameError
-from sslbench.listing import fields_of
 from sslbench.methods import Phase
-from sslbench.show import describe, read_doc, split_names
 from tests.helpers.command_line import call
 from tests.helpers.methods import Untrained
 
@@ -30,7 +31,7 @@ EVERY = [
 
 def drawn(facts: dict[str, Any], width: int = 80) -> str:
     text = io.StringIO()
-    terminal.card(Console(file=text, width=width), facts)
+    card(Console(file=text, width=width), facts)
     return text.getvalue()
 
 

@@ -21,9 +21,9 @@ from packaging.version import InvalidVersion, Version
 
 import sslbench
 from sslbench import registry, settings
+from sslbench.cli.listing import PLURALS
 from sslbench.data.own import load_all
 from sslbench.errors import SSLBenchError, UsageError
-from sslbench.listing import PLURALS
 
 Status = Literal["ok", "warn", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")

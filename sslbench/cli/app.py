@@ -1,0 +1,117 @@
+"""The commands in one application, and its entry point. What is heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated, NoReturn
+
+import typer
+
+from sslbench import __version__
+from sslbench.cli import console
+from sslbench.cli.evaluate import evaluate, predict
+from sslbench.cli.inspect import audit, check, doctor, list_, show
+from sslbench.cli.new import new
+from sslbench.cli.options import flag
+from sslbench.cli.prepare import prepare
+from sslbench.cli.report import report
+from sslbench.cli.run import run, status, validate, worker
+from sslbench.errors import SSLBenchError
+
+app = typer.Typer(
+    name="sslbench",
+    help="Benchmark semi-supervised medical image segmentation: prepare data, run a grid of jobs, report the table.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line: errors of ours and of the command line become one line, a hint and an exit code."""
+    debug = _take_debug()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show ± gets a question mark, not a traceback.
+        getattr(stream, "reconfigure", lambda **how: None)(errors="replace")
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = console.warn
+            code = app(prog_name="sslbench", standalone_mode=False)
+    except SSLBenchError as error:
+        if debug:
+            raise
+        _fail(error.message, error.hint, error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except BrokenPipeError:
+        # A reader like `head` had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if debug:
+            raise
+        _fail(f"{error.filename or 'I/O'}: {error.strerror or error}", "", 1)
+    except Exception as error:
+        _fail_on_typers(error)
+        if debug:
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        _fail(reason, "a bug in sslbench: --debug shows where", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _take_debug() -> bool:
+    """Take `--debug` off the line, wherever it stands: so every command knows the option."""
+    debug, kept = False, []
+    for argument in sys.argv:
+        if argument in ("--debug", "--no-debug"):
+            debug = argument == "--debug"
+        else:
+            kept.append(argument)
+    sys.argv = kept
+    return debug
+
+
+def _fail(message: str, hint: str, code: int) -> NoReturn:
+    console.error(message, hint)
+    sys.exit(code)
+
+
+def _fail_on_typers(error: Exception) -> None:
+    """Typer's own errors, known by what they have: their classes moved between its versions."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        message = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "sslbench"
+        _fail(message[:1].lower() + message[1:].rstrip("."), f"{command} --help", error.exit_code)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"sslbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, flag("Print the version.", "--version", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, flag("Show a traceback where an error ends a command.", "--debug/--no-debug")] = False,
+) -> None:
+    pass
+
+
+# In the order of the help.
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, new,
+)  # fmt: skip
+for _command in _COMMANDS:
+    app.command(_command.__name__.rstrip("_"))(_command)
+app.command(hidden=True)(worker)

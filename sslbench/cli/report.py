@@ -1,0 +1,79 @@
+"""`sslbench report`: the tables of finished runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from sslbench.cli import completion
+from sslbench.cli.console import note, out, warn
+from sslbench.cli.options import DataDir, GridArgument, ResultsDir, Sets, flag, opened, option
+from sslbench.errors import UsageError
+
+
+def report(
+    name: GridArgument = None,
+    protocol: Annotated[
+        str | None,
+        option("NAME", "Records that `evaluate` made under it; default: the runs' own.", complete=completion.protocols),
+    ] = None,
+    latex: Annotated[bool, flag("A booktabs table.", "--latex/--no-latex")] = False,
+    markdown: Annotated[bool, flag("GitHub's table.", "--markdown/--no-markdown")] = False,
+    csv: Annotated[bool, flag("Tidy, unrounded numbers.", "--csv/--no-csv")] = False,
+    as_json: Annotated[bool, flag("The same numbers with captions and runs.", "--json/--no-json")] = False,
+    output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
+    set: Sets = None,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
+) -> None:
+    """The table of a grid, or one of every finished run per recipe and budget."""
+    from sslbench import registry, settings
+    from sslbench.config import load_grid
+    from sslbench.files import write_json, write_text
+    from sslbench.reporting import tables
+    from sslbench.reporting.render import terminal
+    from sslbench.spelling import parse_set
+
+    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json}
+    chosen = [label for label, asked in formats.items() if asked]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
+    if output and not chosen:
+        raise UsageError("-o needs a format", f"add {', '.join(formats)}")
+    results = settings.results_dir(results_dir)
+    opened(data_dir)
+    protocol = protocol and registry.component("protocol", protocol).name
+    if name:
+        grid = load_grid(name)
+        made = tables.grid_table(grid, grid.expand(parse_set(set or [])), results, protocol)
+    else:
+        made = tables.tables_of_runs(results, protocol) if (results / "runs").exists() else []
+    if not made:
+        raise UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
+    for warning in dict.fromkeys(warning for table in made for warning in table.warnings):
+        warn(warning)
+    if not chosen:
+        console = out()
+        for table in made:
+            console.print(terminal(table, console.width))
+        return
+    text = _rendered(made, chosen[0]).rstrip("\n") + "\n"
+    if output:
+        write_text(output, text)
+        write_json(output.with_name(output.name + ".manifest.json"), tables.manifest(made))
+        note(f"wrote {output} and its manifest")
+    else:
+        sys.stdout.write(text)
+
+
+def _rendered(made: list[Any], form: str) -> str:
+    from sslbench.cli.listing import numbers
+    from sslbench.reporting import latex, render
+
+    if form == "--json":
+        return json.dumps(numbers(made), indent=2)
+    if form == "--csv":
+        return render.tidy_csv(made)
+    return "\n\n".join(latex.latex(table) if form == "--latex" else render.markdown(table) for table in made)

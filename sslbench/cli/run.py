@@ -1,0 +1,299 @@
+"""`sslbench run`, `validate`, `status` and the hidden `worker`: jobs, from a plan to where they stand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from sslbench.cli import completion
+from sslbench.cli.console import err, note, out, print_json
+from sslbench.cli.options import (
+    OUTPUT,
+    DataDir,
+    GridArgument,
+    Json,
+    Quiet,
+    ResultsDir,
+    Sets,
+    argument,
+    checked_device,
+    flag,
+    opened,
+    option,
+    setting,
+    several,
+)
+from sslbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from sslbench.config import Grid
+    from sslbench.execution.local import PlannedJob
+
+_WHAT, _HOW = "What to run", "How to run it"
+
+
+def run(
+    name: GridArgument = None,
+    grid: Annotated[
+        bool, flag("Run a grid; without a name, that of the prepared dataset.", "--grid/--no-grid", panel=_WHAT)
+    ] = False,
+    recipe: Annotated[
+        str | None,
+        option("NAME", "Recipe of a run without a grid.", "--recipe", "-r", panel=_WHAT, complete=completion.recipes),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        option(
+            "NAMES", "Methods: a,b or name\\[option=value].", "--method", "-m", panel=_WHAT, complete=completion.methods
+        ),
+    ] = None,
+    loss: Annotated[
+        list[str] | None,
+        option("NAMES", "Losses; default: default.", "--loss", "-l", panel=_WHAT, complete=completion.losses),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        option("NAMES", "Plugins; default: none.", "--plugin", "-p", panel=_WHAT, complete=completion.plugins),
+    ] = None,
+    labeled: Annotated[
+        list[str] | None,
+        option("BUDGETS", "Label budgets, e.g. 20%.", "--labeled", panel=_WHAT, complete=completion.labeled),
+    ] = None,
+    seed: Annotated[
+        list[str] | None, option("SEEDS", "Seeds: 0,1 or 0-2; default: the recipe's.", "--seed", "-s", panel=_WHAT)
+    ] = None,
+    set: Annotated[
+        list[str] | None, setting("Change a field of all jobs, e.g. optimizer.lr=0.005.", completion.settings, _WHAT)
+    ] = None,
+    jobs: Annotated[
+        int | None, option("N", "Jobs at a time; default: one per GPU or core.", "--jobs", "-j", panel=_HOW, min=1)
+    ] = None,
+    device: Annotated[
+        str | None,
+        option(
+            "DEVICE",
+            "cpu, cuda, cuda:1; default: the GPUs there are, else the CPU.",
+            panel=_HOW,
+            complete=completion.devices,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
+    ] = None,
+    dry_run: Annotated[
+        bool, flag("Print the plan; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
+    ] = False,
+    force: Annotated[
+        bool, flag("Start over; old results are kept aside.", "--force/--no-force", "-f", panel=_HOW)
+    ] = False,
+    retry_failed: Annotated[
+        bool, flag("Run failed jobs again.", "--retry-failed/--no-retry-failed", panel=_HOW)
+    ] = False,
+    progress: Annotated[bool, flag("Live bars on a terminal (on).", "--progress/--no-progress", panel=OUTPUT)] = True,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
+) -> None:
+    """Run a grid, or the product of the methods, losses, budgets and seeds given. Finished jobs are skipped,
+    interrupted ones continue."""
+    from sslbench import settings
+    from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
+    from sslbench.execution import local
+    from sslbench.spelling import parse_set
+
+    data, results = opened(data_dir), settings.results_dir(results_dir)
+    axes = {"-r": recipe, "-m": method, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
+    chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
+    expanded = chosen.expand(parse_set(set or []))
+    missing = ""
+    try:
+        stores = local.check_data(expanded, data)
+    except UsageError as error:
+        if not dry_run:
+            raise
+        stores, missing = {}, str(error)
+    plan = local.make_plan(expanded, results, stores, retry_failed, force)
+    slots = min(jobs or local.default_slots(), len(plan))
+    devices = local.slot_devices(slots, checked_device(device, dry_run))
+    if dry_run:
+        _print_plan(plan, results, devices, missing, as_json)
+        return
+    console = err()
+    live = progress and console.is_terminal and not quiet
+    kind = LiveDisplay if live else PlainDisplay
+    worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
+    with kind(Console(quiet=True) if quiet else console) as display:
+        code = local.Launcher(plan, data, devices, worker_threads, display).run(force)
+    if not quiet:
+        _print_outcome(chosen, plan, results_dir)
+    if as_json:
+        print_json(_plan_facts(plan, results, devices, missing))
+    if code:
+        raise typer.Exit(code)
+
+
+def worker(directory: Path, data_dir: DataDir = None, device: str | None = None, threads: int | None = None) -> None:
+    """Run the job of a run directory in this process (what `run` starts)."""
+    from sslbench import settings
+    from sslbench.execution.worker import main as work
+
+    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads))
+
+
+def status(
+    name: GridArgument = None, as_json: Json = False, data_dir: DataDir = None, results_dir: ResultsDir = None
+) -> None:
+    """Where jobs stand: those of a grid, or every run there is."""
+    from sslbench import settings
+    from sslbench.cli import listing
+    from sslbench.cli.terminal.runs import runs
+    from sslbench.config import load_grid
+
+    opened(data_dir)
+    rows = listing.runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        runs(out(), rows)
+    else:
+        note("no runs yet: sslbench run --grid [NAME]")
+
+
+def validate(
+    name: Annotated[str, argument("GRID", "A grid by name, or its YAML file.", completion.grids)],
+    set: Sets = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Check a grid and show every resolved value with the layer it came from."""
+    from sslbench.cli.terminal.layers import layers
+    from sslbench.config import load_grid
+    from sslbench.spelling import parse_set
+
+    opened(data_dir)
+    jobs = load_grid(name).expand(parse_set(set or []))
+    seeds: dict[str, list[int]] = {}
+    for job in jobs:
+        seeds.setdefault(job.digest(), []).append(job.seed)
+    first_of = {job.digest(): job for job in reversed(jobs)}
+    resolved = [first_of[digest].resolved for digest in seeds]
+    if as_json:
+        print_json(
+            [{"job": r.job.model_dump(), "digest": r.digest, "values": r.values, "layers": r.layers} for r in resolved]
+        )
+        return
+    titles = [
+        f"{Path(*r.job.directory.parts[:3])}  seeds {', '.join(map(str, seeds[r.digest]))}  digest {r.digest[:8]}"
+        for r in resolved
+    ]
+    rows = [{"title": title, "values": r.values, "layers": r.layers} for title, r in zip(titles, resolved, strict=True)]
+    layers(out(), rows)
+    print(f"{len(jobs)} jobs, {len(resolved)} configurations: valid")
+
+
+def _grid_or_default(name: str | None, data: Path, axes: dict[str, Any]) -> Grid:
+    """The grid named, or that of the one dataset that is prepared; the phantom counts only where it is alone."""
+    from sslbench import registry
+    from sslbench.config import load_grid
+
+    if clash := [flag for flag, value in axes.items() if value]:
+        raise UsageError(f"--grid and {clash[0]} do not go together", "a grid names its own jobs; use --set for fields")
+    if name:
+        return load_grid(name)
+    prepared = [dataset for dataset in registry.names("dataset") if list((data / dataset).glob("*/dataset.json"))]
+    others = [dataset for dataset in prepared if dataset != "phantom"]
+    candidates = others or prepared
+    if not candidates:
+        raise UsageError(
+            f"no dataset is prepared in {data}", "sslbench prepare DATASET, for example: sslbench prepare phantom"
+        )
+    grids = {dataset: registry.component("dataset", dataset).default_grid for dataset in candidates}
+    if not all(grids.values()):
+        own = next(dataset for dataset, grid in grids.items() if not grid)
+        raise UsageError(
+            f"there is no grid for {own}, data of your own", f"sslbench run -r {own} -m METHODS --labeled BUDGET"
+        )
+    if len(candidates) > 1:
+        known = ", ".join(f"{grid} ({dataset})" for dataset, grid in grids.items())
+        raise UsageError("several datasets are prepared", f"name a grid: {known}")
+    return load_grid(grids[candidates[0]])
+
+
+def _grid_of(name: str | None, axes: dict[str, Any]) -> Grid:
+    """The product of what the command line names, as a grid."""
+    from sslbench.config import COMMAND_LINE, Grid, GridEntry
+
+    if name:
+        raise UsageError(f"unexpected argument '{name}'", f"to run a grid: sslbench run --grid {name}")
+    needed = {"--recipe": axes["-r"], "--method": axes["-m"], "--labeled": axes["--labeled"]}
+    if missing := [flag for flag, value in needed.items() if not value]:
+        raise UsageError(f"missing {', '.join(missing)}", "or run a grid: sslbench run --grid [NAME]")
+    entry = GridEntry(
+        method=several(axes["-m"]),
+        loss=several(axes["-l"]) or ["default"],
+        plugin=several(axes["-p"]) or [None],
+        labeled=several(axes["--labeled"]),
+        seeds=_seeds(axes["-s"]),
+    )
+    return Grid(name=COMMAND_LINE, recipe=[axes["-r"]], jobs=[entry])
+
+
+def _seeds(values: list[str] | None) -> list[int]:
+    """`0,1` and `0-2` as numbers."""
+    found: list[int] = []
+    for part in several(values):
+        first, dash, last = part.partition("-")
+        try:
+            seeds = range(int(first), int(last) + 1) if dash else [int(first)]
+        except ValueError:
+            seeds = []
+        if not seeds:
+            raise UsageError(f"cannot read the seed '{part}'", "write 0, 0,1 or 0-2")
+        found += seeds
+    return list(dict.fromkeys(found))
+
+
+def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missing: str) -> dict[str, Any]:
+    from sslbench.cli.listing import planned
+
+    return {
+        "jobs": planned(plan, results),
+        "to_run": sum(job.runs for job in plan),
+        "devices": devices,
+        "missing_data": missing or None,
+    }
+
+
+def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
+    from sslbench.cli.terminal.runs import plan as draw
+
+    facts = _plan_facts(plan, results, devices, missing)
+    if missing:
+        note(("not ready:", "yellow"), f" {missing}")
+    if as_json:
+        print_json(facts)
+        return
+    draw(out(), facts["jobs"])
+    places = ", ".join(dict.fromkeys(devices))
+    print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}")
+
+
+def _print_outcome(grid: Grid, plan: list[PlannedJob], results_dir: Path | None) -> None:
+    from sslbench.config import COMMAND_LINE
+
+    outcomes = [planned.outcome for planned in plan]
+    counts = {outcome: outcomes.count(outcome) for outcome in ("finished", "failed", "interrupted")}
+    note(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "finished"))
+    for planned in plan:
+        if planned.outcome == "failed":
+            note(("failed", "red"), f" {planned.job.title}: {planned.reason}")
+            note(f"       log: {planned.run.log}; --retry-failed runs it again")
+    if counts["finished"]:
+        which = "" if grid.name == COMMAND_LINE else f" {grid.name}"
+        place = f" --results-dir {results_dir}" if results_dir else ""
+        note(f"the table: sslbench report{which}{place}")

@@ -1,0 +1,19 @@
+"""A listing: what a job can name."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from sslbench.cli.terminal.tables import Rows, indented, table_of
+
+
+def names(console: Console, rows: Rows) -> None:
+    """A listing: name, aliases where there are any, what it is."""
+    aliased = any(row["aliases"] for row in rows)
+    table = table_of("name", *(["aliases"] if aliased else []), "about")
+    for row in rows:
+        name = ("  " if row.get("preset_of") else "") + row["name"]
+        cells = [name, *([", ".join(row["aliases"])] if aliased else []), row["about"]]
+        table.add_row(*map(Text, cells))
+    indented(console, table)
