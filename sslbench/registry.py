@@ -38,6 +38,17 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "network": {
         "sslbench.networks.diffusion_vnet": ("diffusion_vnet",),
+        "sslbench.networks.monai_nets": (
+            "monai:AttentionUnet",
+            "monai:BasicUNet",
+            "monai:BasicUNetPlusPlus",
+            "monai:DynUNet",
+            "monai:MedNeXt",
+            "monai:SegResNet",
+            "monai:SwinUNETR",
+            "monai:UNETR",
+            "monai:UNet",
+        ),
         "sslbench.networks.mutual": ("unet_mcnet",),
         "sslbench.networks.perturbation": ("unet_cct",),
         "sslbench.networks.pyramid": ("unet3d_urpc", "unet_urpc"),
