@@ -268,9 +268,7 @@ class MonaiNetwork(Network):
         from monai.networks import nets
 
         try:
-            net = getattr(nets, self.source)(
-                in_channels=in_channels, out_channels=self.num_classes, **options.layers()
-            )
+            net = getattr(nets, self.source)(in_channels=in_channels, out_channels=self.num_classes, **options.layers())
         except (ValueError, TypeError, AssertionError, KeyError) as error:
             raise UsageError(f"monai:{self.source}: MONAI refuses the options: {error}".splitlines()[0]) from error
         return self.split(net, options)
@@ -636,9 +634,7 @@ class BasicUNetOptions(MonaiOptions):
     features: tuple[int, int, int, int, int, int] = Field(
         default=(32, 32, 64, 128, 256, 32), description="channels of the five stages, finest first, and of the last map"
     )
-    act: Activation = Field(
-        default=("leakyrelu", {"negative_slope": 0.1, "inplace": True}), description="activation"
-    )
+    act: Activation = Field(default=("leakyrelu", {"negative_slope": 0.1, "inplace": True}), description="activation")
     norm: Norm = Field(default=("instance", {"affine": True}), description="norm")
     bias: bool = Field(default=True, description="of convolutions")
     dropout: Rate = Field(default=0.0, description="dropout of each convolution")
