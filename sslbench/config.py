@@ -726,11 +726,11 @@ def _complete(
         raise UnknownNameError("field", unknown[0], known | {path for path in layers.values if path not in unknown})
     recipe = _recipe(layers.values, about, overrides)
     network = registry.component("network", recipe.network.name)
-    if len(recipe.patch_size) != network.dims or any(side % network.divisor for side in recipe.patch_size):
-        raise UsageError(
-            f"recipe {about['name']}: {recipe.network.name} takes {network.dims} sides divisible by {network.divisor},"
-            f" not patch_size {recipe.patch_size}"
-        )
+    options = dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
+    try:
+        options = network.fit(options, recipe.patch_size)
+    except ValueError as error:
+        raise UsageError(f"recipe {about['name']}: {recipe.network.name} {error}") from None
     if network.several:
         raise UsageError(
             f"recipe {about['name']}: {recipe.network.name} gives several outputs: methods put decoders and "
@@ -739,7 +739,6 @@ def _complete(
     _in_range(recipe)
     tree: dict[str, Any] = dumped(Recipe, recipe.model_dump(), "")
     tree = {key: value for key, value in tree.items() if key not in ABOUT}
-    options = dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
     tree["network"] = {"name": registry.get("network", recipe.network.name).name} | options
     tree["protocol"] = registry.get("protocol", recipe.protocol).name  # ga[released] and ga-released are one
     tree["dataset"] = registry.get("dataset", recipe.dataset).name

@@ -51,6 +51,17 @@ _BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "network": {
         "sslbench.networks.diffusion_vnet": ("diffusion_vnet",),
+        "sslbench.networks.monai_nets": (
+            "monai:AttentionUnet",
+            "monai:BasicUNet",
+            "monai:BasicUNetPlusPlus",
+            "monai:DynUNet",
+            "monai:MedNeXt",
+            "monai:SegResNet",
+            "monai:SwinUNETR",
+            "monai:UNETR",
+            "monai:UNet",
+        ),
         "sslbench.networks.mutual": ("unet_mcnet",),
         "sslbench.networks.perturbation": ("unet_cct",),
         "sslbench.networks.pyramid": ("unet3d_urpc", "unet_urpc"),
@@ -222,7 +233,7 @@ def register(
     """
     if kind not in KINDS:
         raise UnknownNameError("kind of component", kind, KINDS)
-    if ":" in name:
+    if ":" in name and name not in builtin(kind):
         raise SSLBenchError(f"the {kind} name '{name}' has a colon", "module:Class is a reference, not a name")
 
     def add(target: Any) -> None:
@@ -271,7 +282,7 @@ def get(kind: str, name: str) -> Entry:
         UsageError: a published name whose source does not say what it is, or a reference to something that cannot be
             imported or is of another kind.
     """
-    if ":" in name:
+    if ":" in name and not _is_family(kind, name):
         return _referred(kind, name)
     found = _lookup(kind, name)
     if found is None and (kind, name) in _homes:
@@ -359,6 +370,12 @@ def _lookup(kind: str, name: str) -> Entry | None:
     if found is None:
         found = next((entry for entry in _entries[kind].values() if name in entry.aliases), None)
     return found
+
+
+def _is_family(kind: str, name: str) -> bool:
+    """Whether names before this colon are sslbench's own (`monai:SegResNet`), not modules of somebody's."""
+    family = name.partition(":")[0] + ":"
+    return any(own.startswith(family) for own in builtin(kind))
 
 
 def _same(left: Entry, right: Entry) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from sslbench import config, registry, weightings
 from sslbench.cli.listing import PLURALS, fields_of, spelt_out
-from sslbench.errors import UnknownNameError
+from sslbench.errors import UnknownNameError, UsageError
 from sslbench.spelling import flatten, load_yaml
 
 SHOWN = (*registry.KINDS, "recipe")
@@ -218,11 +218,12 @@ def _unbuilt(kind: Any, chosen: Mapping[str, Any], read: Callable[[Any], Any]) -
 
 def _network(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     target = base.target
-    return {
-        **_pluggable(base, asked),
-        "divisor": target.divisor,
-        "parameters": [{"channels": 1, "classes": C, "count": _count(base.name, C)} for C in COUNTED_CLASSES],
-    }
+    facts = {**_pluggable(base, asked), "divisor": target.divisor_of({}), "parameters": [], "missing": ""}
+    try:
+        facts["parameters"] = [{"channels": 1, "classes": C, "count": _count(base.name, C)} for C in COUNTED_CLASSES]
+    except UsageError as error:  # it needs a package that is not there
+        facts["missing"] = error.message
+    return facts
 
 
 def _count(name: str, num_classes: int) -> int:

@@ -18,6 +18,8 @@ from sslbench.errors import UsageError
 _ONE_OF = {"loss": ("ce", "dice", "supervised", "consistency"), "plugin": ("prior", "terms")}
 # Attributes that a class must set unless it has a constructor of its own.
 _FOR_CONSTRUCTOR = {"network": ("encoder_class", "decoder_class")}
+# Attributes that a class must set unless it has a method of its own that says them.
+_UNLESS_SAID_BY = {"network": {"dims": "fit"}}
 _NOTHING = object()
 
 
@@ -41,6 +43,10 @@ def check_component(kind: str, component: type) -> None:
         return
     hint = f"sslbench.{contract.__name__} describes them; `sslbench new {kind} NAME` writes an example"
     lacking = missing_members(component)
+    said_by = _UNLESS_SAID_BY.get(kind, {})
+    lacking += [
+        name for name, by in said_by.items() if not hasattr(component, name) and _unchanged(component, contract, [by])
+    ]
     if component.__init__ is contract.__init__:  # type: ignore[misc]
         lacking += _unchanged(component, contract, _FOR_CONSTRUCTOR.get(kind, ()))
     if lacking:

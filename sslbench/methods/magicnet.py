@@ -86,9 +86,11 @@ class MagicNet(TeacherStudent):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        sides, divisor = job.recipe.patch_size, registry.component("network", job.recipe.network.name).divisor
-        # Instance norm needs two voxels in the bottleneck.
-        least = 2 * divisor if job.recipe.network.options.get("norm") == "instance" else divisor
+        sides, (name, options) = job.recipe.patch_size, (job.recipe.network.name, job.recipe.network.options)
+        network = registry.component("network", name)
+        if network.sized:
+            return f"{name} takes images of patch_size alone, and cubes are smaller: set network.name"
+        divisor, least = network.divisor_of(options), network.least_side(options)
         fits = [cube for cube in range(least, max(sides), divisor) if not any(side % cube for side in sides)]
         if job.method["cube"] in fits:
             return None

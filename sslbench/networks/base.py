@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, Field
@@ -81,7 +81,9 @@ class Network(nn.Module):
     Attributes:
         version: raised when the same options would give another function.
         Options: typed options, each with its source: they derive from `NetworkOptions` or have a field `init` too.
-        dims: of the images that it takes, 2 or 3; every side divisible by `divisor`.
+        dims: of the images that it takes, 2 or 3; every side divisible by `divisor`. Where options decide, `fit`,
+            `divisor_of` and `least_side` know before it is built, and a built network has both as attributes.
+        sized: whether it takes images of the recipe's patch size alone.
         several: whether `forward` gives a list; methods, which put their own decoders on networks, take none such.
         encoder_class, decoder_class: what it is built of; both take `options`, which has a field `init`. An encoder's
             `channels` are those of its maps, finest first. One that makes its decoders itself leaves `Decoder`, of
@@ -93,8 +95,9 @@ class Network(nn.Module):
     Options: ClassVar[type[BaseModel]] = NetworkOptions
     encoder_class: ClassVar[Callable[..., nn.Module]] = nn.Module
     decoder_class: ClassVar[type[Decoder]] = Decoder  # type: ignore[type-abstract]
-    dims: ClassVar[int]
-    divisor: ClassVar[int] = 16
+    dims: int
+    divisor: int = 16
+    sized: ClassVar[bool] = False
     several: ClassVar[bool] = False
 
     def __init__(self, in_channels: int, num_classes: int, options: BaseModel) -> None:
@@ -107,8 +110,29 @@ class Network(nn.Module):
     @classmethod
     def draws(cls, options: Mapping[str, object]) -> bool:
         """Whether two training passes of one image differ: whether a dropout rate among the options is above 0."""
-        rates = [value for name, value in cls.Options(**options).model_dump().items() if "dropout" in name]
+        rates = [value for name, value in cls.Options(**options).model_dump().items() if "drop" in name]
         return any(max(rate) if isinstance(rate, (list, tuple)) else rate for rate in rates)
+
+    @classmethod
+    def divisor_of(cls, options: Mapping[str, Any]) -> int:
+        """What every side of an image must be divisible by, with these options."""
+        return cls.divisor
+
+    @classmethod
+    def least_side(cls, options: Mapping[str, Any]) -> int:
+        """The shortest side of a cube that it can be trained on: instance norm needs two voxels in the bottleneck."""
+        return cls.divisor * (2 if options.get("norm") == "instance" else 1)
+
+    @classmethod
+    def fit(cls, options: dict[str, Any], patch_size: Sequence[int]) -> dict[str, Any]:
+        """The complete options `options`, with those filled in that follow from the patch size.
+
+        Raises:
+            ValueError: it takes no such patches; the text goes on where the network's name ends.
+        """
+        if len(patch_size) != cls.dims or any(side % cls.divisor for side in patch_size):
+            raise ValueError(f"takes {cls.dims} sides divisible by {cls.divisor}, not patch_size {[*patch_size]}")
+        return options
 
     @property
     def base(self) -> Network:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from sslbench.networks.base import Network, initialize, unused
 from sslbench.networks.perturbation import feature_drop, feature_dropout, feature_noise
@@ -54,9 +55,9 @@ class PyramidHeads(nn.Module):
 
 
 def _like(head: nn.Module, channels: int) -> nn.Module:
-    """A fresh convolution of the head's kind for maps of so many channels."""
-    kind = cast(Any, head)  # Conv2d or Conv3d, of equal sides
-    made: nn.Module = type(head)(channels, kind.out_channels, kind.kernel_size, padding=kind.padding)
+    """A fresh convolution for maps of so many channels, of the kind that the head is or begins with."""
+    kind: Any = next(part for part in head.modules() if isinstance(part, _ConvNd))  # its sides are equal
+    made: nn.Module = type(kind)(channels, kind.out_channels, kind.kernel_size, padding=kind.padding)
     return made
 
 

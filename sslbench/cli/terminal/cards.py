@@ -129,7 +129,7 @@ def _phase(phase: Mapping[str, Any]) -> str:
 def _network_card(console: Console, facts: Mapping[str, Any]) -> None:
     counts = [f"{row['count']:,} for {row['classes']} classes".replace(",", " ") for row in facts["parameters"]]
     more = [
-        ("parameters", [*counts, "with one input channel and the options below"]),
+        ("parameters", [*counts, "with one input channel and the options below"] if counts else facts["missing"]),
         ("sides", f"divisible by {facts['divisor']}"),
     ]
     _pluggable_card(console, facts, more)
