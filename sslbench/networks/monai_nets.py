@@ -26,7 +26,7 @@ from sslbench.registry import register
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=2)]
-Layer = str | tuple[str, dict[str, int | float | bool | None]]  # the name of a layer, or [name, {argument: value}]
+Layer = str | tuple[str, Mapping[str, int | float | bool | None]]  # the name of a layer, or [name, {argument: value}]
 
 _NORMS: dict[str, Any] = {"instance": nn.InstanceNorm3d, "batch": nn.BatchNorm3d, "group": nn.GroupNorm}
 _ACTIVATIONS: dict[str, Any] = {
@@ -564,7 +564,7 @@ class UNet(MonaiNetwork):
             up.append(level[2])
             level = cast(Any, level[1]).submodule
         *fine, coarsest = options.channels
-        grown, head = up[0]
+        grown, head = cast(Any, up[0])
         blocks = [*up[:0:-1], grown]
         joined = [fine[-1] + coarsest, *(2 * width for width in fine[-2::-1])]
         stages = [
