@@ -44,9 +44,8 @@ def check_component(kind: str, component: type) -> None:
     hint = f"sslbench.{contract.__name__} describes them; `sslbench new {kind} NAME` writes an example"
     lacking = missing_members(component)
     said_by = _UNLESS_SAID_BY.get(kind, {})
-    lacking += [
-        name for name, by in said_by.items() if not hasattr(component, name) and _unchanged(component, contract, [by])
-    ]
+    unsaid = [name for name, by in said_by.items() if _unchanged(component, contract, [by])]
+    lacking += [name for name in unsaid if not hasattr(component, name)]
     if component.__init__ is contract.__init__:  # type: ignore[misc]
         lacking += _unchanged(component, contract, _FOR_CONSTRUCTOR.get(kind, ()))
     if lacking:
