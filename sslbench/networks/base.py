@@ -92,7 +92,7 @@ class Network(nn.Module):
     version: ClassVar[int] = 1
     Options: ClassVar[type[BaseModel]] = NetworkOptions
     encoder_class: ClassVar[Callable[..., nn.Module]] = nn.Module
-    decoder_class: ClassVar[type[Decoder]] = Decoder
+    decoder_class: ClassVar[type[Decoder]] = Decoder  # type: ignore[type-abstract]
     dims: ClassVar[int]
     divisor: ClassVar[int] = 16
     several: ClassVar[bool] = False
