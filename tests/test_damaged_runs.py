@@ -17,8 +17,8 @@ from sslbench.execution.trained import load_trained
 from sslbench.runs.collect import collect
 from sslbench.runs.directory import Run
 from tests.helpers.command_line import call
+from tests.helpers.holders import start_holder
 from tests.helpers.jobs import tiny_job
-from tests.runs.test_directory import start_holder
 
 
 def die(run: Run) -> None:

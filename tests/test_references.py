@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from sslbench import registry
+from sslbench.cli.show import describe
 from sslbench.config import Job, load_grid
 from sslbench.data.own import load_all
 from sslbench.data.prepare import prepare
 from sslbench.errors import UsageError
 from sslbench.reporting.labels import method_group, row_label
 from sslbench.runs.directory import Run
-from sslbench.show import describe
 from sslbench.spelling import parse_component
 from tests.helpers.command_line import call
 from tests.helpers.jobs import TINY, tiny_job

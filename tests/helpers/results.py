@@ -29,6 +29,7 @@ def component(title: str = "", group: str = "", options: type[BaseModel] = NoOpt
         dims=2,
         divisor=1,
         several=False,
+        fit=lambda options, patch_size: options,
     )
 
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 import torch
-from sslbench.show import describe
 from torch import nn
 
 from sslbench import registry
+from sslbench.cli.show import describe
 from sslbench.config import Job
-from sslbench.conformance.subject import MemoryCheckpoints, Records, random_experiment
+from sslbench.conformance.subject import MemoryCheckpoints, MemoryRecorder, random_experiment
 from sslbench.errors import UsageError
 from sslbench.networks import Features, build_decoder, build_network
 from sslbench.training.trainer import Interrupted, Trainer
@@ -232,7 +232,7 @@ def trained(job, stop=None):
     for wanted in ([stop] if stop else []) + [None]:
         experiment = random_experiment(job)
         before = copy.deepcopy(experiment.method.state_dict())
-        trainer = Trainer(experiment, checkpoints, Records())
+        trainer = Trainer(experiment, checkpoints, MemoryRecorder())
         if wanted:
             left = iter([False] * wanted + [True])
             trainer.should_stop = lambda left=left: next(left)
@@ -335,7 +335,7 @@ def test_methods_object_to_networks_that_do_not_serve_them(network, method, mess
 
 def test_listing_networks_does_not_import_monai():
     code = (
-        "import sys; from sslbench.listing import listing; names = [row['name'] for row in listing('networks')]; "
+        "import sys; from sslbench.cli.listing import listing; names = [row['name'] for row in listing('networks')]; "
         "assert 'monai:SwinUNETR' in names and 'monai' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

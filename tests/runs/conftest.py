@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from tests.reporting.conftest import stand_ins, write_run
+import pytest
+
+from tests.helpers.run_directories import stand_ins, write_run
 
 __all__ = ["stand_ins", "write_run"]
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins(stand_ins: None) -> None:
+    """Every test here has them."""

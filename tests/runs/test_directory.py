@@ -20,25 +20,9 @@ from filelock import FileLock
 import sslbench
 from sslbench.errors import SSLBenchError
 from sslbench.runs.directory import Busy, Run, runs_below
+from tests.helpers.holders import start_holder
 
 Write = Callable[..., Path]
-HOLDER = """
-import sys, time
-from pathlib import Path
-from sslbench.runs.directory import Run
-run = Run(Path(sys.argv[1]))
-with run.lease():
-    run.set_status("running", attempts=1)
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def start_holder(directory: Path) -> subprocess.Popen[str]:
-    """A process that holds a run until it is killed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
 
 
 def test_a_killed_process_leaves_a_run_that_another_takes_over(write_run: Write) -> None:
