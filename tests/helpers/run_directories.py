@@ -1,4 +1,4 @@
-"""Fixtures of tests that read run directories: stand-ins for the components that a table names, runs with known numbers."""
+"""Fixtures of tests that read run directories: stand-ins for what a table names, and runs with known numbers."""
 
 from __future__ import annotations
 
