@@ -11,33 +11,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sslbench.config import Grid, Job, Recipe
+    from sslbench.config.grid import Grid
+    from sslbench.config.job import Job
+    from sslbench.config.recipe import Recipe
     from sslbench.core.options import Options
+    from sslbench.core.registry import register
     from sslbench.data.base import Dataset
     from sslbench.execution.worker import run_job
     from sslbench.losses.base import Loss
     from sslbench.losses.weighting import Weighting
     from sslbench.methods.base import Method
-    from sslbench.metrics.protocols import Protocol
+    from sslbench.metrics.protocol import Protocol
     from sslbench.networks.base import Network
     from sslbench.plugins.base import Plugin
-    from sslbench.registry import register
     from sslbench.runs.collect import load_results
 
 _PUBLIC = {
     "Dataset": "sslbench.data.base",
-    "Grid": "sslbench.config",
-    "Job": "sslbench.config",
-    "Recipe": "sslbench.config",
+    "Grid": "sslbench.config.grid",
+    "Job": "sslbench.config.job",
+    "Recipe": "sslbench.config.recipe",
     "Loss": "sslbench.losses.base",
     "Method": "sslbench.methods.base",
     "Network": "sslbench.networks.base",
     "Options": "sslbench.core.options",
     "Plugin": "sslbench.plugins.base",
-    "Protocol": "sslbench.metrics.protocols",
+    "Protocol": "sslbench.metrics.protocol",
     "Weighting": "sslbench.losses.weighting",
     "load_results": "sslbench.runs.collect",
-    "register": "sslbench.registry",
+    "register": "sslbench.core.registry",
     "run_job": "sslbench.execution.worker",
 }
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from sslbench import registry
-from sslbench.data.phantom import CASE_IDS
+from sslbench.core import registry
+from sslbench.data.datasets.phantom import CASE_IDS, Phantom
 from sslbench.data.prepare import prepare
-from sslbench.data.synapse import Phantom
 
 pytest.register_assert_rewrite("tests.helpers")
 

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sslbench import config, registry
-from sslbench.config import Grid, Job, load_grid, load_recipe, recipe_names
-from sslbench.core.options import Options
-from sslbench.data.splits import load_splits
-from sslbench.errors import SSLBenchError, UsageError
-from sslbench.spelling import (
+from sslbench.config.grid import Grid, grid_files, load_grid
+from sslbench.config.job import ENGINE_VERSION, Job
+from sslbench.config.layers import load_recipe
+from sslbench.config.recipe import recipe_names
+from sslbench.config.splits import load_splits
+from sslbench.config.text import (
     flatten,
     load_yaml,
     parse_component,
@@ -25,6 +25,9 @@ from sslbench.spelling import (
     split_outside_brackets,
     unflatten,
 )
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.core.options import Options
 from tests.helpers.methods import Untrained
 
 PHANTOM = load_recipe("phantom")
@@ -217,7 +220,7 @@ def test_every_shipped_recipe_resolves_with_every_budget():
 
 
 def test_every_shipped_grid_expands():
-    for name in config.grid_files():
+    for name in grid_files():
         assert load_grid(name).expand()
 
 
@@ -458,7 +461,7 @@ def test_a_corrected_component_makes_new_runs_of_those_jobs_that_use_it(kind, na
 
 def test_a_corrected_engine_makes_new_runs_of_all_jobs(monkeypatch):
     before = job().digest()
-    monkeypatch.setattr(config, "ENGINE_VERSION", config.ENGINE_VERSION + 1)
+    monkeypatch.setattr("sslbench.config.job.ENGINE_VERSION", ENGINE_VERSION + 1)
     assert job().digest() != before
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from sslbench.config import Job
-from sslbench.errors import SSLBenchError
+from sslbench.config.job import Job
+from sslbench.core.errors import SSLBenchError
 from sslbench.execution.trained import load_trained
 from sslbench.runs.collect import collect
 from sslbench.runs.directory import Run

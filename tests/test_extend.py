@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from sslbench import registry
-from sslbench.config import Job
+from sslbench.cli.templates import TEMPLATES, next_commands, template_text, write_template
+from sslbench.config.job import Job
 from sslbench.conformance import check_matrix, check_method
-from sslbench.data.own import load_all
+from sslbench.core import registry
+from sslbench.data.own.dataset import load_all
 from sslbench.data.prepare import prepare
 from sslbench.execution.worker import run_job
 from sslbench.losses.base import Loss
 from sslbench.runs.collect import load_results
-from sslbench.templates import TEMPLATES, next_commands, template_text, write_template
 from tests.helpers.command_line import call
 from tests.helpers.jobs import TINY, tiny_job
 
@@ -168,7 +168,7 @@ def test_the_plugin_trains_with_another_method(folder: Path) -> None:
 
 
 def test_the_loss_is_the_formula_of_its_docstring(folder: Path) -> None:
-    from sslbench.config import CriteriaSpec
+    from sslbench.config.recipe import CriteriaSpec
     from tests.helpers.losses import statistics
 
     kind = registry.component("loss", reference("loss"))

@@ -11,12 +11,12 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import sslbench
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.contracts import check_component, missing_members
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 from sslbench.losses.base import LossOptions
-from sslbench.methods.mean_teacher import MeanTeacher
-from sslbench.methods.teacher_student import TeacherStudent
+from sslbench.methods.mt import MeanTeacher
+from sslbench.methods.shared.teacher_student import TeacherStudent
 from tests.helpers.jobs import tiny_job
 from tests.helpers.methods import Untrained
 
@@ -52,7 +52,8 @@ def test_the_contracts_are_public_names(name: str) -> None:
 
 
 def test_importing_the_package_or_listing_names_costs_nothing() -> None:
-    code = "import sys, sslbench.registry as r; r.names('method'); assert not {'torch', 'pydantic'} & set(sys.modules)"
+    code = "import sys, sslbench.core.registry as r; r.names('method')"
+    code += "; assert not {'torch', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sslbench.cli import completion
-from sslbench.data.own import load_all
+from sslbench.data.own.dataset import load_all
 from sslbench.execution import local, worker
 from tests.helpers import own_folders as folders
 from tests.helpers.command_line import call

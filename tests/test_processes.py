@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sslbench.processes import each
+from sslbench.core.parallel import each
 
 
 def test_a_worker_that_dies_costs_its_own_task_only():

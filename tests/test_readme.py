@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sslbench import cli, config, spelling
+from sslbench import cli
+from sslbench.config import text
+from sslbench.config.recipe import recipe_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -45,7 +47,7 @@ def test_there_are_commands_to_check() -> None:
 
 def test_the_grid_shown_is_the_grid_shipped() -> None:
     shown = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
-    shipped = spelling.load_yaml(ROOT / "benchmarks" / "acdc-short.yaml")
+    shipped = text.load_yaml(ROOT / "benchmarks" / "acdc-short.yaml")
     assert shown["jobs"] == shipped["jobs"] and shown["table"]["columns"] == shipped["table"]["columns"]
     assert {key: shipped[key] for key in ("recipe", "labeled", "seeds")} == {
         key: shown[key] for key in ("recipe", "labeled", "seeds")
@@ -62,7 +64,7 @@ def test_every_make_target_and_path_named_exists() -> None:
 
 def test_recipes_and_datasets_in_the_table_exist() -> None:
     for name in re.findall(r"`((?:ssl4mis|phantom|metassl)[\w-]*)`", README):
-        assert name in config.recipe_names() or name == "phantom"
+        assert name in recipe_names() or name == "phantom"
 
 
 def test_the_demo_table_is_filled_in() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sslbench.config import Job, Recipe
-from sslbench.data.splits import load_splits
+from sslbench.config.job import Job
+from sslbench.config.recipe import Recipe
+from sslbench.config.splits import load_splits
 
 # Unlabelled scans of a budget.
 SYNAPSE = {"10%": 18, "20%": 16, "40%": 12}

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import yaml
 
-from sslbench import registry
 from sslbench.cli.show import describe
-from sslbench.config import Job, load_grid
-from sslbench.data.own import load_all
+from sslbench.config.grid import load_grid
+from sslbench.config.job import Job
+from sslbench.config.text import parse_component
+from sslbench.core import registry
+from sslbench.core.errors import UsageError
+from sslbench.data.own.dataset import load_all
 from sslbench.data.prepare import prepare
-from sslbench.errors import UsageError
 from sslbench.reporting.labels import method_group, row_label
 from sslbench.runs.directory import Run
-from sslbench.spelling import parse_component
 from tests.helpers.command_line import call
 from tests.helpers.jobs import TINY, tiny_job
 
@@ -65,7 +66,7 @@ import dataclasses
 from sslbench import Loss, Plugin, Weighting, register
 from sslbench.metrics.published import NATIVE
 from sslbench.networks.vnet import VNet
-from sslbench.methods.mean_teacher import MeanTeacher
+from sslbench.methods.mt import MeanTeacher
 from sslbench.losses.gradient_aware import GALoss
 
 class Steep(Loss):

@@ -8,9 +8,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from sslbench import registry
-from sslbench.config import Job
-from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
+from sslbench.config.job import Job
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 
 
 class Component:
@@ -160,7 +160,7 @@ def test_a_value_does_not_replace_another_of_its_name(throw_away):
 def test_a_builtin_name_is_taken_before_its_module_is_imported(how):
     code = (
         "from sslbench import registry as r\n"
-        "from sslbench.errors import SSLBenchError\n"
+        "from sslbench.core.errors import SSLBenchError\n"
         "try:\n"
         f"    r.register('method', {how})(int)\n"
         "except SSLBenchError:\n"

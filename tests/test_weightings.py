@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslbench import registry
 from sslbench.cli.show import describe
-from sslbench.config import Grid, Job
+from sslbench.config.grid import Grid
+from sslbench.config.job import Job
 from sslbench.conformance import check_method
-from sslbench.conformance.subject import random_experiment, tiny_job
+from sslbench.conformance.bench import random_experiment, tiny_job
+from sslbench.core import registry
+from sslbench.core.errors import UsageError
 from sslbench.core.options import Options
-from sslbench.errors import UsageError
 from sslbench.losses import Weighted
 from tests.helpers.command_line import offered
 from tests.helpers.methods import Untrained
@@ -212,7 +213,7 @@ def test_laws_hold_under_weightings(method):
 
 def test_a_weighting_changes_the_gradient():
     def gradient(method):
-        from sslbench.conformance.subject import Subject
+        from sslbench.conformance.bench import Subject
 
         subject = Subject(method)
         return subject.gradients(subject.sure().train(), subject.phases()[0])

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslbench import registry
-from sslbench.config import CriteriaSpec
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.core import registry
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.compose import build_loss
-from sslbench.methods.base import Batch, Statistics, Step
 
 
 def main() -> None:

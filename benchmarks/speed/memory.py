@@ -26,17 +26,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslbench import registry
-from sslbench.config import load_recipe
+from sslbench.config.layers import load_recipe
+from sslbench.core import registry
 from sslbench.evaluation.conversion import side_by_side
 from sslbench.evaluation.scoring import score
 from sslbench.evaluation.subjects import subject_of_folder
+from sslbench.execution.predict import find_scans, predict
 from sslbench.execution.trained import TrainedRun
-from sslbench.inference.predict import find_scans, predict
 from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Method
+from sslbench.networks.precision import Precision
 from sslbench.runs.directory import Run
-from sslbench.training.precision import Precision
 
 CLASSES = 16
 SHIFT = 3  # voxels between the organs of the scan and of the reference

@@ -31,10 +31,10 @@ from pathlib import Path
 
 import torch
 
-from sslbench import registry
-from sslbench.config import Job
-from sslbench.conformance.subject import MemoryCheckpoints, MemoryRecorder, random_experiment
-from sslbench.errors import SSLBenchError
+from sslbench.config.job import Job
+from sslbench.conformance.bench import MemoryCheckpoints, MemoryRecorder, random_experiment
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
 from sslbench.training.trainer import Trainer
 
 WARM_UP = 2  # steps of a round that are not counted

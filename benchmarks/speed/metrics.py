@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.data.phantom import PhantomOptions, generate_case
-from sslbench.data.synapse import Synapse
+from sslbench.data.datasets.phantom import PhantomOptions, generate_case
+from sslbench.data.datasets.synapse import Synapse
 from sslbench.metrics.published import NATIVE
 
 EXTENT_MM = (380.0, 380.0, 370.0)  # x, y, z

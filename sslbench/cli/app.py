@@ -19,7 +19,7 @@ from sslbench.cli.options import flag
 from sslbench.cli.prepare import prepare
 from sslbench.cli.report import report
 from sslbench.cli.run import run, status, validate, worker
-from sslbench.errors import SSLBenchError
+from sslbench.core.errors import SSLBenchError
 
 app = typer.Typer(
     name="sslbench",

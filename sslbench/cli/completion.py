@@ -38,15 +38,15 @@ def _after_comma(words: Iterable[str], incomplete: str) -> list[str]:
 
 def _open(context: typer.Context) -> None:
     """Make known what the data folder declares: datasets, recipes and lists of the user's own."""
-    from sslbench import settings
-    from sslbench.data.own import load_all
+    from sslbench.core import settings
+    from sslbench.data.own.dataset import load_all
 
     load_all(settings.data_dir(context.params.get("data_dir")))
 
 
 def _dataset(context: typer.Context) -> Any:
     """The dataset that is on the line; while an option lacks its value, arguments are not assigned yet."""
-    from sslbench import registry
+    from sslbench.core import registry
 
     _open(context)
     return registry.component("dataset", context.params.get("dataset") or context.args[0])
@@ -55,7 +55,7 @@ def _dataset(context: typer.Context) -> Any:
 def _component(kind: str) -> Completer:
     @_quiet
     def complete(context: typer.Context, incomplete: str) -> Iterable[str]:
-        from sslbench import registry
+        from sslbench.core import registry
 
         if kind == "dataset":
             _open(context)
@@ -71,7 +71,7 @@ datasets, protocols = _component("dataset"), _component("protocol")
 @_quiet
 def recipes(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The recipes by name; files are left to the shell."""
-    from sslbench.config import recipe_names
+    from sslbench.config.recipe import recipe_names
 
     _open(context)
     return recipe_names()
@@ -80,7 +80,7 @@ def recipes(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def grids(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The grids by name; after `run` only with `--grid`, as a name means nothing without."""
-    from sslbench.config import grid_files
+    from sslbench.config.grid import grid_files
 
     return grid_files() if context.params.get("grid", True) else []
 
@@ -88,7 +88,7 @@ def grids(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def targets(context: typer.Context, incomplete: str) -> Iterable[str]:
     """Grids by name, and folders."""
-    from sslbench.config import grid_files
+    from sslbench.config.grid import grid_files
 
     parent = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
     folders = [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
@@ -98,8 +98,9 @@ def targets(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def labeled(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The label budgets of the recipe that is on the line, or of all shipped ones."""
-    from sslbench.config import load_recipe, recipe_names
-    from sslbench.data.splits import load_splits
+    from sslbench.config.layers import load_recipe
+    from sslbench.config.recipe import recipe_names
+    from sslbench.config.splits import load_splits
 
     _open(context)
     recipe = context.params.get("recipe")
@@ -144,8 +145,8 @@ def checks(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def names(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The names of the kind that is on the line."""
-    from sslbench import registry
-    from sslbench.config import recipe_names
+    from sslbench.config.recipe import recipe_names
+    from sslbench.core import registry
 
     _open(context)
     kind = context.params.get("kind")
@@ -162,10 +163,11 @@ def preprocessings(context: typer.Context, incomplete: str) -> Iterable[str]:
 def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """`PATH=` for every field of a recipe, those that the chosen recipe writes down (its network's options), and the
     weighting; `PATH=value` where a field has named values and the shell keeps `=` inside a word."""
-    from sslbench import registry
-    from sslbench.cli.listing import fields_of
-    from sslbench.config import ABOUT, Recipe, load_recipe
-    from sslbench.spelling import flatten
+    from sslbench.config.fields import fields_of
+    from sslbench.config.layers import load_recipe
+    from sslbench.config.recipe import ABOUT, Recipe
+    from sslbench.config.text import flatten
+    from sslbench.core import registry
 
     _open(context)
     fields = {row["name"]: row["choices"] for row in fields_of(Recipe) if row["name"] not in ABOUT}
@@ -179,7 +181,7 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def dataset_settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The same for the options of the dataset that is being prepared."""
-    from sslbench.cli.listing import fields_of
+    from sslbench.config.fields import fields_of
 
     fields = {row["name"]: row["choices"] for row in fields_of(_dataset(context).Options)}
     return _assignments(fields, incomplete)

@@ -20,10 +20,10 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 import sslbench
-from sslbench import registry, settings
 from sslbench.cli.listing import PLURALS
-from sslbench.data.own import load_all
-from sslbench.errors import SSLBenchError, UsageError
+from sslbench.core import registry, settings
+from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.data.own.dataset import load_all
 
 Status = Literal["ok", "warn", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")
@@ -279,7 +279,7 @@ def _computes(device: Any) -> None:
 
 def _bf16(device: Any) -> dict[str, Any]:
     """What the precision `auto` makes of a device, before a job's own network decides."""
-    from sslbench.training.precision import fast_bf16
+    from sslbench.networks.precision import fast_bf16
 
     fast = fast_bf16(device)
     said = "auto tries bf16, network by network" if fast else "auto takes fp32: bf16 is not fast here"

@@ -22,7 +22,7 @@ from sslbench.cli.options import (
     option,
     several,
 )
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 
 _FOLDER = "A folder of label maps"
 
@@ -74,8 +74,8 @@ def evaluate(
     results_dir: ResultsDir = None,
 ) -> None:
     """Score predictions that exist under any protocol. A run keeps the records as cases-PROTOCOL.csv."""
-    from sslbench import settings
     from sslbench.cli.terminal.scores import scores
+    from sslbench.core import settings
     from sslbench.evaluation import conversion
     from sslbench.evaluation import evaluate as evaluation
 
@@ -155,8 +155,8 @@ def predict(
     import torch
     from rich.markup import escape
 
+    from sslbench.execution import predict as prediction
     from sslbench.execution.trained import load_trained
-    from sslbench.inference import predict as prediction
     from sslbench.runs.directory import Run
 
     opened(data_dir)

@@ -10,7 +10,7 @@ import typer
 from sslbench.cli import completion
 from sslbench.cli.console import note, out, print_json, spinner
 from sslbench.cli.options import DataDir, Json, Preprocessing, ResultsDir, argument, flag, opened, option, several
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 
 
 def list_(
@@ -89,7 +89,7 @@ def check(
     """Hold methods against the laws that every method keeps, or train every method with every loss for some steps."""
     from sslbench import conformance
     from sslbench.cli.terminal import laws, matrix
-    from sslbench.conformance.subject import DIMS
+    from sslbench.conformance.bench import DIMS
 
     wanted = several([dims])
     chosen = [kind for kind in DIMS if kind in wanted]
@@ -123,9 +123,9 @@ def doctor(
     results_dir: ResultsDir = None,
 ) -> None:
     """Check versions, hardware, folders and prepared data; what is wrong comes with its remedy."""
-    from sslbench import settings
     from sslbench.cli.doctor import examine, verdict
     from sslbench.cli.terminal import findings
+    from sslbench.core import settings
 
     with spinner("looking around") as tell:
         found = examine(

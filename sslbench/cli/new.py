@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sslbench import registry
+from sslbench.core import registry
 
 
 def new(
@@ -23,7 +23,7 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the module: NAME.py.", show_default=False)],
 ) -> None:
     """Write a component of your own to begin with, complete and small, as NAME.py in this folder."""
-    from sslbench.templates import next_commands, write_template
+    from sslbench.cli.templates import next_commands, write_template
 
     path = write_template(kind, name, Path.cwd())
     typer.echo(f"wrote {path.name}; next:")

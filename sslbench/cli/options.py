@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sslbench.cli import completion
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 
 OUTPUT = "Output and places"
 
@@ -50,8 +50,8 @@ GridArgument = Annotated[str | None, argument("GRID", "A grid by name, or its YA
 
 def opened(data_dir: Path | None) -> Path:
     """The data folder; the datasets, recipes and lists that are declared in it are known from here on."""
-    from sslbench import settings
-    from sslbench.data.own import load_all
+    from sslbench.core import settings
+    from sslbench.data.own.dataset import load_all
 
     folder = settings.data_dir(data_dir)
     load_all(folder)
@@ -60,7 +60,7 @@ def opened(data_dir: Path | None) -> Path:
 
 def several(values: list[str] | None) -> list[str]:
     """Repeated and comma-separated values as one list."""
-    from sslbench.spelling import split_outside_brackets
+    from sslbench.config.text import split_outside_brackets
 
     return [part for value in values or [] for part in split_outside_brackets(value)]
 

@@ -23,7 +23,7 @@ from sslbench.cli.options import (
     setting,
     several,
 )
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 
 _OWN, _LISTS = "Data of your own", "Case lists and label budgets (own data, and lists of your own)"
 
@@ -77,8 +77,8 @@ def prepare(
     """Read official files or your own, check them, and write the verified cache that training reads."""
     from dataclasses import asdict
 
+    from sslbench.config.text import parse_set
     from sslbench.data.prepare import prepare as prepare_dataset
-    from sslbench.spelling import parse_set
 
     data = opened(data_dir)
     folder = from_nnunet or from_pairs
@@ -97,7 +97,7 @@ def prepare(
     lists: dict[str, Any] = {"data_dir": data, "seed": split_seed, "budgets": several(budgets) or None, "force": force}
     told: dict[str, Any] = {}
     if folder:
-        from sslbench.data.define import define
+        from sslbench.data.own.define import define
 
         layout: Any = "pairs" if from_pairs else "nnunet"
         shares = _shares(fractions)
@@ -159,8 +159,8 @@ def prepare(
 
 def _downloaded(dataset: str, data: Path, quiet: bool) -> Path:
     """The archive of a dataset's official release, downloaded; where that is not possible, the way to it is printed."""
-    from sslbench import registry
-    from sslbench.data.download import can_download, download
+    from sslbench.core import registry
+    from sslbench.data.files.download import can_download, download
 
     kind = registry.component("dataset", dataset)
     if not can_download(kind):
@@ -184,7 +184,7 @@ def _downloaded(dataset: str, data: Path, quiet: bool) -> Path:
 
 def _added(dataset: str, file: Path, how: dict[str, Any], quiet: bool) -> list[str]:
     """Add a user's lists to a prepared dataset; their names."""
-    from sslbench.data.define import add_splits, told_lists
+    from sslbench.data.own.define import add_splits, told_lists
 
     made = add_splits(dataset, file, **how)
     for line in () if quiet else told_lists(made):

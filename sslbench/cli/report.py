@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from sslbench.cli import completion
 from sslbench.cli.console import note, out, warn
 from sslbench.cli.options import DataDir, GridArgument, ResultsDir, Sets, flag, opened, option
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 
 
 def report(
@@ -29,12 +29,12 @@ def report(
     results_dir: ResultsDir = None,
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
-    from sslbench import registry, settings
-    from sslbench.config import load_grid
-    from sslbench.files import write_json, write_text
+    from sslbench.config.grid import load_grid
+    from sslbench.config.text import parse_set
+    from sslbench.core import registry, settings
+    from sslbench.core.files import write_json, write_text
     from sslbench.reporting import tables
     from sslbench.reporting.render import terminal
-    from sslbench.spelling import parse_set
 
     formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json}
     chosen = [label for label, asked in formats.items() if asked]

@@ -27,10 +27,10 @@ from sslbench.cli.options import (
     setting,
     several,
 )
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslbench.config import Grid
+    from sslbench.config.grid import Grid
     from sslbench.execution.local import PlannedJob
 
 _WHAT, _HOW = "What to run", "How to run it"
@@ -101,10 +101,10 @@ def run(
 ) -> None:
     """Run a grid, or the product of the methods, losses, budgets and seeds given. Finished jobs are skipped,
     interrupted ones continue."""
-    from sslbench import settings
     from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
+    from sslbench.config.text import parse_set
+    from sslbench.core import settings
     from sslbench.execution import local
-    from sslbench.spelling import parse_set
 
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
@@ -139,7 +139,7 @@ def run(
 
 def worker(directory: Path, data_dir: DataDir = None, device: str | None = None, threads: int | None = None) -> None:
     """Run the job of a run directory in this process (what `run` starts)."""
-    from sslbench import settings
+    from sslbench.core import settings
     from sslbench.execution.worker import main as work
 
     raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads))
@@ -149,10 +149,10 @@ def status(
     name: GridArgument = None, as_json: Json = False, data_dir: DataDir = None, results_dir: ResultsDir = None
 ) -> None:
     """Where jobs stand: those of a grid, or every run there is."""
-    from sslbench import settings
     from sslbench.cli import listing
     from sslbench.cli.terminal.runs import runs
-    from sslbench.config import load_grid
+    from sslbench.config.grid import load_grid
+    from sslbench.core import settings
 
     opened(data_dir)
     rows = listing.runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
@@ -172,8 +172,8 @@ def validate(
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
     from sslbench.cli.terminal.layers import layers
-    from sslbench.config import load_grid
-    from sslbench.spelling import parse_set
+    from sslbench.config.grid import load_grid
+    from sslbench.config.text import parse_set
 
     opened(data_dir)
     jobs = load_grid(name).expand(parse_set(set or []))
@@ -198,8 +198,8 @@ def validate(
 
 def _grid_or_default(name: str | None, data: Path, axes: dict[str, Any]) -> Grid:
     """The grid named, or that of the one dataset that is prepared; the phantom counts only where it is alone."""
-    from sslbench import registry
-    from sslbench.config import load_grid
+    from sslbench.config.grid import load_grid
+    from sslbench.core import registry
 
     if clash := [flag for flag, value in axes.items() if value]:
         raise UsageError(f"--grid and {clash[0]} do not go together", "a grid names its own jobs; use --set for fields")
@@ -226,7 +226,8 @@ def _grid_or_default(name: str | None, data: Path, axes: dict[str, Any]) -> Grid
 
 def _grid_of(name: str | None, axes: dict[str, Any]) -> Grid:
     """The product of what the command line names, as a grid."""
-    from sslbench.config import COMMAND_LINE, Grid, GridEntry
+    from sslbench.config.grid import Grid, GridEntry
+    from sslbench.config.job import COMMAND_LINE
 
     if name:
         raise UsageError(f"unexpected argument '{name}'", f"to run a grid: sslbench run --grid {name}")
@@ -284,7 +285,7 @@ def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missi
 
 
 def _print_outcome(grid: Grid, plan: list[PlannedJob], results_dir: Path | None) -> None:
-    from sslbench.config import COMMAND_LINE
+    from sslbench.config.job import COMMAND_LINE
 
     outcomes = [planned.outcome for planned in plan]
     counts = {outcome: outcomes.count(outcome) for outcome in ("finished", "failed", "interrupted")}

@@ -15,10 +15,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sslbench import config, registry, weightings
-from sslbench.cli.listing import PLURALS, fields_of, spelt_out
-from sslbench.errors import UnknownNameError, UsageError
-from sslbench.spelling import flatten, load_yaml
+from sslbench.cli.listing import PLURALS, spelt_out
+from sslbench.config import weightings
+from sslbench.config.fields import fields_of
+from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
+from sslbench.config.recipe import ABOUT, recipe_path
+from sslbench.config.text import flatten, load_yaml
+from sslbench.core import registry
+from sslbench.core.errors import UnknownNameError, UsageError
 
 SHOWN = (*registry.KINDS, "recipe")
 
@@ -259,13 +263,13 @@ def _dataset(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
 
 def split_names(dataset: str) -> list[str]:
     """The named splits of a dataset, sorted."""
-    from sslbench.data.splits import split_files
+    from sslbench.config.splits import split_files
 
     return list(split_files(dataset))
 
 
 def _splits(dataset: str, name: str) -> dict[str, Any]:
-    from sslbench.data.splits import load_splits
+    from sslbench.config.splits import load_splits
 
     lists = load_splits(dataset, name)
     return {
@@ -282,7 +286,7 @@ def _splits(dataset: str, name: str) -> dict[str, Any]:
 
 def budgets(dataset: str, splits: str) -> list[dict[str, Any]]:
     """The label budgets of a split: `slug`, `title`, `aliases`, and how many entries are `labeled`."""
-    from sslbench.data.splits import load_splits
+    from sslbench.config.splits import load_splits
 
     return [
         {
@@ -308,18 +312,18 @@ def _protocol(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
 
 
 def _recipe(name: str) -> dict[str, Any]:
-    recipe = config.load_recipe(name)
-    layers, overrides, _ = config.read_recipe(name)
+    recipe = load_recipe(name)
+    layers, overrides, _ = read_recipe(name)
     options = registry.component("network", recipe.network.name).Options
     # Options that the recipe does not write down are part of what it holds fixed: they follow the network's name.
     defaults = {f"network.{row['name']}": row["default"] for row in fields_of(options)}
-    values = flatten(recipe.model_dump(mode="json", exclude=config.ABOUT))
+    values = flatten(recipe.model_dump(mode="json", exclude=ABOUT))
     network = {"network.name": values["network.name"]} | defaults
     values = {path: value for path, value in values.items() if path not in network} | {
         path: values.get(path, default) for path, default in network.items()
     }
     # A recipe may set options of a method or loss too, for all jobs that have it.
-    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in config.COMPONENTS}
+    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in COMPONENTS}
     return {
         "kind": "recipe",
         "name": recipe.name,
@@ -327,7 +331,7 @@ def _recipe(name: str) -> dict[str, Any]:
         "about": [recipe.description],
         "source": recipe.source,
         "extends": _extends(name),
-        "notes": _header(config.recipe_path(name)),
+        "notes": _header(recipe_path(name)),
         "budgets": budgets(recipe.dataset, recipe.splits),
         "fields": [
             {"path": path, "value": value, "from": layers.origins.get(path, "default").removeprefix("recipe ")}
@@ -343,7 +347,7 @@ def _recipe(name: str) -> dict[str, Any]:
 
 def _extends(name: str) -> list[str]:
     """The recipes that this one extends, nearest first."""
-    base = load_yaml(config.recipe_path(name)).get("extends")
+    base = load_yaml(recipe_path(name)).get("extends")
     return [base, *_extends(base)] if base else []
 
 

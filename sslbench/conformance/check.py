@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sslbench import registry
+from sslbench.config.text import parse_component
+from sslbench.conformance.bench import DIMS, Dims, Subject, is_loss, tiny_job
 from sslbench.conformance.laws import LAWS, Verdict
-from sslbench.conformance.subject import DIMS, Dims, Subject, is_loss, tiny_job
-from sslbench.errors import TrainingError, UnknownNameError, UsageError
-from sslbench.spelling import parse_component
+from sslbench.core import registry
+from sslbench.core.errors import TrainingError, UnknownNameError, UsageError
 
 Tell = Callable[[str], None]
 

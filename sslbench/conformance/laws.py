@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslbench.conformance.subject import Dims, SpiedLoss, Subject, TrainedMethod, is_loss, packed, unpacked
-from sslbench.errors import SSLBenchError
-from sslbench.methods.base import Average, Batch, Method, Phase
+from sslbench.conformance.bench import Dims, SpiedLoss, Subject, TrainedMethod, is_loss, packed, unpacked
+from sslbench.core.errors import SSLBenchError
+from sslbench.core.step import Batch
+from sslbench.methods.base import Average, Method, Phase
 from sslbench.networks.base import Decoder, Network
 from sslbench.plugins.base import Attached
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
 
 # Members that a contract has, of which a class that leaves them all as they are would change nothing.
 _ONE_OF = {"loss": ("ce", "dice", "supervised", "consistency"), "plugin": ("prior", "terms")}

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sslbench import registry
-from sslbench.data.own import load_all
-from sslbench.data.preprocess import MAX_SPACING_MM
-from sslbench.data.splits import LEAKING, Splits, expand, load_splits, split_files
+from sslbench.config.splits import LEAKING, Splits, expand, load_splits, split_files
+from sslbench.core import registry
+from sslbench.core.errors import DataError, SSLBenchError, UsageError
+from sslbench.core.files import atomic_path, read_json
+from sslbench.core.settings import data_dir as data_folder
+from sslbench.data.files.volumes import MAX_SPACING_MM
+from sslbench.data.own.dataset import load_all
 from sslbench.data.store import Case, Store, case_files, command, sha256
-from sslbench.errors import DataError, SSLBenchError, UsageError
-from sslbench.files import atomic_path, read_json
-from sslbench.settings import data_dir as data_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sslbench.config import Recipe
+    from sslbench.config.recipe import Recipe
 
 Severity = Literal["ok", "note", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "error")
@@ -215,17 +215,18 @@ def audit(
 
 def _recipe(store: Store, name: str | None) -> Recipe | None:
     """The recipe whose sampler draws the patches."""
-    from sslbench import config
+    from sslbench.config.layers import load_recipe
+    from sslbench.config.recipe import recipe_names
 
     dataset, preprocessing = store.dataset.name, store.preprocessing
     if name is not None:
-        recipe = config.load_recipe(name)
+        recipe = load_recipe(name)
         if (recipe.dataset, recipe.preprocessing) != (dataset, preprocessing):
             trains = f"{recipe.dataset} ({recipe.preprocessing})"
             raise UsageError(f"recipe {name} trains on {trains}, not on {dataset} ({preprocessing})")
         return recipe
-    for known in sorted(config.recipe_names(), key=lambda known: (len(known), known)):
-        recipe = config.load_recipe(known)
+    for known in sorted(recipe_names(), key=lambda known: (len(known), known)):
+        recipe = load_recipe(known)
         if (recipe.dataset, recipe.preprocessing) == (dataset, preprocessing):
             return recipe
     return None

@@ -19,7 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslbench.config import Blur, Brightness, Contrast, Cutout, Distortion, Gamma, Geometry, Jitter, Noise, ThreeOfSix
+from sslbench.config.recipe import (
+    Blur,
+    Brightness,
+    Contrast,
+    Cutout,
+    Distortion,
+    Gamma,
+    Geometry,
+    Jitter,
+    Noise,
+    ThreeOfSix,
+)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
+from sslbench.core.errors import UsageError
 from sslbench.core.options import NoOptions
-from sslbench.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -343,7 +343,7 @@ class Dataset(ABC):
         Raises:
             UnknownNameError: the dataset has none of that name.
         """
-        from sslbench.errors import UnknownNameError
+        from sslbench.core.errors import UnknownNameError
 
         if name not in cls.preprocessings:
             raise UnknownNameError(f"preprocessing of {cls.name}", name, cls.preprocessings)

@@ -18,17 +18,18 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench import registry
+from sslbench.core import registry
+from sslbench.core.errors import DataError, SSLBenchError, UsageError
+from sslbench.core.files import atomic_path, locked, read_json, sync_files, write_json
+from sslbench.core.parallel import each
+from sslbench.core.settings import data_dir as data_folder
 from sslbench.data.base import OWN_DATA, Dataset, RawCase
-from sslbench.data.define import plan_class
-from sslbench.data.own import load_all
-from sslbench.data.preprocess import PLAIN_IMAGES, LoadedCase, load_case, preprocess, to_nifti
-from sslbench.data.source import ARCHIVE_ENDINGS, archives_in, is_archive, unpack, unpacked_folder
+from sslbench.data.files.archives import ARCHIVE_ENDINGS, archives_in, is_archive, unpack, unpacked_folder
+from sslbench.data.files.volumes import PLAIN_IMAGES, to_nifti
+from sslbench.data.own.dataset import load_all
+from sslbench.data.own.define import plan_class
+from sslbench.data.preprocess import LoadedCase, load_case, preprocess
 from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
-from sslbench.errors import DataError, SSLBenchError, UsageError
-from sslbench.files import atomic_path, locked, read_json, sync_files, write_json
-from sslbench.processes import each
-from sslbench.settings import data_dir as data_folder
 
 PrepareProgress = Callable[[str, str], None]
 
@@ -130,7 +131,7 @@ def prepare(
 
 def _options(kind: type[Dataset], given: Mapping[str, Any]) -> Any:
     """The dataset's options, checked; `options` of the caller stay as they are."""
-    from sslbench.spelling import validated
+    from sslbench.config.text import validated
 
     return validated(kind.Options, dict(given), f"options of {kind.name}")
 

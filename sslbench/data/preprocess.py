@@ -14,8 +14,6 @@ smoothed beforehand. A crop comes last; on the way back everything outside of it
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,24 +22,24 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.data.base import Dataset, LabelCrop, Modality, Preprocessing, RawCase
-from sslbench.data.forms import read_array
-from sslbench.data.resampling import floor_positions
-from sslbench.errors import DataError
+from sslbench.core.errors import DataError
+from sslbench.data.base import Dataset, Modality, Preprocessing, RawCase
+from sslbench.data.files.arrays import read_array
+from sslbench.data.files.volumes import PLAIN_IMAGES, header_of, read_volume, same_place, spacing_of, to_nifti
+from sslbench.data.geometry import (
+    label_box,
+    label_positions,
+    new_grid,
+    resample_linear,
+    source_indices,
+    turn_to,
+    turned,
+    turned_back,
+    way_back,
+)
 
 if TYPE_CHECKING:
     import nibabel as nib
-
-MAX_SPACING_MM = 50.0
-_AFFINE_TOLERANCE = 1e-3  # of the spacing
-_SAME_SPACING = 1e-4  # relative; below this an axis is not resampled
-PLAIN_IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-
-# What a NIfTI header says about geometry; kept as it is, so that a restored label map has the very same.
-_GEOMETRY_FIELDS = (
-    *("qform_code", "sform_code", "xyzt_units", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def _checked_image(
         raise DataError(f"{path}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
     if image.min() == image.max():
         raise DataError(f"{path}: every voxel is {image.flat[0]:g}")
-    return image, affine, _spacing(path, affine), header
+    return image, affine, spacing_of(path, affine), header
 
 
 def load_scan(
@@ -176,7 +174,7 @@ def _read(
         return read_volume(getattr(raw, kind), dtype, pixel_mm)
     voxels = read_array(raw, kind)
     affine = np.diag([*(raw.form.spacing_mm or (1.0, 1.0, 1.0)), 1.0])
-    return voxels.astype(dtype or voxels.dtype, copy=False), affine, _header(voxels.shape, affine)
+    return voxels.astype(dtype or voxels.dtype, copy=False), affine, header_of(voxels.shape, affine)
 
 
 def _read_channels(
@@ -195,22 +193,6 @@ def _read_channels(
     return np.stack(single), affine, header
 
 
-def same_place(path: Path, affine: NDArray[np.float64], other: NDArray[np.float64], whose: str = "image") -> None:
-    """Whether a file's voxels lie where those of the image do.
-
-    Raises:
-        DataError: they do not.
-    """
-    # Written so that a NaN in the file's header counts as a difference.
-    if not np.abs(affine - other).max() <= _AFFINE_TOLERANCE * np.linalg.norm(other[:3, :3], axis=0).min():
-        row, column = np.unravel_index(np.abs(affine - other).argmax(), (4, 4))
-        what = "origin" if column == 3 else "axes"
-        raise DataError(
-            f"{path}: its {what} differ from the {whose}'s"
-            f" (affine [{row},{column}]: {affine[row, column]:g}, not {other[row, column]:g})"
-        )
-
-
 def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
     """Turn, resample, clip, scale, crop and reorder a case as `prep` says; of arrays that have been through some
     of it, `prep` is what is left (`Preprocessing.without`).
@@ -218,13 +200,13 @@ def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
     Raises:
         DataError: nothing to crop around is left after resampling.
     """
-    turn = _turn(loaded.affine, prep.orientation)
-    image, label = _turned(loaded.image, turn), _turned(loaded.label, turn)
+    turn = turn_to(loaded.affine, prep.orientation)
+    image, label = turned(loaded.image, turn), turned(loaded.label, turn)
     spacing = tuple(loaded.spacing_mm[axis] for axis in np.argsort([axis for axis, _ in turn]))
     grid = {"shape": list(label.shape), "spacing_mm": list(spacing)}
-    new, nearest = _new_grid(grid, prep)
+    new, nearest = new_grid(grid, prep)
     if new != grid:
-        image, label = resample_linear(image, grid, new), label[np.ix_(*_label_positions(grid, new, nearest))]
+        image, label = resample_linear(image, grid, new), label[np.ix_(*label_positions(grid, new, nearest))]
     image = _scaled(image, prep, loaded.modality)
     more: dict[str, Any] = {} if nearest == "centre" else {"nearest": nearest}
     if prep.crop is not None:
@@ -248,36 +230,6 @@ def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
             **more,
         },
     )
-
-
-def label_box(label: NDArray[np.uint8], id: str, crop: LabelCrop) -> tuple[slice, slice, slice]:
-    """The box (x, y, z) that `crop` cuts out of a case; all foreground is inside.
-
-    Args:
-        label: (X, Y, Z).
-        id: of the case; the same id gives the same margins on every machine.
-        crop: the rule.
-
-    Raises:
-        DataError: there is no foreground.
-    """
-    box = []
-    for axis, name in enumerate("xyz"):
-        size = label.shape[axis]
-        if name not in crop.axes:
-            box.append(slice(0, size))
-            continue
-        there = np.flatnonzero(label.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not there.size:
-            raise DataError(f"{id}: no foreground to crop around")
-        first, last = int(there[0]), int(there[-1])
-        # Not a NumPy generator: its streams may change between releases, and caches would differ.
-        digest = hashlib.sha256(f"{id}/{name}".encode()).digest()
-        low, high = crop.margin
-        before, behind = (low + int.from_bytes(half) % (high - low + 1) for half in (digest[:16], digest[16:]))
-        pad = max(crop.size[axis] - (last - first), 0) // 2
-        box.append(slice(max(first - before - pad, 0), min(last + behind + pad, size)))
-    return box[0], box[1], box[2]
 
 
 def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Image:
@@ -306,8 +258,8 @@ def restore(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Imag
         whole[box] = labels
         labels = whole
     if new != grid:
-        labels = labels[np.ix_(*_way_back(grid, new, geometry.get("nearest", "centre")))]
-    return to_nifti(_turned_back(labels, geometry["turn"]).astype(np.uint8), geometry["header"])
+        labels = labels[np.ix_(*way_back(grid, new, geometry.get("nearest", "centre")))]
+    return to_nifti(turned_back(labels, geometry["turn"]).astype(np.uint8), geometry["header"])
 
 
 def to_stored(labels: NDArray[Any], geometry: Mapping[str, Any]) -> NDArray[Any]:
@@ -323,9 +275,9 @@ def to_stored(labels: NDArray[Any], geometry: Mapping[str, Any]) -> NDArray[Any]
     grid, new = geometry["from"], geometry["to"]
     if list(labels.shape) != geometry["shape"]:
         raise ValueError(f"labels of shape {labels.shape} for a scan of {tuple(geometry['shape'])}")
-    labels = _turned(labels, geometry["turn"])
+    labels = turned(labels, geometry["turn"])
     if new != grid:
-        labels = labels[np.ix_(*_label_positions(grid, new, geometry.get("nearest", "centre")))]
+        labels = labels[np.ix_(*label_positions(grid, new, geometry.get("nearest", "centre")))]
     if "crop" in geometry:
         start, shape = geometry["crop"]["start"], geometry["crop"]["shape"]
         labels = labels[tuple(slice(first, first + side) for first, side in zip(start, shape, strict=True))]
@@ -348,93 +300,10 @@ def stored_nifti(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti
     turned = source.affine @ nib.orientations.inv_ornt_aff(np.array(geometry["turn"]), source.shape)
     cells = np.diag([*np.divide(new["spacing_mm"], grid["spacing_mm"]), 1.0])
     start = geometry["crop"]["start"] if "crop" in geometry else [0, 0, 0]
-    cells[:3, 3] = [_source_indices(grid, new, axis)[start[axis]] for axis in range(3)]
+    cells[:3, 3] = [source_indices(grid, new, axis)[start[axis]] for axis in range(3)]
     image = nib.Nifti1Image(labels.astype(np.uint8), turned @ cells)
     image.header.set_xyzt_units("mm")
     return image
-
-
-def to_nifti(labels: NDArray[np.uint8], header: Mapping[str, Any]) -> nib.Nifti1Image:
-    """A label map (X, Y, Z) with the geometry fields of a source file's header."""
-    import nibabel as nib
-
-    fields = nib.Nifti1Header()
-    fields.set_data_dtype(np.uint8)
-    fields.set_data_shape(labels.shape)
-    for name in _GEOMETRY_FIELDS:
-        fields[name] = header[name]
-    fields["pixdim"][:4] = header["pixdim"]
-    return nib.Nifti1Image(labels, fields.get_best_affine(), fields)
-
-
-def resample_linear(image: NDArray[np.float32], grid: Mapping[str, Any], new: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Trilinear resampling of (..., X, Y, Z) between two grids (`shape`, `spacing_mm`) with a common centre."""
-    # One axis at a time, the strongest reduction first: two gathers and a blend need little memory.
-    for axis in sorted(range(3), key=lambda axis: new["shape"][axis] / grid["shape"][axis]):
-        size = grid["shape"][axis]
-        where = np.clip(_source_indices(grid, new, axis), 0, size - 1)
-        low = np.floor(where).astype(np.intp)
-        high = np.minimum(low + 1, size - 1)
-        weight = (where - low).astype(np.float32).reshape([-1 if other == axis else 1 for other in range(3)])
-        near, far = image.take(low, axis - 3), image.take(high, axis - 3)
-        far -= near
-        far *= weight
-        near += far
-        image = near
-    return image
-
-
-def resample_nearest(labels: NDArray[Any], grid: Mapping[str, Any], new: Mapping[str, Any]) -> NDArray[Any]:
-    """Nearest-neighbour resampling between two grids as in `resample_linear`; ties go to the higher index."""
-    return labels[np.ix_(*_label_positions(grid, new, "centre"))]
-
-
-def _label_positions(grid: Mapping[str, Any], new: Mapping[str, Any], nearest: str) -> list[NDArray[np.intp]]:
-    """Per axis, which label of `grid` each cell of `new` takes: the one under its centre, or (`floor`) torch's."""
-    if nearest == "floor":
-        return [floor_positions(*sizes) for sizes in zip(grid["shape"], new["shape"], strict=True)]
-    return [
-        np.clip(np.floor(_source_indices(grid, new, axis) + 0.5), 0, grid["shape"][axis] - 1).astype(np.intp)
-        for axis in range(3)
-    ]
-
-
-def _way_back(grid: Mapping[str, Any], new: Mapping[str, Any], nearest: str) -> list[NDArray[np.intp]]:
-    """Per axis, which stored label each cell of the scan's `grid` takes."""
-    if nearest == "centre":
-        return _label_positions(new, grid, "centre")
-    back = []
-    for positions, size in zip(_label_positions(grid, new, nearest), grid["shape"], strict=True):
-        # Not torch's `nearest` again, which would move every label twice in the same direction.
-        back.append(np.searchsorted((positions[1:] + positions[:-1]) / 2, np.arange(size)))
-    return back
-
-
-def _source_indices(grid: Mapping[str, Any], new: Mapping[str, Any], axis: int) -> NDArray[np.float64]:
-    """Where the cells of `new` lie along an axis, in cells of `grid` (cell centres are integers)."""
-    size, target = grid["shape"][axis], new["shape"][axis]
-    ratio = new["spacing_mm"][axis] / grid["spacing_mm"][axis]
-    return (np.arange(target) + 0.5 - target / 2) * ratio + size / 2 - 0.5
-
-
-def _new_grid(grid: dict[str, Any], prep: Preprocessing) -> tuple[dict[str, Any], str]:
-    """The grid to resample to, and which of the two rules labels follow.
-
-    A target spacing covers (about) the same extent, and axes that have it already stay; a number of voxels covers
-    exactly the same.
-    """
-    shape, spacing = list(grid["shape"]), list(grid["spacing_mm"])
-    if prep.resize_to is None and prep.resize_by is None:
-        for axis, target in enumerate(prep.spacing_mm or ()):
-            if abs(spacing[axis] - target) > _SAME_SPACING * target:
-                shape[axis] = max(1, int(np.floor(shape[axis] * spacing[axis] / target + 0.5)))
-                spacing[axis] = target
-        return {"shape": shape, "spacing_mm": spacing}, "centre"
-    sizes = prep.resize_to or [max(1, int(side * by)) for side, by in zip(shape, prep.resize_by or (), strict=True)]
-    for axis, side in enumerate(sizes):
-        spacing[axis] *= shape[axis] / side
-        shape[axis] = side
-    return {"shape": shape, "spacing_mm": spacing}, "floor"
 
 
 def _with_channels(path: Path, array: NDArray[Any], channels: int) -> NDArray[Any]:
@@ -473,188 +342,6 @@ def _scaled(image: NDArray[np.float32], prep: Preprocessing, modality: Modality)
         shift, width = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
     scaled = image - np.float32(shift)
     return scaled / np.float32(width) if width > 0 else np.zeros_like(scaled)
-
-
-def _turn(affine: NDArray[np.float64], orientation: str | None) -> list[list[int]]:
-    """For each axis of the file: the stored axis that it becomes, and whether it is flipped (-1)."""
-    from nibabel import orientations
-
-    if orientation is None:
-        return [[0, 1], [1, 1], [2, 1]]
-    now, wanted = orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(orientation))
-    return [[int(axis), int(sign)] for axis, sign in orientations.ornt_transform(now, wanted)]
-
-
-def _turned(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[Any]:
-    """A view of an array (..., X, Y, Z) of the file in the stored orientation."""
-    channels = array.ndim - 3
-    array = np.flip(array, tuple(axis + channels for axis, (_, sign) in enumerate(turn) if sign < 0))
-    order = np.argsort([axis for axis, _ in turn])
-    return array.transpose(*range(channels), *(int(axis) + channels for axis in order))
-
-
-def _turned_back(array: NDArray[Any], turn: Sequence[Sequence[int]]) -> NDArray[Any]:
-    """The inverse of `_turned`."""
-    array = array.transpose([axis for axis, _ in turn])
-    return np.flip(array, tuple(axis for axis, (_, sign) in enumerate(turn) if sign < 0))
-
-
-def read_volume(
-    path: Path, dtype: type | None = None, pixel_mm: float = 1.0
-) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """`read_nifti`, or the same of NRRD, MHA and plain images for files so called.
-
-    Raises:
-        DataError: it is missing, damaged, or no volume of numbers.
-    """
-    suffix = path.suffix.lower()
-    if suffix in PLAIN_IMAGES:
-        return read_image(path, dtype, pixel_mm)
-    return read_nrrd(path, dtype) if suffix in (".nrrd", ".mha") else read_nifti(path, dtype)
-
-
-def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """Voxels (X, Y, Z), affine and the geometry fields of a NIfTI header that says the same, of an NRRD or MHA file.
-
-    Whatever world axes the file's header uses, ITK gives them as LPS+; the affine is RAS+ as everywhere here.
-
-    Raises:
-        DataError: it is missing, damaged, or no volume of numbers.
-    """
-    import SimpleITK
-
-    image = _read_itk(path, "NRRD" if path.suffix.lower() == ".nrrd" else "MHA")
-    voxels = SimpleITK.GetArrayFromImage(image).T
-    if voxels.ndim != 3 or voxels.size == 0:
-        raise DataError(f"{path}: shape {voxels.shape} is not a volume")
-    affine = itk_affine(image)
-    return _numbers(path, voxels, dtype), affine, _header(voxels.shape, affine)
-
-
-def itk_affine(image: Any) -> NDArray[np.float64]:
-    """Voxel indices to RAS+ mm of a 3-D image, or of a reader that has read its header."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    affine[:2] *= -1  # LPS+ to RAS+
-    return affine
-
-
-def read_image(
-    path: Path, dtype: type | None = None, pixel_mm: float = 1.0
-) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """Voxels (X, Y, 1), or (C, X, Y, 1) of several channels, affine and geometry of a JPEG, PNG, TIFF or BMP file.
-
-    A TIFF of several pages is a volume of as many slices. The affine is that of ITK for an image without a place:
-    the first pixel at the origin, x to the left and y to the back; a slice is as thick as a pixel is wide.
-
-    Args:
-        path: of the file.
-        dtype: of the voxels; that of the file by default.
-        pixel_mm: side of a pixel. What the file says is left aside: it is the resolution of a print.
-
-    Raises:
-        DataError: it is missing, damaged, or no image of numbers.
-    """
-    import SimpleITK
-
-    image = _read_itk(path, "an image")
-    voxels = SimpleITK.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        voxels = np.moveaxis(voxels, -1, 0)
-    if image.GetDimension() == 2:
-        voxels = voxels[..., None, :, :]
-    voxels = voxels.swapaxes(-1, -3)  # (Z, Y, X) to (X, Y, Z)
-    affine = np.diag([-pixel_mm, -pixel_mm, pixel_mm, 1.0])
-    return _numbers(path, voxels, dtype), affine, _header(voxels.shape[-3:], affine)
-
-
-def _read_itk(path: Path, kind: str) -> Any:
-    """A file as SimpleITK reads it.
-
-    Raises:
-        DataError: it cannot.
-    """
-    import SimpleITK
-
-    try:
-        content = path.read_bytes()  # the system's own words where it cannot be opened; ITK has none
-        # The decoder fills up a JPEG that was cut off in grey. Its end marker cannot occur in between.
-        if path.suffix.lower() in (".jpg", ".jpeg") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-            raise DataError(f"{path}: cannot be read as {kind}, its end is missing")
-        return SimpleITK.ReadImage(str(path))
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()  # ITK wraps; the innermost reason stands last
-        raise DataError(f"{path}: cannot be read as {kind}, it is damaged or incomplete: {reason}") from error
-
-
-def _numbers(path: Path, voxels: NDArray[Any], dtype: type | None) -> NDArray[Any]:
-    if voxels.dtype.kind not in "iuf":
-        raise DataError(f"{path}: voxels of type {voxels.dtype} are not numbers")
-    return voxels.astype(dtype or voxels.dtype, copy=False)
-
-
-def _header(shape: tuple[int, ...], affine: NDArray[np.float64]) -> dict[str, Any]:
-    """The geometry fields of a NIfTI header that places voxels so."""
-    import nibabel as nib
-
-    fields = nib.Nifti1Header()
-    fields.set_data_shape(shape)
-    # Both forms, as ITK writes them: readers differ in which one they prefer.
-    fields.set_sform(affine, "scanner")
-    fields.set_qform(affine, "scanner")
-    fields.set_xyzt_units("mm")
-    return _geometry_fields(fields)
-
-
-def _geometry_fields(fields: nib.Nifti1Header) -> dict[str, Any]:
-    return {name: fields[name].tolist() for name in _GEOMETRY_FIELDS} | {"pixdim": fields["pixdim"][:4].tolist()}
-
-
-def read_nifti(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """Voxels (X, Y, Z; scaled as the header says), affine and geometry fields of a NIfTI file.
-
-    A fourth axis holds channels, and comes first: (C, X, Y, Z).
-
-    Raises:
-        DataError: it is missing, damaged, or no volume of numbers.
-    """
-    import nibabel as nib
-
-    # The whole file is unpacked first: the checksum that shows damage in between stands at the end.
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.name.endswith(".gz") else content
-        nifti = nib.Nifti1Image.from_bytes(content)
-        voxels = np.asanyarray(nifti.dataobj, dtype=dtype)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file makes readers raise anything
-        if isinstance(error, OSError) and error.strerror:
-            raise DataError(f"{path}: {error.strerror}") from error
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise DataError(f"{path}: cannot be read as NIfTI, it is damaged or incomplete: {lines[0]}") from error
-    while voxels.ndim > 3 and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
-    if voxels.ndim not in (3, 4) or voxels.size == 0:
-        raise DataError(f"{path}: shape {voxels.shape} is not a volume")
-    if voxels.ndim == 4:
-        voxels = np.moveaxis(voxels, -1, 0)
-    return _numbers(path, voxels, dtype), np.asarray(nifti.affine, np.float64), _geometry_fields(nifti.header)
-
-
-def _spacing(path: Path, affine: NDArray[np.float64]) -> tuple[float, ...]:
-    """Voxel sizes along the file's axes, checked."""
-    spacing = tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
-    if not all(0 < size <= MAX_SPACING_MM for size in spacing):
-        raise DataError(f"{path}: a voxel of {' x '.join(f'{size:g}' for size in spacing)} mm is not plausible")
-    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
-        raise DataError(f"{path}: the axes in its header lie almost in a plane")
-    return spacing
 
 
 def _classes(path: Path, values: NDArray[Any], num_classes: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslbench.config import Distortion, Recipe, ThreeOfSix, TilesSpec
+from sslbench.config.recipe import Distortion, Recipe, ThreeOfSix, TilesSpec
+from sslbench.core.errors import UsageError
+from sslbench.core.randomness import numpy_generator, torch_generator
+from sslbench.core.step import Batch, Stream, View
 from sslbench.data import augment
 from sslbench.data.resampling import nearest_positions
-from sslbench.errors import UsageError
-from sslbench.methods.base import Batch, Stream, View
-from sslbench.training.randomness import numpy_generator, torch_generator
 
 
 @dataclass(frozen=True)

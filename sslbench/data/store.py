@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench import registry
+from sslbench.config.splits import Splits, expand, groups_of
+from sslbench.core import registry
+from sslbench.core.errors import DataError, UsageError
+from sslbench.core.files import read_json
 from sslbench.data.base import Dataset, Form
-from sslbench.data.preprocess import read_nifti, restore, stored_nifti
-from sslbench.data.splits import Splits, expand, groups_of
-from sslbench.errors import DataError, UsageError
-from sslbench.files import read_json
+from sslbench.data.files.volumes import read_nifti
+from sslbench.data.preprocess import restore, stored_nifti
 
 if TYPE_CHECKING:
     import nibabel as nib

@@ -8,7 +8,7 @@ from typing import Any
 
 from sslbench.evaluation.scoring import Scores
 from sslbench.metrics.case import DISTANCES
-from sslbench.metrics.protocols import EmptyPolicy, Protocol
+from sslbench.metrics.protocol import EmptyPolicy, Protocol
 
 COUNTS = ("missed", "spurious", "absent")
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslbench import registry
-from sslbench.config import load_grid
+from sslbench.config.grid import load_grid
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.data.store import Store
-from sslbench.errors import SSLBenchError, UsageError
 from sslbench.evaluation.pairs import GridPolicy
 from sslbench.evaluation.scoring import Scores, score
 from sslbench.evaluation.subjects import PredictionSet, runs_in, runs_of, subject_of_folder, subject_of_run
-from sslbench.metrics.protocols import Protocol
+from sslbench.metrics.protocol import Protocol
 from sslbench.runs.collect import records_of
 from sslbench.runs.directory import Run
 from sslbench.runs.records import write_cases

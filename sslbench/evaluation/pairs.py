@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.data.preprocess import read_volume, same_place, to_stored
-from sslbench.errors import DataError
+from sslbench.core.errors import DataError
+from sslbench.data.files.volumes import read_volume, same_place
+from sslbench.data.preprocess import to_stored
 
 # What is done where prediction and reference do not lie on one grid: refuse; take the prediction voxel by voxel if only
 # their places in the world differ; resample it.

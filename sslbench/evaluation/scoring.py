@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sslbench.core.errors import DataError
+from sslbench.core.parallel import each
 from sslbench.data.base import Preprocessing
-from sslbench.errors import DataError
 from sslbench.evaluation.pairs import GridPolicy, Maps, Pair, class_ids, load_pair
 from sslbench.evaluation.subjects import PredictionSet
-from sslbench.metrics.protocols import Protocol, Records
-from sslbench.processes import each
+from sslbench.metrics.protocol import Protocol, Records
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslbench.core.errors import DataError, SSLBenchError, UsageError
+from sslbench.core.parallel import each
 from sslbench.data.base import Preprocessing
-from sslbench.data.layouts import VOLUME_ENDINGS, ending_of
+from sslbench.data.own.layouts import VOLUME_ENDINGS, ending_of
 from sslbench.data.store import Store, case_files
-from sslbench.errors import DataError, SSLBenchError, UsageError
 from sslbench.evaluation.pairs import Pair, StoredGrid, read_labels
-from sslbench.processes import each
 from sslbench.runs.collect import find_runs, records_of
 from sslbench.runs.directory import Run
 
 if TYPE_CHECKING:
-    from sslbench.config import Job
+    from sslbench.config.job import Job
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Literal, Protocol
 
-from sslbench.config import Job
+from sslbench.config.job import Job
+from sslbench.core.errors import UsageError
 from sslbench.data.store import Store
-from sslbench.errors import UsageError
 from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2

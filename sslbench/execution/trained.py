@@ -9,20 +9,22 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter
 
-from sslbench import registry
-from sslbench.config import COMPONENTS, Job, Recipe, ResolvedJob
+from sslbench.config.job import Job, ResolvedJob
+from sslbench.config.layers import COMPONENTS
+from sslbench.config.recipe import Recipe
+from sslbench.config.text import flatten, unflatten
+from sslbench.config.weightings import OPTION
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.core.files import read_json
+from sslbench.core.step import Statistics
 from sslbench.data.base import Modality, Preprocessing
 from sslbench.data.store import Store
-from sslbench.errors import SSLBenchError, UsageError
-from sslbench.files import read_json
 from sslbench.inference.predictor import Predictor
-from sslbench.methods.base import Statistics
+from sslbench.networks.precision import Precision, fast_bf16
 from sslbench.runs.directory import Run
-from sslbench.spelling import flatten, unflatten
 from sslbench.training.checkpoint import Checkpoints, Selection
 from sslbench.training.experiment import Builder, Experiment, build_method
-from sslbench.training.precision import Precision, fast_bf16
-from sslbench.weightings import OPTION
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslbench import registry, settings
-from sslbench.config import Job, ResolvedJob
-from sslbench.data.own import load_all
+from sslbench.config.job import Job, ResolvedJob
+from sslbench.config.splits import load_splits
+from sslbench.core import registry, settings
+from sslbench.core.errors import SSLBenchError
+from sslbench.core.files import atomic_path, save_nifti, write_json
+from sslbench.data.own.dataset import load_all
 from sslbench.data.sampling import TrainingSet
-from sslbench.data.splits import load_splits
 from sslbench.data.store import Partition, Store, partition
-from sslbench.errors import SSLBenchError
 from sslbench.execution.local import HELD_EXIT, INTERRUPTED_EXIT
 from sslbench.execution.trained import trained_record
-from sslbench.files import atomic_path, save_nifti, write_json
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
 from sslbench.runs.directory import Busy, Run, now

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslbench.config import Recipe
+from sslbench.config.recipe import Recipe
 from sslbench.data.sampling import stretched
 from sslbench.inference.sliding_window import InferenceProgress, flipped, label_windows, resized_slices
 from sslbench.methods.base import Method
-from sslbench.training.precision import Precision
+from sslbench.networks.precision import Precision
 
 # Voxels in a forward pass on a CPU: what does not fit its caches is up to twice as slow (measured: U-Net, V-Net), and a
 # single patch takes slower kernels than two.

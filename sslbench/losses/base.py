@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from sslbench import registry
-from sslbench.config import CriteriaSpec
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.core import registry
 from sslbench.core.options import NoOptions, Options
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.losses.dice import DiceLoss, ForegroundDiceLoss
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
-    from sslbench.methods.base import Statistics, Step
+    from sslbench.config.job import ResolvedJob
+    from sslbench.core.step import Statistics, Step
 
 Source = Literal["label", "pseudo"]
 Term = Literal["label", "pseudo", "consistency"]

@@ -14,16 +14,17 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from sslbench import registry
+from sslbench.core import registry
+from sslbench.core.registry import register
 from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
 from sslbench.losses.cross_entropy import cross_entropy, full_precision, hard_labels, nll_map, weighted_mean
 from sslbench.losses.dice import DiceSums, dice_sums
 from sslbench.losses.gradient_aware import GACELoss
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.config import CriteriaSpec, ResolvedJob
-    from sslbench.methods.base import Statistics
+    from sslbench.config.job import ResolvedJob
+    from sslbench.config.recipe import CriteriaSpec
+    from sslbench.core.step import Statistics
 
 
 # ------------------------------------------------------------------------------------------- instead of cross-entropy

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from torch import Tensor, nn
 
-from sslbench import registry
-from sslbench.config import CriteriaSpec
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.config.text import unflatten
+from sslbench.core import registry
 from sslbench.core.options import NoOptions
 from sslbench.losses.base import Loss, Source, TermArguments
 from sslbench.losses.weighting.base import Weighting
-from sslbench.spelling import unflatten
 
 if TYPE_CHECKING:
-    from sslbench.methods.base import Statistics, Step
+    from sslbench.core.step import Statistics, Step
 
 
 def build_loss(

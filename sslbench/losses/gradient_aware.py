@@ -9,11 +9,11 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core.registry import register
 from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
 from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
 from sslbench.losses.dice import DiceSums, dice_sums
 from sslbench.losses.per_class import PerClass
-from sslbench.registry import register
 
 Absent = Literal["p", "p2", "inv", "none"]
 

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
+from sslbench.core.registry import register
 from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
 from sslbench.losses.cross_entropy import classes_of, full_precision, hard_labels, nll_map
 from sslbench.losses.quadripartition import Partitioning, Phi, QuadLoss
@@ -21,11 +22,10 @@ from sslbench.losses.thresholds import (
     Threshold,
     Uncertainty,
 )
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.config import CriteriaSpec
-    from sslbench.methods.base import Statistics, Step
+    from sslbench.config.recipe import CriteriaSpec
+    from sslbench.core.step import Statistics, Step
 
 
 class MetaSSLOptions(LossOptions):

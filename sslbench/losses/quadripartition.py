@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sslbench.errors import SSLBenchError
+from sslbench.core.errors import SSLBenchError
 from sslbench.losses.base import Source
 from sslbench.losses.cross_entropy import classes_of, full_precision, nll_map, weighted_mean
 from sslbench.losses.dice import DiceLoss

@@ -9,13 +9,14 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
 from sslbench.losses.per_class import PerClass
 from sslbench.losses.weighting.sampling import cld_sampling_rate, sampled
-from sslbench.methods.base import Average, Batch, Build, Statistics, Step
-from sslbench.methods.teacher_student import TeacherStudent
-from sslbench.registry import register
+from sslbench.methods.base import Average, Build
+from sslbench.methods.shared.teacher_student import TeacherStudent
 
 _PENALTY = 0.632  # rank of an indicator of 0, which is 1 - 1/e, as the code rounds it
 

@@ -4,7 +4,7 @@ no optimiser step, no device move."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -13,81 +13,17 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sslbench.core.options import NoOptions
+from sslbench.core.step import Batch, Statistics, Step, Stream, View
+from sslbench.methods.ema import ema_decay, update_ema
 from sslbench.networks import Network
-from sslbench.training.ema import ema_decay, update_ema
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
+    from sslbench.config.job import ResolvedJob
     from sslbench.losses.base import Loss, Term
     from sslbench.networks.base import Decoder
 
-View = Literal["raw", "weak", "strong"]
-Stream = Literal["labeled", "unlabeled"]
+
 M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The patches of a step, labelled ones first.
-
-    Attributes:
-        image: per view, (B, channels, *S) float32.
-        label: per view, (B, *S) int64; -1 where there is no truth, so everywhere on unlabelled patches.
-        num_labeled: how many of the B patches are labelled.
-        index: (B,) which training item each patch was cut from.
-        origin: (B, dims) where in that item it starts.
-    """
-
-    image: Mapping[str, Tensor]
-    label: Mapping[str, Tensor]
-    num_labeled: int
-    index: Tensor
-    origin: Tensor
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where training stands, and what a step may draw and log.
-
-    Attributes:
-        iteration: from 0, within the phase.
-        iterations: of the phase.
-        epoch, epochs: the same in epochs of the recipe.
-        last_of_epoch: whether the next iteration begins a new epoch.
-        phase: its name.
-        ramp: the consistency weight now, a 0-d tensor on the device.
-        generators: makes the generator of a named stream; see `generator`.
-        logger: receives what is logged.
-        sweeper: yields the training set once; see `sweep`.
-    """
-
-    iteration: int
-    iterations: int
-    epoch: int
-    epochs: int
-    last_of_epoch: bool
-    phase: str
-    ramp: Tensor
-    generators: Callable[[str, torch.device | str | None], torch.Generator]
-    logger: Callable[[str, Tensor], None]
-    sweeper: Callable[[], Iterator[Batch]]
-
-    @property
-    def progress(self) -> float:
-        """Share of the phase that is done, in [0, 1)."""
-        return self.iteration / self.iterations
-
-    def generator(self, stream: str, device: torch.device | str | None = None) -> torch.Generator:
-        """A generator seeded from (job seed, stream, iteration), on the CPU or on `device`."""
-        return self.generators(stream, device)
-
-    def log(self, name: str, value: Tensor) -> None:
-        """Log a 0-d tensor; it is read from the device only every so many iterations."""
-        self.logger(name, value)
-
-    def sweep(self) -> Iterator[Batch]:
-        """The training set once, in order, raw and without labels of unlabelled items."""
-        return self.sweeper()
 
 
 @dataclass(frozen=True)
@@ -184,30 +120,6 @@ class Passes:
             self.labeled * labeled + self.unlabeled * unlabeled,
             self.labeled_forward * labeled + self.unlabeled_forward * unlabeled,
         )
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What is known of the training data before the first step.
-
-    Attributes:
-        class_counts: (labelled cases, C) int64, voxels of whole volumes on the native grid.
-        labeled, unlabeled: numbers of cases.
-        shapes: of the training items; volumes as they are sampled, padded where a patch is larger.
-        num_classes: C, background included.
-        patch_size: of a patch.
-        batch: labelled and unlabelled patches in a step.
-        labeled_items: how many of the training items are labelled: the first of `shapes`.
-    """
-
-    class_counts: Tensor
-    labeled: int
-    unlabeled: int
-    shapes: tuple[tuple[int, ...], ...]
-    num_classes: int
-    patch_size: tuple[int, ...]
-    batch: tuple[int, int]
-    labeled_items: int = 0
 
 
 class Build(Protocol):

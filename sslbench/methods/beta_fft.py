@@ -10,12 +10,13 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import mse_consistency
-from sslbench.methods.base import Batch, Passes, Phase, Step
-from sslbench.methods.copy_paste import Taught
-from sslbench.methods.cross_copy_paste import CrossCopyPaste, CrossCopyPasteOptions
+from sslbench.methods.base import Passes, Phase
 from sslbench.methods.mixing import draw_beta, exchange_low_bands
-from sslbench.registry import register
+from sslbench.methods.shared.copy_paste import Taught
+from sslbench.methods.shared.cross_copy_paste import CrossCopyPaste, CrossCopyPasteOptions
 
 
 class BetaFFTOptions(CrossCopyPasteOptions):

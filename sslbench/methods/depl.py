@@ -8,11 +8,12 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import full_precision
-from sslbench.methods.base import Batch, Build, Statistics, Step
-from sslbench.methods.co_training import CoTraining, CoTrainingOptions, Prediction
-from sslbench.registry import register
+from sslbench.methods.base import Build
+from sslbench.methods.shared.co_training import CoTraining, CoTrainingOptions, Prediction
 
 
 class DePLOptions(CoTrainingOptions):

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel
 from torch import Tensor
 
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import entropy_map
-from sslbench.methods.base import Batch, Passes, Phase, Step
-from sslbench.methods.co_training import CoTraining, CoTrainingOptions, Prediction
-from sslbench.methods.teacher_student import NoiseOptions, clipped_noise
-from sslbench.methods.uncertainty import UncertaintyOptions, noisy_mean
-from sslbench.registry import register
+from sslbench.methods.base import Passes, Phase
+from sslbench.methods.shared.co_training import CoTraining, CoTrainingOptions, Prediction
+from sslbench.methods.shared.teacher_student import NoiseOptions, clipped_noise
+from sslbench.methods.shared.uncertainty import UncertaintyOptions, noisy_mean
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
+    from sslbench.config.job import ResolvedJob
 
 
 class DeSCOOptions(UncertaintyOptions, NoiseOptions, CoTrainingOptions):

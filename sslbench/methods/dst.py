@@ -9,13 +9,14 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision, nll_map
-from sslbench.methods.base import Batch, Build, Passes, Phase, Statistics, Step
-from sslbench.methods.co_training import CoTraining, CoTrainingOptions, Prediction
+from sslbench.methods.base import Build, Passes, Phase
+from sslbench.methods.shared.co_training import CoTraining, CoTrainingOptions, Prediction
 from sslbench.networks.base import Decoder, Features, Network
 from sslbench.networks.gradient_reversal import reverse_gradient
-from sslbench.registry import register
 
 
 class DSTOptions(CoTrainingOptions):

@@ -10,13 +10,14 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits, no_strong_view
-from sslbench.registry import register
+from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits, no_strong_view
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
+    from sslbench.config.job import ResolvedJob
 
 
 class FixMatchOptions(Options):

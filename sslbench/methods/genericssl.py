@@ -10,18 +10,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.options import Options
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting import DiffDW, batch_dice
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step
+from sslbench.methods.base import Build, Method, Passes, Phase
 from sslbench.networks.base import Decoder
 from sslbench.networks.diffusion_vnet import DiffusionVNet
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
+    from sslbench.config.job import ResolvedJob
 
 
 class GenericSSLOptions(Options):

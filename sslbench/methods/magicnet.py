@@ -9,18 +9,19 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.options import Options
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss, TermArguments
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.losses.per_class import PerClass
-from sslbench.methods.base import Average, Batch, Build, Passes, Phase, Statistics, Step
-from sslbench.methods.cubes import cube_restore, cube_shuffle, join_cubes, split_cubes
-from sslbench.methods.teacher_student import TeacherStudent, clipped_noise
+from sslbench.methods.base import Average, Build, Passes, Phase
+from sslbench.methods.shared.cubes import cube_restore, cube_shuffle, join_cubes, split_cubes
+from sslbench.methods.shared.teacher_student import TeacherStudent, clipped_noise
 from sslbench.networks import Features
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
+    from sslbench.config.job import ResolvedJob
 
 __all__ = ["MagicNet", "blend_pseudo_labels", "cube_restore", "cube_shuffle", "join_cubes", "split_cubes"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslbench.core.step import Step
 from sslbench.losses.cross_entropy import full_precision
-from sslbench.methods.base import Step
 from sslbench.metrics.components import largest_component
 from sslbench.networks.parts import cut_parts, join_parts
 

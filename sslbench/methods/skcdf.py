@@ -10,14 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.sampling import sampled
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step
+from sslbench.methods.base import Build, Method, Passes, Phase
+from sslbench.methods.ema import update_ema
 from sslbench.networks.base import Decoder, Features
 from sslbench.networks.channel_attention import TokenAttention
-from sslbench.registry import register
-from sslbench.training.ema import update_ema
 
 
 class SKCDFOptions(Options):

@@ -11,17 +11,18 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.consistency import vat_loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.prototypes import ClassSelectors, PrototypeMemory, Rank, prototype_loss
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
-from sslbench.methods.dice_supervision import DiceOptions, dice_terms, nothing_but_ce
+from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.shared.dice_supervision import DiceOptions, dice_terms, nothing_but_ce
 from sslbench.networks.base import evaluating
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
+    from sslbench.config.job import ResolvedJob
 
 
 class SSNetOptions(DiceOptions):

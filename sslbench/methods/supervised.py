@@ -5,9 +5,10 @@ from __future__ import annotations
 from pydantic import BaseModel
 from torch import Tensor
 
+from sslbench.core.registry import register
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Batch, Build, Method, Passes, Phase, Statistics, Step, mean_logits
-from sslbench.registry import register
+from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
 
 
 @register("method", "supervised", aliases=("sl", "fully_supervised"))

@@ -3,7 +3,7 @@
 from sslbench.metrics.case import evaluate_case
 from sslbench.metrics.components import intersection, largest_component
 from sslbench.metrics.overlap import confusion, dice, dice_of_classes, jaccard, jaccard_of_classes
-from sslbench.metrics.protocols import EmptyPolicy, Protocol
+from sslbench.metrics.protocol import EmptyPolicy, Protocol
 from sslbench.metrics.surface import SurfaceDistances, asd, assd, hd95, nsd, surface_distances
 from sslbench.metrics.volume import avd, rvd
 

@@ -24,8 +24,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.errors import DataError
-from sslbench.metrics.protocols import Protocol, Records
+from sslbench.core.errors import DataError
+from sslbench.metrics.protocol import Protocol, Records
 
 # Voxels of a case that is scored at once, where it is handed in: a process takes longer to start and to be fed.
 _SMALL = 1 << 21

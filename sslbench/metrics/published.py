@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sslbench.metrics.protocols import EmptyPolicy, Protocol
-from sslbench.registry import register
+from sslbench.core.registry import register
+from sslbench.metrics.protocol import EmptyPolicy, Protocol
 
 _SURFACES = ("dsc", "jaccard", "asd", "hd95")
 

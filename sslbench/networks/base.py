@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.options import Options
 
 M = TypeVar("M", bound=nn.Module)

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sslbench.core.registry import register
 from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior, initialize, unrecorded, unused
 from sslbench.networks.vnet import VNetOptions, norm_layers
-from sslbench.registry import register
 
 # Convolutions of the blocks, finest first; the finest is the embedding.
 _DEPTHS = (1, 2, 3, 3, 3)

@@ -17,10 +17,10 @@ import torch
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from torch import Tensor, nn
 
+from sslbench.core.errors import UsageError
 from sslbench.core.options import Options
-from sslbench.errors import UsageError
+from sslbench.core.registry import register
 from sslbench.networks.base import Decoder, Features, Network, add_prior, initialize
-from sslbench.registry import register
 
 # ------------------------------------------------------------------------------------------------------ the options
 

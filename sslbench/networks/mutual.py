@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from sslbench.core.registry import register
 from sslbench.networks.unet import UNet, UNetOptions
-from sslbench.registry import register
 
 Version = Literal["v1", "v2", "v3"]
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from sslbench.core.registry import register
 from sslbench.networks.base import Decoder, Features
 from sslbench.networks.unet import UNet
-from sslbench.registry import register
 
 
 def feature_noise(stage: int, content: Tensor, extent: float = 0.3) -> Tensor:

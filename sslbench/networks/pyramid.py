@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from sslbench.core.registry import register
 from sslbench.networks.base import Network, initialize, unused
 from sslbench.networks.perturbation import feature_drop, feature_dropout, feature_noise
 from sslbench.networks.unet import UNet
 from sslbench.networks.unet3d import UNet3D, UNet3DOptions
-from sslbench.registry import register
 
 # In 2-D, what the maps go through in training before their heads, finest first.
 _PERTURBATIONS: tuple[Callable[[int, Tensor], Tensor], ...] = (

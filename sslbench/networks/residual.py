@@ -9,10 +9,10 @@ from functools import partial
 from pydantic import Field
 from torch import Tensor, nn
 
+from sslbench.core.registry import register
 from sslbench.networks.base import Conv3d, Network
 from sslbench.networks.unet import UNetDecoder, UNetOptions
 from sslbench.networks.vnet import VNetDecoder, VNetOptions, norm_layers
-from sslbench.registry import register
 
 # Residual blocks of the stages behind the stem: ResNet-34.
 _BLOCKS = (3, 4, 6, 3)

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
 from sslbench.networks.base import Decoder, Features, Network, add_prior
-from sslbench.registry import register
 
 _WIDTHS = (16, 32, 64, 128, 256)
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
 from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
-from sslbench.registry import register
 
 
 class UNet3DOptions(Options):

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
 from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
-from sslbench.registry import register
 
 # Convolutions of a stage, finest first; the decoder mirrors them without the bottleneck.
 _DEPTHS = (1, 2, 3, 3, 3)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sslbench.core.options import NoOptions
-from sslbench.methods.base import Batch, Statistics, Step
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.networks import Features, Network
 
 

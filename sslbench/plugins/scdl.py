@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.options import Options
-from sslbench.methods.base import Batch, Statistics, Step
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.networks import Features, Network
 from sslbench.networks.base import Conv3d, evaluating
 from sslbench.plugins.base import Plugin

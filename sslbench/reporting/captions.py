@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sslbench import registry
-from sslbench.config import TableSpec
-from sslbench.errors import SSLBenchError
+from sslbench.config.grid import TableSpec
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import class_title, dataset_title
 from sslbench.reporting.material import Material
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from sslbench import registry
-from sslbench.data.splits import load_splits, slug_of
-from sslbench.errors import SSLBenchError
+from sslbench.config.splits import load_splits, slug_of
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.model import Direction
 
 REFERENCE = "Reference"  # the group of the rows that methods are held against

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from sslbench import registry
-from sslbench.errors import SSLBenchError
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group
 from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from sslbench import registry
-from sslbench.errors import SSLBenchError
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
 from sslbench.runs.collect import CELL_COLUMNS
 
 

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sslbench import registry
-from sslbench.config import Grid, Job, TableSpec
-from sslbench.errors import UnknownNameError
-from sslbench.metrics.protocols import AVERAGE
+from sslbench.config.grid import Grid, TableSpec
+from sslbench.config.job import Job
+from sslbench.config.text import compact, split_outside_brackets
+from sslbench.core import registry
+from sslbench.core.errors import UnknownNameError
+from sslbench.metrics.protocol import AVERAGE
 from sslbench.reporting import captions
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
 from sslbench.reporting.material import Material, PlannedRow
@@ -20,7 +22,6 @@ from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table, manifes
 from sslbench.reporting.statistics import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
-from sslbench.spelling import compact, split_outside_brackets
 
 __all__ = ["Cell", "Column", "Row", "RowGroup", "Table", "grid_table", "manifest", "tables_of_runs"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from sslbench.errors import SSLBenchError, UsageError
+from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.directory import RUNS, Damage, Renamed, Run, runs_below
 from sslbench.runs.records import CASE_COLUMNS, INTEGERS, Records, check_whole, read_cases, read_table
 

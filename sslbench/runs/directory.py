@@ -40,12 +40,12 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from filelock import FileLock, Timeout
 
-from sslbench import registry
-from sslbench.config import Job
-from sslbench.errors import SSLBenchError, UsageError
-from sslbench.files import move_aside, read_json, write_json, write_text
+from sslbench.config.job import Job
+from sslbench.config.text import compact
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.core.files import move_aside, read_json, write_json, write_text
 from sslbench.runs.records import Records, one_line, read_cases
-from sslbench.spelling import compact
 
 State = Literal["pending", "running", "finished", "failed", "interrupted", "damaged"]
 

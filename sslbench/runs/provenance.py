@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import sslbench
-from sslbench.config import ResolvedJob
-from sslbench.data.splits import load_splits
+from sslbench.config.job import ResolvedJob
+from sslbench.config.splits import load_splits
 from sslbench.data.store import Partition, Store
 
 if TYPE_CHECKING:
-    from sslbench.training.precision import Precision
+    from sslbench.networks.precision import Precision
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "pydantic")
 

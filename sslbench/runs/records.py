@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslbench.files import atomic_path
+from sslbench.core.files import atomic_path
 
 CASE_COLUMNS = (
     "protocol", "case", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels", "pred_voxels",

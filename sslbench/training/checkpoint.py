@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sslbench.errors import SSLBenchError
-from sslbench.files import atomic_path
+from sslbench.core.errors import SSLBenchError
+from sslbench.core.files import atomic_path
 
 if TYPE_CHECKING:
-    from sslbench.config import Recipe
+    from sslbench.config.recipe import Recipe
 
 
 class Checkpoints:

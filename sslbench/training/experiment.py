@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from sslbench import registry
-from sslbench.config import ResolvedJob, TilesSpec
+from sslbench.config.job import ResolvedJob
+from sslbench.config.recipe import TilesSpec
+from sslbench.core import registry
+from sslbench.core.randomness import derive_seed
+from sslbench.core.step import Statistics
 from sslbench.data.sampling import Sampler, TrainingSet, cut_tile, tile_boxes
 from sslbench.losses.compose import build_loss
-from sslbench.methods.base import M, Method, Statistics
+from sslbench.methods.base import M, Method
 from sslbench.networks import Network, build_decoder, build_network
 from sslbench.networks.base import Decoder
+from sslbench.networks.precision import Precision, choose_precision
 from sslbench.plugins.base import Attached, Plugin
-from sslbench.training.precision import Precision, choose_precision
-from sslbench.training.randomness import derive_seed
 
 
 @dataclass(frozen=True)

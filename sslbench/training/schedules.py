@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sslbench.config import OptimizerSpec, RampSpec, ScheduleSpec
+from sslbench.config.recipe import OptimizerSpec, RampSpec, ScheduleSpec
 
 
 def sigmoid_rampup(step: float, length: float) -> float:

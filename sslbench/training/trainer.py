@@ -11,14 +11,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sslbench.config import OptimizerSpec, ScheduleSpec
-from sslbench.errors import SSLBenchError, TrainingError, UsageError
+from sslbench.config.recipe import OptimizerSpec, ScheduleSpec
+from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
+from sslbench.core.randomness import reseed, torch_generator
+from sslbench.core.step import Batch, Step
 from sslbench.inference.predictor import Predictor
-from sslbench.methods.base import Batch, Group, Phase, Step
+from sslbench.methods.base import Group, Phase
 from sslbench.plugins.base import Attached
 from sslbench.training.checkpoint import Checkpoints, Selection
 from sslbench.training.experiment import Experiment
-from sslbench.training.randomness import reseed, torch_generator
 from sslbench.training.schedules import learning_rate, ramp_weight
 
 LOG_EVERY = 10  # iterations between two records; reading the device more often would hold it up

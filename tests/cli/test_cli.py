@@ -24,7 +24,7 @@ from rich.console import Console
 
 from sslbench import cli
 from sslbench.cli.terminal.runs import runs
-from sslbench.errors import SSLBenchError
+from sslbench.core.errors import SSLBenchError
 from sslbench.execution import local
 from tests.helpers.command_line import call
 from tests.helpers.jobs import TINY
@@ -292,8 +292,8 @@ def test_prepare_download_prints_the_way_where_registration_is_needed(run: Any) 
 def test_prepare_download_fetches_says_what_is_untried_and_prepares(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sslbench.data import download
-    from sslbench.data.amos import AMOS
+    from sslbench.data.datasets.amos import AMOS
+    from sslbench.data.files import download
 
     def fetch(remote: Any, folder: Path, transfer: Any) -> Path:
         transfer(remote.file, 1, 2)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from sslbench import registry
 from sslbench.cli import doctor
 from sslbench.cli.terminal.findings import checks
-from sslbench.errors import SSLBenchError
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
 from tests.helpers.command_line import call
 
 

@@ -12,12 +12,14 @@ import pytest
 from pydantic import BaseModel, Field
 from rich.console import Console
 
-from sslbench import config, registry
-from sslbench.cli.listing import fields_of
 from sslbench.cli.show import describe, read_doc, split_names
 from sslbench.cli.terminal.cards import card
+from sslbench.config.fields import fields_of
+from sslbench.config.job import Job
+from sslbench.config.recipe import recipe_names
+from sslbench.core import registry
+from sslbench.core.errors import UnknownNameError
 from sslbench.core.options import Options
-from sslbench.errors import UnknownNameError
 from sslbench.methods import Phase
 from tests.helpers.command_line import call
 from tests.helpers.methods import Untrained
@@ -26,7 +28,7 @@ EVERY = [
     (kind, name)
     for kind in ("method", "loss", "plugin", "weighting", "network", "dataset", "protocol")
     for name in registry.names(kind)
-] + [("recipe", name) for name in config.recipe_names()]
+] + [("recipe", name) for name in recipe_names()]
 
 
 def drawn(facts: dict[str, Any], width: int = 80) -> str:
@@ -81,7 +83,7 @@ def test_a_recipe_tells_which_file_each_value_is_from() -> None:
     assert origin["network.upsampling"] == ("bilinear", "default")
     assert origin["precision"] == ("auto", "default")
     # What a job of this recipe resolves to, options of its parts aside, is what is shown.
-    values = config.Job(recipe="ssl4mis-acdc-short", method="supervised", labeled="7 patients").resolved.values
+    values = Job(recipe="ssl4mis-acdc-short", method="supervised", labeled="7 patients").resolved.values
     shown = {path: value for path, (value, _) in origin.items()}
     assert json.loads(json.dumps(values)) == json.loads(json.dumps(shown))
     assert {"slug": "7-patients", "title": "7 patients", "aliases": ["7 volumes", "10%"], "labeled": 7} in facts[

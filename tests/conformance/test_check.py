@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 from torch import Tensor
 
-from sslbench import registry
 from sslbench.cli.terminal.laws import verdicts as draw_verdicts
 from sslbench.cli.terminal.matrix import cells as draw_cells
 from sslbench.conformance import LAWS, check_matrix, matrix
-from sslbench.conformance.subject import DIMS
+from sslbench.conformance.bench import DIMS
+from sslbench.core import registry
+from sslbench.core.step import Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Step
 from tests.helpers import broken
 from tests.helpers.command_line import call
 

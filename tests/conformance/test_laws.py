@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sslbench import registry
 from sslbench.conformance import LAWS, check_method
+from sslbench.conformance.bench import DIMS, Subject
 from sslbench.conformance.check import named
-from sslbench.conformance.subject import DIMS, Subject
-from sslbench.errors import UnknownNameError, UsageError
+from sslbench.core import registry
+from sslbench.core.errors import UnknownNameError, UsageError
 from tests.helpers import broken
 
 METHODS = [entry.name for entry in registry.entries("method") if not entry.preset_of]
@@ -137,7 +137,7 @@ def test_what_a_method_raises_is_told_in_one_line(known: Callable[[type], str]) 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "their_methods.py").write_text(
-        "from sslbench.methods.mean_teacher import MeanTeacher\n"
+        "from sslbench.methods.mt import MeanTeacher\n"
         "class NoTeacherEver(MeanTeacher):\n"
         "    def after_step(self, step):\n"
         "        pass\n"

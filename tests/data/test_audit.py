@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslbench.config import load_recipe
+from sslbench.config.layers import load_recipe
+from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.core.files import read_json, write_json
 from sslbench.data import audit as module
-from sslbench.data.acdc import ACDC
 from sslbench.data.audit import AuditReport, audit, check_figure, figure, percent
-from sslbench.data.own import load_all
+from sslbench.data.datasets.acdc import ACDC
+from sslbench.data.own.dataset import load_all
 from sslbench.data.prepare import prepare
 from sslbench.data.store import Store, case_files, fingerprint, sha256
-from sslbench.errors import UnknownNameError, UsageError
-from sslbench.files import read_json, write_json
 from tests.helpers.scans import make_scan, write_pair
 
 # Two patients of each list of the published split.
@@ -367,7 +367,7 @@ def test_the_share_in_patches_of_a_volume_is_that_of_a_closed_form(tmp_path, mon
 
 
 def test_no_recipe_no_patches(prepared, monkeypatch):
-    monkeypatch.setattr("sslbench.config.recipe_names", lambda: ())
+    monkeypatch.setattr("sslbench.config.recipe.recipe_names", lambda: ())
     report = audit("acdc", data_dir=prepared)
     assert report.patches == 0 and report.classes[1].patch_share is None
     assert found(report, "patches", "note")

@@ -13,18 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sslbench.config import (
-    AugmentSpec,
-    Blur,
-    Brightness,
-    Contrast,
-    Cutout,
-    Gamma,
-    Jitter,
-    Noise,
-    ThreeOfSix,
-    load_recipe,
-)
+from sslbench.config.layers import load_recipe
+from sslbench.config.recipe import AugmentSpec, Blur, Brightness, Contrast, Cutout, Gamma, Jitter, Noise, ThreeOfSix
 from sslbench.data import augment
 from sslbench.data.resampling import nearest_positions
 from sslbench.data.sampling import Sampler, TrainingSet

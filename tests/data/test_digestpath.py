@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sslbench.data.digestpath import DigestPath, slide
+from sslbench.config.splits import load_splits
+from sslbench.core.errors import UsageError
+from sslbench.data.datasets.digestpath import DigestPath, slide
 from sslbench.data.prepare import prepare
-from sslbench.data.splits import load_splits
 from sslbench.data.store import Store, partition
-from sslbench.errors import UsageError
 from tests.helpers.digestpath import picture, tissue, write_pictures
 
 LISTS = load_splits("digestpath", "cdma-leaking")

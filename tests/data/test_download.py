@@ -11,15 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sslbench import registry
-from sslbench.data import download as module
-from sslbench.data.acdc import ACDC
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.data.base import Remote
-from sslbench.data.download import can_download, download, fetch
-from sslbench.data.la import LA
+from sslbench.data.datasets.acdc import ACDC
+from sslbench.data.datasets.la import LA
+from sslbench.data.datasets.phantom import Phantom
+from sslbench.data.datasets.synapse import Synapse
+from sslbench.data.files import download as module
+from sslbench.data.files.download import can_download, download, fetch
 from sslbench.data.prepare import prepare
-from sslbench.data.synapse import Phantom, Synapse
-from sslbench.errors import SSLBenchError, UsageError
 from tests.helpers.folders import pack
 
 CONTENT = bytes(range(256)) * 20_000  # 5.1 MB: several chunks

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from sslbench.data.own import load_all
-from sslbench.data.splits import load_splits
+from sslbench.config.splits import load_splits
+from sslbench.data.own.dataset import load_all
 from sslbench.data.store import Store, case_files
 from tests.helpers.command_line import call
 from tests.helpers.own_folders import write_volume

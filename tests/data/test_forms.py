@@ -17,18 +17,18 @@ import SimpleITK
 import torch
 from torch.nn.functional import interpolate
 
-from sslbench import registry
-from sslbench.data.acdc import ACDC
-from sslbench.data.amos import AMOS
+from sslbench.config.splits import load_splits
+from sslbench.core import registry
+from sslbench.core.errors import UsageError
+from sslbench.core.files import read_json
 from sslbench.data.base import OFFICIAL, OWN_DATA
-from sslbench.data.define import define
-from sslbench.data.la import LA
+from sslbench.data.datasets.acdc import ACDC
+from sslbench.data.datasets.amos import AMOS
+from sslbench.data.datasets.la import LA
+from sslbench.data.datasets.synapse import Synapse
+from sslbench.data.own.define import define
 from sslbench.data.prepare import prepare
-from sslbench.data.splits import load_splits
 from sslbench.data.store import Store, partition
-from sslbench.data.synapse import Synapse
-from sslbench.errors import UsageError
-from sslbench.files import read_json
 from tests.helpers.scans import make_scan, write_pair
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "data-forms.md"

@@ -11,17 +11,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from sslbench import registry
-from sslbench.config import Job
-from sslbench.data.acdc import ACDC
+from sslbench.config.job import Job
+from sslbench.config.splits import load_splits
+from sslbench.core import registry
+from sslbench.core.errors import DataError, UnknownNameError, UsageError
 from sslbench.data.base import OWN_DATA, LabelCrop, Preprocessing
-from sslbench.data.la import LA
+from sslbench.data.datasets.acdc import ACDC
+from sslbench.data.datasets.la import LA
+from sslbench.data.datasets.phantom import Phantom
+from sslbench.data.datasets.synapse import Synapse
+from sslbench.data.files.volumes import read_volume
+from sslbench.data.geometry import label_box
 from sslbench.data.prepare import prepare
-from sslbench.data.preprocess import label_box, load_case, preprocess, read_volume, restore, stored_nifti
-from sslbench.data.splits import load_splits
+from sslbench.data.preprocess import load_case, preprocess, restore, stored_nifti
 from sslbench.data.store import Store, partition
-from sslbench.data.synapse import Phantom, Synapse
-from sslbench.errors import DataError, UnknownNameError, UsageError
 
 sitk = pytest.importorskip("SimpleITK")
 

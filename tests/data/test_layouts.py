@@ -8,8 +8,8 @@ import shutil
 import pytest
 import SimpleITK
 
-from sslbench.data.layouts import read_described, read_holding, read_pairs
-from sslbench.errors import UsageError
+from sslbench.core.errors import UsageError
+from sslbench.data.own.layouts import read_described, read_holding, read_pairs
 from tests.helpers import own_folders as folders
 
 TWO = ("a", "b")

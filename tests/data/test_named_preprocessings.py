@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.data.base import RawCase
 from sslbench.data.preprocess import load_case, preprocess, restore
 from tests.helpers.scans import make_scan, write_pair

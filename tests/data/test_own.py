@@ -14,14 +14,16 @@ import pytest
 import SimpleITK
 import yaml
 
-from sslbench import registry
-from sslbench.config import Job, load_recipe, recipe_names
-from sslbench.data.define import add_splits, define
-from sslbench.data.own import OwnDataset, load_all, read_definition
+from sslbench.config.job import Job
+from sslbench.config.layers import load_recipe
+from sslbench.config.recipe import recipe_names
+from sslbench.config.splits import load_splits
+from sslbench.core import registry
+from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.data.own.dataset import OwnDataset, load_all, read_definition
+from sslbench.data.own.define import add_splits, define
 from sslbench.data.prepare import prepare
-from sslbench.data.splits import load_splits
 from sslbench.data.store import Store, partition
-from sslbench.errors import UnknownNameError, UsageError
 from tests.helpers import own_folders as folders
 
 VOLUMES = {"shape": (24, 20, 18), "spacing": (1.5, 1.25, 2.0)}

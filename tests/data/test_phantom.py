@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sslbench.data.phantom import (
+from sslbench.data.datasets.phantom import (
     CASE_IDS,
     NO_GALLBLADDER,
     PhantomOptions,

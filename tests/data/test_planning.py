@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from sslbench import registry
-from sslbench.config import load_recipe, recipe_names, recipe_path
-from sslbench.data import planning
-from sslbench.data.layouts import HeldCase
-from sslbench.data.planning import Measured
-from sslbench.errors import UsageError
-from sslbench.spelling import load_yaml
+from sslbench.config.layers import load_recipe
+from sslbench.config.recipe import recipe_names, recipe_path
+from sslbench.config.text import load_yaml
+from sslbench.core import registry
+from sslbench.core.errors import UsageError
+from sslbench.data.own import planning
+from sslbench.data.own.layouts import HeldCase
+from sslbench.data.own.planning import Measured
 from tests.helpers.own_folders import write_volume
 from tests.helpers.scans import make_scan
 

@@ -9,15 +9,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.data import prepare as module
-from sslbench.data.acdc import ACDC
 from sslbench.data.base import OWN_DATA
-from sslbench.data.phantom import PhantomOptions
+from sslbench.data.datasets.acdc import ACDC
+from sslbench.data.datasets.phantom import Phantom, PhantomOptions
+from sslbench.data.datasets.synapse import Synapse
 from sslbench.data.prepare import prepare
 from sslbench.data.preprocess import preprocess
 from sslbench.data.store import Store
-from sslbench.data.synapse import Phantom, Synapse
-from sslbench.errors import SSLBenchError, UnknownNameError, UsageError
 from tests.helpers.folders import snapshot
 
 TWO = {"patient001": [1, 12], "patient090": [4, 11]}

@@ -13,22 +13,13 @@ import torch
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 
-from sslbench.data.acdc import ACDC
+from sslbench.core.errors import DataError
 from sslbench.data.base import LabelCrop, Preprocessing, RawCase
-from sslbench.data.preprocess import (
-    LoadedCase,
-    _label_positions,
-    _way_back,
-    load_case,
-    preprocess,
-    read_image,
-    resample_linear,
-    resample_nearest,
-    restore,
-    to_stored,
-)
-from sslbench.data.synapse import Synapse
-from sslbench.errors import DataError
+from sslbench.data.datasets.acdc import ACDC
+from sslbench.data.datasets.synapse import Synapse
+from sslbench.data.files.volumes import read_image
+from sslbench.data.geometry import label_positions, resample_linear, resample_nearest, way_back
+from sslbench.data.preprocess import LoadedCase, load_case, preprocess, restore, to_stored
 
 PLAIN = Preprocessing(axes="xyz", scale="minmax")
 
@@ -384,7 +375,7 @@ def test_every_size_of_a_scan_takes_the_labels_that_torch_takes():
         for target in (80, 160):
             line = np.arange(size)[:, None, None]
             resized = grid((target, 1, 1), (size / target, 1, 1))
-            taken = _label_positions(grid((size, 1, 1), (1, 1, 1)), resized, "floor")[0]
+            taken = label_positions(grid((size, 1, 1), (1, 1, 1)), resized, "floor")[0]
             assert np.array_equal(taken, torch_resized(line, (target, 1, 1), "nearest").ravel()), (size, target)
 
 
@@ -394,7 +385,7 @@ def test_what_is_said_on_a_coarser_grid_is_said_there_again_after_the_way_back()
         for target in (80, 160):
             if target <= size:
                 old, new = grid((size, 1, 1), (1, 1, 1)), grid((target, 1, 1), (size / target, 1, 1))
-                there, back = _label_positions(old, new, "floor")[0], _way_back(old, new, "floor")[0]
+                there, back = label_positions(old, new, "floor")[0], way_back(old, new, "floor")[0]
                 assert np.array_equal(back[there], np.arange(target)), (size, target)
                 assert np.abs(there[back] - np.arange(size)).max() <= np.ceil(size / target)
 

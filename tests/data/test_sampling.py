@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sslbench.config import AugmentSpec, TilesSpec, load_recipe
+from sslbench.config.layers import load_recipe
+from sslbench.config.recipe import AugmentSpec, TilesSpec
+from sslbench.core.errors import UsageError
+from sslbench.core.step import Batch
 from sslbench.data.sampling import Sampler, TrainingSet, stretched, tile_boxes
-from sslbench.errors import UsageError
-from sslbench.methods.base import Batch
 
 CPU = torch.device("cpu")
 

@@ -12,11 +12,11 @@ import zipfile
 
 import pytest
 
-from sslbench.data import source as module
+from sslbench.core.errors import DataError, SSLBenchError, UsageError
+from sslbench.data.files import archives as module
+from sslbench.data.files.archives import unpack, unpacked_folder
 from sslbench.data.prepare import prepare
-from sslbench.data.source import unpack, unpacked_folder
 from sslbench.data.store import Store
-from sslbench.errors import DataError, SSLBenchError, UsageError
 from tests.helpers.folders import pack, snapshot
 
 TWO = {"patient001": [1, 12], "patient090": [4, 11]}

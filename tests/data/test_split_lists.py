@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import sslbench.data
-from sslbench.config import Job
-from sslbench.data.splits import (
+from sslbench.config.job import Job
+from sslbench.config.splits import (
     LEAKING,
     Splits,
     check_entries,
@@ -22,10 +22,10 @@ from sslbench.data.splits import (
     read_split_file,
     write_splits,
 )
-from sslbench.errors import UsageError
-from sslbench.spelling import load_yaml
+from sslbench.config.text import load_yaml
+from sslbench.core.errors import UsageError
 
-FOLDER = Path(sslbench.data.__file__).parent / "splits"
+FOLDER = Path(sslbench.__file__).parent / "splits"
 
 # Entries of train, validation and test, and of every budget.
 SIZES = {

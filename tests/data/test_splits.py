@@ -9,10 +9,7 @@ import os
 
 import pytest
 
-from sslbench import registry
-from sslbench.data.acdc import ACDC
-from sslbench.data.prepare import prepare
-from sslbench.data.splits import (
+from sslbench.config.splits import (
     check_entries,
     draw_splits,
     expand,
@@ -24,9 +21,12 @@ from sslbench.data.splits import (
     with_budgets,
     write_splits,
 )
+from sslbench.config.text import load_yaml
+from sslbench.core import registry
+from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.data.datasets.acdc import ACDC
+from sslbench.data.prepare import prepare
 from sslbench.data.store import Store, partition
-from sslbench.errors import UnknownNameError, UsageError
-from sslbench.spelling import load_yaml
 
 RAW = {
     "unit": "patient",

@@ -9,12 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from sslbench.config.splits import parse_splits
+from sslbench.core.errors import DataError, UnknownNameError, UsageError
+from sslbench.core.files import read_json, write_json
+from sslbench.data.datasets.synapse import Synapse
 from sslbench.data.prepare import prepare
-from sslbench.data.splits import parse_splits
 from sslbench.data.store import Store, partition
-from sslbench.data.synapse import Synapse
-from sslbench.errors import DataError, UnknownNameError, UsageError
-from sslbench.files import read_json, write_json
 
 PATIENTS = {"patient001": [1, 12], "patient002": [1, 9], "patient003": [1, 15], "patient004": [1, 8]}
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from sslbench import registry
+from sslbench.core import registry
+from sslbench.core.files import save_nifti
 from sslbench.data.prepare import prepare
 from sslbench.data.store import Store
-from sslbench.files import save_nifti
 from sslbench.runs.records import write_cases
 from tests.helpers.predictions import IDS, worse
 from tests.helpers.scans import make_scan, write_pair

@@ -10,14 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from sslbench import registry
-from sslbench.errors import SSLBenchError, UsageError
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.evaluation.conversion import side_by_side
 from sslbench.evaluation.evaluate import Request, chosen_protocols, evaluate
 from sslbench.evaluation.scoring import score
 from sslbench.evaluation.subjects import subject_of_folder, subject_of_run
 from sslbench.metrics import asd, dice, hd95
-from sslbench.metrics.protocols import Protocol
+from sslbench.metrics.protocol import Protocol
 from sslbench.runs.collect import collect
 from sslbench.runs.directory import Run
 from tests.helpers.command_line import call

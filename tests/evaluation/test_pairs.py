@@ -9,7 +9,7 @@ import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslbench.errors import DataError
+from sslbench.core.errors import DataError
 from sslbench.evaluation.pairs import Pair, class_ids, load_pair, read_labels, resample_to
 
 BOX = np.zeros((8, 6, 5), int)

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from sslbench import load_results
-from sslbench.config import Job
-from sslbench.errors import UsageError
+from sslbench.config.job import Job
+from sslbench.core.errors import UsageError
 from sslbench.execution import local
 from sslbench.execution.worker import run_job
 from sslbench.runs.directory import Busy, Run

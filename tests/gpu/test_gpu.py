@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslbench.config import Job
+from sslbench.config.job import Job
 from sslbench.data.sampling import Sampler, TrainingSet
 from sslbench.execution.worker import run_job
 from sslbench.networks import build_network
-from sslbench.training.precision import Precision, fast_bf16, worst_gradient_error
+from sslbench.networks.precision import Precision, fast_bf16, worst_gradient_error
 from tests.helpers.jobs import tiny_job, tiny_job_2d
 
 pytestmark = [
@@ -55,7 +55,7 @@ def test_bf16_gradients_agree_with_fp32(name: str, shape: tuple[int, ...]) -> No
 
 def test_a_step_waits_for_the_gpu_only_to_log(phantom_data: Path, tmp_path: Path) -> None:
     """Ten steps between two records hold up the device no more often than their record does."""
-    from sslbench.conformance.subject import MemoryRecorder
+    from sslbench.conformance.bench import MemoryRecorder
     from sslbench.training.checkpoint import Checkpoints
     from sslbench.training.trainer import Trainer
     from tests.helpers.jobs import random_experiment

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslbench.methods.base import Average, Batch, Group, Method, Passes, Phase, Step, mean_logits
-from sslbench.methods.cross_pseudo_supervision import CrossPseudoSupervision
-from sslbench.methods.mean_teacher import MeanTeacher
+from sslbench.core.step import Batch, Step
+from sslbench.methods.base import Average, Group, Method, Passes, Phase, mean_logits
+from sslbench.methods.cps import CrossPseudoSupervision
+from sslbench.methods.mt import MeanTeacher
 from sslbench.methods.supervised import Supervised
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sslbench.config import Job
-from sslbench.conformance import subject
+from sslbench.config.job import Job
+from sslbench.conformance import bench
 from sslbench.training.experiment import Experiment
 
 # A 3-D job of seconds: every stage is there, nothing is learned.
@@ -45,4 +45,4 @@ def tiny_job_2d(method: str = "supervised", loss: str = "default", **fields: Any
 def random_experiment(job: Job, **rest: Any) -> Experiment:
     """A job put together on random volumes, 4 classes in 2-D and 14 in 3-D; see the function that this calls."""
     flat = len(job.resolved.recipe.patch_size) == 2
-    return subject.random_experiment(job, **{"classes": 4 if flat else 14} | rest)
+    return bench.random_experiment(job, **{"classes": 4 if flat else 14} | rest)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslbench import registry
-from sslbench.config import CriteriaSpec
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.core import registry
+from sslbench.core.step import Statistics, Step
 from sslbench.losses.compose import build_loss
-from sslbench.methods.base import Statistics, Step
 
 B, C, SHAPE = 2, 3, (2, 2, 5)
 N = 40

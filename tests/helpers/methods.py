@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslbench.config import CriteriaSpec
+from sslbench.config.recipe import CriteriaSpec
 from sslbench.core.options import NoOptions
+from sslbench.core.randomness import torch_generator
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Batch, Method, Statistics, Step
-from sslbench.training.randomness import torch_generator
+from sslbench.methods.base import Method
 from tests.helpers.losses import tiny_logits
 
 # §20 of the sheet of consistency methods: one image, three classes, 2×2.

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sslbench.core.options import NoOptions
-from sslbench.metrics.protocols import EmptyPolicy, Protocol
+from sslbench.metrics.protocol import EmptyPolicy, Protocol
 from sslbench.runs.records import CASE_COLUMNS
 
 CLASSES = ("rv", "myo", "lv")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 # Imported before any test swaps the registry: a module registers itself only once.
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.options import Options
 from sslbench.data.base import ClassInfo, Dataset, Preprocessing
 from tests.helpers.results import CLASSES, Scores, case_rows, component, protocol, same, write_cases

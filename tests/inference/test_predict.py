@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 
+from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.data.base import LabelCrop
-from sslbench.errors import SSLBenchError, UsageError
+from sslbench.execution.predict import RECORD, check_preprocessing, find_scans, predict
 from sslbench.execution.trained import load_trained, recorded_job
 from sslbench.execution.worker import run_job
-from sslbench.inference.predict import RECORD, check_preprocessing, find_scans, predict
 from sslbench.runs.directory import Run
 from sslbench.training.checkpoint import Checkpoints, Selection
 from tests.helpers.command_line import call

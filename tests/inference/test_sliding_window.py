@@ -14,13 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sslbench.inference import slice_inference, sliding_window
-from sslbench.inference.sliding_window import (
-    accumulate_windows,
-    flipped,
-    label_windows,
-    resized_slices,
-    window_starts,
-)
+from sslbench.inference.sliding_window import accumulate_windows, flipped, label_windows, resized_slices, window_starts
 from sslbench.networks import build_network
 
 

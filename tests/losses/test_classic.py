@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.config import CriteriaSpec, Job
-from sslbench.errors import UsageError
+from sslbench.config.job import Job
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.core.errors import UsageError
 from sslbench.losses.cross_entropy import cross_entropy
 from tests.helpers.losses import C, close, example_labels, example_logits, make_loss
 

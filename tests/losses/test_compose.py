@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslbench.config import CriteriaSpec, Job
+from sslbench.config.job import Job
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.core.errors import UsageError
 from sslbench.core.options import NoOptions
-from sslbench.errors import UsageError
 from sslbench.losses import BySource, Loss, Weighted, Weighting
 from tests.helpers.losses import SHAPE, B, C, N, a_step, example_labels, example_logits, make_loss, observed, statistics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.losses import (
     bcp_mix_loss,
     cct_loss,
@@ -33,7 +33,7 @@ VARIANTS = [
 
 def all_terms(spelt, shape, classes, device="cpu", weights=True):
     """Every term of a loss once, forward and backward."""
-    from sslbench.spelling import parse_component
+    from sslbench.config.text import parse_component
 
     name, options = parse_component(spelt)
     loss = make_loss(name, num_classes=classes, **options).to(device)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sslbench import registry
-from sslbench.config import Job
+from sslbench.config.job import Job
+from sslbench.core import registry
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/losses.md").read_text(encoding="utf-8")
 SPELT = sorted(set(re.findall(r"`((?:ga|metassl)(?:_\w+)?(?:\[[^\]`]+\])?)`", PAGE)))

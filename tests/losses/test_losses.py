@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.config import CriteriaSpec
+from sslbench.config.recipe import CriteriaSpec
 from sslbench.losses import (
     DiceCELoss,
     DiceLoss,

@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.config import CriteriaSpec, Job
-from sslbench.errors import SSLBenchError, UsageError
+from sslbench.config.job import Job
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.losses import DiceLoss, QuadLoss
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.losses.quadripartition import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslbench.config import CriteriaSpec
+from sslbench.config.recipe import CriteriaSpec
 from sslbench.losses import GACELoss, GADiceLoss
 from tests.helpers import slow_losses as slow
 from tests.helpers.losses import make_loss, observed
@@ -70,7 +70,7 @@ SLOW = {
 
 
 def built(spelt, **more):
-    from sslbench.spelling import parse_component
+    from sslbench.config.text import parse_component
 
     name, options = parse_component(spelt)
     return make_loss(name, num_classes=CLASSES, counts=COUNTS, **options, **more)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.losses import Weighted
 from sslbench.losses.weighting import (
     CLD,

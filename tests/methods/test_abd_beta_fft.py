@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sslbench.config import Job
-from sslbench.conformance.subject import MemoryRecorder
-from sslbench.errors import UsageError
+from sslbench.config.job import Job
+from sslbench.conformance.bench import MemoryRecorder
+from sslbench.core.errors import UsageError
 from sslbench.losses import DiceLoss, bcp_mix_loss
-from sslbench.methods.co_training import Prediction
 from sslbench.methods.mixing import (
     choose_patches,
     displace,
@@ -26,6 +25,7 @@ from sslbench.methods.mixing import (
     low_band,
     paste,
 )
+from sslbench.methods.shared.co_training import Prediction
 from sslbench.networks.base import Decoder
 from sslbench.networks.parts import cut_parts
 from sslbench.training.checkpoint import Checkpoints

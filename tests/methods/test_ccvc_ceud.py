@@ -14,21 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench.config import CriteriaSpec
-from sslbench.conformance.subject import Subject
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.conformance.bench import Subject
 from sslbench.core.options import NoOptions
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.data.sampling import window_starts
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import cross_entropy
-from sslbench.methods.base import Batch, Statistics, Step
-from sslbench.methods.confidence_estimation import ConfidenceEstimation, History, ranking_loss
-from sslbench.methods.conflict_cross_view import (
-    CCVCOptions,
-    ConflictCrossView,
-    MappedEncoder,
-    conflict_weight,
-    feature_discrepancy,
-)
+from sslbench.methods.ccvc import CCVCOptions, ConflictCrossView, MappedEncoder, conflict_weight, feature_discrepancy
+from sslbench.methods.ceud import ConfidenceEstimation, History, ranking_loss
 from sslbench.networks import Network, build_network
 from sslbench.plugins.base import Attached, Plugin
 from tests.helpers.methods import A, B, close, make_batch, make_step

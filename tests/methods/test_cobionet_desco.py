@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench.config import OptimizerSpec, RampSpec
-from sslbench.conformance.subject import DIMS, MemoryRecorder, Subject
-from sslbench.errors import UsageError
+from sslbench.config.recipe import OptimizerSpec, RampSpec
+from sslbench.conformance.bench import DIMS, MemoryRecorder, Subject
+from sslbench.core.errors import UsageError
+from sslbench.core.randomness import reseed
 from sslbench.losses.gradient_aware import GACELoss
-from sslbench.methods.co_bionet import CoBioNet, CoBioNetOptions, Critic
+from sslbench.methods.cobionet import CoBioNet, CoBioNetOptions, Critic
 from sslbench.methods.desco import DeSCO, DeSCOOptions, patches_alike
 from sslbench.training.checkpoint import Checkpoints
-from sslbench.training.randomness import reseed
 from sslbench.training.schedules import ramp_weight
 from sslbench.training.trainer import Trainer, backward, make_optimizer
 from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d

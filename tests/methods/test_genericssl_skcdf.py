@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslbench.config import Job
-from sslbench.conformance.subject import Subject
-from sslbench.errors import UsageError
+from sslbench.config.job import Job
+from sslbench.conformance.bench import Subject
+from sslbench.core.errors import UsageError
+from sslbench.core.step import Statistics
 from sslbench.losses.weighting import DiffDW, batch_dice
 from sslbench.methods import genericssl
-from sslbench.methods.base import Statistics
 from sslbench.methods.genericssl import ddim_step, diffused, gumbel_softmax, kept_signal, sampling_times, smooth
 from sslbench.methods.skcdf import class_ratios
 from sslbench.training.experiment import Builder, build_method

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.conformance.subject import Subject
+from sslbench.conformance.bench import Subject
 from sslbench.methods.basak import fused_confidence, indicators
 from sslbench.methods.dst import reversal_factor, worst_case_loss
 from sslbench.networks.gradient_reversal import reverse_gradient

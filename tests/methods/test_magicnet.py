@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslbench.config import Job
+from sslbench.config.job import Job
 from sslbench.conformance import LAWS
-from sslbench.conformance.subject import Subject
-from sslbench.errors import UsageError
+from sslbench.conformance.bench import Subject
+from sslbench.core.errors import UsageError
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses import DiceLoss
 from sslbench.methods import magicnet
-from sslbench.methods.base import Batch, Method, Statistics, Step
+from sslbench.methods.base import Method
 from sslbench.methods.magicnet import blend_pseudo_labels, cube_restore, cube_shuffle, join_cubes, split_cubes
 from sslbench.training.experiment import Builder, build_method
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sslbench.conformance.subject import MemoryRecorder
-from sslbench.errors import UsageError
+from sslbench.conformance.bench import MemoryRecorder
+from sslbench.core.errors import UsageError
+from sslbench.core.step import Batch, Step
 from sslbench.losses.cross_entropy import cross_entropy
-from sslbench.methods.base import Batch, Step, mean_logits
+from sslbench.methods.base import mean_logits
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment
 from sslbench.training.trainer import Trainer

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from sslbench.conformance.subject import MemoryRecorder
-from sslbench.errors import UsageError
+from sslbench.conformance.bench import MemoryRecorder
+from sslbench.core.errors import UsageError
 from sslbench.losses import bcp_mix_loss, cct_loss
 from sslbench.methods.mixing import copy_paste_mask, draw_copy_paste_mask, largest_components, paste
 from sslbench.networks import Features, build_network

@@ -13,19 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench.config import Job
+from sslbench.config.job import Job
+from sslbench.core.errors import UsageError
 from sslbench.core.options import NoOptions
-from sslbench.errors import UsageError
+from sslbench.core.step import Batch, Step
 from sslbench.losses import GADiceLoss
 from sslbench.losses.base import Loss
 from sslbench.losses.dice import DiceLoss
 from sslbench.losses.gradient_aware import GALoss, GAOptions
 from sslbench.losses.metassl import MetaSSLLoss, MetaSSLOptions
 from sslbench.losses.mutual import attention_transfer, decoupled_mse, decoupling_threshold, sharpen
-from sslbench.methods.base import Batch, Method, Step
-from sslbench.methods.decoupled_consistency import DCNetOptions, DecoupledConsistency
-from sslbench.methods.mutual_consistency import MCNetOptions, MutualConsistency
-from sslbench.methods.pyramid_consistency import PyramidConsistency
+from sslbench.methods.base import Method
+from sslbench.methods.dcnet import DCNetOptions, DecoupledConsistency
+from sslbench.methods.mcnet import MCNetOptions, MutualConsistency
+from sslbench.methods.urpc import PyramidConsistency
 from sslbench.networks import Features
 from sslbench.networks.base import Decoder
 from sslbench.networks.unet import UNetDecoder

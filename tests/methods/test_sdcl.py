@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sslbench.conformance.subject import MemoryRecorder
-from sslbench.errors import UsageError
+from sslbench.conformance.bench import MemoryRecorder
+from sslbench.core.errors import UsageError
+from sslbench.core.step import Batch
 from sslbench.losses import bcp_mix_loss
-from sslbench.methods.base import Batch, Method
+from sslbench.methods.base import Method
 from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, paste
-from sslbench.methods.students_discrepancy import discrepancy, discrepancy_kl, discrepancy_mse
+from sslbench.methods.sdcl import discrepancy, discrepancy_kl, discrepancy_mse
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Trainer, backward
 from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d

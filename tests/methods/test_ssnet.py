@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslbench.config import CriteriaSpec, Job
+from sslbench.config.job import Job
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.core.errors import UsageError
 from sslbench.core.options import NoOptions
-from sslbench.errors import UsageError
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses import DiceLoss, vat_loss
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import cross_entropy
-from sslbench.methods.base import Batch, Statistics, Step
 from sslbench.methods.ssnet import Heads, SSNet, SSNetOptions
 from sslbench.networks import Features, build_network
 from tests.helpers.dispatch import Calls

@@ -9,17 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sslbench.methods import copy_paste
-from sslbench.methods.bidirectional_copy_paste import BCPOptions, BidirectionalCopyPaste
-from sslbench.methods.cross_pseudo_supervision import CPSOptions, CrossPseudoSupervision
+from sslbench.methods.bcp import BCPOptions, BidirectionalCopyPaste
+from sslbench.methods.cps import CPSOptions, CrossPseudoSupervision
 from sslbench.methods.fixmatch import FixMatch, FixMatchOptions, thresholded_labels, unlikely_class_loss
-from sslbench.methods.mean_teacher import (
-    MeanTeacher,
-    MeanTeacherOptions,
-    UAMTOptions,
-    UncertaintyAwareMeanTeacher,
-)
-from sslbench.methods.r_drop import RDrop, RDropOptions
+from sslbench.methods.mt import MeanTeacher, MeanTeacherOptions
+from sslbench.methods.rdrop import RDrop, RDropOptions
+from sslbench.methods.shared import copy_paste
+from sslbench.methods.uamt import UAMTOptions, UncertaintyAwareMeanTeacher
 from tests.helpers.methods import (
     CE_A,
     CRITERIA,

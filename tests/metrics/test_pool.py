@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslbench.errors import DataError
+from sslbench.core.errors import DataError
 from sslbench.metrics import pool as module
 from sslbench.metrics.pool import ScorePool
 from sslbench.metrics.published import GA, LA_COBIONET, NATIVE

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sslbench.core.registry import component
 from sslbench.metrics import EmptyPolicy, Protocol, asd, assd, avd, dice, evaluate_case, hd95, jaccard, rvd
-from sslbench.metrics.protocols import resize_nearest
+from sslbench.metrics.protocol import resize_nearest
 from sslbench.metrics.published import GA, NATIVE, SSL4MIS
-from sslbench.registry import component
 
 SPACING = (3.0, 0.8, 0.5)
 ORGANS = ("sp", "lk", "ga", "es")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.data.base import Preprocessing
 from sslbench.metrics import asd, dice, hd95, jaccard, largest_component, nsd
-from sslbench.metrics.protocols import Protocol, resize_nearest
+from sslbench.metrics.protocol import Protocol, resize_nearest
 from sslbench.metrics.published import (
     DHC_2023,
     DHC_2023_RELEASED,

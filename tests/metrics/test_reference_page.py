@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.metrics.case import DISTANCES
-from sslbench.metrics.protocols import Protocol
+from sslbench.metrics.protocol import Protocol
 
 PAGE = Path(__file__).parents[2] / "docs/reference/protocols.md"
 

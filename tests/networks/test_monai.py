@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from sslbench import registry
 from sslbench.cli.show import describe
-from sslbench.config import Job
-from sslbench.conformance.subject import MemoryCheckpoints, MemoryRecorder, random_experiment
-from sslbench.errors import UsageError
+from sslbench.config.job import Job
+from sslbench.conformance.bench import MemoryCheckpoints, MemoryRecorder, random_experiment
+from sslbench.core import registry
+from sslbench.core.errors import UsageError
 from sslbench.networks import Features, build_decoder, build_network
 from sslbench.training.trainer import Interrupted, Trainer
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from sslbench.config import Job
-from sslbench.errors import UsageError
+from sslbench.config.job import Job
+from sslbench.core.errors import UsageError
 from sslbench.networks import build_decoder, build_network
 from sslbench.networks.base import Network
 from sslbench.networks.pyramid import PyramidHeads

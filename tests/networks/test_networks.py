@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from sslbench.errors import UnknownNameError
+from sslbench.core.errors import UnknownNameError
 from sslbench.networks import Features, Network, build_decoder, build_network
 from sslbench.networks.base import Conv3d, initialize
 

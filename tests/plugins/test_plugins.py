@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslbench.conformance.subject import MemoryRecorder
-from sslbench.methods.base import Batch, Statistics, Step
+from sslbench.conformance.bench import MemoryRecorder
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.networks import Features, Network
 from sslbench.plugins.base import Attached, Plugin
 from sslbench.training.checkpoint import Checkpoints

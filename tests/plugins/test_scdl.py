@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.conformance import check_method
-from sslbench.conformance.subject import Subject
-from sslbench.methods.base import Batch
+from sslbench.conformance.bench import Subject
+from sslbench.core.step import Batch
 from sslbench.networks import Network, build_network
 from sslbench.plugins.base import Attached
 from sslbench.plugins.scdl import (

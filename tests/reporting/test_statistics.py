@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sslbench import load_results, registry
-from sslbench.errors import SSLBenchError
-from sslbench.metrics.protocols import EmptyPolicy, Protocol
+from sslbench import load_results
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
+from sslbench.metrics.protocol import EmptyPolicy, Protocol
 from sslbench.reporting.statistics import missed_organs, over_seeds, per_run, summarize
 
 Write = Callable[..., Path]

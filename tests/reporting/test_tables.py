@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sslbench import registry
-from sslbench.config import Grid
-from sslbench.errors import SSLBenchError, UnknownNameError
-from sslbench.files import write_text
+from sslbench.config.grid import Grid
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError, UnknownNameError
+from sslbench.core.files import write_text
 from sslbench.reporting.model import Cell, Column, Row, Table, cell_text, manifest
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
 from tests.helpers.results import CLASSES, component, protocol, same

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sslbench import load_results
-from sslbench.errors import SSLBenchError, UsageError
+from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.collect import COLUMNS, collect, find_runs, records_csv
 
 Write = Callable[..., Path]

@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 import sslbench
-from sslbench.errors import SSLBenchError
+from sslbench.core.errors import SSLBenchError
 from sslbench.runs.directory import Busy, Run, runs_below
 from tests.helpers.holders import start_holder
 
@@ -109,6 +109,6 @@ def test_the_names_of_its_files_are_spelt_once() -> None:
 
 
 def test_the_package_imports_where_there_is_no_fcntl() -> None:
-    modules = "sslbench.cli, sslbench.doctor, sslbench.files, sslbench.runs.directory, sslbench.execution.local"
+    modules = "sslbench.cli, sslbench.doctor, sslbench.core.files, sslbench.runs.directory, sslbench.execution.local"
     code = f"import sys; sys.modules['fcntl'] = None; import {modules}"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sslbench.config import Job
-from sslbench.conformance.subject import MemoryRecorder
-from sslbench.data.digestpath import DigestPath
+from sslbench.config.job import Job
+from sslbench.config.splits import load_splits
+from sslbench.conformance.bench import MemoryRecorder
+from sslbench.data.datasets.digestpath import DigestPath
 from sslbench.data.prepare import prepare
-from sslbench.data.splits import load_splits
 from sslbench.data.store import Store
 from sslbench.execution.worker import run_job
 from sslbench.inference import slice_inference, sliding_window

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslbench.errors import SSLBenchError
+from sslbench.core.errors import SSLBenchError
 from sslbench.training.checkpoint import Checkpoints, Selection
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslbench.training.ema import ema_decay, update_ema
+from sslbench.methods.ema import ema_decay, update_ema
 
 
 def network(seed: int) -> nn.Module:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sslbench.networks import build_network
-from sslbench.training import precision as module
-from sslbench.training.precision import Precision, choose_precision, worst_gradient_error
+from sslbench.networks import precision as module
+from sslbench.networks.precision import Precision, choose_precision, worst_gradient_error
 
 CPU = torch.device("cpu")
 BF16 = Precision("bf16", "", CPU, channels_last=False)

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from sslbench.config import OptimizerSpec, RampSpec, ScheduleSpec
-from sslbench.conformance.subject import MemoryRecorder
+from sslbench.config.recipe import OptimizerSpec, RampSpec, ScheduleSpec
+from sslbench.conformance.bench import MemoryRecorder
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.schedules import (
     cosine_rampdown,

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslbench.config import Job
-from sslbench.conformance.subject import MemoryRecorder
-from sslbench.errors import TrainingError, UsageError
+from sslbench.config.job import Job
+from sslbench.conformance.bench import MemoryRecorder
+from sslbench.core.errors import TrainingError, UsageError
+from sslbench.core.step import Batch, Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Batch, Group, Method, Phase, Step
+from sslbench.methods.base import Group, Method, Phase
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Interrupted, Trainer
 from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d

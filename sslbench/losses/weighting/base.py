@@ -10,13 +10,13 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.options import NoOptions
 from sslbench.losses.per_class import PerClass
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
-    from sslbench.methods.base import Statistics, Step
+    from sslbench.config.job import ResolvedJob
+    from sslbench.core.step import Statistics, Step
 
 
 class Weighting(nn.Module):

@@ -8,15 +8,15 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from sslbench import registry
+from sslbench.core import registry
 from sslbench.core.options import Options
+from sslbench.core.registry import register
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.base import Weighting, voxels_of
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.config import ResolvedJob
-    from sslbench.methods.base import Step
+    from sslbench.config.job import ResolvedJob
+    from sslbench.core.step import Step
 
 _SMOOTH = 1e-8  # of the Dice, of its first predecessor and of the ratio of speeds (DHC code)
 

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.base import Weighting, voxels_of
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.methods.base import Step
+    from sslbench.core.step import Step
 
 _SMOOTH = 1e-8  # added to counts before they are divided (DHC code)
 

@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.per_class import PerClass
 from sslbench.losses.weighting.base import Weighting
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.methods.base import Step
+    from sslbench.core.step import Step
 
 
 def cld_class_weights(counts: Tensor) -> Tensor:

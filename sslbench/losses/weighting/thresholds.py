@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from sslbench.core.options import Options
+from sslbench.core.registry import register
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.base import Weighting, voxels_of
-from sslbench.registry import register
 
 if TYPE_CHECKING:
-    from sslbench.methods.base import Statistics, Step
+    from sslbench.core.step import Statistics, Step
 
 
 def adsh_thresholds(probs: Tensor, tau: float = 0.9) -> Tensor:

@@ -1,0 +1,222 @@
+"""Grids: jobs as a union of products, filters over jobs, and the table that they fill."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from sslbench.config import weightings
+from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, read_component, read_parts, splits_of
+from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe, under
+from sslbench.config.recipe import Seed
+from sslbench.config.text import flatten, load_yaml, validated
+from sslbench.core import settings
+from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.core.options import Frozen
+
+# ------------------------------------------------------------------------------------------------------ the grid
+
+
+_AXES = ("recipe", "method", "loss", "plugin", "labeled", "seeds")
+
+
+def _axes_as_lists(data: Any) -> Any:
+    """An axis of a grid may be written as one value, seeds as a range: `0-4`."""
+    if not isinstance(data, dict):
+        return data
+    data = {key: [value] if key in _AXES and not isinstance(value, list) else value for key, value in data.items()}
+    if "labeled" in data:
+        data["labeled"] = [str(value) for value in data["labeled"]]
+    if "seeds" in data:
+        data["seeds"] = [seed for value in data["seeds"] for seed in seed_range(value)]
+    return data
+
+
+def seed_range(value: Any) -> list[Any]:
+    """The seeds that `0-4` means; any other value alone.
+
+    Raises:
+        ValueError: a range that runs backwards, or holds more seeds than anybody means.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*-\s*(\d{1,9})\s*", value) if isinstance(value, str) else None
+    if match is None:
+        return [value]
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + 1000:
+        raise ValueError(f"the range of seeds {value!r} is empty or too long")
+    return list(range(first, last + 1))
+
+
+class JobFilter(Frozen):
+    """Jobs by their parts: a job matches that is among the values of every axis named."""
+
+    recipe: list[str] = []
+    method: list[str] = []
+    loss: list[str] = []
+    plugin: list[str | None] = []
+    labeled: list[str] = []
+    seeds: list[Seed] = []
+    set: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_lists(cls, data: Any) -> Any:
+        return _axes_as_lists(data)
+
+    def matches(self, job: Job) -> bool:
+        """Whether the job is meant, however both are spelt. Only options and `set` need the job to be valid.
+
+        Raises:
+            UsageError: a name or budget that nothing answers to.
+        """
+        parts = read_parts(job)
+        wanted = [flatten(self.set)]
+        for axis in COMPONENTS:
+            asked = [read_component(axis, spelt, {}) for spelt in getattr(self, axis)]
+            named = [spelt.options for spelt in asked if spelt.name == parts[axis].name]
+            if asked and not named:
+                return False
+            if len(named) == 1:
+                wanted.append({f"{axis}.{key}": value for key, value in named[0].items()})
+        if self.labeled:
+            lists = splits_of(read_recipe(job.recipe)[0], parts, flatten(job.set))
+            if lists.budget(job.labeled).slug not in {lists.budget(name).slug for name in self.labeled}:
+                return False
+        if (self.recipe and job.recipe not in self.recipe) or (self.seeds and job.seed not in self.seeds):
+            return False
+        return all(_has(job.resolved, options) for options in wanted if options)
+
+
+def _has(resolved: ResolvedJob, options: Mapping[str, Any]) -> bool:
+    """Whether a job has these values, by dotted path."""
+    about = weightings.split(under(options, "method"))[1]
+    if any(
+        resolved.values.get(path) != value
+        for path, value in options.items()
+        if path.removeprefix("method.") not in about
+    ):
+        return False
+    asked = weightings.read(about, weightings.learners(resolved.method["name"], resolved.method))[0] if about else {}
+    found = resolved.weightings
+    return all(
+        key not in found if spec is None else spec.items() <= found.get(key, {}).items() for key, spec in asked.items()
+    )
+
+
+def _layer(layers: Mapping[str, str], path: str) -> str:
+    """The layer of a path, or of the first below it."""
+    return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
+
+
+class GridEntry(JobFilter):
+    """A product of the axes it names, with what it sets; an axis left out takes the grid's."""
+
+
+class TableSpec(Frozen):
+    """What a grid's table shows.
+
+    `columns`: metrics of the protocol, averaged over classes (`dsc`) or one column per class (`dsc/class`).
+    `classes`: the order of those, as labelled or the largest structure first.
+    `groups`: headings in the papers' order; `GA`-like names are losses, the others the methods' own groups.
+    """
+
+    columns: list[str] = ["dsc", "asd", "dsc/class"]
+    classes: Literal["label", "size"] = "label"
+    groups: list[str] = ["Reference", "General", "Imbalance"]
+    caption: str = ""
+    note: str = ""
+
+
+class Grid(Frozen):
+    """Jobs as a union of products, and the table that they fill."""
+
+    name: str
+    description: str = ""
+    recipe: list[str] = []
+    labeled: list[str] = []
+    seeds: list[Seed] = []
+    set: dict[str, Any] = {}
+    jobs: list[GridEntry]
+    exclude: list[JobFilter] = []
+    table: TableSpec = TableSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_lists(cls, data: Any) -> Any:
+        return _axes_as_lists(data)
+
+    def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
+        """The canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
+
+        Args:
+            overrides: `--set` values, the last layer.
+
+        Raises:
+            UsageError: nothing to run, or a job that does not resolve.
+        """
+        found: dict[Path, Job] = {}
+        for entry in self.jobs:
+            for job in self._product(entry, overrides or {}):
+                if not any(exclude.matches(job) for exclude in self.exclude):
+                    canonical = job.canonical()  # every job is checked before any starts
+                    layers = {path: _layer(job.resolved.layers, path) for path in canonical.set}
+                    found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
+        if not found:
+            raise UsageError(f"grid {self.name} names no job")
+        return list(found.values())
+
+    def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[Job]:
+        recipes = entry.recipe or self.recipe
+        budgets = entry.labeled or self.labeled
+        for axis, value in (("recipe", recipes), ("method", entry.method), ("labeled", budgets)):
+            if not value:
+                raise UsageError(f"grid {self.name}: an entry of `jobs` names no {axis}, and the grid has none")
+        chosen = {**self.set, **entry.set, **overrides}
+        own = self.name if self.name == COMMAND_LINE else f"grid {self.name}"
+        layers = dict.fromkeys({**self.set, **entry.set, "*": ""}, own) | dict.fromkeys(overrides, COMMAND_LINE)
+        for recipe, budget, method, loss, plugin in itertools.product(
+            recipes, budgets, entry.method, entry.loss or ["default"], entry.plugin or [None]
+        ):
+            for seed in entry.seeds or self.seeds or load_recipe(recipe).seeds:
+                yield Job(
+                    recipe=recipe,
+                    method=method,
+                    loss=loss,
+                    plugin=plugin,
+                    labeled=budget,
+                    seed=seed,
+                    set=chosen,
+                    layers=layers,
+                )
+
+
+def load_grid(name: str) -> Grid:
+    """A grid by name (looked up in `benchmarks/`, then among the shipped ones) or by file.
+
+    Raises:
+        UsageError: no such grid, or a file that is not a valid one.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.exists():
+            raise UsageError(f"no grid file {path}", "name a YAML file, or a grid of `sslbench list grids`")
+    else:
+        found = grid_files()
+        if name not in found:
+            raise UnknownNameError("grid", name, found)
+        path = found[name]
+    return validated(Grid, {"name": path.stem, **load_yaml(path)}, str(path))
+
+
+def grid_files() -> dict[str, Path]:
+    """The grids that can be named, with their files."""
+    found: dict[str, Path] = {}
+    for folder in settings.grid_dirs():
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))

@@ -1,0 +1,32 @@
+"""Where things live on this machine: the only module that reads `SSLBENCH_*` environment variables.
+
+They say where, never what is computed:
+
+| variable | meaning | default |
+| --- | --- | --- |
+| `SSLBENCH_DATA` | prepared datasets | `data/` in the working folder |
+| `SSLBENCH_RESULTS` | runs and reports | `results/` in the working folder |
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results"}
+
+
+def data_dir(override: Path | str | None = None) -> Path:
+    """The folder of prepared datasets; `override` (a command-line option) wins over the environment."""
+    return Path(override or os.environ.get("SSLBENCH_DATA") or VARIABLES["SSLBENCH_DATA"])
+
+
+def results_dir(override: Path | str | None = None) -> Path:
+    """The folder of runs and reports; `override` (a command-line option) wins over the environment."""
+    return Path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
+
+
+def grid_dirs() -> list[Path]:
+    """The folders in which a grid's name is looked up, first match wins: the working folder's, then the shipped."""
+    package = Path(__file__).parent.parent
+    return [Path("benchmarks"), package / "_grids", package.parent / "benchmarks"]

@@ -1,0 +1,1 @@
+"""The datasets, a file each: classes, official layout, split lists, preprocessings."""

@@ -1,0 +1,1 @@
+"""Bytes in: volumes, arrays, archives, downloads."""
