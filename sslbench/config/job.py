@@ -143,7 +143,7 @@ def resolve(job: Job) -> ResolvedJob:
     """Apply all layers to a job and check every value; see `Job.resolved`."""
     parts = read_parts(job)
     below, overrides, about = read_recipe(job.recipe)
-    given, origins = _given(job, parts)
+    given, origins = _job_settings(job, parts)
 
     def layered(extra: Mapping[str, Any]) -> Layers:
         layers = below.copy()
@@ -208,7 +208,7 @@ def resolve(job: Job) -> ResolvedJob:
     return resolved
 
 
-class _Spelt(Frozen):
+class _Component(Frozen):
     """One component of a job, as it was written.
 
     Attributes:
@@ -227,7 +227,7 @@ class _Spelt(Frozen):
 _MISSING = object()
 
 
-def read_parts(job: Job) -> dict[str, _Spelt]:
+def read_parts(job: Job) -> dict[str, _Component]:
     """The components of a job, their aliases, brackets and presets understood."""
     for path in job.set:
         top = path.split(".")[0]
@@ -239,13 +239,13 @@ def read_parts(job: Job) -> dict[str, _Spelt]:
     return {part: read_component(part, getattr(job, part), given) for part in COMPONENTS}
 
 
-def read_component(part: str, spelt: str | None, given: Mapping[str, Any]) -> _Spelt:
+def read_component(part: str, spelling: str | None, given: Mapping[str, Any]) -> _Component:
     direct = under(given, part)
-    if spelt is None:
+    if spelling is None:
         if direct:
             raise UsageError(f"'{part}.{next(iter(direct))}' is set, but the job has no {part}")
-        return _Spelt()
-    name, bracketed = parse_component(spelt)
+        return _Component()
+    name, bracketed = parse_component(spelling)
     entry = registry.get(part, name)
     base = entry.preset_of or entry.name
     layers = Layers()
@@ -253,7 +253,7 @@ def read_component(part: str, spelt: str | None, given: Mapping[str, Any]) -> _S
         layers.put({f"{part}.{key}": value for key, value in layer.items()}, "")
     options = under(layers.values, part)
     made = next((preset for preset in registry.presets(part, base) if _makes(preset, options)), None)
-    return _Spelt(
+    return _Component(
         name=made.name if made else base,
         base=base,
         options=options if made is None else _beyond(made, options),
@@ -292,8 +292,8 @@ def _typed(model: type[BaseModel], options: Mapping[str, Any]) -> Mapping[str, A
     return {key: typed.get(key, value) for key, value in options.items()}
 
 
-def _given(job: Job, parts: Mapping[str, _Spelt]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the job itself sets, by path, and the layer that set it."""
+def _job_settings(job: Job, parts: Mapping[str, _Component]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields that the job itself sets, by path, and the layer that set each."""
     otherwise = job.layers.get("*", "job")
     given, origins = {}, {}
     for path, value in job.set.items():
@@ -308,7 +308,7 @@ def _given(job: Job, parts: Mapping[str, _Spelt]) -> tuple[dict[str, Any], dict[
     return given, origins
 
 
-def splits_of(below: Layers, parts: Mapping[str, _Spelt], given: Mapping[str, Any]) -> Splits:
+def splits_of(below: Layers, parts: Mapping[str, _Component], given: Mapping[str, Any]) -> Splits:
     """The case lists of a job: overrides may depend on its budget, so they cannot change them."""
     layers = below.copy()
     layers.put(registry.component("method", str(parts["method"].base)).defaults, "")
@@ -321,7 +321,10 @@ def splits_of(below: Layers, parts: Mapping[str, _Spelt], given: Mapping[str, An
 
 
 def _complete(
-    layers: Layers, parts: Mapping[str, _Spelt], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
+    layers: Layers,
+    parts: Mapping[str, _Component],
+    about: Mapping[str, Any],
+    overrides: tuple[tuple[str, Override], ...],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Validate and fill in every default, so that a default spelt out and one left out are the same."""
     known = {*Recipe.model_fields, *COMPONENTS} - ABOUT
@@ -390,7 +393,9 @@ def _in_range(recipe: Recipe) -> None:
         )
 
 
-def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], labeled: str, lists: Splits) -> bool:
+def _matches(
+    when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Component], labeled: str, lists: Splits
+) -> bool:
     """Whether an override is meant for a job; a preset is also what it configures, a weighting is any learner's."""
     for key, wanted in when.items():
         asked = wanted if isinstance(wanted, list) else [wanted]
@@ -410,7 +415,7 @@ def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], 
     return True
 
 
-def _weighted_by(method: _Spelt) -> set[str]:
+def _weighted_by(method: _Component) -> set[str]:
     """The weightings that a job asks for, of whichever learner."""
     own, asked = weightings.split({**registry.get("method", str(method.name)).set, **method.options})
     found, _ = weightings.read(asked, weightings.learners_of(str(method.base), own))
@@ -431,7 +436,7 @@ def _objection(resolved: ResolvedJob, lists: Splits) -> str | None:
     return next((why for why in found if why), None)
 
 
-def _digest(values: Mapping[str, Any], parts: Mapping[str, _Spelt], lists: str, recipe: Recipe) -> str:
+def _digest(values: Mapping[str, Any], parts: Mapping[str, _Component], lists: str, recipe: Recipe) -> str:
     dataset = registry.component("dataset", recipe.dataset)
     versions: dict[str, Any] = {
         "engine": ENGINE_VERSION,

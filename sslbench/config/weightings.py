@@ -74,20 +74,20 @@ def read(options: Mapping[str, Any], keys: Sequence[str]) -> tuple[dict[str, Spe
                     )
                 said = {option: value}
             else:
-                said = _named(path, value)
+                said = _spec_of(path, value)
                 spec = found[key] = {} if said else None
             (spec if spec is not None else {}).update(said)
             sources.update({f"{key}.{name}": path for name in said})
     return found, sources
 
 
-def _named(path: str, spelt: Any) -> Spec:
+def _spec_of(path: str, spelling: Any) -> Spec:
     """`cld[window=2]` as name and options; nothing for None."""
-    if spelt is None:
+    if spelling is None:
         return {}
-    if not isinstance(spelt, str):
-        raise UsageError(f"method.{path} takes the name of a weighting, not {spelt!r}")
-    name, options = parse_component(spelt)
+    if not isinstance(spelling, str):
+        raise UsageError(f"method.{path} takes the name of a weighting, not {spelling!r}")
+    name, options = parse_component(spelling)
     entry = registry.get(OPTION, name)
     return {"name": entry.preset_of or entry.name, **flatten(entry.set), **flatten(options)}
 
@@ -115,10 +115,10 @@ def difference(chosen: Mapping[str, Spec], otherwise: Mapping[str, Spec], keys: 
         chosen, otherwise: complete weightings by learner.
         keys: of all learners.
     """
-    spelt = {key: spell(chosen[key]) if key in chosen else None for key in keys if key in (*chosen, *otherwise)}
-    if len(spelt) == len(keys) and len({*spelt.values()}) == 1:
-        return {OPTION: spelt[keys[0]]}
-    return {f"{OPTION}.{key}": text for key, text in spelt.items()}
+    spelling = {key: spell(chosen[key]) if key in chosen else None for key in keys if key in (*chosen, *otherwise)}
+    if len(spelling) == len(keys) and len({*spelling.values()}) == 1:
+        return {OPTION: spelling[keys[0]]}
+    return {f"{OPTION}.{key}": text for key, text in spelling.items()}
 
 
 def spell(spec: Spec) -> str:
