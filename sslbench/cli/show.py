@@ -18,7 +18,7 @@ from typing import Any
 from sslbench.cli.listing import PLURALS, spelling_of
 from sslbench.config import weightings
 from sslbench.config.fields import fields_of
-from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
+from sslbench.config.layers import PARTS, load_recipe, read_recipe
 from sslbench.config.recipe import ABOUT, recipe_path
 from sslbench.config.text import flatten, load_yaml
 from sslbench.core import registry
@@ -162,7 +162,7 @@ def _options(target: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     kind = base.target
     facts = _pluggable(base, asked)
-    learners = weightings.learners_of(base.name, weightings.split(asked.set)[0])
+    learners = weightings.learners_of(kind, weightings.split(asked.set)[0])
     weighted = {key: spec["name"] for key, spec in weightings.completed(asked.set, learners).items()}
     for name in dict.fromkeys(weighted.values()):
         told = _documented("weighting", registry.component("weighting", name)).deviations
@@ -323,7 +323,7 @@ def _recipe(name: str) -> dict[str, Any]:
         path: values.get(path, default) for path, default in network.items()
     }
     # A recipe may set options of a method or loss too, for all jobs that have it.
-    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in COMPONENTS}
+    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in PARTS}
     return {
         "kind": "recipe",
         "name": recipe.name,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslbench.config.grid import Grid, TableSpec
-from sslbench.config.job import Job
+from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact, split_outside_brackets
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError
@@ -94,7 +94,7 @@ def _planned(job: Job, protocol: str | None) -> PlannedRow:
         loss=canonical.loss,
         plugin=canonical.plugin or "",
         digest=job.digest(),
-        settings={path: compact(value) for path, value in canonical.set.items()},
+        settings={path: compact(value) for path, value in settings_of(canonical.model_dump()).items()},
         dataset=recipe.dataset,
         splits=recipe.splits,
         protocol=protocol or recipe.protocol,

@@ -40,7 +40,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from filelock import FileLock, Timeout
 
-from sslbench.config.job import Job
+from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
@@ -224,7 +224,7 @@ class Run:
     @property
     def variant(self) -> str:
         """How the job differs from its named parts; empty where it does not."""
-        return self.job.get("variant", variant_of(self.job.get("set") or {}))
+        return self.job.get("variant", variant_of(settings_of(self.job)))
 
     @property
     def cell(self) -> tuple[str, ...]:
