@@ -131,9 +131,9 @@ def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
     """What `show` shows."""
-    from sslbench.cli.show import SHOWN
+    from sslbench.cli.show import SHOW_KINDS
 
-    return SHOWN
+    return SHOW_KINDS
 
 
 @_quiet

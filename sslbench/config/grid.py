@@ -113,7 +113,7 @@ def _has_weighting(resolved: ResolvedJob, value: str | Mapping[str, Any] | None)
 
 
 def _learners(resolved: ResolvedJob) -> tuple[str, ...]:
-    return weightings.learners(registry.component("method", resolved.method["name"]), resolved.method)
+    return weightings.learners_of(registry.component("method", resolved.method["name"]), resolved.method)
 
 
 def _layer(layers: Mapping[str, str], path: str) -> str:

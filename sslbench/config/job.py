@@ -153,7 +153,7 @@ def resolve(job: Job) -> ResolvedJob:
     parts = read_parts(job)
     method = parts["method"]
     below, overrides, about = read_recipe(job.recipe)
-    given, origins = _given(job, parts)
+    given, origins = _job_settings(job, parts)
 
     def layered(extra: Mapping[str, Any]) -> Layers:
         layers = below.copy()
@@ -176,7 +176,7 @@ def resolve(job: Job) -> ResolvedJob:
     lower, _ = _complete(layered({}), parts, about, overrides)
     differs = {path: values[path] for path in given if path in values and values[path] != lower.get(path, _MISSING)}
     weighted, otherwise = weightings.by_learner(values), weightings.by_learner(lower)
-    learners = weightings.learners(method.component, under(values, "method"))
+    learners = weightings.learners_of(method.component, under(values, "method"))
 
     recipe = recipe_of(values, about, overrides)
     if (recipe.dataset, recipe.splits) != (lists.dataset, lists.name):
@@ -215,8 +215,8 @@ def resolve(job: Job) -> ResolvedJob:
 _MISSING = object()
 
 
-def _given(job: Job, parts: Mapping[str, Part]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the job itself sets, by path, and the layer that set it."""
+def _job_settings(job: Job, parts: Mapping[str, Part]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Give the fields that the job itself sets, by path, and the layer that set each."""
     otherwise = job.layers.get("*", "job")
     given, origins = {}, {weightings.PART: job.layers.get(weightings.PART, otherwise)}
     for path, value in job.set.items():
@@ -284,7 +284,7 @@ def _complete(
             raise UsageError(f"the recipe sets options of a {kind}, but the job has none")
     about_weightings = weightings.split(layers.values)[1]
     if about_weightings:
-        keys = weightings.learners(parts["method"].component, tree["method"])
+        keys = weightings.learners_of(parts["method"].component, tree["method"])
         tree[weightings.PART] = weightings.completed(about_weightings, keys)
         sources = weightings.read(about_weightings, keys)[1]
         origins |= {f"{weightings.PART}.{path}": layers.origins[source] for path, source in sources.items()}
@@ -329,7 +329,7 @@ def _weighted_by(method: Part) -> set[str]:
     layers = Layers()
     for values in (method.preset, method.given):
         layers.put(values, "")
-    keys = weightings.learners(method.component, under(layers.values, "method"))
+    keys = weightings.learners_of(method.component, under(layers.values, "method"))
     return {str(spec["name"]) for spec in weightings.read(layers.values, keys)[0].values() if spec is not None}
 
 

@@ -59,7 +59,7 @@ def read_parts(job: Job) -> dict[str, Part]:
 
 def read_part(
     kind: str,
-    spelt: str | None,
+    spelling: str | None,
     given: Mapping[str, Any] | None = None,
     weighting: str | Mapping[str, Any] | None = None,
 ) -> Part:
@@ -67,7 +67,7 @@ def read_part(
 
     Args:
         kind: `method`, `loss` or `plugin`.
-        spelt: as written; None: the job has none.
+        spelling: as written; None: the job has none.
         given: all that is set, by dotted path; what is not of this component is passed over.
         weighting: that of the job, which a method takes in.
 
@@ -76,11 +76,11 @@ def read_part(
     """
     given = given or {}
     own = {path: value for path, value in given.items() if path.startswith(f"{kind}.")}
-    if spelt is None:
+    if spelling is None:
         if own:
             raise UsageError(f"'{next(iter(own))}' is set, but the job has no {kind}")
         return Part(kind)
-    name, bracketed = parse_component(spelt)
+    name, bracketed = parse_component(spelling)
     entry = registry.get(kind, name)
     base = registry.get(kind, entry.preset_of) if entry.preset_of else entry
     above: list[Mapping[str, Any]] = [own]
@@ -112,7 +112,7 @@ def _makes(preset: registry.Entry, component: Any, values: Mapping[str, Any]) ->
         return False
     if not weighted:
         return True
-    keys = weightings.learners(component, typed)
+    keys = weightings.learners_of(component, typed)
     found = weightings.completed(values, keys)
     return all(found.get(key) == spec for key, spec in weightings.completed(weighted, keys).items())
 

@@ -48,10 +48,10 @@ def settings(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
     return {f"method.{path}": None if text == NONE else text for path, text in flat(value).items()}
 
 
-def learners(method: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
+def learners_of(method: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys that weightings serve in a method with these options; those that are not named have their defaults."""
     usual = {name: field.get_default(call_default_factory=True) for name, field in method.Options.model_fields.items()}
-    keys: tuple[str, ...] = method.learners({**usual, **options})
+    keys: tuple[str, ...] = method.learners_of({**usual, **options})
     return keys
 
 
@@ -95,20 +95,20 @@ def read(values: Mapping[str, Any], keys: Sequence[str]) -> tuple[dict[str, Spec
                     )
                 said = {option: value}
             else:
-                said = _named(path, value)
+                said = _spec_of(path, value)
                 spec = found[key] = {} if said else None
             (spec if spec is not None else {}).update(said)
             sources.update({f"{key}.{name}": path for name in said})
     return found, sources
 
 
-def _named(path: str, spelt: Any) -> Spec:
+def _spec_of(path: str, spelling: Any) -> Spec:
     """`cld[window=2]` as name and options; nothing for `none`."""
-    if spelt in (None, NONE):
+    if spelling in (None, NONE):
         return {}
-    if not isinstance(spelt, str):
-        raise UsageError(f"{path} takes the name of a weighting, not {spelt!r}")
-    name, options = parse_component(spelt)
+    if not isinstance(spelling, str):
+        raise UsageError(f"{path} takes the name of a weighting, not {spelling!r}")
+    name, options = parse_component(spelling)
     entry = registry.get(PART, name)
     return {"name": entry.preset_of or entry.name, **flatten(entry.set), **flatten(options)}
 

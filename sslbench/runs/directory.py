@@ -146,7 +146,9 @@ class Run:
         return cls(results / RUNS / job.directory)
 
     @classmethod
-    def known(cls, directory: Path, name: str, job: Mapping[str, Any], digest: str, values: Mapping[str, Any]) -> Run:
+    def of_records(
+        cls, directory: Path, name: str, job: Mapping[str, Any], digest: str, values: Mapping[str, Any]
+    ) -> Run:
         """A finished run whose records lie elsewhere, in a tidy CSV; its directory need not be there."""
         run = cls(directory)
         run.name = name

@@ -14,7 +14,7 @@ from sslbench.core.errors import UsageError
 from sslbench.core.step import Statistics
 from sslbench.losses.weighting import DiffDW, batch_dice
 from sslbench.methods import genericssl
-from sslbench.methods.genericssl import ddim_step, diffused, gumbel_softmax, kept_signal, sampling_times, smooth
+from sslbench.methods.genericssl import alpha_bars, ddim_step, diffuse, gumbel_softmax, sampling_times, smooth
 from sslbench.methods.skcdf import class_ratios
 from sslbench.training.experiment import Builder, build_method
 
@@ -24,14 +24,14 @@ def test_the_sampling_times_are_those_of_the_sheet() -> None:
 
 
 def test_the_kept_signal_goes_from_almost_all_to_almost_none() -> None:
-    kept = kept_signal(1000)
+    kept = alpha_bars(1000)
     assert kept[0] == pytest.approx(1 - 1e-4) and kept[1] == pytest.approx((1 - 1e-4) * (1 - 1e-4 - 0.0199 / 999))
     assert kept[-1] == pytest.approx(4.0358e-5, rel=1e-3)
 
 
 def test_a_ddim_step_from_the_truth_has_the_same_noise() -> None:
-    kept, clean, noise = kept_signal(1000), torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
-    noisy = diffused(clean, noise, kept[torch.tensor([700, 700])])
+    kept, clean, noise = alpha_bars(1000), torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
+    noisy = diffuse(clean, noise, kept[torch.tensor([700, 700])])
     expected = kept[300].sqrt() * clean + (1 - kept[300]).sqrt() * noise
     assert torch.allclose(ddim_step(noisy, clean, kept[700], kept[300]), expected, atol=1e-4)
 
@@ -60,7 +60,7 @@ def test_smoothing_is_a_gaussian_of_three() -> None:
 class Generic:
     """GenericSSL on a tiny network, one step taken."""
 
-    def __init__(self, ramp: float = 1.0) -> None:
+    def __init__(self, consistency_weight: float = 1.0) -> None:
         subject = Subject("genericssl", dims="3d")
         self.method: Any = subject.fresh().train()
         phase = subject.phases()[0]
@@ -75,7 +75,7 @@ class Generic:
 
         self.method.loss.supervised = spy
         self.batch = subject.batch(phase)
-        self.terms = subject.terms(self.method, phase, self.batch, ramp)
+        self.terms = subject.terms(self.method, phase, self.batch, consistency_weight)
 
     def reached(self, term: str) -> set[str]:
         self.method.zero_grad()
@@ -101,7 +101,7 @@ def test_the_predicting_decoder_is_pulled_towards_the_two_others() -> None:
         assert torch.allclose(parameter, expected, atol=1e-7), name
 
 
-def test_labelled_patches_are_weighted_by_the_difficulty_that_denoising_had() -> None:
+def test_labeled_patches_are_weighted_by_the_difficulty_that_denoising_had() -> None:
     generic = Generic()
     denoised, weighted, taught = generic.asked
     known = generic.batch.label["weak"][: generic.batch.num_labeled]
@@ -114,14 +114,14 @@ def test_labelled_patches_are_weighted_by_the_difficulty_that_denoising_had() ->
 def test_pseudo_labels_are_what_the_sample_and_the_weighted_decoder_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(genericssl, "smooth", lambda x: torch.zeros_like(x))
     generic = Generic()
-    method, unlabelled = generic.method, generic.batch.image["weak"][generic.batch.num_labeled :]
+    method, unlabeled = generic.method, generic.batch.image["weak"][generic.batch.num_labeled :]
     assert method.net.denoiser.time is not None
     # Without the sample's share it is the weighted decoder's own label; dropout is off, so that a pass can be repeated.
     method.eval()
     subject = Subject("genericssl", dims="3d")
     generic.asked.clear()
     subject.terms(method, subject.phases()[0], generic.batch)
-    features = method.net.encode(unlabelled)
+    features = method.net.encode(unlabeled)
     decoder = method.net.decoders[1]
     assert torch.equal(generic.asked[2]["target"], decoder.head(decoder(features)[-1]).argmax(1))
 
