@@ -185,7 +185,8 @@ def subject_of_folder(
             f"{folder} holds neither runs nor label maps", f"files that can be read: {', '.join(VOLUME_ENDINGS)}"
         )
     if isinstance(references, Store):
-        known, where = list(references.cases), str(references.folder)
+        known = [id for id, case in references.cases.items() if case.labeled]
+        where = str(references.folder)
         classes = classes or [info.short for info in references.dataset.classes]
     else:
         held = label_files(references)
