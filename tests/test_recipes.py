@@ -132,3 +132,17 @@ def test_ssnet_under_ga_has_the_cross_entropy_that_ga_changes() -> None:
             for loss in ("default", "ga")
         ]
         assert found == [False, True]
+
+
+@pytest.mark.parametrize(("labeled", "title"), [("5%", "3 patients"), ("10%", "7 patients")])
+def test_acdc_as_the_supplement_of_dca_trains_it(labeled: str, title: str) -> None:
+    recipe = recipe_of("dca-acdc", "dca", labeled)
+    assert (recipe.network.name, recipe.patch_size, recipe.optimizer.name) == ("unet", [256, 256], "sgd")
+    assert (recipe.batch.labeled, recipe.batch.unlabeled, recipe.optimizer.lr) == (2, 2, 0.001)
+    assert recipe_of("dca-acdc", "supervised", labeled).batch.labeled == 4
+    assert load_splits("acdc", recipe.splits).budget(labeled).title.startswith(title)
+
+
+@pytest.mark.parametrize(("name", "labeled"), [("dhc-synapse", "10%"), ("dhc-amos", "2%")])
+def test_dca_trains_as_cps_does_in_the_dhc_protocol(name: str, labeled: str) -> None:
+    assert recipe_of(name, "dca", labeled) == recipe_of(name, "cps", labeled)

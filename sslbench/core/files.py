@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_FULL = 1 << 16  # bytes; a disk with fewer is full, whatever a writer says of it
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 @contextmanager
@@ -18,6 +24,10 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
     Args:
         path: the final file; its folder is made if it is missing.
         sync: wait until the bytes are on the disk; off for files that only feed a display.
+
+    Raises:
+        OSError: it cannot be written; `filename` is set. Writers that have words of their own for a full disk (NumPy,
+            torch) are overruled.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The leading dot keeps half-written files out of every glob; the kept ending satisfies writers that look at it.
@@ -32,6 +42,12 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
         aside.replace(path)
         if sync:
             _sync(path.parent)
+    except Exception as error:
+        if shutil.disk_usage(path.parent).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent)) from error
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path.parent)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -87,12 +103,58 @@ def save_nifti(image: Any, path: Path) -> None:
         nibabel.save(image, aside)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that a user wrote: UTF-8, or what its byte-order mark says (Notepad and PowerShell write one).
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read, or is no text.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    return content.decode(encoding).replace("\r\n", "\n")
+
+
 def read_json(path: Path) -> Any:
     """The value of a JSON file, or None where the file is missing or unreadable as JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(read_text(path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """The files under a folder, linked folders too; a link that leads back up to a folder that holds it is passed over.
+
+    Sorted within each folder.
+    """
+    above: dict[Path, frozenset[tuple[int, int]]] = {}  # device and number of a folder and of all that hold it
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        holding = above.pop(here, frozenset()) | {_identity(here)}
+        kept = []
+        for name in sorted(folders):
+            try:
+                passed = _identity(here / name) in holding
+            except OSError:
+                continue
+            if not passed:
+                above[here / name] = holding
+                kept.append(name)
+        folders[:] = kept
+        yield from (here / name for name in sorted(names))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, by links of folders."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _sync(path: Path) -> None:

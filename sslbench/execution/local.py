@@ -16,8 +16,9 @@ from types import FrameType
 from typing import IO, Literal, Protocol
 
 from sslbench.config.job import Job
+from sslbench.config.splits import load_splits
 from sslbench.core.errors import UsageError
-from sslbench.data.store import Store
+from sslbench.data.store import Store, partition
 from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2
@@ -64,7 +65,7 @@ def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Sto
     """The prepared data of all jobs, opened.
 
     Raises:
-        UsageError: a job's dataset is not prepared; nothing was started.
+        UsageError: a job's dataset is not prepared, or its label budget not whole; nothing was started.
     """
     stores: dict[tuple[str, str], Store] = {}
     for job in jobs:
@@ -72,6 +73,7 @@ def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Sto
         key = (recipe.dataset, recipe.preprocessing)
         if key not in stores:
             stores[key] = Store.open(data_dir, *key)
+        partition(stores[key], load_splits(recipe.dataset, recipe.splits), job.resolved.job.labeled)
     return stores
 
 
