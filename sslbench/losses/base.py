@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sslbench.core.step import Statistics, Step
 
 Source = Literal["label", "pseudo"]
-Term = Literal["label", "pseudo", "consistency"]
+TermKind = Literal["label", "pseudo", "consistency"]
 
 
 class LossOptions(Options):
@@ -62,7 +62,7 @@ class Loss(nn.Module):
     version: ClassVar[int] = 2  # sums per class are no longer rounded
     title: ClassVar[str] = ""
     needs_reference: bool = False
-    changes: ClassVar[tuple[Term, ...]] = ()
+    changes: ClassVar[tuple[TermKind, ...]] = ()
     Options: ClassVar[type[BaseModel]] = NoOptions
 
     def __init__(self, options: BaseModel, criteria: CriteriaSpec, statistics: Statistics) -> None:
@@ -80,7 +80,7 @@ class Loss(nn.Module):
         """The one line why this job has no meaning, before anything is built; None where it has one."""
         side = job.loss.get("applies_to", "both")
         served = {term for term in cls.changes if side == "both" or (term == "label") == (side == "label")}
-        asked = registry.component("method", job.method["name"]).terms
+        asked = registry.component("method", job.method["name"]).term_kinds
         if cls.changes and not served & {*asked}:
             return (
                 f"the method asks for terms on {_listed(asked)}, the loss changes those on {_listed(sorted(served))}:"

@@ -199,7 +199,7 @@ class MetaSSLLoss(Loss):
         return self.quad.mean(nll, regions, source, rest.get("mask"), rest.get("voxel_weight"), by_class)
 
     def _ramped(self, logits: Tensor, target: Tensor, key: str, rest: TermArguments) -> Tensor:
-        return self._quad_ce(logits, target, "label", key, rest) * self._step.ramp
+        return self._quad_ce(logits, target, "label", key, rest) * self._step.consistency_weight
 
     def _regions(
         self, logits: Tensor, target: Tensor, source: Source, key: str, reference: tuple[str, Tensor] | None
