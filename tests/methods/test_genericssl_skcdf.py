@@ -60,8 +60,8 @@ def test_smoothing_is_a_gaussian_of_three() -> None:
 class Generic:
     """GenericSSL on a tiny network, one step taken."""
 
-    def __init__(self, consistency_weight: float = 1.0) -> None:
-        subject = Subject("genericssl", dims="3d")
+    def __init__(self, consistency_weight: float = 1.0, spelt: str = "genericssl") -> None:
+        subject = Subject(spelt, dims="3d")
         self.method: Any = subject.fresh().train()
         phase = subject.phases()[0]
         self.before = {name: value.clone() for name, value in self.method.named_parameters()}
@@ -134,6 +134,16 @@ def test_denoising_leaves_no_trace_in_the_statistics_that_inference_takes() -> N
         for part, module in (("encoder", net.encoder), ("embedding", net.embedding), ("denoiser", net.denoiser))
     }
     assert counts == {"encoder": {3}, "embedding": {3}, "denoiser": {11}}
+
+
+def test_the_released_statistics_count_the_denoising_passes_and_change_nothing_else() -> None:
+    plain, released = Generic(), Generic(spelt="genericssl[released_statistics=true]")
+    net = released.method.net
+    counts = {int(value) for name, value in net.encoder.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {3 + 11}
+    assert torch.equal(plain.terms["loss"], released.terms["loss"])
+    means = [dict(generic.method.net.encoder.named_buffers()) for generic in (plain, released)]
+    assert not any(torch.equal(means[0][name], means[1][name]) for name in means[0] if name.endswith("running_mean"))
 
 
 def test_a_two_dimensional_recipe_is_refused_in_a_line() -> None:
