@@ -31,9 +31,9 @@ class BatchSpec(Frozen):
     unlabeled: int = Field(ge=0, description="unlabelled patches in a step")
     order: Literal["passes", "repeated"] = Field(
         default="passes",
-        description="of the items in a stream. passes: one permutation of them after another, so that a batch no larger "
-        "than the stream meets an item twice only where two of them join; repeated: each epoch a permutation of its "
-        "places, which the items fill in turn, so that a batch may hold an item twice (the loaders of GA and DHC)",
+        description="of a stream's items. passes: one permutation of them after another, so that a batch holds an item "
+        "twice only where two of them join; repeated: each epoch a permutation of its places, which the items fill in "
+        "turn, so that a batch may hold an item twice (the loaders of GA and DHC)",
     )
 
 

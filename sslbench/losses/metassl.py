@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Unpack
 
-import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
@@ -158,8 +157,8 @@ class MetaSSLLoss(Loss):
         if self.options.form == "released":
             return super().dice(logits, target, source=source, key=key, **rest)
         target = hard_labels(logits, target)
-        regions, _ = self._regions(logits, target, source, key, rest.get("reference"))
-        weight = self.quad.weights(regions, source, torch.float32)
+        regions, probabilities = self._regions(logits, target, source, key, rest.get("reference"))
+        weight = self.quad.weights(regions, source, probabilities.dtype)
         inside = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
         return self.quad.dice(logits, target, inside_sums(weight, inside), rest.get("class_weight"))
 

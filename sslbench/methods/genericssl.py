@@ -36,8 +36,7 @@ class GenericSSLOptions(Options):
     window: int = Field(default=50, gt=0, description="τ, steps that the difficulty is averaged over (GenericSSL)")
     released_statistics: bool = Field(
         default=False,
-        description="the encoder's running statistics, which inference takes, count the denoising passes too, as in the "
-        "code",
+        description="the encoder's running statistics, which inference takes, count the denoising passes too (code)",
     )
 
 
@@ -61,8 +60,9 @@ class GenericSSL(Method):
     - Its three-of-six augmentation and its rate are the recipe's business, and so are its criteria and its lists
       (`-r dhc-synapse --set splits=genericssl`).
     - The encoder's running batch statistics, which inference takes, are those of its three plain passes of a step. The
-      released code counts the eleven denoising passes too (`released_statistics`). On the phantom, after 360 iterations, the same weights then
-      had a DSC of 2 % on validation patches, where the statistics of the patches themselves gave 65 %.
+      released code counts the eleven denoising passes too (`released_statistics`). On the phantom, after 360
+      iterations, the same weights then had a DSC of 2 % on validation patches, where the statistics of the patches
+      themselves gave 65 %.
     """
 
     title = "GenericSSL"

@@ -30,9 +30,8 @@ class SKCDFOptions(Options):
     )
     released_second_pass: bool = Field(
         default=False,
-        description="the second pass, which inference takes, as in the code: in windows heads have every second channel "
-        "and their output does not drop out; the global block joins its heads' channels in turn, though it split them "
-        "in halves",
+        description="the second pass, which inference takes, as in the code: in windows a head has every second "
+        "channel, and what comes out does not drop out; the global block joins in turn what it split in halves",
     )
 
 

@@ -33,8 +33,8 @@ class SSNetOptions(DiceOptions):
     power_iterations: int = Field(default=1, ge=1, description="that find the adversarial direction (SS-Net)")
     distance: Literal["dice", "pooled_dice", "linear_dice"] = Field(
         default="dice",
-        description="of noisy from clean probabilities: squared Dice, the mean over classes (SS-Net on ACDC), one plain "
-        "Dice over all classes (LA), or plain Dice, the mean over classes (DHC port)",
+        description="of noisy from clean probabilities: squared Dice, the mean over classes (SS-Net on ACDC), one "
+        "plain Dice over all classes (LA), or plain Dice, the mean over classes (DHC port)",
     )
     contrast_weight: float = Field(default=0.1, ge=0, description="of the contrastive terms beside VAT (SS-Net)")
     memory: int = Field(default=32, ge=2, description="prototypes of a class (SS-Net)")
@@ -81,9 +81,9 @@ class SSNet(Method):
     The embedding is the finest map of the decoder; two small networks, projection and prediction, read its voxels.
     Labelled foreground voxels that are predicted right are candidates: their projections, in evaluation mode and
     without gradient, overwrite the bank of their class, at most 32 of them, chosen by the score of the class's
-    selector in training mode. Then every voxel's prediction is drawn to the bank of its class, the true one or the network's own, by
-    their cosine, weighted by the selector. Background has no prototypes. A loss that needs a reference holds the
-    network against itself. Inference: the network.
+    selector in training mode. Then every voxel's prediction is drawn to the bank of its class, the true one or the
+    network's own, by their cosine, weighted by the selector. Background has no prototypes. A loss that needs a
+    reference holds the network against itself. Inference: the network.
 
     Cost: three forward and backward passes over all patches and one forward, and the heads. Beyond what networks keep,
     memory grows with the voxels alone: the heads' maps, about a dozen of 2f fp32 channels, are made anew for the

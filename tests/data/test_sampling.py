@@ -428,18 +428,23 @@ def test_with_labeled_pass_both_streams_start_anew_at_every_epoch():
 
 
 @pytest.mark.parametrize(
-    ("epoch", "length", "labelled", "unlabelled"),
-    [("unlabeled", 6, [4, 4, 4], [2] * 6), ("unlabeled_pass", 3, [2, 2, 2], [1] * 6), (4, 4, [3, 3, 2], [2, 2, 1, 1, 1, 1])],
+    ("kind", "length", "labelled", "unlabelled"),
+    [
+        ("unlabeled", 6, [4, 4, 4], [2] * 6),
+        ("unlabeled_pass", 3, [2, 2, 2], [1] * 6),
+        (4, 4, [3, 3, 2], [2, 2, 1, 1, 1, 1]),
+    ],
     ids=["GA", "DHC", "a number"],
 )
-def test_a_repeated_list_fills_the_places_of_an_epoch_in_turn(epoch, length, labelled, unlabelled):
+def test_a_repeated_list_fills_the_places_of_an_epoch_in_turn(kind, length, labelled, unlabelled):
     """GA's loader has 2·|U| places for either stream, DHC's |U|: item p mod n at place p, shuffled anew each epoch."""
-    made = volumes(labeled=3, unlabeled=6, epoch=epoch, order="repeated")
+    made = volumes(labeled=3, unlabeled=6, epoch=kind, order="repeated")
     assert made.epoch_length == length
     orders = []
     for stream, first, expected in (("labeled", 0, labelled), ("unlabeled", 3, unlabelled)):
         for number in range(3):
-            seen = sum(picks(made, stream, range(number * length, (number + 1) * length)), [])
+            epoch = picks(made, stream, range(number * length, (number + 1) * length))
+            seen = [item for batch in epoch for item in batch]
             assert Counter(seen) == {first + item: times for item, times in enumerate(expected)}
             orders.append(seen)
     assert orders[0] != orders[1] != orders[2] and orders[3] != orders[4]

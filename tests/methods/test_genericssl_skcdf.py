@@ -270,6 +270,30 @@ def test_the_decoders_learn_from_one_half_each() -> None:
     assert not {name for name in pseudo if name.startswith("labeled")}
 
 
+def test_the_released_second_pass_is_that_of_inference_too() -> None:
+    """The same weights, the heads' channels in the code's order, in windows no dropout of what comes out."""
+    decoupled, other = Decoupled(), Decoupled(set={"method.released_second_pass": True})
+    plain, released = decoupled.method, other.method
+    released.load_state_dict(plain.state_dict())
+    x = decoupled.batch.image["weak"]
+    for method in (plain, released):
+        method.eval()
+    features = released.net.encode(x)
+    deepest = features.maps[-1]
+    attended = released.whole.within(released.local.within(deepest, "interleaved", drop=False), "crossed")
+    last = len(features.maps) - 1
+    expected = released.unlabeled(features.map(lambda stage, content: attended if stage == last else content))[0]
+    assert torch.equal(released.predict(x), expected.softmax(1))
+    assert not torch.equal(released.predict(x), plain.predict(x))
+    assert not torch.allclose(attended, plain.whole.within(plain.local.within(deepest)), atol=1e-3)
+    # Training: of the windows' block the softmax of the scores drops out, what comes out does not.
+    released.train()
+    calls: list[float] = []
+    released.local.attention.dropout.register_forward_hook(lambda *_: calls.append(1))
+    released.local.within(deepest, "interleaved", drop=False)
+    assert len(calls) == 1
+
+
 def test_what_is_not_kept_has_logits_of_0_and_background_as_target() -> None:
     decoupled = Decoupled()
     method = decoupled.method
