@@ -101,7 +101,8 @@ class Sampler:
 
     An item is a case in 3-D and a slice, or a tile of one, in 2-D. Each stream is an endless chain of permutations of
     its items; with `schedule.epoch: labeled_pass` both chains start anew at every epoch, as the two-stream sampler of
-    SSL4MIS does.
+    SSL4MIS does. With `batch.order: repeated` an epoch of E iterations is one permutation of its E·b places, of which
+    place p holds item p mod n: the loaders of GA and DHC repeat their lists of n scans so, and shuffle the long list.
     All methods of a seed meet the same patches: the streams draw apart.
 
     Args:
@@ -164,6 +165,10 @@ class Sampler:
     def _order(self, stream: Stream, iteration: int, size: int) -> list[int]:
         count = self.count[stream]
         start = 0 if stream == "labeled" else self.count["labeled"]
+        if self.recipe.batch.order == "repeated":
+            epoch, within = divmod(iteration, self.epoch_length)
+            dealt = self._permutation(stream, epoch, 0, self.epoch_length * size)[within * size : (within + 1) * size]
+            return [start + int(place) % count for place in dealt]
         chain, first = 0, iteration * size
         if self.recipe.schedule.epoch == "labeled_pass":
             chain, within = divmod(iteration, self.epoch_length)

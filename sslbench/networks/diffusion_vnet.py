@@ -221,20 +221,21 @@ class DiffusionVNet(Network):
     def forward(self, x: Tensor) -> Tensor:
         return self.logits(self.encode(x))
 
-    def denoise(self, image: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
+    def denoise(self, image: Tensor, noisy: Tensor, time: Tensor, recorded: bool = False) -> Tensor:
         """Logits (B, C, *S) of the label map that `noisy` was made of.
 
-        The encoder's running statistics stay those of plain passes.
+        The encoder's running statistics stay those of plain passes, unless `recorded`.
 
         Args:
             image: (B, in_channels, *S).
             noisy: (B, C, *S), a label map as ±1 per class with noise of the step `time`.
             time: (B,), diffusion steps.
+            recorded: whether the pass counts in the encoder's running statistics.
         """
         denoiser = self.denoiser
         embedded = denoiser.time(time)
         content = denoiser.embedding(torch.cat([image, noisy.to(image.dtype)], dim=1))
-        with unrecorded(self.encoder):
+        with unrecorded(*([] if recorded else [self.encoder])):
             maps = self.encoder(content, embedded)
         logits: Tensor = denoiser.decoder.head(denoiser.decoder(Features(tuple(maps)), time=embedded)[-1])
         return logits

@@ -432,7 +432,10 @@ def test_the_recipes_are_those_of_the_sheet():
     )
     assert (recipe.batch.labeled, recipe.batch.unlabeled) == (2, 2)
     assert (recipe.schedule.iterations, recipe.checkpoint, recipe.seeds) == (50000, "last", [1337])
-    assert recipe.network.options == {"base_filters": 16, "norm": "batch", "dropout": 0.5, "init": "default"}
+    assert (recipe.network.name, recipe.network.options["base_filters"], recipe.network.options["dropout"]) == (
+        *("unet3d", 16, 0.3),
+    )
+    assert recipe.protocol == "metassl"
     assert (cps.batch.labeled, cps.batch.unlabeled) == (1, 1)
     assert Job(recipe="metassl-la-short", method="supervised", labeled="5%").directory.parts[:2] == (
         *("metassl-la-short", "4-scans"),
