@@ -24,6 +24,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text in UTF-8", "name a YAML file") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply to be read") from error
     except (yaml.YAMLError, ValueError) as error:  # a date or tag that cannot be built is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -83,6 +87,11 @@ def parse_value(text: str) -> Any:
 def compact(value: Any) -> str:
     """Spell the value of an option without blanks, as folder names and variants have it: `0.75`, `[1,2]`, `name`."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 seed`, `3 seeds`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def parse_set(items: Iterable[str]) -> dict[str, Any]:
