@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sslbench.core.errors import SSLBenchError, StorageError
+
 
 @contextmanager
 def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
@@ -18,10 +20,16 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
     Args:
         path: the final file; its folder is made if it is missing.
         sync: wait until the bytes are on the disk; off for files that only feed a display.
+
+    Raises:
+        StorageError: the system refuses: a full disk, no permission.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The leading dot keeps half-written files out of every glob; the kept ending satisfies writers that look at it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name[-40:])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The leading dot keeps half-written files out of every glob; the kept ending satisfies writers that look at it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name[-40:])
+    except OSError as error:
+        raise StorageError(path, error) from error
     os.close(handle)
     aside = Path(name)
     try:
@@ -32,8 +40,23 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
         aside.replace(path)
         if sync:
             _sync(path.parent)
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None or refusal.filename not in (None, str(aside), str(path.parent)):
+            raise  # or of another file, which the block read
+        raise StorageError(path, refusal) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _refusal(error: BaseException) -> OSError | None:
+    """The system's refusal that an error is, or that a library met before its own."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, SSLBenchError):
+        if isinstance(seen, OSError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def sync_files(paths: Iterable[Path]) -> None:

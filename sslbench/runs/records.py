@@ -144,9 +144,7 @@ def _smooth(protocol: str) -> float:
     return 0.0
 
 
-def _contradiction(
-    reference: int, predicted: int, state: str, values: Mapping[str, float], smooth: float = 0.0
-) -> str:
+def _contradiction(reference: int, predicted: int, state: str, values: Mapping[str, float], smooth: float = 0.0) -> str:
     """Tell which of the numbers of one structure cannot be true together; empty where all can."""
     masks = f"{reference} voxels in the reference and {predicted} in the prediction"
     if min(reference, predicted) < 0 or state != _STATES[reference > 0, predicted > 0]:
@@ -165,7 +163,7 @@ def _contradiction(
     if state != "absent":
         for metric, most in zip(_OVERLAPS, ((2 * min(reference, predicted) + smooth) / whole, 1.0), strict=True):
             value = values.get(metric, 0.0)
-            if not value <= (most if state == "both" else smooth / whole) + _ROUNDING:
+            if value > (most if state == "both" else smooth / whole) + _ROUNDING:
                 return f"{metric} {value:g}, more than {masks} allow"
     if dsc is not None and jaccard is not None:
         shared = (dsc * whole - smooth) / 2
