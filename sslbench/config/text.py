@@ -88,6 +88,11 @@ def compact(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 seed`, `3 seeds`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def parse_set(items: Iterable[str]) -> dict[str, Any]:
     """`a.b=c` strings as dotted paths and values."""
     return _pairs(items, "--set takes PATH=VALUE, not '{}'", "for example --set optimizer.lr=0.005")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sslbench.core.errors import SSLBenchError, StorageError
+
 _FULL = 1 << 16  # bytes; a disk with fewer is full, whatever a writer says of it
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -26,12 +28,15 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
         sync: wait until the bytes are on the disk; off for files that only feed a display.
 
     Raises:
-        OSError: it cannot be written; `filename` is set. Writers that have words of their own for a full disk (NumPy,
-            torch) are overruled.
+        StorageError: the system refuses: a full disk, no permission. Writers that have words of their own for a full
+            disk (NumPy, torch) are overruled.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The leading dot keeps half-written files out of every glob; the kept ending satisfies writers that look at it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name[-40:])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The leading dot keeps half-written files out of every glob; the kept ending satisfies writers that look at it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name[-40:])
+    except OSError as error:
+        raise StorageError(path, error) from error
     os.close(handle)
     aside = Path(name)
     try:
@@ -43,13 +48,24 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
         if sync:
             _sync(path.parent)
     except Exception as error:
+        refusal = _refusal(error)
         if shutil.disk_usage(path.parent).free < _FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent)) from error
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path.parent)
-        raise
+            refusal = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if refusal is None or refusal.filename not in (None, str(aside), str(path.parent)):
+            raise  # or of another file, which the block read
+        raise StorageError(path, refusal) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _refusal(error: BaseException) -> OSError | None:
+    """The system's refusal that an error is, or that a library met before its own."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, SSLBenchError):
+        if isinstance(seen, OSError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def sync_files(paths: Iterable[Path]) -> None:

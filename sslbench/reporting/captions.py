@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sslbench.config.grid import TableSpec
+from sslbench.config.text import counted
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import class_title, dataset_title, method_caution
@@ -40,8 +41,8 @@ def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]
     told = []
     cells = [cell for row in rows for cell in row.cells]
     if any(cell.best for cell in cells):
-        titles = ", ".join(dict.fromkeys(row.budget for row in material.bounds))
-        apart = f"; rows with {titles} of the labels do not compete" if titles else ""
+        out = ", ".join(_not_competing(material, rows))
+        apart = f"; {out} do not compete" if out else ""
         told.append(f"Best in bold, second underlined, on unrounded means{apart}.")
     if any(cell.marked for cell in cells):
         told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
@@ -61,6 +62,18 @@ def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]
         shown = ", ".join(f"{class_title(short)} {round(size)}" for short, size in sizes.items())
         told.append(f"Classes by size, the mean over the test cases that have them, in voxels: {shown}.")
     return [*told, *_data(material), *_missed(material, rows)]
+
+
+def _not_competing(material: Material, rows: Sequence[Row]) -> list[str]:
+    """Which rows cannot be best, and why."""
+    titles = ", ".join(dict.fromkeys(row.budget for row in material.bounds))
+    reported = [row for row in rows if row.n and not row.bound]
+    kinds = {
+        f"rows with {titles} of the labels": bool(titles),
+        "rows with fewer seeds than asked for": any(row.n < row.expected for row in reported),
+        "rows measured on other cases": any(row.n == row.expected and not row.competes for row in reported),
+    }
+    return [kind for kind, found in kinds.items() if found]
 
 
 def _sentences(*parts: str) -> str:
@@ -83,12 +96,12 @@ def _trained(material: Material) -> str:
 
 def _spread(material: Material, columns: Sequence[Column], rows: Sequence[Row]) -> str:
     seeds = {row.expected for row in rows}
-    number = f"up to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
+    number = ("up to " if len(seeds) > 1 else "") + counted(max(seeds), "seed")
     kind = _SPREADS[material.protocol.ddof]
     alone = "; per class the mean alone" if any(column.std_decimals is None for column in columns) else ""
     if material.protocol.spread == "cases":
-        return f"Mean over {number} seeds ± {kind} over cases{alone}"
-    return f"Mean ± {kind} over {number} seeds{alone}" if seeds != {1} else "One seed per row, so no ±"
+        return f"Mean over {number} ± {kind} over cases{alone}"
+    return f"Mean ± {kind} over {number}{alone}" if seeds != {1} else "One seed per row, so no ±"
 
 
 def _converted(material: Material, run: Run) -> bool:
