@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sslbench.core.registry import register
     from sslbench.data.base import Dataset
     from sslbench.execution.worker import run_job
-    from sslbench.losses.base import Loss
+    from sslbench.losses.base import Loss, Term
     from sslbench.losses.weighting import Weighting
     from sslbench.methods.base import Method
     from sslbench.metrics.protocol import Protocol

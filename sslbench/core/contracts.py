@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from sslbench.core.errors import UsageError
 
 # Members that a contract has, of which a class that leaves them all as they are would change nothing.
-_ONE_OF = {"loss": ("ce", "dice", "supervised", "consistency"), "plugin": ("prior", "terms")}
+_ONE_OF = {"loss": ("ce_term", "dice_term", "supervised_term", "consistency_term"), "plugin": ("prior", "terms")}
 # Attributes that a class must set unless it has a constructor of its own.
 _FOR_CONSTRUCTOR = {"network": ("encoder_class", "decoder_class")}
 # Attributes that a class must set unless it has a method of its own that says them.
@@ -42,6 +42,10 @@ def check_component(kind: str, component: type) -> None:
     if contract is None:
         return
     hint = f"sslbench.{contract.__name__} describes them; `sslbench new {kind} NAME` writes an example"
+    final = [name for name, member in vars(contract).items() if getattr(member, "__final__", False)]
+    if taken := [name for name in final if getattr(component, name) is not getattr(contract, name)]:
+        instead = _listed([f"{name}_term" for name in taken])
+        raise UsageError(f"{where} writes {_listed(taken)}, which methods call: write {instead} instead", hint)
     lacking = missing_members(component)
     said_by = _UNLESS_SAID_BY.get(kind, {})
     unsaid = [name for name, by in said_by.items() if _unchanged(component, contract, [by])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from sslbench.config.recipe import CriteriaSpec
 from sslbench.config.text import unflatten
 from sslbench.core import registry
 from sslbench.core.options import NoOptions
-from sslbench.losses.base import Loss, Source, TermArguments
+from sslbench.losses.base import Loss, Source, Term, product
 from sslbench.losses.weighting.base import Weighting
 
 if TYPE_CHECKING:
@@ -70,29 +70,17 @@ class BySource(Loss):
         self.label.observe(step, key, logits, labels)
         self.pseudo.observe(step, key, logits, labels)
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        return self._of(source).ce(logits, target, source=source, key=key, **rest)
+    def ce_term(self, term: Term) -> Tensor:
+        return self._of(term.source).ce_term(term)
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        return self._of(source).dice(logits, target, source=source, key=key, **rest)
+    def dice_term(self, term: Term) -> Tensor:
+        return self._of(term.source).dice_term(term)
 
-    def supervised(
-        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        return self._of(source).supervised(logits, target, source=source, key=key, **rest)
+    def supervised_term(self, term: Term) -> Tensor:
+        return self._of(term.source).supervised_term(term)
 
-    def consistency(
-        self,
-        logits: Tensor,
-        own: Callable[[], Tensor],
-        *,
-        key: str,
-        reference: tuple[str, Tensor],
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        return self.pseudo.consistency(logits, own, key=key, reference=reference, mask=mask)
+    def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
+        return self.pseudo.consistency_term(term, own)
 
     def _of(self, source: Source) -> Loss:
         return self.label if source == "label" else self.pseudo
@@ -127,49 +115,30 @@ class Weighted(Loss):
             observation = weighting.observe(own, logits.detach().float(), labels)
             weighting.weights = weighting.update(observation)
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        return self.inner.ce(logits, target, source=source, key=key, **self._weighted(logits, source, key, rest))
+    def ce_term(self, term: Term) -> Tensor:
+        return self.inner.ce_term(self._weighted(term))
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        return self.inner.dice(logits, target, source=source, key=key, **self._weighted(logits, source, key, rest))
+    def dice_term(self, term: Term) -> Tensor:
+        return self.inner.dice_term(self._weighted(term))
 
-    def supervised(
-        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        more = self._weighted(logits, source, key, rest)
-        return self.inner.supervised(logits, target, source=source, key=key, **more)
+    def supervised_term(self, term: Term) -> Tensor:
+        return self.inner.supervised_term(self._weighted(term))
 
-    def consistency(
-        self,
-        logits: Tensor,
-        own: Callable[[], Tensor],
-        *,
-        key: str,
-        reference: tuple[str, Tensor],
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        return self.inner.consistency(logits, own, key=key, reference=reference, mask=mask)
+    def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
+        return self.inner.consistency_term(term, own)
 
-    def _weighted(self, logits: Tensor, source: Source, key: str, rest: TermArguments) -> TermArguments:
-        weighting = self._of(key)
+    def _weighted(self, term: Term) -> Term:
+        weighting, voxels = self._of(term.key), None
         if weighting is None:
-            return rest
-        own, reference = logits.detach().float(), rest.get("reference")
-        voxels = None
-        if source == "pseudo":
-            voxels = weighting.voxel_weight(own, own.softmax(1) if reference is None else reference[1])
-        more = rest.copy()
-        more["class_weight"] = _product(rest.get("class_weight"), weighting.weights)
-        more["voxel_weight"] = _product(rest.get("voxel_weight"), voxels)
-        return more
+            return term
+        if term.source == "pseudo":
+            own = term.logits.detach().float()
+            voxels = weighting.voxel_weight(own, own.softmax(1) if term.reference is None else term.reference[1])
+        return replace(
+            term,
+            class_weight=product(term.class_weight, weighting.weights),
+            voxel_weight=product(term.voxel_weight, voxels),
+        )
 
     def _of(self, key: str) -> Weighting | None:
         return cast(Weighting, self.weightings[key]) if key in self.weightings else None
-
-
-def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
-    if left is None or right is None:
-        return left if right is None else right
-    return left * right

@@ -184,8 +184,8 @@ def test_a_third_partys_loss_overrides_what_it_replaces():
     class Half(Loss):
         """Half of the plain loss."""
 
-        def ce(self, logits, target, **rest):
-            return 0.5 * super().ce(logits, target, **rest)
+        def ce_term(self, term):
+            return 0.5 * super().ce_term(term)
 
     plain, half = make_loss("default"), Half(NoOptions(), CriteriaSpec(), statistics())
     half.observe(a_step(), "net", LOGITS, LABELS)
