@@ -58,7 +58,7 @@ def test_rate_and_weight_of_the_dhc_family_are_one_epoch_late(name: str, method:
 
 
 @pytest.mark.parametrize(("name", "steps"), [("dhc-synapse", 10), ("dhc-amos", 108)])
-def test_without_unlabelled_scans_an_epoch_is_a_pass_over_the_labelled_ones(name: str, steps: int) -> None:
+def test_without_unlabeled_scans_an_epoch_is_a_pass_over_the_labeled_ones(name: str, steps: int) -> None:
     schedule = recipe_of(name, "supervised", "100%").schedule
     assert schedule.epoch == steps and schedule.iterations % steps == 0
 
@@ -95,7 +95,7 @@ METASSL = [("metassl-acdc", "3 patients"), ("metassl-la", "8 scans"), ("metassl-
         ("metassl_released", 0.5, 0.1),
     ],
 )
-def test_metassl_adds_its_labelled_terms_without_halves(
+def test_metassl_adds_its_labeled_terms_without_halves(
     name: str, labeled: str, loss: str, share: float, weight: float
 ) -> None:
     """L^lqh = L_ce + L_dice (MetaSSL, equation 11) with λ = 0.1 for R-Drop too, whose own 4 is that of the KL."""
@@ -113,7 +113,7 @@ def test_mean_teacher_under_metassl_sees_clean_images_from_the_start(name: str, 
 
 
 @pytest.mark.parametrize("method", ["bcp", "abd", "beta_fft", "sdcl"])
-def test_two_labelled_scans_make_two_halves_of_one(method: str) -> None:
+def test_two_labeled_scans_make_two_halves_of_one(method: str) -> None:
     batches = [recipe_of("metassl-la", method, labeled).batch for labeled in ("2 scans", "4 scans")]
     assert [(batch.labeled, batch.unlabeled) for batch in batches] == [(2, 2), (4, 4)]
 

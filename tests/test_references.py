@@ -55,7 +55,7 @@ class ICT(Method):
         wanted = (1 - share) * target + share * target.roll(1, 0)
         own = lambda: mse_consistency(mixed, wanted)
         soft = self.loss.consistency(mixed, own, key="net", reference=("net", wanted))
-        return {"loss": self.loss.supervised(logits[:L], y[:L], key="net") + step.ramp * soft}
+        return {"loss": self.loss.supervised(logits[:L], y[:L], key="net") + step.consistency_weight * soft}
 
     def predict(self, x, key=None):
         return self.net(x).float().softmax(1)

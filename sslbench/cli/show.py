@@ -162,7 +162,7 @@ def _options(target: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     kind = base.target
     facts = _pluggable(base, asked)
-    learners = weightings.learners(base.name, weightings.split(asked.set)[0])
+    learners = weightings.learners_of(base.name, weightings.split(asked.set)[0])
     weighted = {key: spec["name"] for key, spec in weightings.completed(asked.set, learners).items()}
     for name in dict.fromkeys(weighted.values()):
         told = _documented("weighting", registry.component("weighting", name)).deviations
@@ -170,16 +170,16 @@ def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     return {
         **facts,
         "group": asked.group or kind.group,
-        "keys": list(kind.keys),
+        "predictors": list(kind.predictors),
         "learners": list(learners),
         "weightings": weighted,
         "views": {stream: list(views) for stream, views in kind.views.items()},
         "phases": _phases(kind, asked.set),
         "defaults": dict(kind.defaults),
-        "terms": list(kind.terms),
+        "term_kinds": list(kind.term_kinds),
         "unlabeled_weight": kind.unlabeled_weight,
         "teachers": [asdict(average) for average in _unbuilt(kind, asked.set, lambda method: method.averages()) or ()],
-        "exempt": dict(kind.exempt),
+        "check_exemptions": dict(kind.check_exemptions),
     }
 
 
@@ -187,9 +187,9 @@ def _phases(kind: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]] | None
     """The phases of a method with what a step of each costs, with losses that need no reference and such that do, in
     multiples of the labelled and unlabelled patches of a step; None where they depend on the data."""
 
-    def passes(method: Any, phase: Any, needs_reference: bool) -> dict[str, Any] | None:
+    def cost(method: Any, phase: Any, needs_reference: bool) -> dict[str, Any] | None:
         method.loss = SimpleNamespace(needs_reference=needs_reference)
-        found = method.passes(phase)
+        found = method.step_cost(phase)
         return None if found is None else asdict(found)
 
     def read(method: Any) -> list[dict[str, Any]]:
@@ -197,8 +197,8 @@ def _phases(kind: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]] | None
             {
                 **asdict(phase),
                 "streams": list(phase.streams),
-                "passes": passes(method, phase, False),
-                "passes_with_reference": passes(method, phase, True),
+                "step_cost": cost(method, phase, False),
+                "step_cost_with_reference": cost(method, phase, True),
             }
             for phase in method.phases()
         ]

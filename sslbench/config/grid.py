@@ -101,7 +101,7 @@ def _has(resolved: ResolvedJob, options: Mapping[str, Any]) -> bool:
         if path.removeprefix("method.") not in about
     ):
         return False
-    asked = weightings.read(about, weightings.learners(resolved.method["name"], resolved.method))[0] if about else {}
+    asked = weightings.read(about, weightings.learners_of(resolved.method["name"], resolved.method))[0] if about else {}
     found = resolved.weightings
     return all(
         key not in found if spec is None else spec.items() <= found.get(key, {}).items() for key, spec in asked.items()

@@ -171,7 +171,7 @@ def resolve(job: Job) -> ResolvedJob:
     weighted, otherwise = (_weightings(found) for found in (values, lower))
     differs = {path: value for path, value in differs.items() if not f"{path}.".startswith(f"{_WEIGHTING}.")}
     if weighted != otherwise:
-        keys = weightings.learners(str(parts["method"].base), under(values, "method"))
+        keys = weightings.learners_of(str(parts["method"].base), under(values, "method"))
         spelt = weightings.difference(weighted, otherwise, keys)
         differs |= {f"method.{path}": text for path, text in spelt.items()}
 
@@ -271,7 +271,7 @@ def _makes(preset: registry.Entry, options: Mapping[str, Any]) -> bool:
         return False
     if not asked_about:
         return True
-    keys = weightings.learners(preset.name, typed)
+    keys = weightings.learners_of(preset.name, typed)
     found = weightings.completed(about, keys)
     return all(found.get(key) == spec for key, spec in weightings.completed(asked_about, keys).items())
 
@@ -355,7 +355,7 @@ def _complete(
                 asked, about = weightings.split(asked)
             tree[part] = dumped(kind.Options, unflatten(asked), f"{part} {spelt.base}")
             if part == "method" and about:
-                keys = weightings.learners(spelt.base, tree[part])
+                keys = weightings.learners_of(spelt.base, tree[part])
                 if weighted := weightings.completed(about, keys):
                     tree[part] |= {weightings.OPTION: weighted}
                 sources = weightings.read(about, keys)[1]
@@ -413,7 +413,7 @@ def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, _Spelt], 
 def _weighted_by(method: _Spelt) -> set[str]:
     """The weightings that a job asks for, of whichever learner."""
     own, asked = weightings.split({**registry.get("method", str(method.name)).set, **method.options})
-    found, _ = weightings.read(asked, weightings.learners(str(method.base), own))
+    found, _ = weightings.read(asked, weightings.learners_of(str(method.base), own))
     return {str(spec["name"]) for spec in found.values() if spec is not None}
 
 

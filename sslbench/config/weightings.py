@@ -25,11 +25,11 @@ def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {path: value for path, value in options.items() if path not in about}, about
 
 
-def learners(method: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+def learners_of(method: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys that weightings serve in a method with these options; those that are not named have their defaults."""
     kind = registry.component("method", method)
     usual = {name: field.get_default(call_default_factory=True) for name, field in kind.Options.model_fields.items()}
-    keys: tuple[str, ...] = kind.learners({**usual, **options})
+    keys: tuple[str, ...] = kind.learners_of({**usual, **options})
     return keys
 
 

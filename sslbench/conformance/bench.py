@@ -60,7 +60,7 @@ def tiny_job(
 ) -> Job:
     """A job of seconds with the settings of a 2-D or a 3-D recipe; `set` adds to what makes it tiny."""
     recipe, labeled, small = _RECIPES[dims]
-    own = registry.component("method", parse_component(method)[0]).tiny
+    own = registry.component("method", parse_component(method)[0]).check_settings
     chosen = {**_COMMON, **small, **own, **(set or {})}
     return Job(recipe=recipe, method=method, loss=loss, plugin=plugin, labeled=labeled, seed=0, set=chosen)
 
@@ -176,7 +176,7 @@ class Subject:
             norm.momentum = 1.0
         reseed(0, "forward")
         with torch.no_grad():
-            for key in method.keys:
+            for key in method.predictors:
                 method.predict(image, key)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -216,8 +216,8 @@ class Subject:
         views = [view for stream in phase.streams for view in self.built.method.views.get(stream, ())]
         return self.built.sampler.batch(0, phase.streams, tuple(dict.fromkeys(views)))
 
-    def step(self, phase: Phase, ramp: float = 1.0, iteration: int | None = None, epoch: int = 1) -> Step:
-        """The last step of a long phase, unless said otherwise, at a consistency weight of `ramp`."""
+    def step(self, phase: Phase, consistency_weight: float = 1.0, iteration: int | None = None, epoch: int = 1) -> Step:
+        """The last step of a long phase, unless said otherwise."""
         length = 100_000
         return Step(
             iteration=length - 1 if iteration is None else iteration,
@@ -226,26 +226,40 @@ class Subject:
             epochs=2,
             last_of_epoch=False,
             phase=phase.name,
-            ramp=torch.tensor(ramp),
+            consistency_weight=torch.tensor(consistency_weight),
             generators=lambda stream, device: torch_generator(0, stream, device=device),
             logger=lambda name, value: None,
             sweeper=self.built.sampler.sweep,
         )
 
     def terms(
-        self, method: Method, phase: Phase, batch: Batch | None = None, ramp: float = 1.0, bf16: bool = False
+        self,
+        method: Method,
+        phase: Phase,
+        batch: Batch | None = None,
+        consistency_weight: float = 1.0,
+        bf16: bool = False,
     ) -> dict[str, Tensor]:
         """The terms of a step; the same draws every time."""
         reseed(0, "forward")
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return dict(method.training_step(self.batch(phase) if batch is None else batch, self.step(phase, ramp)))
+            return dict(
+                method.training_step(
+                    self.batch(phase) if batch is None else batch, self.step(phase, consistency_weight)
+                )
+            )
 
     def gradients(
-        self, method: Method, phase: Phase, batch: Batch | None = None, ramp: float = 1.0, bf16: bool = False
+        self,
+        method: Method,
+        phase: Phase,
+        batch: Batch | None = None,
+        consistency_weight: float = 1.0,
+        bf16: bool = False,
     ) -> dict[str, Tensor]:
         """The gradient of a step in every parameter that it reaches, and the values of its losses."""
         method.zero_grad()
-        terms = self.terms(method, phase, batch, ramp, bf16)
+        terms = self.terms(method, phase, batch, consistency_weight, bf16)
         backward(terms, method.groups(phase))
         losses = {name: value.detach() for name, value in terms.items() if is_loss(name)}
         found = {
@@ -272,7 +286,7 @@ class Subject:
     def silenced(self) -> Subject | None:
         """The same with nothing to learn from unlabelled patches, where an option says so."""
         weight = self.built.method.unlabeled_weight
-        if weight in (None, "ramp"):
+        if weight in (None, "consistency_weight"):
             return None
         return Subject(*self.spelling, self.dims, {**self.set, f"method.{weight}": 0}, plugin=self.plugin)
 

@@ -47,7 +47,7 @@ class Step:
         epoch, epochs: the same in epochs of the recipe.
         last_of_epoch: whether the next iteration begins a new epoch.
         phase: its name.
-        ramp: the consistency weight now, a 0-d tensor on the device.
+        consistency_weight: its value now, a 0-d tensor on the device.
         generators: makes the generator of a named stream; see `generator`.
         logger: receives what is logged.
         sweeper: yields the training set once; see `sweep`.
@@ -59,7 +59,7 @@ class Step:
     epochs: int
     last_of_epoch: bool
     phase: str
-    ramp: Tensor
+    consistency_weight: Tensor
     generators: Callable[[str, torch.device | str | None], torch.Generator]
     logger: Callable[[str, Tensor], None]
     sweeper: Callable[[], Iterator[Batch]]

@@ -100,7 +100,7 @@ def load_trained(run: Run, device: torch.device) -> TrainedRun:
             "run the job again with this version: sslbench run --force",
         ) from error
     method = build_method(resolved, Builder(resolved, channels, statistics), statistics)
-    key, weights = Selection.of(resolved.recipe, method.keys).tested(Checkpoints(run.checkpoints))
+    key, weights = Selection.of(resolved.recipe, method.predictors).tested(Checkpoints(run.checkpoints))
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:

@@ -112,7 +112,7 @@ class Loss(nn.Module):
         """The one line why this job has no meaning, before anything is built; None where it has one."""
         side = job.loss.get("applies_to", "both")
         served = {term for term in cls.changes if side == "both" or (term == "label") == (side == "label")}
-        asked = registry.component("method", job.method["name"]).terms
+        asked = registry.component("method", job.method["name"]).term_kinds
         if cls.changes and not served & {*asked}:
             return (
                 f"the method asks for terms on {_listed(asked)}, the loss changes those on {_listed(sorted(served))}:"

@@ -183,7 +183,7 @@ class MetaSSLLoss(Loss):
         return self.quad.mean(nll, regions, term.source, term.mask, term.voxel_weight, by_class)
 
     def _ramped(self, term: Term) -> Tensor:
-        return self._quad_ce(term) * self._step.ramp
+        return self._quad_ce(term) * self._step.consistency_weight
 
     def _regions(self, term: Term) -> tuple[Tensor, Tensor]:
         """Where each voxel stands, and the reference's probabilities."""

@@ -15,7 +15,7 @@ from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
 from sslbench.losses.per_class import PerClass
 from sslbench.losses.weighting.sampling import cld_sampling_rate, sampled
-from sslbench.methods.base import Average, Build
+from sslbench.methods.base import EMA, Build
 from sslbench.methods.shared.teacher_student import TeacherStudent
 
 _PENALTY = 0.632  # rank of an indicator of 0, which is 1 - 1/e, as the code rounds it
@@ -79,7 +79,7 @@ class Basak(TeacherStudent):
     title = "Basak et al."
     group = "Imbalance"
     Options: ClassVar[type[BaseModel]] = BasakOptions
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
     options: BasakOptions
     seen: Tensor
     confidence: Tensor
@@ -109,7 +109,7 @@ class Basak(TeacherStudent):
             reference=self.reference("teacher", unlabeled),
             voxel_weight=self._voxels(logits[L:].detach(), step),
         )
-        return {"loss": supervised + step.ramp * pseudo, "supervised": supervised, "pseudo": pseudo}
+        return {"loss": supervised + step.consistency_weight * pseudo, "supervised": supervised, "pseudo": pseudo}
 
     def _voxels(self, logits: Tensor, step: Step) -> Tensor:
         """The weights (B, *S) of unlabelled voxels, by the student's logits."""
@@ -128,8 +128,8 @@ class Basak(TeacherStudent):
             self.rate = cld_sampling_rate(self.confidence, self.options.gamma)
             self.seen = torch.zeros_like(self.seen)
 
-    def average(self) -> Average:
-        return Average("teacher", "student", self.options.ema_decay, "epoch")
+    def average(self) -> EMA:
+        return EMA("teacher", "student", self.options.ema_decay, "epoch")
 
 
 def indicators(logits: Tensor, labels: Tensor, broadcast: bool = False) -> Indicators:

@@ -19,7 +19,7 @@ from sslbench.networks import Network
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
-    from sslbench.losses.base import Loss, Term
+    from sslbench.losses.base import Loss, TermKind
     from sslbench.networks.base import Decoder
 
 
@@ -36,7 +36,7 @@ class Phase:
         streams: which patches its batches hold.
         hand_on: the state that the next phase starts from: that of the best validation, or the last.
         optimizer: fresh optimisers at its start, or those of the phase before kept.
-        keys: its predictors, which validation scores; None: all of the method's.
+        predictors: those that validation scores; None: all of the method's.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Phase:
     streams: tuple[Stream, ...] = ("labeled", "unlabeled")
     hand_on: Literal["best-val", "last"] = "best-val"
     optimizer: Literal["fresh", "keep"] = "fresh"
-    keys: tuple[str, ...] | None = None
+    predictors: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Average:
-    """A teacher: a network that follows another as a moving average of its weights.
+class EMA:
+    """A teacher: a network that follows another as an exponential moving average (EMA) of its weights.
 
     Attributes:
         teacher, student: names of submodules.
@@ -97,8 +97,8 @@ class Average:
 
 
 @dataclass(frozen=True)
-class Passes:
-    """What a step sends through networks, in multiples of its labelled and of its unlabelled patches.
+class StepCost:
+    """The cost of a step: patches sent through networks, in multiples of its labelled and of its unlabelled patches.
 
     Attributes:
         labeled, unlabeled: forward and backward.
@@ -147,8 +147,8 @@ class Method(nn.Module):
 
     Two members must be written: `training_step` and `predict`. A constructor makes the networks (`build`) after
     `super().__init__(options, build, loss, statistics)`. Everything else may be written where the default does not
-    serve: of the attributes mostly `title`, `Options`, `keys`, `views` and `defaults`, of the methods mostly `averages`
-    (teachers), `phases`, `groups` and `objection`.
+    serve: of the attributes mostly `title`, `Options`, `predictors`, `views` and `defaults`, of the methods mostly
+    `averages` (teachers), `phases`, `groups` and `objection`.
 
     `state_dict()` must hold every bit of state (teachers, thresholds, banks) and load into a fresh object.
 
@@ -157,14 +157,14 @@ class Method(nn.Module):
         title: its row name in tables, empty: its registered name; `group`: the heading it stands under.
         Options: typed hyper-parameters, each with its source: a class that derives from `sslbench.Options`.
         defaults: recipe fields (dotted paths) that it changes.
-        keys: its predictors by name, for losses and validation; weightings serve its `learners`.
-        untaught: learners that see no labelled patch, so that nothing there follows their Dice.
+        predictors: by name, for losses and validation; weightings serve its learners (`learners_of`).
+        unlabeled_learners: learners that see no labelled patch, so that nothing there follows their Dice.
         views: the views that its batches hold, per stream.
-        terms: what it asks a loss for: terms with true labels, with pseudo-labels, soft consistency.
-        unlabeled_weight: what scales all that it learns from unlabelled patches: `ramp`, or an option of its own; None:
-            nothing can switch that off.
-        exempt: laws of `sslbench check` that its definition breaks, each with the reason.
-        tiny: settings (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
+        term_kinds: what it asks a loss for: terms with true labels, with pseudo-labels, soft consistency.
+        unlabeled_weight: what scales all that it learns from unlabelled patches: the step's `consistency_weight`, or
+            an option of its own; None: nothing can switch that off.
+        check_exemptions: laws of `sslbench check` that its definition breaks, each with the reason.
+        check_settings: fields (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
     """
 
     version: ClassVar[int] = 1
@@ -172,13 +172,13 @@ class Method(nn.Module):
     group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
-    keys: tuple[str, ...] = ("net",)
-    untaught: ClassVar[tuple[str, ...]] = ()
+    predictors: tuple[str, ...] = ("net",)
+    unlabeled_learners: ClassVar[tuple[str, ...]] = ()
     views: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"labeled": ("weak",), "unlabeled": ("weak",)}
-    terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo", "consistency")
-    unlabeled_weight: ClassVar[str | None] = "ramp"
-    exempt: Mapping[str, str] = {}
-    tiny: ClassVar[Mapping[str, Any]] = {}
+    term_kinds: ClassVar[tuple[TermKind, ...]] = ("label", "pseudo", "consistency")
+    unlabeled_weight: ClassVar[str | None] = "consistency_weight"
+    check_exemptions: Mapping[str, str] = {}
+    check_settings: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__()
@@ -190,14 +190,14 @@ class Method(nn.Module):
         return None
 
     @classmethod
-    def predictors(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Its `keys` under these complete options, for a job that is not built yet."""
-        return cls.keys
+    def predictors_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Its `predictors` under these complete options, for a job that is not built yet."""
+        return cls.predictors
 
     @classmethod
-    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def learners_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """What its terms are learnt by, under these complete options: its predictors, unless others learn too."""
-        return cls.predictors(options)
+        return cls.predictors_of(options)
 
     def phases(self) -> list[Phase]:
         """The parts of the training, in order; one of the recipe's length unless the method says otherwise."""
@@ -218,12 +218,12 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def averages(self) -> Sequence[Average]:
+    def averages(self) -> Sequence[EMA]:
         """Its teachers; none unless the method says otherwise."""
         return ()
 
-    def passes(self, phase: Phase) -> Passes | None:
-        """What a step of a phase costs, for this loss and these options; None: not said."""
+    def step_cost(self, phase: Phase) -> StepCost | None:
+        """The cost of a step of a phase, for this loss and these options; None: not said."""
         return None
 
     def after_step(self, step: Step) -> None:

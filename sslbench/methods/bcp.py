@@ -41,7 +41,7 @@ class BidirectionalCopyPaste(CopyPaste):
     """
 
     title = "BCP"
-    keys = ("student",)
+    predictors = ("student",)
     Options: ClassVar[type[BaseModel]] = BCPOptions
     student: nn.Module
 

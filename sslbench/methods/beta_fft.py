@@ -13,7 +13,7 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import mse_consistency
-from sslbench.methods.base import Passes, Phase
+from sslbench.methods.base import Phase, StepCost
 from sslbench.methods.mixing import draw_beta, exchange_low_bands
 from sslbench.methods.shared.copy_paste import Taught
 from sslbench.methods.shared.cross_copy_paste import CrossCopyPaste, CrossCopyPasteOptions
@@ -65,7 +65,7 @@ class BetaFFT(CrossCopyPaste):
     """
 
     title = "β-FFT"
-    terms = ("label", "pseudo", "consistency")
+    term_kinds = ("label", "pseudo", "consistency")
     Options: ClassVar[type[BaseModel]] = BetaFFTOptions
     options: BetaFFTOptions
 
@@ -78,7 +78,7 @@ class BetaFFT(CrossCopyPaste):
             for key, view in self.view_of.items()
         ]
         supervised, consistency = (torch.stack(parts).sum() for parts in zip(*losses, strict=True))
-        return {"supervised": supervised, "linear": self.options.mixing_weight * step.ramp * consistency}
+        return {"supervised": supervised, "linear": self.options.mixing_weight * step.consistency_weight * consistency}
 
     def _unmixed_and_linear(
         self, image: Tensor, labels: Tensor, teacher: Tensor, view: str, step: Step
@@ -99,8 +99,8 @@ class BetaFFT(CrossCopyPaste):
         )
         return supervised, linear
 
-    def passes(self, phase: Phase) -> Passes:
-        passes = super().passes(phase)
+    def step_cost(self, phase: Phase) -> StepCost:
+        passes = super().step_cost(phase)
         if phase.name == "pretrain":
             return passes
         return replace(passes, labeled=passes.labeled + 2, unlabeled=passes.unlabeled + 1)

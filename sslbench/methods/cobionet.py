@@ -89,8 +89,8 @@ class CoBioNet(CoTraining):
     title = "Co-BioNet"
     Options: ClassVar[type[BaseModel]] = CoBioNetOptions
     defaults = {"ramp.weight": 1.0}
-    terms = ("label", "pseudo", "consistency")
-    exempt = {
+    term_kinds = ("label", "pseudo", "consistency")
+    check_exemptions = {
         "blind_at_zero": "the critics always see predictions of unlabelled patches",
         "supervised_at_zero": "the critics always learn",
     }
@@ -99,14 +99,17 @@ class CoBioNet(CoTraining):
     def __init__(self, options: CoBioNetOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         self.critics = nn.ModuleDict(
-            {key: build.module(f"critic/{key}", lambda: Critic(statistics.num_classes)) for key in self.keys}
+            {key: build.module(f"critic/{key}", lambda: Critic(statistics.num_classes)) for key in self.predictors}
         )
         if options.released_cobionet:
             self.critics.requires_grad_(False)
-            self.exempt = {**self.exempt, "every_parameter_moves": "the released code's critics never learn"}
+            self.check_exemptions = {
+                **self.check_exemptions,
+                "every_parameter_moves": "the released code's critics never learn",
+            }
 
     def groups(self, phase: Phase) -> dict[str, Group]:
-        networks = [p for key in self.keys for p in self.get_submodule(key).parameters() if p.requires_grad]
+        networks = [p for key in self.predictors for p in self.get_submodule(key).parameters() if p.requires_grad]
         if self.options.released_cobionet:
             return {"networks": Group(networks)}
         optimizer = {
@@ -129,7 +132,7 @@ class CoBioNet(CoTraining):
         taught = self._taught(a, b, probabilities["b"][L:].detach(), step)
         taught = taught + self._taught(b, a, probabilities["a"][L:].detach(), step)
         adversarial = torch.stack([F.softplus(-self.critics[key](p)).mean() for key, p in probabilities.items()]).sum()
-        loss = supervised + step.ramp * (taught + self.options.adversarial_weight * adversarial)
+        loss = supervised + step.consistency_weight * (taught + self.options.adversarial_weight * adversarial)
         terms = {"supervised": supervised, "taught": taught, "adversarial": adversarial}
         if self.options.released_cobionet:
             return {"loss": loss, **terms}

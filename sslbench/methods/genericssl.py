@@ -17,7 +17,7 @@ from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting import DiffDW, batch_dice
-from sslbench.methods.base import Build, Method, Passes, Phase
+from sslbench.methods.base import Build, Method, Phase, StepCost
 from sslbench.networks.base import Decoder
 from sslbench.networks.diffusion_vnet import DiffusionVNet
 
@@ -65,14 +65,14 @@ class GenericSSL(Method):
     group = "Imbalance"
     Options = GenericSSLOptions
     defaults = {"network.name": "diffusion_vnet", "ramp.weight": 10.0, "ramp.every": "epoch"}
-    terms = ("label", "pseudo")
-    untaught = ("net",)
-    exempt = {"supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone"}
+    term_kinds = ("label", "pseudo")
+    unlabeled_learners = ("net",)
+    check_exemptions = {"supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone"}
     options: GenericSSLOptions
     kept: Tensor
 
     @classmethod
-    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def learners_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         return "denoiser", "weighted", "net"
 
     @classmethod
@@ -119,7 +119,7 @@ class GenericSSL(Method):
         taught = self.loss.supervised(
             learner, pseudo, source="pseudo", key="net", reference=self.reference("weighted", agreed)
         )
-        return {"loss": supervised + step.ramp * taught, "supervised": supervised, "pseudo": taught}
+        return {"loss": supervised + step.consistency_weight * taught, "supervised": supervised, "pseudo": taught}
 
     def _decoders(self) -> tuple[Decoder, Decoder]:
         theta, psi = self.net.decoders
@@ -160,8 +160,8 @@ class GenericSSL(Method):
                 noisy = ddim_step(noisy, clean, self.kept[time], self.kept[following])
         return clean
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=2, unlabeled=1, unlabeled_forward=self.options.samplings + 1)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=2, unlabeled=1, unlabeled_forward=self.options.samplings + 1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return self._decoders()[0].logits(self.net.encode(x)).float().softmax(1)

@@ -15,7 +15,7 @@ from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss, TermArguments
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.losses.per_class import PerClass
-from sslbench.methods.base import Average, Build, Passes, Phase
+from sslbench.methods.base import EMA, Build, Phase, StepCost
 from sslbench.methods.shared.cubes import cube_restore, cube_shuffle, join_cubes, split_cubes
 from sslbench.methods.shared.teacher_student import TeacherStudent, clipped_noise
 from sslbench.networks import Features
@@ -75,12 +75,12 @@ class MagicNet(TeacherStudent):
 
     title = "MagicNet"
     Options: ClassVar[type[BaseModel]] = MagicNetOptions
-    terms = ("label", "pseudo")
-    exempt = {
+    term_kinds = ("label", "pseudo")
+    check_exemptions = {
         "blind_at_zero": "cubes of unlabelled patches are mixed into labelled ones, and their places are learned",
         "supervised_at_zero": "it supervises labelled patches whole, mixed and cut, and learns where cubes lie",
     }
-    tiny = {"method.cube": 16}
+    check_settings = {"method.cube": 16}
     options: MagicNetOptions
     class_counts: Tensor
     pending: Tensor
@@ -130,7 +130,7 @@ class MagicNet(TeacherStudent):
             key="student",
             reference=self.reference("teacher", unlabeled),
         )
-        loss = supervised + self.options.location_weight * location + step.ramp * consistency
+        loss = supervised + self.options.location_weight * location + step.consistency_weight * consistency
         return {"loss": loss, "supervised": supervised, "location": location, "consistency": consistency}
 
     def _cross(self, image: Tensor, step: Step) -> Tensor:
@@ -174,12 +174,12 @@ class MagicNet(TeacherStudent):
             self.pending.zero_()
         return labels
 
-    def average(self) -> Average:
-        return Average("teacher", "student", self.options.ema_decay)
+    def average(self) -> EMA:
+        return EMA("teacher", "student", self.options.ema_decay)
 
-    def passes(self, phase: Phase) -> Passes:
+    def step_cost(self, phase: Phase) -> StepCost:
         reference = float(self.loss.needs_reference)
-        return Passes(labeled=3, unlabeled=3, undecoded=1, labeled_forward=reference, unlabeled_forward=1)
+        return StepCost(labeled=3, unlabeled=3, undecoded=1, labeled_forward=reference, unlabeled_forward=1)
 
 
 registry.register(

@@ -15,7 +15,7 @@ from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.sampling import sampled
-from sslbench.methods.base import Build, Method, Passes, Phase
+from sslbench.methods.base import Build, Method, Phase, StepCost
 from sslbench.methods.ema import update_ema
 from sslbench.networks.base import Decoder, Features
 from sslbench.networks.channel_attention import TokenAttention
@@ -78,9 +78,9 @@ class SKCDF(Method):
     group = "Imbalance"
     Options = SKCDFOptions
     defaults = {"ramp.weight": 10.0, "ramp.every": "epoch"}
-    terms = ("label", "pseudo")
-    untaught = ("net", "balanced")
-    exempt = {
+    term_kinds = ("label", "pseudo")
+    unlabeled_learners = ("net", "balanced")
+    check_exemptions = {
         "blind_at_zero": "labelled patches attend to unlabelled ones",
         "supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone",
     }
@@ -88,7 +88,7 @@ class SKCDF(Method):
     kept: Tensor
 
     @classmethod
-    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def learners_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         return "labeled", "labeled_balanced", "net", "balanced"
 
     def __init__(self, options: SKCDFOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
@@ -137,7 +137,7 @@ class SKCDF(Method):
             key="balanced",
             reference=self.reference("labeled_balanced", balanced[L:]),
         )
-        return {"loss": supervised + step.ramp * taught, "supervised": supervised, "pseudo": taught}
+        return {"loss": supervised + step.consistency_weight * taught, "supervised": supervised, "pseudo": taught}
 
     def _attended(self, x: Tensor) -> Features:
         return _deepest(self.net.encode(x), lambda deepest: self.whole.within(self.local.within(deepest)))
@@ -152,8 +152,8 @@ class SKCDF(Method):
         ):
             update_ema(target, source, self.options.momentum)
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=1, unlabeled=2)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=1, unlabeled=2)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         main: Tensor = self.unlabeled(self._attended(x))[0]

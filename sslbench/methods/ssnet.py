@@ -17,7 +17,7 @@ from sslbench.losses.base import Loss
 from sslbench.losses.consistency import vat_loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.prototypes import ClassSelectors, PrototypeMemory, Rank, prototype_loss
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 from sslbench.methods.shared.dice_supervision import DiceOptions, dice_terms, nothing_but_ce
 from sslbench.networks.base import evaluating
 
@@ -100,8 +100,8 @@ class SSNet(Method):
     title = "SS-Net"
     Options: ClassVar[type[BaseModel]] = SSNetOptions
     defaults = {"criteria.smooth": 1e-10}
-    terms = ("label",)
-    exempt = {
+    term_kinds = ("label",)
+    check_exemptions = {
         "supervised_at_zero": "its supervised term is the Dice, whatever the recipe's criteria weigh",
         "every_parameter_moves": "the selectors of the memory take no gradient, as released",
     }
@@ -109,7 +109,7 @@ class SSNet(Method):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        return nothing_but_ce(job, cls.terms)
+        return nothing_but_ce(job, cls.term_kinds)
 
     def __init__(self, options: SSNetOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
@@ -128,7 +128,7 @@ class SSNet(Method):
         self._remember(embedding[:L].detach(), labels[:L], predicted[:L])
         contrast = self._contrast(embedding[:L], labels[:L]) + self._contrast(embedding[L:], predicted[L:])
         vat = self._vat(image, step)
-        loss = supervised + step.ramp * (vat + self.options.contrast_weight * contrast)
+        loss = supervised + step.consistency_weight * (vat + self.options.contrast_weight * contrast)
         return {"loss": loss, "supervised": supervised, "vat": vat, "contrast": contrast}
 
     def _vat(self, image: Tensor, step: Step) -> Tensor:
@@ -166,9 +166,9 @@ class SSNet(Method):
         )
         return found
 
-    def passes(self, phase: Phase) -> Passes:
+    def step_cost(self, phase: Phase) -> StepCost:
         noisy = 1 + self.options.power_iterations
-        return Passes(labeled=1 + noisy, unlabeled=1 + noisy, labeled_forward=1, unlabeled_forward=1)
+        return StepCost(labeled=1 + noisy, unlabeled=1 + noisy, labeled_forward=1, unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

@@ -618,7 +618,7 @@ def test_several_faults_are_a_line_each(tmp_path: Path) -> None:
     assert list(Store.open(data, "synapse", "native").cases) == [held.ids[1]]
 
 
-def test_own_data_need_their_labelled_cases_to_plan(tmp_path: Path) -> None:
+def test_own_data_need_their_labeled_cases_to_plan(tmp_path: Path) -> None:
     """Of CT, the range of intensities comes from labelled cases alone: where none can be read, nothing is defined."""
     held = nnunet(tmp_path / "source")
     held.struck = 1  # the one that the drawn lists label

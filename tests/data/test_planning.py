@@ -122,7 +122,7 @@ def test_ct_alone_is_ct_and_pictures_of_8_bits_are_pictures(tmp_path):
     assert planning.modality_of(["red", "green", "blue"], [tmp_path / "a.png"]) == "rgb"
 
 
-def test_ct_is_clipped_to_the_percentiles_of_what_is_labelled(tmp_path):
+def test_ct_is_clipped_to_the_percentiles_of_what_is_labeled(tmp_path):
     values = np.arange(1000, dtype=np.int16).reshape(10, 10, 10)
     label = (values >= 500).astype(np.uint8)
     for name, voxels in (("image", values), ("label", label)):

@@ -90,7 +90,7 @@ def expected_weights():
     return 0.5 * torch.tensor([0.5, 0.3, 0.2]) + 0.5 * counts.max() / counts
 
 
-def test_weights_start_from_the_labelled_voxels_and_follow_the_predictions():
+def test_weights_start_from_the_labeled_voxels_and_follow_the_predictions():
     loss = weighted()
     assert loss.needs_reference
     assert loss.weightings["a"].weights.tolist() == pytest.approx([0.5, 0.3, 0.2])

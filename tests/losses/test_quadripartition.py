@@ -71,7 +71,7 @@ def thresholds_after(rule, probabilities=P, state=None):
 # --------------------------------------------------------------------------------------------- the worked numbers
 
 
-def test_regions_and_value_of_the_unlabelled_term():
+def test_regions_and_value_of_the_unlabeled_term():
     logits = Z.clone().requires_grad_()
     value, regions = quad().unlabeled(logits, P, "ref", update=False)
     close(value, 0.376512793, 1e-9)
@@ -91,7 +91,7 @@ def test_regions_and_value_of_the_unlabelled_term():
     torch.testing.assert_close(logits.grad, weights / weights.sum() * (Z.softmax(1) - named), rtol=1e-6, atol=1e-9)
 
 
-def test_regions_values_and_gradients_of_the_labelled_terms():
+def test_regions_values_and_gradients_of_the_labeled_terms():
     logits = Z.clone().requires_grad_()
     ce, dice, regions = quad(smooth=0.0).labeled(logits, P, TRUTH, "ref", update=False)
     assert regions.flatten().tolist() == [UC, US, DC, UC, DC, DC, UC, DS]
@@ -206,10 +206,10 @@ def test_the_weight_functions(shape, beta, delta, expected):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=6e-7)
 
 
-def test_region_weights_are_of_unlabelled_voxels_and_labelled_ones_swap_the_last_two():
+def test_region_weights_are_of_unlabeled_voxels_and_labeled_ones_swap_the_last_two():
     torch.testing.assert_close(region_weights(50, 3, 0.6), 50 * torch.tensor([0, -0.216, -1.728, -5.832]).exp())
-    labelled = QuadLoss(3).weights_label.tolist()
-    assert labelled == pytest.approx([1, 0.973361, 0.482391, 0.805735], abs=6e-7)  # UC, US, DC, DS
+    labeled = QuadLoss(3).weights_label.tolist()
+    assert labeled == pytest.approx([1, 0.973361, 0.482391, 0.805735], abs=6e-7)  # UC, US, DC, DS
     assert QuadLoss(3, order="released").weights_label.tolist() == pytest.approx(
         [1, 0.973361, 0.805735, 0.482391], abs=6e-7
     )
@@ -421,13 +421,13 @@ def test_the_ablations_keep_the_default_on_the_other_side():
     assert uqh.consistency(Z, lambda: own, **args) is not own
 
 
-def test_the_released_labelled_term_is_ramped_and_outside_the_recipes_weights():
+def test_the_released_labeled_term_is_ramped_and_outside_the_recipes_weights():
     criteria = CriteriaSpec(ce_weight=0.5, dice_weight=0.5)
     values = {}
-    for ramp in (0.0, 0.1):
+    for weight in (0.0, 0.1):
         loss = make_loss("metassl_released", criteria)
-        observed(loss, Z, TRUTH, "student", step=a_step(ramp))
-        values[ramp] = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))
+        observed(loss, Z, TRUTH, "student", step=a_step(weight))
+        values[weight] = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))
     close(values[0.0], 0.544562459, 1e-8)
     loss.quad.state["student"] = GAMMA.repeat(2, 1)
     value = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))

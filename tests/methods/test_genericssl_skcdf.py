@@ -60,7 +60,7 @@ def test_smoothing_is_a_gaussian_of_three() -> None:
 class Generic:
     """GenericSSL on a tiny network, one step taken."""
 
-    def __init__(self, ramp: float = 1.0) -> None:
+    def __init__(self, consistency_weight: float = 1.0) -> None:
         subject = Subject("genericssl", dims="3d")
         self.method: Any = subject.fresh().train()
         phase = subject.phases()[0]
@@ -75,7 +75,7 @@ class Generic:
 
         self.method.loss.supervised = spy
         self.batch = subject.batch(phase)
-        self.terms = subject.terms(self.method, phase, self.batch, ramp)
+        self.terms = subject.terms(self.method, phase, self.batch, consistency_weight)
 
     def reached(self, term: str) -> set[str]:
         self.method.zero_grad()
@@ -101,7 +101,7 @@ def test_the_predicting_decoder_is_pulled_towards_the_two_others() -> None:
         assert torch.allclose(parameter, expected, atol=1e-7), name
 
 
-def test_labelled_patches_are_weighted_by_the_difficulty_that_denoising_had() -> None:
+def test_labeled_patches_are_weighted_by_the_difficulty_that_denoising_had() -> None:
     generic = Generic()
     denoised, weighted, taught = generic.asked
     known = generic.batch.label["weak"][: generic.batch.num_labeled]
@@ -114,14 +114,14 @@ def test_labelled_patches_are_weighted_by_the_difficulty_that_denoising_had() ->
 def test_pseudo_labels_are_what_the_sample_and_the_weighted_decoder_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(genericssl, "smooth", lambda x: torch.zeros_like(x))
     generic = Generic()
-    method, unlabelled = generic.method, generic.batch.image["weak"][generic.batch.num_labeled :]
+    method, unlabeled = generic.method, generic.batch.image["weak"][generic.batch.num_labeled :]
     assert method.net.denoiser.time is not None
     # Without the sample's share it is the weighted decoder's own label; dropout is off, so that a pass can be repeated.
     method.eval()
     subject = Subject("genericssl", dims="3d")
     generic.asked.clear()
     subject.terms(method, subject.phases()[0], generic.batch)
-    features = method.net.encode(unlabelled)
+    features = method.net.encode(unlabeled)
     decoder = method.net.decoders[1]
     assert torch.equal(generic.asked[2]["target"], decoder.head(decoder(features)[-1]).argmax(1))
 

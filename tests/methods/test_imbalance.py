@@ -56,7 +56,9 @@ def test_dst_reversal_grows_from_0_to_its_largest():
 def test_dst_main_heads_learn_from_labels_alone():
     subject = Subject("dst", dims="3d")
     phase = subject.phases()[0]
-    with_terms, without = (subject.gradients(subject.sure().train(), phase, ramp=ramp) for ramp in (1.0, 0.0))
+    with_terms, without = (
+        subject.gradients(subject.sure().train(), phase, consistency_weight=weight) for weight in (1.0, 0.0)
+    )
     assert changed(with_terms, without) >= {"a.encoder", "b.encoder", "pseudo.a", "pseudo.b", "worst.a", "worst.b"}
     assert not {"a.decoders", "b.decoders"} & changed(with_terms, without)
 
@@ -64,7 +66,9 @@ def test_dst_main_heads_learn_from_labels_alone():
 def test_dst_released_pseudo_heads_take_no_gradient():
     subject = Subject("dst[released_pseudo_head=true]", dims="3d")
     phase = subject.phases()[0]
-    found, without = (subject.gradients(subject.sure().train(), phase, ramp=ramp) for ramp in (1.0, 0.0))
+    found, without = (
+        subject.gradients(subject.sure().train(), phase, consistency_weight=weight) for weight in (1.0, 0.0)
+    )
     assert not [name for name in found if name.startswith("pseudo.")]
     assert "a.decoders" in changed(found, without)
 
@@ -93,7 +97,7 @@ def one_step(method_spelling, change=lambda method: None):
     return method
 
 
-def test_depl_preferences_follow_the_unlabelled_predictions():
+def test_depl_preferences_follow_the_unlabeled_predictions():
     subject = Subject("depl")
     method = subject.fresh().train()
     seen = {}
@@ -135,7 +139,7 @@ def test_depl_pseudo_labels_are_made_before_the_preference_moves_and_without_it(
     assert all(not rest["voxel_weight"].requires_grad and rest.get("mask") is None for _, rest in debiased)
 
 
-def test_depl_paper_form_shifts_the_learner_on_unlabelled_patches():
+def test_depl_paper_form_shifts_the_learner_on_unlabeled_patches():
     asked = []
 
     def spy(method):

@@ -241,7 +241,7 @@ def test_classes_are_counted_and_handed_on_every_twenty_iterations(
 # -------------------------------------------------------------------------------------------------- what was released
 
 
-def test_the_released_code_blends_cubes_of_labelled_patches(monkeypatch: pytest.MonkeyPatch, subject: Subject) -> None:
+def test_the_released_code_blends_cubes_of_labeled_patches(monkeypatch: pytest.MonkeyPatch, subject: Subject) -> None:
     asked: dict[bool, slice] = {}
     for released in (False, True):
         method, batch, step = made(subject, 101)

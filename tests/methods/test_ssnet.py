@@ -65,14 +65,14 @@ def make_method(**options: Any) -> SSNet:
     return method.train()
 
 
-def make_step(ramp: float = 0.3) -> Step:
+def make_step(consistency_weight: float = 0.3) -> Step:
     def nothing(*_: Any) -> Any:
         return None
 
     def generators(stream: str, device: Any) -> torch.Generator:
         return torch.Generator().manual_seed(len(stream))
 
-    return Step(1, 10, 1, 2, False, "train", torch.tensor(ramp), generators, nothing, nothing)
+    return Step(1, 10, 1, 2, False, "train", torch.tensor(consistency_weight), generators, nothing, nothing)
 
 
 def make_batch() -> Batch:

@@ -36,7 +36,7 @@ SMOOTH = CRITERIA.model_copy(update={"smooth": 1e-10})  # BCP's
 
 def test_supervised_terms_and_mean_teacher() -> None:
     method = method_of(MeanTeacher, MeanTeacherOptions(), {"student": Fixed(torch.cat([A, A]))}, Fixed(B))
-    terms = method.training_step(make_batch(), make_step(ramp=0.1))
+    terms = method.training_step(make_batch(), make_step(consistency_weight=0.1))
     close(terms["supervised"], 0.5 * (CE_A + DICE_A))
     close(terms["consistency"], 0.032590564)
     close(terms["loss"], 0.5 * (CE_A + DICE_A) + 0.1 * 0.032590564)
@@ -167,7 +167,7 @@ def one_of_each() -> dict[str, tuple[Any, str]]:
 def test_the_gradient_is_the_derivative_of_the_loss(name: str) -> None:
     """Central differences, in every logit of every network that learns; targets are constants or piecewise so."""
     method, phase = one_of_each()[name]
-    batch, step = make_batch(), make_step(phase=phase, iteration=9, ramp=1.0)
+    batch, step = make_batch(), make_step(phase=phase, iteration=9, consistency_weight=1.0)
 
     def loss() -> Tensor:
         for module in method.modules():

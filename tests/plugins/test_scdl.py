@@ -239,7 +239,7 @@ def test_masked_patches_leave_batch_statistics_and_modes_as_they_were() -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_labels_of_unlabelled_patches_change_nothing() -> None:
+def test_labels_of_unlabeled_patches_change_nothing() -> None:
     network, batch = patches("3d")
     network.eval()
     terms = network.plugin.terms(network, batch, make_step())

@@ -169,7 +169,7 @@ def test_a_state_that_holds_nan_stops_the_job_at_once(tmp_path: Path) -> None:
         train(job, tmp_path)
 
 
-def test_training_is_handed_no_label_of_an_unlabelled_case_and_no_test_case() -> None:
+def test_training_is_handed_no_label_of_an_unlabeled_case_and_no_test_case() -> None:
     experiment = random_experiment(tiny_job("cps"))
     batch = experiment.sampler.batch(0)
     assert (batch.label["weak"][batch.num_labeled :] == -1).all()
@@ -183,7 +183,7 @@ class TwoGroups(Method):
     """A generator and a critic-like pair whose losses would leak into each other if gradients were not kept apart."""
 
     title = "Two groups"
-    keys = ("net",)
+    predictors = ("net",)
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -268,7 +268,7 @@ class Heirs(Method):
     """One network's shift is trained before; its optimiser state goes on twice, where only momentum moves."""
 
     title = "Heirs"
-    keys = ("a", "b")
+    predictors = ("a", "b")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -278,7 +278,7 @@ class Heirs(Method):
 
     def phases(self) -> list[Phase]:
         return [
-            Phase("before", iterations=4, streams=("labeled",), hand_on="last", keys=("a",)),
+            Phase("before", iterations=4, streams=("labeled",), hand_on="last", predictors=("a",)),
             Phase("after", iterations=3, optimizer="keep"),
         ]
 

@@ -97,14 +97,14 @@ def _method_card(console: Console, facts: Mapping[str, Any]) -> None:
     changes = [f"{path} = {value_text(value)}" for path, value in facts["defaults"].items()]
     more = [
         ("group", facts["group"]),
-        ("predictors", ", ".join(facts["keys"])),
+        ("predictors", ", ".join(facts["predictors"])),
         ("learners", ", ".join(facts["learners"])),
         ("weightings", [f"{key}: {name}" for key, name in facts["weightings"].items()]),
         ("views", "; ".join(views)),
         ("phases", phases),
         ("recipe fields", changes or "as the recipe has them"),
         ("teachers", [_teacher(average) for average in facts["teachers"]]),
-        ("exempt from", [f"{law}: {reason}" for law, reason in facts["exempt"].items()]),
+        ("exempt from", [f"{law}: {reason}" for law, reason in facts["check_exemptions"].items()]),
     ]
     _pluggable_card(console, facts, more)
 

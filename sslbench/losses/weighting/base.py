@@ -59,7 +59,7 @@ class Weighting(nn.Module):
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
         """The one line why it has no meaning in a job; None where it has one."""
-        if {*cls.changes} & {*registry.component("method", job.method["name"]).terms}:
+        if {*cls.changes} & {*registry.component("method", job.method["name"]).term_kinds}:
             return None
         return f"a weighting of terms on {'- and '.join(cls.changes)}-labels changes nothing: the method has none"
 

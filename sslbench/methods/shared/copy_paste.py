@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from sslbench.core.options import Options
 from sslbench.core.step import Batch, Statistics, Step
-from sslbench.losses.base import Loss, Source, Term, TermArguments
+from sslbench.losses.base import Loss, Source, TermArguments, TermKind
 from sslbench.losses.cross_entropy import classes_of
-from sslbench.methods.base import Average, Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import EMA, Build, Method, Phase, StepCost, mean_logits
 from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, paste
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class CopyPaste(Method):
 
     Options: ClassVar[type[BaseModel]] = CopyPasteOptions
     defaults = {"criteria.smooth": 1e-10}
-    terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo")
+    term_kinds: ClassVar[tuple[TermKind, ...]] = ("label", "pseudo")
     unlabeled_weight = "unlabeled_weight"
-    exempt = {
+    check_exemptions = {
         "blind_at_zero": "pasted unlabelled content is what labelled voxels are seen beside",
         "supervised_at_zero": "it never sees a labelled patch unmixed",
     }
@@ -113,12 +113,12 @@ class CopyPaste(Method):
 
     def __init__(self, options: CopyPasteOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
-        for key in self.keys:
+        for key in self.predictors:
             self.add_module(key, self.make_student(build, key))
-        self.teacher = build.ema(self.get_submodule(self.keys[0]))
+        self.teacher = build.ema(self.get_submodule(self.predictors[0]))
 
     def make_student(self, build: Build, key: str) -> nn.Module:
-        """The network of a student, made in the order of `keys`: the recipe's unless the method says otherwise."""
+        """The network of a student, in the order of `predictors`: the recipe's unless the method says otherwise."""
         return build(key)
 
     @classmethod
@@ -139,11 +139,11 @@ class CopyPaste(Method):
 
     def begin(self, phase: Phase) -> None:
         if phase.name == "self-train":
-            self.teacher.load_state_dict(self.get_submodule(self.keys[0]).state_dict())
+            self.teacher.load_state_dict(self.get_submodule(self.predictors[0]).state_dict())
 
-    def averages(self) -> Sequence[Average]:
+    def averages(self) -> Sequence[EMA]:
         decay, buffers = self.options.ema_decay, self.options.ema_buffers
-        return [Average("teacher", self.keys[0], decay, warm_up=None, buffers=buffers, phase="self-train")]
+        return [EMA("teacher", self.predictors[0], decay, warm_up=None, buffers=buffers, phase="self-train")]
 
     # ------------------------------------------------------------------------------------------- pieces of a step
 
@@ -220,12 +220,14 @@ class CopyPaste(Method):
         whole = loss.dice(logits, target, source=source, key=key, **everywhere)
         return criteria.ce_weight * ce + criteria.dice_weight * (dice + whole)
 
-    def passes(self, phase: Phase) -> Passes:
-        mixed = 0.5 * len(phase.keys or self.keys)  # every student of the phase sees halves pasted into each other
+    def step_cost(self, phase: Phase) -> StepCost:
+        mixed = 0.5 * len(
+            phase.predictors or self.predictors
+        )  # every student of the phase sees halves pasted into each other
         if phase.name == "pretrain":
-            return Passes(labeled=mixed, unlabeled=0)
+            return StepCost(labeled=mixed, unlabeled=0)
         known = float(self.loss.needs_reference)
-        return Passes(labeled=mixed, unlabeled=mixed, labeled_forward=known, unlabeled_forward=1)
+        return StepCost(labeled=mixed, unlabeled=mixed, labeled_forward=known, unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        return mean_logits([self.get_submodule(self.keys[0] if key is None else key)], x)
+        return mean_logits([self.get_submodule(self.predictors[0] if key is None else key)], x)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sslbench.core.options import Options
 from sslbench.core.step import Statistics, Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Average, Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import EMA, Build, Method, Phase, StepCost, mean_logits
 
 
 class TeacherStudent(Method):
@@ -22,7 +22,7 @@ class TeacherStudent(Method):
     inputs. `average` says how it follows.
     """
 
-    keys = ("student",)
+    predictors = ("student",)
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
@@ -54,15 +54,15 @@ class TeacherStudent(Method):
         return taught[: num_labeled - first], taught[num_labeled - first :]
 
     @abstractmethod
-    def average(self) -> Average:
+    def average(self) -> EMA:
         """How the teacher follows the student."""
         raise NotImplementedError
 
-    def averages(self) -> Sequence[Average]:
+    def averages(self) -> Sequence[EMA]:
         return (self.average(),)
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.student], x)
