@@ -78,7 +78,7 @@ class Loss(nn.Module):
     Every other loss is one of these that overrides the terms it replaces, so that any loss goes with any method: at
     least one of `ce_term`, `dice_term`, `supervised_term` and `consistency_term` must be written. `changes` should say
     which targets these serve; `title`, `Options` (a class that derives from `LossOptions`), `observe` and `objection`
-    may be written. Methods ask by `ce`, `dice`, `supervised` and `consistency`, which put their arguments into a `Term`.
+    may be written. Methods ask by `ce`, `dice`, `supervised` and `consistency`, which make the `Term`.
 
     A method calls `observe` once a step for each of its predictors, then any number of terms. Each term knows its
     `source` (is the target truth or a pseudo-label?), the `key` of the predictor that learns, and optionally the

@@ -192,3 +192,10 @@ def test_a_third_partys_loss_overrides_what_it_replaces():
     args = {"source": "label", "key": "net"}
     expected = 0.5 * plain.ce(LOGITS, LABELS, **args) + plain.dice(LOGITS, LABELS, **args)
     torch.testing.assert_close(half.supervised(LOGITS, LABELS, key="net"), expected)
+
+
+@pytest.mark.parametrize("name", ["default", "ga", "focal", "tversky", "metassl"])
+@pytest.mark.parametrize("term", ["ce", "dice", "supervised"])
+def test_a_misspelt_argument_is_an_error_under_every_loss(name, term):
+    with pytest.raises(TypeError, match="voxel_weights"):
+        getattr(make_loss(name), term)(LOGITS, LABELS, source="pseudo", key="net", voxel_weights=LABELS)
