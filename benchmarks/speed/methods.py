@@ -11,7 +11,8 @@ out; on a CPU it is processor time, which other work on the machine disturbs les
 
 `documented` is (trained + untrained / 3) / labelled, from the method's own `step_cost`, in patches: a pass forward
 alone is a third of one forward and backward. It counts an encoder with one decoder; where more decoders read an
-encoding (`decoders`), and where a step does other work (largest components, a second optimiser), the measured ratio is larger.
+encoding (`decoders`), and where a step does other work (largest components, a second optimiser), the measured ratio is
+larger.
 
 `memory` is the peak of a training of a few steps above what the process held before it was built: networks, optimisers,
 averages, batches and the step itself. On a CPU every method is trained once more in a process of its own and the peak

@@ -131,9 +131,9 @@ def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
 @_quiet
 def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
     """What `show` shows."""
-    from sslbench.cli.show import SHOWN
+    from sslbench.cli.show import SHOW_KINDS
 
-    return SHOWN
+    return SHOW_KINDS
 
 
 @_quiet
@@ -174,7 +174,7 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     if recipe := context.params.get("recipe"):
         written = flatten(load_recipe(recipe).model_dump(exclude=ABOUT))
         fields |= {path: [] for path in written if path not in fields}
-    fields["method.weighting"] = registry.names("weighting")
+    fields["weighting"] = registry.names("weighting")
     return _assignments(fields, incomplete)
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sslbench.cli.listing import PLURALS, spelt_out
+from sslbench.cli.listing import PLURALS, spelling_of
 from sslbench.config import weightings
 from sslbench.config.fields import fields_of
-from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
+from sslbench.config.layers import PARTS, load_recipe, read_recipe
 from sslbench.config.recipe import ABOUT, recipe_path
 from sslbench.config.text import flatten, load_yaml
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError, UsageError
 
-SHOWN = (*registry.KINDS, "recipe")
+SHOW_KINDS = (*registry.KINDS, "recipe")
 
 # A network's parameters are counted for one input channel and these classes: Synapse's and ACDC's.
 COUNTED_CLASSES = (14, 4)
@@ -56,15 +56,15 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     """All that is known of a name before anything runs, ready for JSON: always `kind`, `name`, `aliases`, `about`.
 
     Args:
-        kind: one of `SHOWN`; the plurals that `list` takes are understood.
+        kind: one of `SHOW_KINDS`; the plurals that `list` takes are understood.
         name: as registered, an alias or a preset; a recipe may be a YAML file.
 
     Raises:
         UnknownNameError: no such kind or name; near names are suggested.
     """
     kind = {**PLURALS, "recipes": "recipe"}.get(kind, kind)
-    if kind not in SHOWN:
-        raise UnknownNameError("kind of thing to show", kind, SHOWN)
+    if kind not in SHOW_KINDS:
+        raise UnknownNameError("kind of thing to show", kind, SHOW_KINDS)
     if kind == "recipe":
         return _recipe(name)
     entry = registry.get(kind, name)
@@ -147,7 +147,7 @@ def _pluggable(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
 def _presets(base: registry.Entry) -> list[dict[str, Any]]:
     found = sorted(registry.presets(base.kind, base.name), key=lambda preset: preset.name)
     return [
-        {"name": preset.name, "aliases": list(preset.aliases), "means": spelt_out(preset), "set": dict(preset.set)}
+        {"name": preset.name, "aliases": list(preset.aliases), "means": spelling_of(preset), "set": dict(preset.set)}
         for preset in found
     ]
 
@@ -162,7 +162,7 @@ def _options(target: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     kind = base.target
     facts = _pluggable(base, asked)
-    learners = weightings.learners_of(base.name, weightings.split(asked.set)[0])
+    learners = weightings.learners_of(kind, weightings.split(asked.set)[0])
     weighted = {key: spec["name"] for key, spec in weightings.completed(asked.set, learners).items()}
     for name in dict.fromkeys(weighted.values()):
         told = _documented("weighting", registry.component("weighting", name)).deviations
@@ -323,7 +323,7 @@ def _recipe(name: str) -> dict[str, Any]:
         path: values.get(path, default) for path, default in network.items()
     }
     # A recipe may set options of a method or loss too, for all jobs that have it.
-    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in COMPONENTS}
+    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in PARTS}
     return {
         "kind": "recipe",
         "name": recipe.name,

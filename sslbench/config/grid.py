@@ -11,18 +11,16 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from sslbench.config import weightings
-from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, read_component, read_parts, splits_of
-from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe, under
+from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, splits_of
+from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
+from sslbench.config.parts import read_part, read_parts
 from sslbench.config.recipe import Seed
 from sslbench.config.text import flatten, load_yaml, validated
-from sslbench.core import settings
+from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
 from sslbench.core.options import Frozen
 
-# ------------------------------------------------------------------------------------------------------ the grid
-
-
-_AXES = ("recipe", "method", "loss", "plugin", "labeled", "seeds")
+_AXES = ("recipe", "method", "weighting", "loss", "plugin", "labeled", "seeds")
 
 
 def _axes_as_lists(data: Any) -> Any:
@@ -57,6 +55,7 @@ class JobFilter(Frozen):
 
     recipe: list[str] = []
     method: list[str] = []
+    weighting: list[str | dict[str, Any] | None] = []
     loss: list[str] = []
     plugin: list[str | None] = []
     labeled: list[str] = []
@@ -77,35 +76,44 @@ class JobFilter(Frozen):
         parts = read_parts(job)
         wanted = [flatten(self.set)]
         for axis in COMPONENTS:
-            asked = [read_component(axis, spelt, {}) for spelt in getattr(self, axis)]
-            named = [spelt.options for spelt in asked if spelt.name == parts[axis].name]
+            asked = [read_part(axis, spelt) for spelt in getattr(self, axis)]
+            named = [part.given for part in asked if part.name == parts[axis].name]
             if asked and not named:
                 return False
             if len(named) == 1:
-                wanted.append({f"{axis}.{key}": value for key, value in named[0].items()})
+                wanted.append(dict(named[0]))
         if self.labeled:
             lists = splits_of(read_recipe(job.recipe)[0], parts, flatten(job.set))
             if lists.budget(job.labeled).slug not in {lists.budget(name).slug for name in self.labeled}:
                 return False
         if (self.recipe and job.recipe not in self.recipe) or (self.seeds and job.seed not in self.seeds):
             return False
+        if self.weighting and not any(_has_weighting(job.resolved, value) for value in self.weighting):
+            return False
         return all(_has(job.resolved, options) for options in wanted if options)
 
 
 def _has(resolved: ResolvedJob, options: Mapping[str, Any]) -> bool:
-    """Whether a job has these values, by dotted path."""
-    about = weightings.split(under(options, "method"))[1]
-    if any(
-        resolved.values.get(path) != value
-        for path, value in options.items()
-        if path.removeprefix("method.") not in about
-    ):
+    """Tell whether a job has these values, by dotted path."""
+    others, about = weightings.split({weightings.respelt(path): value for path, value in options.items()})
+    if any(resolved.values.get(path) != value for path, value in others.items()):
         return False
-    asked = weightings.read(about, weightings.learners_of(resolved.method["name"], resolved.method))[0] if about else {}
     found = resolved.weightings
+    asked = weightings.read(about, _learners(resolved))[0] if about else {}
     return all(
         key not in found if spec is None else spec.items() <= found.get(key, {}).items() for key, spec in asked.items()
     )
+
+
+def _has_weighting(resolved: ResolvedJob, value: str | Mapping[str, Any] | None) -> bool:
+    """Tell whether a job has a weighting, `none` or null being none at all."""
+    if value in (None, weightings.NONE):
+        return not resolved.weightings
+    return _has(resolved, weightings.flat(value))
+
+
+def _learners(resolved: ResolvedJob) -> tuple[str, ...]:
+    return weightings.learners_of(registry.component("method", resolved.method["name"]), resolved.method)
 
 
 def _layer(layers: Mapping[str, str], path: str) -> str:
@@ -164,7 +172,8 @@ class Grid(Frozen):
             for job in self._product(entry, overrides or {}):
                 if not any(exclude.matches(job) for exclude in self.exclude):
                     canonical = job.canonical()  # every job is checked before any starts
-                    layers = {path: _layer(job.resolved.layers, path) for path in canonical.set}
+                    differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
+                    layers = {path: _layer(job.resolved.layers, path) for path in differs}
                     found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
         if not found:
             raise UsageError(f"grid {self.name} names no job")
@@ -179,13 +188,14 @@ class Grid(Frozen):
         chosen = {**self.set, **entry.set, **overrides}
         own = self.name if self.name == COMMAND_LINE else f"grid {self.name}"
         layers = dict.fromkeys({**self.set, **entry.set, "*": ""}, own) | dict.fromkeys(overrides, COMMAND_LINE)
-        for recipe, budget, method, loss, plugin in itertools.product(
-            recipes, budgets, entry.method, entry.loss or ["default"], entry.plugin or [None]
+        for recipe, budget, method, weighting, loss, plugin in itertools.product(
+            recipes, budgets, entry.method, entry.weighting or [None], entry.loss or ["default"], entry.plugin or [None]
         ):
             for seed in entry.seeds or self.seeds or load_recipe(recipe).seeds:
                 yield Job(
                     recipe=recipe,
                     method=method,
+                    weighting=weighting,
                     loss=loss,
                     plugin=plugin,
                     labeled=budget,

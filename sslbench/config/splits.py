@@ -386,7 +386,7 @@ def read_split_file(path: Path, tested: Sequence[str] = ()) -> dict[str, dict[st
     if not path.is_file():
         raise UsageError(f"there is no split file {path}", "name a YAML file, or nnU-Net's splits_final.json")
     if path.suffix.lower() != ".json":
-        return {_list_name(path): _known_fields(load_yaml(path), path, tested)}
+        return {_list_name(path): _checked_fields(load_yaml(path), path, tested)}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -394,7 +394,7 @@ def read_split_file(path: Path, tested: Sequence[str] = ()) -> dict[str, dict[st
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error
     if isinstance(content, dict):
-        return {_list_name(path): _known_fields(content, path, tested)}
+        return {_list_name(path): _checked_fields(content, path, tested)}
     folds = content if isinstance(content, list) else []
     if not folds or not all(isinstance(fold, dict) and set(fold) == {"train", "val"} for fold in folds):
         raise UsageError(f"{path} is no list of folds with train and val", "nnU-Net's splits_final.json is one")
@@ -412,7 +412,7 @@ def _list_name(path: Path) -> str:
     return name
 
 
-def _known_fields(raw: dict[str, Any], path: Path, tested: Sequence[str]) -> dict[str, Any]:
+def _checked_fields(raw: dict[str, Any], path: Path, tested: Sequence[str]) -> dict[str, Any]:
     known = (*PARTS, "budgets", "unit", "source", "leaks")
     for key in raw:
         if key not in known:

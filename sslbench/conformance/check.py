@@ -56,7 +56,7 @@ def check_method(
     Raises:
         UsageError: no such method, loss, plugin or law, or a combination that has no meaning in any of `dims`.
     """
-    spelling = named(method)
+    spelling = find_method(method)
     for name in laws:
         if name not in LAWS:
             raise UnknownNameError("law", name, LAWS)
@@ -83,7 +83,7 @@ def _subjects(method: str, loss: str, dims: Sequence[Dims], plugin: str | None) 
     return found
 
 
-def named(spelling: str) -> str:
+def find_method(spelling: str) -> str:
     """A method as a job names it, once it is found.
 
     Raises:
@@ -185,7 +185,7 @@ def check_matrix(
         tell: told what is trained.
         plugin: on every network of the methods; none: bare ones.
     """
-    for cell in matrix([named(method) for method in methods], losses, plugin):
+    for cell in matrix([find_method(method) for method in methods], losses, plugin):
         for kind in dims:
             if kind in cell.holes:
                 yield CombinationRun(cell.method, cell.loss, kind, "hole", cell.holes[kind], plugin=plugin)

@@ -19,7 +19,7 @@ _ONE_OF = {"loss": ("ce_term", "dice_term", "supervised_term", "consistency_term
 # Attributes that a class must set unless it has a constructor of its own.
 _FOR_CONSTRUCTOR = {"network": ("encoder_class", "decoder_class")}
 # Attributes that a class must set unless it has a method of its own that says them.
-_UNLESS_SAID_BY = {"network": {"dims": "fit"}}
+_OR_METHOD = {"network": {"dims": "fit"}}
 _NOTHING = object()
 
 
@@ -47,7 +47,7 @@ def check_component(kind: str, component: type) -> None:
         instead = _listed([f"{name}_term" for name in taken])
         raise UsageError(f"{where} writes {_listed(taken)}, which methods call: write {instead} instead", hint)
     lacking = missing_members(component)
-    said_by = _UNLESS_SAID_BY.get(kind, {})
+    said_by = _OR_METHOD.get(kind, {})
     unsaid = [name for name, by in said_by.items() if _unchanged(component, contract, [by])]
     lacking += [name for name in unsaid if not hasattr(component, name)]
     if component.__init__ is contract.__init__:  # type: ignore[misc]

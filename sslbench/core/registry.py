@@ -80,7 +80,7 @@ _BASES = {
     "protocol": "sslbench.metrics.protocol:Protocol",
 }
 
-_NAMED = ("dataset", "protocol")  # kinds whose components have a `name` of their own
+_NAME_OWNERS = ("dataset", "protocol")  # kinds whose components have a `name` of their own
 
 # Files of the user's that a job can name: kind (`recipe`, `splits`) -> name -> path. See `sslbench.data.own.dataset`.
 _files: dict[str, dict[str, Path]] = {}
@@ -92,7 +92,7 @@ def register(
     aliases: Iterable[str] = (),
     preset_of: str | None = None,
     set: Mapping[str, Any] | None = None,
-    **told: str,
+    **presentation: str,
 ) -> Callable[[T], T]:
     """Register the decorated class (or any value) under `name`.
 
@@ -105,7 +105,7 @@ def register(
         aliases: other spellings.
         preset_of: the name that this one configures.
         set: the options that it sets.
-        told: `title`, `group` and `about` of a preset, see `Entry`.
+        presentation: `title`, `group` and `about` of a preset, see `Entry`.
 
     Raises:
         SSLBenchError: an unknown kind, or a name that something else has.
@@ -116,7 +116,7 @@ def register(
         raise SSLBenchError(f"the {kind} name '{name}' has a colon", "module:Class is a reference, not a name")
 
     def add(target: Any) -> None:
-        entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}), **told)
+        entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}), **presentation)
         for taken in (name, *entry.aliases):
             other = _lookup(kind, taken)
             # Loading a module twice (a reload, a test) registers the same thing again; anything else is a clash.
@@ -221,11 +221,11 @@ def home(kind: str, name: str) -> str | None:
     return _reference(component(kind, name)) or _homes.get((kind, name))
 
 
-def keep_homes(told: Mapping[str, Mapping[str, str]] | None) -> None:
+def keep_homes(homes: Mapping[str, Mapping[str, str]] | None) -> None:
     """Make known where names are found, by kind and name, as `home` said it; a module is imported once somebody asks
     for a name of it."""
-    for kind, found in (told or {}).items():
-        _homes.update({(kind, name): reference for name, reference in found.items()})
+    for kind, references in (homes or {}).items():
+        _homes.update({(kind, name): reference for name, reference in references.items()})
 
 
 def own_version(target: Any) -> int:
@@ -234,9 +234,9 @@ def own_version(target: Any) -> int:
     return int(found)
 
 
-def keep_files(kind: str, found: Mapping[str, Path]) -> None:
+def keep_files(kind: str, files: Mapping[str, Path]) -> None:
     """Make files known by name, in place of those of the kind that were known before."""
-    _files[kind] = dict(found)
+    _files[kind] = dict(files)
 
 
 def kept_files(kind: str) -> Mapping[str, Path]:
@@ -280,7 +280,7 @@ def _referred(kind: str, reference: str) -> Entry:
             _homes.setdefault((kind, entry.name), reference)
             return entry
     _check_kind(kind, reference, target)
-    if kind in _NAMED:
+    if kind in _NAME_OWNERS:
         name = getattr(target, "name", None)
         if not isinstance(name, str) or not name:
             raise UsageError(f"{reference} has no `name`", f"a {kind} goes by the name that it gives itself")

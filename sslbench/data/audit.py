@@ -381,7 +381,7 @@ def _spacing(store: Store) -> Iterable[Finding]:
     alike = len({*sound.values()}) == 1 and len(sound) > 2
     unit = tuple(id for id, size in sound.items() if size == (1.0, 1.0, 1.0))
     if unit:
-        message = f"{_named(unit)}: a voxel of 1 x 1 x 1 mm is what files say that lost their spacing"
+        message = f"{_id_text(unit)}: a voxel of 1 x 1 x 1 mm is what files say that lost their spacing"
         yield Finding("spacing", "warning", message, unit, "compare with the header of the scan")
     elif alike:
         size = next(iter(sound.values()))
@@ -409,9 +409,9 @@ def _duplicates(store: Store) -> Iterable[Finding]:
         patients = {store.cases[id].group for id in ids}
         if len(labels) < len(ids):
             severity: Severity = "error" if len(patients) > 1 else "warning"
-            yield Finding("duplicates", severity, f"{_named(ids)} are the same image with the same label", tuple(ids))
+            yield Finding("duplicates", severity, f"{_id_text(ids)} are the same image with the same label", tuple(ids))
         else:
-            message = f"{_named(ids)} are the same image, annotated {len(ids)} times"
+            message = f"{_id_text(ids)} are the same image, annotated {len(ids)} times"
             yield Finding("duplicates", "note", message, tuple(ids))
     if not alike:
         yield Finding("duplicates", "ok", "no image is there twice")
@@ -441,11 +441,11 @@ def _classes(store: Store, looked: Mapping[str, _Looked]) -> Iterable[Finding]:
             message = f"{info.name}: in none of the {len(read)} cases, so nothing can be learnt or scored"
             yield Finding("classes", "warning", message, absent)
         else:
-            message = f"{info.name}: absent in {len(absent)} of {len(read)} cases ({_named(absent)})"
+            message = f"{info.name}: absent in {len(absent)} of {len(read)} cases ({_id_text(absent)})"
             yield Finding("classes", "note", message, absent)
     empty = tuple(id for id, voxels in read.items() if not voxels[1:].any())
     if empty and len(store.dataset.classes) > 1:
-        message = f"{_named(empty)}: nothing but background, so the label may be missing"
+        message = f"{_id_text(empty)}: nothing but background, so the label may be missing"
         yield Finding("classes", "warning", message, empty)
     if complete and read:
         yield Finding("classes", "ok", "every case has every class")
@@ -482,7 +482,7 @@ def _lists(store: Store, name: str, looked: Mapping[str, _Looked], asked: bool) 
     others = tuple(id for id in store.cases if id not in listed)
     if others:
         findings.append(
-            Finding(check, "note", f"{len(others)} cases are on none of its lists: {_named(others)}", others)
+            Finding(check, "note", f"{len(others)} cases are on none of its lists: {_id_text(others)}", others)
         )
     for budget in splits.budgets.values():
         seen = [looked[id].voxels for id in expand(budget.labeled, groups)]
@@ -535,7 +535,7 @@ def _leaks(
             ids = tuple(dict.fromkeys(id for where in both for part in (one, other) for id in where[part]))
             count = f"{len(both)} {same}{'' if len(both) == 1 else 's'}"
             remedy = "" if splits.leaks else f"mend the lists, or end their name in {LEAKING} and say why in `leaks`"
-            yield Finding(check, severity, f"{count} in {one} and in {other}: {_named(ids)}", ids, remedy)
+            yield Finding(check, severity, f"{count} in {one} and in {other}: {_id_text(ids)}", ids, remedy)
     if not torn and not splits.leaks:
         alone = all(case.group == id for id, case in store.cases.items())
         message = "no scan is in two of its lists (each counts as a patient of its own)"
@@ -667,7 +667,7 @@ def percent(share: float) -> str:
     return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f} %"
 
 
-def _named(ids: Sequence[str]) -> str:
+def _id_text(ids: Sequence[str]) -> str:
     """The first ids and how many more there are."""
     return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 

@@ -22,7 +22,7 @@ from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2
 # Exit codes of a worker process: another process holds the run; it was asked to stop and saved its state.
-HELD_EXIT, INTERRUPTED_EXIT = 75, 143
+IN_USE_EXIT, INTERRUPTED_EXIT = 75, 143
 
 Outcome = Literal["finished", "failed", "interrupted"]
 
@@ -219,7 +219,7 @@ class Launcher:
                 continue
             del self._running[slot]
             planned = process.planned
-            if code == HELD_EXIT:
+            if code == IN_USE_EXIT:
                 elsewhere.append(planned)
                 continue
             state = planned.run.look()

@@ -23,7 +23,7 @@ from sslbench.core.files import atomic_path, save_nifti, write_json
 from sslbench.data.own.dataset import load_all
 from sslbench.data.sampling import TrainingSet
 from sslbench.data.store import Partition, Store, partition
-from sslbench.execution.local import HELD_EXIT, INTERRUPTED_EXIT
+from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
@@ -86,7 +86,7 @@ def main(directory: Path, data_dir: Path, device: str | None, threads: int | Non
         load_all(data_dir)
         _Worker(run, data_dir, device, threads, lambda: stop["asked"]).run()
     except Busy:
-        return HELD_EXIT
+        return IN_USE_EXIT
     except Interrupted:
         return INTERRUPTED_EXIT
     except SSLBenchError as error:

@@ -97,7 +97,7 @@ class Basak(TeacherStudent):
         with torch.no_grad():
             *sums, voxels = indicators(logits[:L], labels[:L], self.options.released_broadcast)
             self.seen += torch.stack([*(total / voxels.clamp_min(1) for total in sums), (voxels > 0).float()])
-        labeled, unlabeled = self.taught(image, logits, labels, L, step)
+        labeled, unlabeled = self.teacher_logits(image, logits, labels, L, step)
         supervised = self.loss.supervised(
             logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
         )

@@ -15,7 +15,7 @@ from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import mse_consistency
 from sslbench.methods.base import Phase, StepCost
 from sslbench.methods.mixing import draw_beta, exchange_low_bands
-from sslbench.methods.shared.copy_paste import Taught
+from sslbench.methods.shared.copy_paste import TeacherOutput
 from sslbench.methods.shared.cross_copy_paste import CrossCopyPaste, CrossCopyPasteOptions
 
 
@@ -72,9 +72,9 @@ class BetaFFT(CrossCopyPaste):
     def altered(self, weak: Tensor, strong: Tensor, weak_logits: Tensor, strong_logits: Tensor, step: Step) -> Tensor:
         return torch.cat(exchange_low_bands(weak, strong, self.options.half_width))
 
-    def further(self, batch: Batch, taught: Mapping[str, Taught], step: Step) -> dict[str, Tensor]:
+    def further(self, batch: Batch, outputs: Mapping[str, TeacherOutput], step: Step) -> dict[str, Tensor]:
         losses = [
-            self._unmixed_and_linear(batch.image[view], batch.label[view], taught[key].logits, view, step)
+            self._unmixed_and_linear(batch.image[view], batch.label[view], outputs[key].logits, view, step)
             for key, view in self.view_of.items()
         ]
         supervised, consistency = (torch.stack(parts).sum() for parts in zip(*losses, strict=True))

@@ -110,8 +110,8 @@ class MappedEncoder(nn.Module):
 
 def conflict_weight(logits: Tensor, peer_logits: Tensor, weight: float = 2.0, threshold: float = 0.0) -> Tensor:
     """(B, *S): `weight` where the classes of both differ and the peer's largest logit is above `threshold`, else 1."""
-    sure, taught = peer_logits.detach().max(1)
-    conflict = (classes_of(logits.detach()) != taught) & (sure > threshold)
+    sure, target = peer_logits.detach().max(1)
+    conflict = (classes_of(logits.detach()) != target) & (sure > threshold)
     return 1 + (weight - 1) * conflict.float()
 
 

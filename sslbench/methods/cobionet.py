@@ -129,8 +129,8 @@ class CoBioNet(CoTraining):
         self.observe(step, (a, b), labels)
         supervised = self.supervised((a, b), labels, L).sum()
         probabilities = {key: full_precision(logits).softmax(1) for key, logits in (a, b)}
-        taught = self._taught(a, b, probabilities["b"][L:].detach(), step)
-        taught = taught + self._taught(b, a, probabilities["a"][L:].detach(), step)
+        taught = self._peer_term(a, b, probabilities["b"][L:].detach(), step)
+        taught = taught + self._peer_term(b, a, probabilities["a"][L:].detach(), step)
         adversarial = torch.stack([F.softplus(-self.critics[key](p)).mean() for key, p in probabilities.items()]).sum()
         loss = supervised + step.consistency_weight * (taught + self.options.adversarial_weight * adversarial)
         terms = {"supervised": supervised, "taught": taught, "adversarial": adversarial}
@@ -139,7 +139,7 @@ class CoBioNet(CoTraining):
         fake = {key: p.detach() for key, p in probabilities.items()}
         return {"loss/networks": loss, "loss/critics": self._discrimination(fake, labels[:L]), **terms}
 
-    def _taught(self, learner: Prediction, peer: Prediction, target: Tensor, step: Step) -> Tensor:
+    def _peer_term(self, learner: Prediction, peer: Prediction, target: Tensor, step: Step) -> Tensor:
         """What a network learns from the peer's probabilities `target` (U, C, *S) of the unlabelled patches."""
         unlabeled = slice(-len(target), None)
         logits = learner.logits[unlabeled]

@@ -62,11 +62,11 @@ class DeSCO(CoTraining):
         pair = a, b = self.pair(image)
         self.observe(step, pair, labels)
         supervised = self.supervised(pair, labels, L).sum()
-        taught = self._taught(a, b, image[L:], step) + self._taught(b, a, image[L:], step)
+        taught = self._peer_term(a, b, image[L:], step) + self._peer_term(b, a, image[L:], step)
         loss = (1 - step.consistency_weight) * supervised + step.consistency_weight * taught
         return {"loss": loss, "supervised": supervised, "taught": taught}
 
-    def _taught(self, learner: Prediction, peer: Prediction, unlabeled: Tensor, step: Step) -> Tensor:
+    def _peer_term(self, learner: Prediction, peer: Prediction, unlabeled: Tensor, step: Step) -> Tensor:
         """What a network learns from the peer's labels of the unlabelled patches (U, channels, *S)."""
         certain = self._certain(peer, unlabeled, step)
         first = len(learner.logits) - len(unlabeled)

@@ -88,7 +88,7 @@ class GenericSSL(Method):
         super().__init__(options, build, loss, statistics)
         self.net = build("net")
         self.difficulty = DiffDW(statistics.num_classes, window=options.window)
-        self.register_buffer("kept", kept_signal(options.timesteps), persistent=False)
+        self.register_buffer("kept", alpha_bars(options.timesteps), persistent=False)
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
@@ -146,7 +146,7 @@ class GenericSSL(Method):
         generator = step.generator("diffusion", image.device)
         time = torch.randint(self.options.timesteps, (len(image),), device=image.device, generator=generator)
         noise = torch.empty_like(clean).normal_(generator=generator)
-        return self._diffusion.denoise(image, diffused(clean, noise, self.kept[time]), time)
+        return self._diffusion.denoise(image, diffuse(clean, noise, self.kept[time]), time)
 
     def _sample(self, image: Tensor, step: Step) -> Tensor:
         """The label map (B, C, *S) in [-1, 1] that a deterministic DDIM makes of noise, given the image; fp32."""
@@ -167,7 +167,7 @@ class GenericSSL(Method):
         return self._decoders()[0].logits(self.net.encode(x)).float().softmax(1)
 
 
-def kept_signal(timesteps: int) -> Tensor:
+def alpha_bars(timesteps: int) -> Tensor:
     """ᾱ (T,) of a diffusion whose β goes evenly from 10⁻⁴ to 0.02 (Ho et al., NeurIPS 2020), fp32."""
     beta = torch.linspace(1e-4, 2e-2, timesteps, dtype=torch.float64)
     return (1 - beta).cumprod(0).float()
@@ -178,21 +178,21 @@ def sampling_times(timesteps: int, samplings: int) -> list[int]:
     return [round(number * (timesteps - 1) / (samplings - 1)) for number in reversed(range(samplings))]
 
 
-def diffused(clean: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
+def diffuse(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """√ᾱ·x₀ + √(1 - ᾱ)·ε; ᾱ (B,)."""
-    kept = kept.view(-1, *[1] * (clean.ndim - 1))
-    return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+    alpha_bar = alpha_bar.view(-1, *[1] * (clean.ndim - 1))
+    return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
 
 
-def ddim_step(noisy: Tensor, clean: Tensor, kept: Tensor, following: Tensor) -> Tensor:
+def ddim_step(noisy: Tensor, clean: Tensor, alpha_bar: Tensor, following: Tensor) -> Tensor:
     """The next x of a DDIM without noise (η = 0; Song et al., ICLR 2021), from x and the x₀ that it is taken for.
 
     Args:
-        noisy: (B, C, *S), x at a step with ᾱ = `kept`.
+        noisy: (B, C, *S), x at a step with ᾱ = `alpha_bar`.
         clean: (B, C, *S), x₀.
-        kept, following: 0-d, ᾱ now and at the next step.
+        alpha_bar, following: 0-d, ᾱ now and at the next step.
     """
-    noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+    noise = (noisy - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
     return following.sqrt() * clean + (1 - following).sqrt() * noise
 
 

@@ -112,7 +112,7 @@ class MagicNet(TeacherStudent):
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits, cross = self.student(image), self._cross(image, step)
         noise = clipped_noise(image, step, self.options.noise_std, self.options.noise_clip)
-        labeled, unlabeled = self.taught(image + noise, logits, labels, L, step)
+        labeled, unlabeled = self.teacher_logits(image + noise, logits, labels, L, step)
         features = self.student.base.encode(split_cubes(image, self.options.cube).flatten(0, 1))
         within = self._together(features, slice(0, L))
 
@@ -157,15 +157,15 @@ class MagicNet(TeacherStudent):
         return cross_entropy(told, torch.arange(self.cubes, device=told.device).repeat(len(patches)))
 
     @torch.no_grad()
-    def _pseudo_labels(self, taught: Tensor, features: Features, step: Step) -> Tensor:
+    def _pseudo_labels(self, teacher_logits: Tensor, features: Features, step: Step) -> Tensor:
         """Labels (U, *S) of the unlabelled patches; they are counted for those to come."""
-        U = len(taught)
+        U = len(teacher_logits)
         if step.iteration > self.options.blend_after:
             first = 0 if self.options.released_blending else len(features.maps[-1]) // self.cubes - U
             within = self._together(features, slice(first, first + U))
-            _, labels = blend_pseudo_labels(taught, within, self.class_counts, self.options.temperature)
+            _, labels = blend_pseudo_labels(teacher_logits, within, self.class_counts, self.options.temperature)
         else:
-            labels = classes_of(taught)
+            labels = classes_of(teacher_logits)
         flat = labels.flatten(1)
         counted = PerClass(flat, len(self.pending)).sum(torch.ones_like(flat, dtype=torch.float32))
         self.pending += counted.sum(0).long()

@@ -40,7 +40,7 @@ class MeanTeacher(TeacherStudent):
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(image)
-        labeled, unlabeled = self.taught(image + self._noise(image, step), logits, labels, L, step)
+        labeled, unlabeled = self.teacher_logits(image + self._noise(image, step), logits, labels, L, step)
         supervised = self.loss.supervised(
             logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
         )

@@ -113,16 +113,16 @@ class StudentsDiscrepancy(CopyPaste):
         image, labels, mixes = batch.image["weak"], batch.label["weak"], self.mixes(batch, step)
         if step.phase == "pretrain":
             return {f"loss/{key}": self.pretrain_loss(key, batch, mixes.mask, step) for key in self.predictors}
-        taught = self.taught(image, labels, mixes)
-        self.loss.observe(step, "teacher", taught.logits, labels[-len(taught.logits) :])
+        teacher_output = self.teacher_output(image, labels, mixes)
+        self.loss.observe(step, "teacher", teacher_output.logits, labels[-len(teacher_output.logits) :])
         mixed, known = mixes(image), torch.cat(mixes(labels))
         logits = {key: [self.get_submodule(key)(part) for part in mixed] for key in self.predictors}
         where = [discrepancy(a, b) for a, b in zip(*logits.values(), strict=True)]
-        about = list(zip(mixes(taught.targets), where, mixes(self._weights(labels, mixes)), strict=True))
+        about = list(zip(mixes(teacher_output.targets), where, mixes(self._weights(labels, mixes)), strict=True))
         terms: dict[str, Tensor] = {}
         for key, own in logits.items():
             self.loss.observe(step, key, torch.cat(own), known)
-            labeled, unlabeled = self.mixed_losses(key, own, taught, mixes)
+            labeled, unlabeled = self.mixed_losses(key, own, teacher_output, mixes)
             mse, kl = (
                 torch.stack([term(part, *rest) for part, rest in zip(own, about, strict=True)]).sum()
                 for term in (discrepancy_mse, discrepancy_kl)

@@ -554,20 +554,20 @@ class _Block:
         place = (rank[of_metric] * shape[1] + of_class) * shape[2] + of_case
         counts = np.bincount(place, minlength=math.prod(shape))
 
-        def said(row: int) -> str:
+        def words(row: int) -> str:
             one = ours.iloc[row]
             return f"{one['metric']} of class {one['class']}"
 
         if (counts > 1).any():
             row = int(np.flatnonzero(counts[place] > 1)[0])
-            raise ValueError(f"case {ours['case'].iloc[row]} has {said(row)} twice: rows of several runs?")
+            raise ValueError(f"case {ours['case'].iloc[row]} has {words(row)} twice: rows of several runs?")
         if (counts < 1).any():
             m, k, _ = np.unravel_index(np.flatnonzero(counts < 1)[0], shape)
             raise ValueError(f"a case has no row for {present[m]} of class {classes[k]}")
         wrong = np.isinf(values) | (np.isnan(values) & (states == "both"))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise ValueError(f"case {ours['case'].iloc[row]}: {said(row)} has no finite value")
+            raise ValueError(f"case {ours['case'].iloc[row]}: {words(row)} has no finite value")
 
         order = np.argsort(place)
         return cls(present, classes, values[order].reshape(shape)[..., skip:], states[order].reshape(shape)[..., skip:])

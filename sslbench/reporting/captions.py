@@ -121,7 +121,7 @@ def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
 
 def _data(material: Material) -> list[str]:
     told = []
-    for found, official in sorted({_held(run) for run in material.runs}):
+    for found, official in sorted({_case_counts(run) for run in material.runs}):
         if found < official:
             told.append(f"Not the complete dataset: {found} of {official} official cases.")
     for title in sorted({str(run.data.get("preprocessed_by") or "") for run in material.runs} - {""}):
@@ -138,7 +138,7 @@ def _data(material: Material) -> list[str]:
     return told
 
 
-def _held(run: Run) -> tuple[int, int]:
+def _case_counts(run: Run) -> tuple[int, int]:
     """How many cases the run's dataset had, and how many the official one has; equal where that is not known."""
     found, official = run.data.get("found"), run.data.get("official")
     return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)

@@ -182,5 +182,5 @@ def _from_csv(path: Path) -> Collection:
         job = {part: first[part] for part in ("recipe", "labeled", "method", "loss", "plugin", "variant")}
         facts = {"dataset": first["dataset"], "protocol": first["protocol"]}
         job["seed"] = int(first["seed"])
-        runs.append(Run.known(path.parent / str(name), str(name), job, first["digest"], facts))
+        runs.append(Run.of_records(path.parent / str(name), str(name), job, first["digest"], facts))
     return Collection(records, tuple(runs))

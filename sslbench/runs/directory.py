@@ -40,7 +40,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from filelock import FileLock, Timeout
 
-from sslbench.config.job import Job
+from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
@@ -146,7 +146,9 @@ class Run:
         return cls(results / RUNS / job.directory)
 
     @classmethod
-    def known(cls, directory: Path, name: str, job: Mapping[str, Any], digest: str, values: Mapping[str, Any]) -> Run:
+    def of_records(
+        cls, directory: Path, name: str, job: Mapping[str, Any], digest: str, values: Mapping[str, Any]
+    ) -> Run:
         """A finished run whose records lie elsewhere, in a tidy CSV; its directory need not be there."""
         run = cls(directory)
         run.name = name
@@ -222,7 +224,7 @@ class Run:
     @property
     def variant(self) -> str:
         """How the job differs from its named parts; empty where it does not."""
-        return self.job.get("variant", variant_of(self.job.get("set") or {}))
+        return self.job.get("variant", variant_of(settings_of(self.job)))
 
     @property
     def cell(self) -> tuple[str, ...]:

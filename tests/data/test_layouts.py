@@ -9,7 +9,7 @@ import pytest
 import SimpleITK
 
 from sslbench.core.errors import UsageError
-from sslbench.data.own.layouts import read_described, read_holding, read_pairs
+from sslbench.data.own.layouts import read_described, read_pairs, read_source
 from tests.helpers import own_folders as folders
 
 TWO = ("a", "b")
@@ -147,9 +147,9 @@ def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"no folder .*labelsTr"):
         read_described(root)
     with pytest.raises(UsageError, match="does not exist"):
-        read_holding("nnunet", tmp_path / "nowhere")
+        read_source("nnunet", tmp_path / "nowhere")
     with pytest.raises(UsageError, match="is not a folder"):
-        read_holding("nnunet", root / "dataset.json")
+        read_source("nnunet", root / "dataset.json")
 
 
 def test_channels_are_in_the_names_of_files(tmp_path):

@@ -25,7 +25,7 @@ from sslbench.losses.thresholds import (
     FixedThreshold,
     FlexMatchThreshold,
     FreeMatchThreshold,
-    Seen,
+    PredictionStatistics,
     certainty,
 )
 from tests.helpers.losses import a_step, close, make_loss, observed
@@ -65,7 +65,7 @@ def quad(*references, **options):
 
 def thresholds_after(rule, probabilities=P, state=None):
     state = rule.start(3).unsqueeze(0) if state is None else state
-    return rule.thresholds(rule.advance(state, Seen(probabilities)))[0]
+    return rule.thresholds(rule.advance(state, PredictionStatistics(probabilities)))[0]
 
 
 # --------------------------------------------------------------------------------------------- the worked numbers
@@ -155,7 +155,7 @@ def test_thresholds_after_one_batch(rule, expected):
 
 def test_the_state_of_freematch():
     rule = FreeMatchThreshold()
-    state = rule.advance(rule.start(3).unsqueeze(0), Seen(P))[0]
+    state = rule.advance(rule.start(3).unsqueeze(0), PredictionStatistics(P))[0]
     expected = torch.tensor([0.333735297, 0.333440580, 0.333342230, 0.333217190], dtype=torch.float64)
     torch.testing.assert_close(state, expected, rtol=0, atol=5e-9)
 
@@ -309,12 +309,12 @@ def test_a_class_that_nobody_names(absent):
 def test_each_stream_learns_from_its_own_voxels(rule):
     stream = (torch.arange(8) >= 5).long().view(1, 1, 8)
     state = torch.rand(2, *rule.start(3).shape, generator=torch.Generator().manual_seed(0)).double()
-    both = rule.advance(state, Seen(P, stream=stream, streams=2))
+    both = rule.advance(state, PredictionStatistics(P, stream=stream, streams=2))
     for row, part in ((0, slice(0, 5)), (1, slice(5, 8))):
-        alone = rule.advance(state[row : row + 1], Seen(P[..., part]))
+        alone = rule.advance(state[row : row + 1], PredictionStatistics(P[..., part]))
         torch.testing.assert_close(both[row : row + 1], alone)
     # A batch without a stream leaves its thresholds alone.
-    once = rule.advance(state, Seen(P, stream=torch.zeros_like(stream), streams=2))
+    once = rule.advance(state, PredictionStatistics(P, stream=torch.zeros_like(stream), streams=2))
     torch.testing.assert_close(once[1], state[1])
 
 

@@ -14,7 +14,7 @@ from sslbench.core.errors import UsageError
 from sslbench.core.step import Statistics
 from sslbench.losses.weighting import DiffDW, batch_dice
 from sslbench.methods import genericssl
-from sslbench.methods.genericssl import ddim_step, diffused, gumbel_softmax, kept_signal, sampling_times, smooth
+from sslbench.methods.genericssl import alpha_bars, ddim_step, diffuse, gumbel_softmax, sampling_times, smooth
 from sslbench.methods.skcdf import class_ratios
 from sslbench.training.experiment import Builder, build_method
 
@@ -24,14 +24,14 @@ def test_the_sampling_times_are_those_of_the_sheet() -> None:
 
 
 def test_the_kept_signal_goes_from_almost_all_to_almost_none() -> None:
-    kept = kept_signal(1000)
+    kept = alpha_bars(1000)
     assert kept[0] == pytest.approx(1 - 1e-4) and kept[1] == pytest.approx((1 - 1e-4) * (1 - 1e-4 - 0.0199 / 999))
     assert kept[-1] == pytest.approx(4.0358e-5, rel=1e-3)
 
 
 def test_a_ddim_step_from_the_truth_has_the_same_noise() -> None:
-    kept, clean, noise = kept_signal(1000), torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
-    noisy = diffused(clean, noise, kept[torch.tensor([700, 700])])
+    kept, clean, noise = alpha_bars(1000), torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
+    noisy = diffuse(clean, noise, kept[torch.tensor([700, 700])])
     expected = kept[300].sqrt() * clean + (1 - kept[300]).sqrt() * noise
     assert torch.allclose(ddim_step(noisy, clean, kept[700], kept[300]), expected, atol=1e-4)
 

@@ -60,7 +60,7 @@ def test_the_released_forms() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(5, 256)
     torch.manual_seed(1)
-    found = plugin._held_against(tokens)
+    found = plugin._cosines(tokens)
     torch.manual_seed(1)
     draws = plugin.centres + plugin.spread * torch.randn(50, 14, 256)
     by_draw = torch.stack([cosines(tokens, draw) for draw in draws])

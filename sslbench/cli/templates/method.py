@@ -22,7 +22,7 @@ class ICT(TeacherStudent):
     def training_step(self, batch, step):
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(torch.cat([image[:L], image[L:].lerp(image[L:].flip(0), self.options.mix)]))
-        taught = self.taught(image, logits, labels, L, step)[1].float().softmax(1)
+        taught = self.teacher_logits(image, logits, labels, L, step)[1].float().softmax(1)
         target = taught.lerp(taught.flip(0), self.options.mix)
         supervised = self.loss.supervised(logits[:L], labels[:L], key="student")
         own, reference = lambda: mse_consistency(logits[L:], target), ("teacher", target)

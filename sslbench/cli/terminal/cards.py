@@ -76,7 +76,7 @@ def _options(console: Console, facts: Mapping[str, Any]) -> None:
     how = {
         "network": "--set network.NAME=VALUE",
         "dataset": f"sslbench prepare {name} --set NAME=VALUE",
-        "weighting": f"weighting={name}[NAME=VALUE] of any method, or --set method.weighting.NAME=VALUE",
+        "weighting": f"weighting={name}[NAME=VALUE] of any method, or --set weighting.NAME=VALUE",
     }.get(kind, f"{name}[NAME=VALUE] or --set {kind}.NAME=VALUE")
     console.print()
     console.print(Text.assemble(("Options", "bold"), f"  {how}"))

@@ -133,7 +133,7 @@ class _Resuming:
         """Fetch what is missing, in one request."""
         import requests
 
-        version = self._known_version()
+        version = self._part_version()
         have = self.part.stat().st_size if version is not None else 0
         headers = {"Accept-Encoding": "identity"}
         if have:
@@ -163,7 +163,7 @@ class _Resuming:
         if total is not None and have < total:
             raise requests.ConnectionError(f"the connection ended after {have} of {total} bytes")
 
-    def _known_version(self) -> str | None:
+    def _part_version(self) -> str | None:
         """The version of the part that is there, empty where only the checksum can tell; None: start anew."""
         record = read_json(self._version_file)
         if not self.part.exists() or not isinstance(record, dict) or record.get("url") != self.remote.url:

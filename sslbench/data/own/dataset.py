@@ -30,7 +30,7 @@ from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.core.files import write_beside
 from sslbench.core.options import Frozen
 from sslbench.data.base import ClassInfo, Dataset, Form, Modality, Preprocessing, RawCase
-from sslbench.data.own.layouts import TITLES, HeldCase, Layout, read_holding
+from sslbench.data.own.layouts import TITLES, CaseFiles, Layout, read_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,16 +83,16 @@ class OwnDataset(Dataset, metaclass=_OwnMeta):
             UsageError: its classes or channels have changed.
         """
         names = [info.name for info in self.classes]
-        held = read_holding(self.definition.layout, source, names, self.channels)
-        for what, now, defined in (("classes", held.classes, names), ("channels", held.channels, self.channels)):
+        content = read_source(self.definition.layout, source, names, self.channels)
+        for what, now, defined in (("classes", content.classes, names), ("channels", content.channels, self.channels)):
             if tuple(now) != tuple(defined):
                 raise UsageError(
                     f"{source} has the {what} {', '.join(now)}, and {self.name} was defined with {', '.join(defined)}",
                     "give it another name, or define it anew with --force",
                 )
-        self.notes += held.notes
-        patients = patients_of(held.cases, self.definition.patients)
-        return [raw_case(case, patients[case.id], form) for case in held.cases]
+        self.notes += content.notes
+        patients = patients_of(content.cases, self.definition.patients)
+        return [raw_case(case, patients[case.id], form) for case in content.cases]
 
     @classmethod
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:
@@ -141,13 +141,13 @@ def _pickled(kind: Any) -> Any:
 copyreg.pickle(_OwnMeta, _pickled)
 
 
-def raw_case(case: HeldCase, patient: str, form: Form) -> RawCase:
+def raw_case(case: CaseFiles, patient: str, form: Form) -> RawCase:
     """A case of a folder, as preparing takes it."""
     several = case.images if len(case.images) > 1 else ()
     return RawCase(case.id, patient, case.images[0], case.label, form, channels=several)
 
 
-def patients_of(cases: Sequence[HeldCase], pattern: str | None) -> dict[str, str]:
+def patients_of(cases: Sequence[CaseFiles], pattern: str | None) -> dict[str, str]:
     """Case id -> patient: what the pattern's first group finds in the id, or the whole match; without one, the id.
 
     Raises:

@@ -34,7 +34,7 @@ _RAW_FOLDER = "the folder that holds dataset.json, imagesTr and labelsTr"
 
 
 @dataclass(frozen=True)
-class HeldCase:
+class CaseFiles:
     """A case of a folder: its image, one file or one per channel, and its label.
 
     Attributes:
@@ -51,8 +51,8 @@ class HeldCase:
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What a folder holds.
+class SourceContent:
+    """The contents of a folder.
 
     Attributes:
         layout: how it is laid out.
@@ -65,11 +65,13 @@ class Holding:
     layout: Layout
     classes: tuple[str, ...]
     channels: tuple[str, ...]
-    cases: tuple[HeldCase, ...]
+    cases: tuple[CaseFiles, ...]
     notes: tuple[str, ...] = ()
 
 
-def read_holding(layout: Layout, source: Path, classes: Sequence[str] = (), channels: Sequence[str] = ()) -> Holding:
+def read_source(
+    layout: Layout, source: Path, classes: Sequence[str] = (), channels: Sequence[str] = ()
+) -> SourceContent:
     """What a folder holds, by its layout; a folder with a `dataset.json` may be either `nnunet` or `msd`.
 
     Args:
@@ -89,7 +91,7 @@ def read_holding(layout: Layout, source: Path, classes: Sequence[str] = (), chan
 # --------------------------------------------------------------------------------------- folders with dataset.json
 
 
-def read_described(source: Path) -> Holding:
+def read_described(source: Path) -> SourceContent:
     """A folder in nnU-Net's raw format, of version 1 or 2, or one of the Medical Segmentation Decathlon.
 
     Version 2 writes `labels: {"background": 0, "liver": 1}`, `channel_names` and `file_ending`; version 1 and MSD
@@ -136,7 +138,7 @@ def read_described(source: Path) -> Holding:
         notes.append(f"dataset.json speaks of {said} training cases; {found} are here")
     if layout == "msd" and content.get("test"):
         notes.append(f"left out {len(content['test'])} test images without labels")
-    return Holding(layout, classes, channels, tuple(sorted(cases, key=lambda case: case.id)), tuple(notes))
+    return SourceContent(layout, classes, channels, tuple(sorted(cases, key=lambda case: case.id)), tuple(notes))
 
 
 def _classes(labels: Any, path: Path) -> tuple[str, ...]:
@@ -211,7 +213,7 @@ def _ending(content: Mapping[str, Any], source: Path, path: Path) -> str:
     return str(ending)
 
 
-def _in_folders(source: Path, ending: str, channels: int, notes: list[str]) -> Iterator[HeldCase]:
+def _in_folders(source: Path, ending: str, channels: int, notes: list[str]) -> Iterator[CaseFiles]:
     """The cases of `imagesTr`/`labelsTr` and, where they have labels, `imagesTs`/`labelsTs`."""
     for part, test in (("Tr", False), ("Ts", True)):
         image_folder, label_folder = source / f"images{part}", source / f"labels{part}"
@@ -240,7 +242,7 @@ def _in_folders(source: Path, ending: str, channels: int, notes: list[str]) -> I
             notes.append(f"left out {len(unlabeled)} images of {image_folder.name} without a label in labelsTs")
         for id in sorted((set(images) | labels) - set(unlabeled)):
             files = tuple(image_folder / f"{id}_{channel:04d}{ending}" for channel in range(channels))
-            yield HeldCase(id, files, label_folder / f"{id}{ending}", test)
+            yield CaseFiles(id, files, label_folder / f"{id}{ending}", test)
 
 
 def _names(folder: Path, ending: str) -> list[str]:
@@ -251,7 +253,7 @@ def _names(folder: Path, ending: str) -> list[str]:
     return [name.removesuffix(ending) for name in names if name.endswith(ending)]
 
 
-def _listed_by_case(listed: dict[str, Any], channels: int, source: Path, path: Path) -> Iterator[HeldCase]:
+def _listed_by_case(listed: dict[str, Any], channels: int, source: Path, path: Path) -> Iterator[CaseFiles]:
     """Version 2's own list of files, for data that stay where they are."""
     for id, files in listed.items():
         images = files.get("images") if isinstance(files, dict) else None
@@ -259,7 +261,7 @@ def _listed_by_case(listed: dict[str, Any], channels: int, source: Path, path: P
             raise UsageError(f"{path}: dataset.{id} is no case with images and a label")
         if len(images) != channels:
             raise UsageError(f"{path}: {id} has {len(images)} images where dataset.json names {channels} channels")
-        yield HeldCase(id, tuple(source / str(image) for image in images), source / files["label"])
+        yield CaseFiles(id, tuple(source / str(image) for image in images), source / files["label"])
 
 
 def _is_msd(content: Mapping[str, Any], source: Path) -> bool:
@@ -273,7 +275,7 @@ def _is_msd(content: Mapping[str, Any], source: Path) -> bool:
     return any(image.exists() for image in images)
 
 
-def _listed_in_msd(content: Mapping[str, Any], source: Path, path: Path) -> Iterator[HeldCase]:
+def _listed_in_msd(content: Mapping[str, Any], source: Path, path: Path) -> Iterator[CaseFiles]:
     for item in content["training"]:
         if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in ("image", "label")):
             raise UsageError(f"{path}: training holds {str(item)[:60]!r}, which is no image with its label")
@@ -281,7 +283,7 @@ def _listed_in_msd(content: Mapping[str, Any], source: Path, path: Path) -> Iter
         ending = ending_of(image)
         if not ending:
             raise UsageError(f"{path}: {item['image']} cannot be read", f"files that can: {', '.join(ENDINGS)}")
-        yield HeldCase(image.name[: -len(ending)], (image,), label)
+        yield CaseFiles(image.name[: -len(ending)], (image,), label)
 
 
 def ending_of(path: Path, endings: Sequence[str] = ENDINGS) -> str:
@@ -289,9 +291,9 @@ def ending_of(path: Path, endings: Sequence[str] = ENDINGS) -> str:
     return next((ending for ending in endings if path.name.lower().endswith(ending)), "")
 
 
-def _ids(cases: Sequence[HeldCase], source: Path) -> None:
+def _ids(cases: Sequence[CaseFiles], source: Path) -> None:
     """Ids become file names, so they must be such, and differ."""
-    seen: dict[str, HeldCase] = {}
+    seen: dict[str, CaseFiles] = {}
     for case in cases:
         if not re.fullmatch(r"[^\s./\\][^/\\\0]*", case.id):
             raise UsageError(f"{source}: '{case.id}' cannot be a case: it names files", "rename it")
@@ -303,7 +305,7 @@ def _ids(cases: Sequence[HeldCase], source: Path) -> None:
 # ------------------------------------------------------------------------------------------------ images with masks
 
 
-def read_pairs(source: Path, classes: Sequence[str], channels: Sequence[str] = ()) -> Holding:
+def read_pairs(source: Path, classes: Sequence[str], channels: Sequence[str] = ()) -> SourceContent:
     """Images with masks: `NAME.jpg` beside `NAME_mask.jpg`, `images/NAME.png` and `masks/NAME.png`, or `img0001.nii.gz`
     and `label0001.nii.gz`.
 
@@ -331,13 +333,13 @@ def read_pairs(source: Path, classes: Sequence[str], channels: Sequence[str] = (
         named = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
         notes.append(f"left out {len(alone)} images without a mask: {named}")
     # A mask without its image is a fault of the case; it is told when the case is read.
-    cases = [HeldCase(id, (images.get(id, masks[id].with_name(f"{id}.*")),), masks[id]) for id in sorted(masks)]
+    cases = [CaseFiles(id, (images.get(id, masks[id].with_name(f"{id}.*")),), masks[id]) for id in sorted(masks)]
     _ids(cases, source)
     found = _channels_of(images[pairs[0]])
     if channels and len(channels) != len(found):
         there = f"{images[pairs[0]]} has {len(found)} channels"
         raise UsageError(f"{there}, and {len(channels)} are named: {', '.join(channels)}")
-    return Holding("pairs", names, tuple(channels) or found, tuple(cases), tuple(notes))
+    return SourceContent("pairs", names, tuple(channels) or found, tuple(cases), tuple(notes))
 
 
 def _sorted_out(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:

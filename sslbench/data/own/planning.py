@@ -33,7 +33,7 @@ from sslbench.data.files.volumes import PLAIN_IMAGES, itk_affine, read_volume
 
 if TYPE_CHECKING:
     from sslbench.config.splits import Splits
-    from sslbench.data.own.layouts import HeldCase
+    from sslbench.data.own.layouts import CaseFiles
 
 DIVISOR = 16  # of the sides that the generic recipes' networks take
 THICK = 3.0  # ratio of voxel sides from which volumes are cut into slices
@@ -217,7 +217,7 @@ def target_spacing(measured: Measured) -> tuple[float, float, float]:
     return x, y, z
 
 
-def ct_range(cases: Sequence[HeldCase]) -> tuple[float, float]:
+def ct_range(cases: Sequence[CaseFiles]) -> tuple[float, float]:
     """The intensities that CT is clipped to: percentiles of all labelled voxels of some cases.
 
     Args:

@@ -81,8 +81,8 @@ class Mixes:
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What a batch is taught.
+class TeacherOutput:
+    """The teacher's output for a batch, and the targets that follow.
 
     Attributes:
         logits: the teacher's, of the unlabelled patches (L, C, *S), or with a loss that needs references of all
@@ -167,33 +167,37 @@ class CopyPaste(Method):
             key, logits, labels[b], 1 - mask, "label"
         )
 
-    def taught(self, image: Tensor, labels: Tensor, mixes: Mixes) -> Taught:
-        """What the teacher says of the patches (2L, channels, *S) of a batch, half by half, and what follows as targets
-        beside the labels (2L, *S)."""
+    def teacher_output(self, image: Tensor, labels: Tensor, mixes: Mixes) -> TeacherOutput:
+        """The teacher's output for the patches (2L, channels, *S) of a batch, half by half, and the targets that follow
+        from it beside the labels (2L, *S)."""
         L, halves = mixes.num_labeled, mixes.halves
         with torch.no_grad():
             logits = torch.cat([self.teacher(image[half]) for half in halves[0 if self.loss.needs_reference else 2 :]])
         pseudo = classes_of(logits[-L:])
         if self.options.largest_component:
             pseudo = largest_components(pseudo, self.statistics.num_classes)
-        return Taught(logits, torch.cat([labels[:L], pseudo]))
+        return TeacherOutput(logits, torch.cat([labels[:L], pseudo]))
 
-    def mixed_losses(self, key: str, logits: Sequence[Tensor], taught: Taught, mixes: Mixes) -> tuple[Tensor, Tensor]:
+    def mixed_losses(
+        self, key: str, logits: Sequence[Tensor], teacher_output: TeacherOutput, mixes: Mixes
+    ) -> tuple[Tensor, Tensor]:
         """The criteria over the labelled and over the pseudo-labelled regions of both mixes, each the sum of the two.
 
         Args:
             key: the student that learns.
             logits: its own (L/2, C, *S), of either mix.
-            taught: of the same view of the batch.
+            teacher_output: of the same view of the batch.
             mixes: of this step.
         """
         terms: dict[Source, list[Tensor]] = {"label": [], "pseudo": []}
         for mixed, pair in zip(logits, mixes.pairs, strict=True):
             for half, region in zip(pair, (mixes.mask, 1 - mixes.mask), strict=True):
                 source: Source = "label" if half.start < mixes.num_labeled else "pseudo"
-                known = len(taught.logits) == len(taught.targets)
-                reference = self.reference("teacher", taught.logits[half]) if known else None
-                terms[source].append(self.region_loss(key, mixed, taught.targets[half], region, source, reference))
+                known = len(teacher_output.logits) == len(teacher_output.targets)
+                reference = self.reference("teacher", teacher_output.logits[half]) if known else None
+                terms[source].append(
+                    self.region_loss(key, mixed, teacher_output.targets[half], region, source, reference)
+                )
         labeled, unlabeled = (torch.stack(terms[source]).sum() for source in ("label", "pseudo"))
         return labeled, unlabeled
 

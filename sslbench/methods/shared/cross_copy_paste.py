@@ -15,7 +15,7 @@ from sslbench.core.step import Batch, Step, View
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.methods.base import Group, Phase, StepCost, no_strong_view
 from sslbench.methods.shared.co_training import Prediction
-from sslbench.methods.shared.copy_paste import CopyPaste, CopyPasteOptions, Taught
+from sslbench.methods.shared.copy_paste import CopyPaste, CopyPasteOptions, TeacherOutput
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
@@ -66,12 +66,14 @@ class CrossCopyPaste(CopyPaste):
         mixes = self.mixes(batch, step)
         if step.phase == "pretrain":
             return {"loss": self.pretrain_loss("a", batch, mixes.mask, step)}
-        taught = {key: self.taught(batch.image[view], batch.label[view], mixes) for key, view in self.view_of.items()}
-        n = len(taught["a"].logits)
+        outputs = {
+            key: self.teacher_output(batch.image[view], batch.label[view], mixes) for key, view in self.view_of.items()
+        }
+        n = len(outputs["a"].logits)
         self.loss.observe(
             step,
             "teacher",
-            torch.cat([taught[key].logits for key in self.predictors]),
+            torch.cat([outputs[key].logits for key in self.predictors]),
             torch.cat([batch.label[view][-n:] for view in self.view_of.values()]),
         )
         mixed = {key: mixes(batch.image[view]) for key, view in self.view_of.items()}
@@ -79,13 +81,13 @@ class CrossCopyPaste(CopyPaste):
         pair = [Prediction(key, torch.cat(halves[key])) for key in self.predictors]
         for key, logits in pair:
             self.loss.observe(step, key, logits, torch.cat(mixes(batch.label[self.view_of[key]])))
-        sums = [self.mixed_losses(key, halves[key], taught[key], mixes) for key in self.predictors]
+        sums = [self.mixed_losses(key, halves[key], outputs[key], mixes) for key in self.predictors]
         labeled, unlabeled = (torch.stack(parts).sum() for parts in zip(*sums, strict=True))
         weak, strong = (torch.cat(mixed[key]) for key in self.predictors)
         altered = self.altered(weak, strong, pair[0].logits, pair[1].logits, step)
         cross = self.cross(pair)
         cross_altered = self.cross([Prediction(key, self.get_submodule(key)(altered)) for key in self.predictors])
-        further = self.further(batch, taught, step)
+        further = self.further(batch, outputs, step)
         loss = labeled + self.options.unlabeled_weight * unlabeled + self.options.cross_weight * (cross + cross_altered)
         terms = {"labeled": labeled, "unlabeled": unlabeled, "cross": cross, "cross_altered": cross_altered}
         return {"loss": sum(further.values(), loss), **terms, **further}
@@ -96,7 +98,7 @@ class CrossCopyPaste(CopyPaste):
         (L, C, *S), a's of the weak and b's of the strong ones."""
         raise NotImplementedError
 
-    def further(self, batch: Batch, taught: Mapping[str, Taught], step: Step) -> dict[str, Tensor]:
+    def further(self, batch: Batch, outputs: Mapping[str, TeacherOutput], step: Step) -> dict[str, Tensor]:
         """What the loss has beside these terms, in its weights."""
         return {}
 

@@ -29,7 +29,7 @@ class TeacherStudent(Method):
         self.student = build("student")
         self.teacher = build.ema(self.student)
 
-    def taught(
+    def teacher_logits(
         self, image: Tensor, logits: Tensor, labels: Tensor, num_labeled: int, step: Step
     ) -> tuple[Tensor, Tensor]:
         """What the teacher says of labelled patches (none, unless the loss needs a reference) and of unlabelled ones.
@@ -48,10 +48,10 @@ class TeacherStudent(Method):
         """
         first = 0 if self.loss.needs_reference else num_labeled
         with torch.no_grad():
-            taught = self.teacher(image[first:])
+            teacher_logits = self.teacher(image[first:])
         self.loss.observe(step, "student", logits, labels)
-        self.loss.observe(step, "teacher", taught, labels[first:])
-        return taught[: num_labeled - first], taught[num_labeled - first :]
+        self.loss.observe(step, "teacher", teacher_logits, labels[first:])
+        return teacher_logits[: num_labeled - first], teacher_logits[num_labeled - first :]
 
     @abstractmethod
     def average(self) -> EMA:
