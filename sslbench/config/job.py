@@ -184,7 +184,7 @@ def resolve(job: Job) -> ResolvedJob:
     canonical = Job(
         recipe=job.recipe if job.recipe.endswith((".yaml", ".yml")) else about["name"],
         method=str(method.name),
-        weighting=weightings.difference(weighted, otherwise, learners),
+        weighting=weighting,
         loss=str(parts["loss"].name),
         plugin=parts["plugin"].name,
         labeled=labeled,

@@ -1,6 +1,6 @@
 """One registry for everything that a job names: datasets, networks, methods, losses, plugins, protocols, ...
 
-A component registers itself with `register`; the built-in ones are known by name beforehand (`_BUILTIN`), so that
+A component registers itself with `register`; the built-in ones are known by name beforehand (`BUILTIN`), so that
 listing names and completing them in a shell imports nothing heavy. Third parties announce theirs through entry
 points of the group `sslbench.<kind>` (for example `sslbench.method`), whose modules call `register` when loaded.
 
