@@ -395,7 +395,7 @@ class SpiedLoss:
         self.observed: list[str] = []
         self.unobserved: set[str] = set()
         self.terms: set[str] = set()
-        self._watch(loss, "observe", lambda step, key, *rest: self.observed.append(key))
+        self._watch(loss, "observe", lambda step, key, *_, **__: self.observed.append(key))
         for name in ("ce_term", "dice_term", "supervised_term"):
             self._watch(loss, name, lambda term: self._asked(term, term.source))
         self._watch(loss, "consistency_term", lambda term, own: self._asked(term, "consistency"))
