@@ -15,7 +15,10 @@ from pydantic import BaseModel
 from sslbench.core.errors import UsageError
 
 # Members that a contract has, of which a class that leaves them all as they are would change nothing.
-_ONE_OF = {"loss": ("ce", "dice", "supervised", "consistency"), "plugin": ("prior", "terms")}
+_ONE_OF = {
+    "loss": ("ce_term", "dice_term", "supervised_term", "consistency_term", "ce", "dice", "supervised", "consistency"),
+    "plugin": ("prior", "terms"),
+}
 # Attributes that a class must set unless it has a constructor of its own.
 _FOR_CONSTRUCTOR = {"network": ("encoder_class", "decoder_class")}
 # Attributes that a class must set unless it has a method of its own that says them.
