@@ -195,9 +195,7 @@ def test_a_loss_may_take_the_arguments_apart_and_serves_inside_others_alike():
     found = []
     for kind in (OneTerm, Apart):
         plain = kind(NoOptions(), CriteriaSpec(), statistics())
-        inside = observed(
-            Weighted(BySource(plain, plain), {"a": ByPrediction()}), LOGITS, SPLIT, "a"
-        )
+        inside = observed(Weighted(BySource(plain, plain), {"a": ByPrediction()}), LOGITS, SPLIT, "a")
         asked = {"source": "pseudo", "key": "a", "reference": REFERENCE}
         found.append([loss.supervised(LOGITS, LABELS, **asked) for loss in (plain, inside)])
     torch.testing.assert_close(found[0], found[1])
