@@ -79,7 +79,7 @@ class Splits:
     refused: dict[str, str] = field(default_factory=dict)
 
     def budget(self, text: str) -> Budget:
-        """The budget that a slug, title or alias means.
+        """Return the budget that a slug, title or alias means.
 
         Raises:
             UnknownNameError: the split has no such budget.
@@ -96,18 +96,18 @@ class Splits:
         raise UnknownNameError(f"label budget of {self.dataset} (splits {self.name})", str(text), known)
 
     def fingerprint(self, labeled: str) -> str:
-        """Hash of the lists that decide a job: train, val, test and the budget's labelled entries."""
+        """Hash the lists that decide a job: train, val, test and the budget's labelled entries."""
         lists = [self.train, self.val, self.test, self.budget(labeled).labeled]
         return hashlib.sha256(json.dumps(lists).encode()).hexdigest()
 
     def labeled_always(self) -> tuple[str, ...]:
-        """The entries that are labelled under every budget: what may be known of labels before one is chosen."""
+        """Return the entries that are labelled under every budget: what may be known of labels before one is chosen."""
         lists = [set(budget.labeled) for budget in self.budgets.values()]
         return tuple(entry for entry in self.train if all(entry in labeled for labeled in lists))
 
 
 def slug_of(text: str) -> str:
-    """The folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
+    """Return the folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
     text = re.sub(r"\s*%", "pct", str(text).strip().lower())
     text = re.sub(r"[\s_]+", "-", text)
     return re.sub(r"\.0+(?=pct|$)", "", text)
@@ -117,7 +117,7 @@ def slug_of(text: str) -> str:
 
 
 def load_splits(dataset: str, name: str) -> Splits:
-    """The named splits of a dataset, checked.
+    """Load the named splits of a dataset, and check them.
 
     Raises:
         UsageError: no such dataset or splits, or lists that overlap.
@@ -131,7 +131,7 @@ def load_splits(dataset: str, name: str) -> Splits:
 
 
 def split_files(dataset: str) -> dict[str, Path]:
-    """The split lists of a dataset by name: the packaged ones, and the user's in the data folder that was opened."""
+    """Return the split lists of a dataset by name: packaged ones, and the user's in the data folder that was opened."""
     component = registry.component("dataset", dataset)
     owner = component.splits_from or component.name
     packaged = (Path(__file__).parent.parent / "splits").glob(f"{owner}-*.yaml")
@@ -307,7 +307,7 @@ def draw_splits(
 def with_budgets(
     splits: Splits, patient_of: Mapping[str, str], seed: int = 0, budgets: Sequence[str] = BUDGETS
 ) -> Splits:
-    """The same lists with nested budgets drawn from `train` by patient; see `draw_splits`.
+    """Draw nested budgets for lists from `train` by patient; see `draw_splits`.
 
     Args:
         splits: lists whose budgets are replaced.
@@ -368,7 +368,7 @@ def _budget_size(text: str, patients: int, where: str) -> int:
 
 
 def read_split_file(path: Path, tested: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The lists in a user's file, by name: the file's own, or that of a fold (`fold-0`, ...).
+    """Read the lists in a user's file, by name: the file's own, or that of a fold (`fold-0`, ...).
 
     Read are the YAML form of the packaged lists, the same fields as JSON, and nnU-Net's `splits_final.json`, a list
     of folds with `train` and `val`. The `val` of a fold is what cross-validation scores: where nothing else is set

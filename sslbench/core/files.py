@@ -88,7 +88,7 @@ def save_nifti(image: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file, or None where the file is missing or unreadable as JSON."""
+    """Read the value of a JSON file, or None where the file is missing or unreadable as JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):

@@ -23,7 +23,7 @@ TermKind = Literal["label", "pseudo", "consistency"]
 
 
 class LossOptions(Options):
-    """What every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
+    """Options that every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
 
     applies_to: Literal["both", "label", "pseudo"] = Field(
         default="both",
@@ -77,7 +77,7 @@ class Loss(nn.Module):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        """The one line why this job has no meaning, before anything is built; None where it has one."""
+        """Say in one line why this job has no meaning, before anything is built; None where it has one."""
         side = job.loss.get("applies_to", "both")
         served = {term for term in cls.changes if side == "both" or (term == "label") == (side == "label")}
         asked = registry.component("method", job.method["name"]).term_kinds
@@ -90,7 +90,7 @@ class Loss(nn.Module):
 
     @classmethod
     def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
-        """Whether its Dice, with the options of `spec`, is not that of `default`: some methods ask for nothing else."""
+        """Tell whether its Dice, with the options of `spec`, differs from `default`'s: some methods ask for no more."""
         return cls.dice is not Loss.dice
 
     def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
@@ -115,7 +115,7 @@ class Loss(nn.Module):
         voxel_weight: Tensor | None = None,
         class_weight: Tensor | None = None,
     ) -> Tensor:
-        """The term in the place of a cross-entropy; `losses.cross_entropy` says what the weights mean.
+        """Compute the term in the place of a cross-entropy; `losses.cross_entropy` says what the weights mean.
 
         Args:
             logits: (B, C, *S) of the learner.
@@ -141,13 +141,13 @@ class Loss(nn.Module):
         voxel_weight: Tensor | None = None,
         class_weight: Tensor | None = None,
     ) -> Tensor:
-        """The term in the place of a Dice loss; arguments as in `ce`, `voxel_weight` inside all its sums."""
+        """Compute the term in the place of a Dice loss; arguments as in `ce`, `voxel_weight` inside all its sums."""
         return self._plain_dice(logits, target, inside_sums(mask, voxel_weight), class_weight)
 
     def supervised(
         self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
-        """`ce` and `dice` in the weights of the recipe's `criteria`, whichever loss is plugged in."""
+        """Sum `ce` and `dice` in the weights of the recipe's `criteria`, whichever loss is plugged in."""
         return self.criteria.ce_weight * self.ce(
             logits, target, source=source, key=key, **rest
         ) + self.criteria.dice_weight * self.dice(logits, target, source=source, key=key, **rest)
@@ -161,7 +161,7 @@ class Loss(nn.Module):
         reference: tuple[str, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """A soft consistency term: `own()`, the criterion of the method's paper, unless the loss defines one itself.
+        """Compute a soft consistency term: `own()`, the criterion of the method's paper, unless the loss defines one.
 
         Args:
             logits: (B, C, *S) of the learner.
@@ -181,7 +181,7 @@ def _listed(terms: Iterable[str]) -> str:
 
 
 def inside_sums(mask: Tensor | None, voxel_weight: Tensor | None) -> Tensor | None:
-    """The weight (B, *S) that a Dice-like loss puts into all its sums."""
+    """Return the weight (B, *S) that a Dice-like loss puts into all its sums."""
     if mask is None or voxel_weight is None:
         return voxel_weight if mask is None else mask
     return mask * voxel_weight
