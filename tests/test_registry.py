@@ -43,10 +43,10 @@ def test_everything_that_is_registered_stands_in_the_index():
     code = (
         "from sslbench import registry as r\n"
         "for kind in r.KINDS:\n"
-        "    index = sorted(n for names in r._BUILTIN[kind].values() for n in names)\n"
+        "    index = sorted(n for names in r.BUILTIN[kind].values() for n in names)\n"
         "    found = [e.name for e in r.entries(kind) if not any(p.name == e.name for p in r._entry_points(kind))]\n"
         "    assert index == found, (kind, index, found)\n"
-        "    for module, names in r._BUILTIN[kind].items():\n"
+        "    for module, names in r.BUILTIN[kind].items():\n"
         "        for n in names:\n"
         "            target = r.component(kind, n)\n"
         "            place = getattr(target, '__module__', module)\n"
@@ -60,7 +60,7 @@ def test_listing_names_imports_no_component():
         "import sys\n"
         "from sslbench import registry as r\n"
         "for kind in r.KINDS:\n"
-        "    assert {n for names in r._BUILTIN[kind].values() for n in names} <= {*r.names(kind)}, kind\n"
+        "    assert {n for names in r.BUILTIN[kind].values() for n in names} <= {*r.names(kind)}, kind\n"
         "assert not {'torch', 'numpy', 'pydantic', 'monai'} & set(sys.modules), 'something heavy was imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -176,7 +176,10 @@ def resolve(job: Job) -> ResolvedJob:
     lower, _ = _complete(layered({}), parts, about, overrides)
     differs = {path: values[path] for path in given if path in values and values[path] != lower.get(path, _MISSING)}
     weighted, otherwise = weightings.by_learner(values), weightings.by_learner(lower)
-    learners = weightings.learners_of(method.component, under(values, "method"))
+    weighting = None
+    if weighted != otherwise:
+        learners = weightings.learners_of(method.component, under(values, "method"))
+        weighting = weightings.difference(weighted, otherwise, learners)
 
     recipe = recipe_of(values, about, overrides)
     if (recipe.dataset, recipe.splits) != (lists.dataset, lists.name):
@@ -184,7 +187,7 @@ def resolve(job: Job) -> ResolvedJob:
     canonical = Job(
         recipe=job.recipe if job.recipe.endswith((".yaml", ".yml")) else about["name"],
         method=str(method.name),
-        weighting=weightings.difference(weighted, otherwise, learners),
+        weighting=weighting,
         loss=str(parts["loss"].name),
         plugin=parts["plugin"].name,
         labeled=labeled,

@@ -138,17 +138,13 @@ def by_learner(values: Mapping[str, Any]) -> dict[str, Spec]:
     return found
 
 
-def difference(
-    chosen: Mapping[str, Spec], otherwise: Mapping[str, Spec], keys: Sequence[str]
-) -> str | dict[str, str] | None:
-    """Return the shortest value of a job's weighting that makes `chosen` of `otherwise`; None: they are alike.
+def difference(chosen: Mapping[str, Spec], otherwise: Mapping[str, Spec], keys: Sequence[str]) -> str | dict[str, str]:
+    """Return the shortest value of a job's weighting that makes `chosen` of `otherwise`.
 
     Args:
         chosen, otherwise: complete weightings by learner.
         keys: of all learners.
     """
-    if chosen == otherwise:
-        return None
     spelt = {key: spell(chosen[key]) if key in chosen else NONE for key in keys if key in (*chosen, *otherwise)}
     if len(spelt) == len(keys) and len({*spelt.values()}) == 1:
         return spelt[keys[0]]

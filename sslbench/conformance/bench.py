@@ -184,8 +184,8 @@ class Subject:
         return method
 
     def sure(self, factor: float = 20) -> Method:
-        """Build the method with networks as sure as trained ones, their heads times `factor`, and with teachers that are
-        not their students.
+        """Build the method with networks as sure as trained ones, their heads times `factor`, and with teachers that
+        are not their students.
 
         Thresholds of confidence let nothing through an untrained network, one with the batch statistics that it began
         with names one class everywhere in evaluation mode, and a teacher that is a copy agrees with its student: terms

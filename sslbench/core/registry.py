@@ -1,6 +1,6 @@
 """One registry for everything that a job names: datasets, networks, methods, losses, plugins, protocols, ...
 
-A component registers itself with `register`; the built-in ones are known by name beforehand (`_BUILTIN`), so that
+A component registers itself with `register`; the built-in ones are known by name beforehand (`BUILTIN`), so that
 listing names and completing them in a shell imports nothing heavy. Third parties announce theirs through entry
 points of the group `sslbench.<kind>` (for example `sslbench.method`), whose modules call `register` when loaded.
 
@@ -213,8 +213,8 @@ def presets(kind: str, base: str) -> list[Entry]:
 
 
 def home(kind: str, name: str) -> str | None:
-    """Return the reference under which another process finds what a canonical name means; None where the name is enough,
-    or where there is no such place (a class of a notebook)."""
+    """Return the reference under which another process finds what a canonical name means; None where the name is
+    enough, or where there is no such place (a class of a notebook)."""
     announced = {point.name for point in _entry_points(kind)}
     if ":" in name or name in builtin(kind) | announced | {*kept_files(kind)}:
         return None

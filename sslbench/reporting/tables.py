@@ -14,7 +14,7 @@ from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact, split_outside_brackets
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError
-from sslbench.metrics.protocol import AVERAGE
+from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
 from sslbench.reporting.material import Material, PlannedRow

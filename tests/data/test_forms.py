@@ -480,7 +480,7 @@ def rows():
 
 def test_the_document_lists_every_form_with_what_it_serves():
     stated = {(row[0].strip("`"), row[1].strip("`")): (row[3], row[4]) for row in rows() if row[0].startswith("`")}
-    kinds = [registry.component("dataset", name) for names in registry._BUILTIN["dataset"].values() for name in names]
+    kinds = [registry.component("dataset", name) for names in registry.BUILTIN["dataset"].values() for name in names]
     expected = {
         (kind.name, form.name): (", ".join(f"`{name}`" for name in form.preprocessings or ()) or "all", form.spacing)
         for kind in kinds

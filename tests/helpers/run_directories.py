@@ -37,7 +37,7 @@ class GAOptions(Options):
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry with nothing but stand-ins."""
-    monkeypatch.setattr(registry, "_BUILTIN", {kind: {} for kind in registry.KINDS})
+    monkeypatch.setattr(registry, "BUILTIN", {kind: {} for kind in registry.KINDS})
     monkeypatch.setattr(registry, "_entries", {kind: {} for kind in registry.KINDS})
     monkeypatch.setattr(registry, "_entry_points", lambda kind: ())
     registry.register("dataset", "hearts")(Hearts)
