@@ -10,7 +10,7 @@ import pytest
 
 from sslbench.config.job import Job
 from sslbench.core import registry
-from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
+from sslbench.core.errors import SSLBenchError, UnknownNameError
 
 
 class Component:
@@ -244,10 +244,3 @@ def test_a_broken_package_of_a_stranger_leaves_names_of_ours_alone(announce):
 def test_a_broken_package_of_a_stranger_stops_no_job_of_ours(announce, ask):
     announce("method", broken_point("method"))
     ask()
-
-
-@pytest.mark.parametrize("name", ["dca", "DCA"])
-def test_a_published_name_without_a_description_says_so(name):
-    with pytest.raises(UsageError, match="not described in the source"):
-        registry.get("method", name)
-    assert "dca" not in registry.names("method")

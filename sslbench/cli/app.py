@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from sslbench import __version__
-from sslbench.cli import console
+from sslbench.cli import console, streams
 from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
@@ -34,9 +33,13 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line: errors of ours and of the command line become one line, a hint and an exit code."""
     debug = _take_debug()
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show ± gets a question mark, not a traceback.
-        getattr(stream, "reconfigure", lambda **how: None)(errors="replace")
+    with streams.standard_streams():
+        code = streams.end_of_results(_run(debug))
+    sys.exit(code)
+
+
+def _run(debug: bool) -> int:
+    """Run the command, say what went wrong, and return the exit code."""
     try:
         with warnings.catch_warnings():
             if not debug:
@@ -45,24 +48,25 @@ def main() -> None:
     except SSLBenchError as error:
         if debug:
             raise
-        _fail(error.message, error.hint, error.exit_code)
+        return _failed(error.message, error.hint, error.exit_code)
     except typer.Abort:
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        # A reader like `head` had enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return streams.reader_left()
     except OSError as error:
         if debug:
             raise
-        _fail(f"{error.filename or 'I/O'}: {error.strerror or error}", "", 1)
+        if error.filename is None and (lost := streams.end_of_results(0)):
+            return lost
+        return _failed(f"{error.filename or 'the system'}: {error.strerror or error}", "", 1)
     except Exception as error:
-        _fail_on_typers(error)
+        if (told := _typers_error(error)) is not None:
+            return told
         if debug:
             raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        _fail(reason, "a bug in sslbench: --debug shows where", 1)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _failed(reason, "a bug in sslbench: --debug shows where", 1)
+    return code if isinstance(code, int) else 0
 
 
 def _take_debug() -> bool:
@@ -77,21 +81,22 @@ def _take_debug() -> bool:
     return debug
 
 
-def _fail(message: str, hint: str, code: int) -> NoReturn:
+def _failed(message: str, hint: str, code: int) -> int:
     console.error(message, hint)
-    sys.exit(code)
+    return code
 
 
-def _fail_on_typers(error: Exception) -> None:
-    """Typer's own errors, known by what they have: their classes moved between its versions."""
+def _typers_error(error: Exception) -> int | None:
+    """Say an error of Typer's own, known by what it has: their classes moved between its versions. None: no such."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
+        return 2
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         message = " ".join(error.format_message().split())
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "sslbench"
-        _fail(message[:1].lower() + message[1:].rstrip("."), f"{command} --help", error.exit_code)
+        return _failed(message[:1].lower() + message[1:].rstrip("."), f"{command} --help", error.exit_code)
+    return None
 
 
 def _version(asked: bool) -> None:

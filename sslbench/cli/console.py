@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +20,19 @@ if TYPE_CHECKING:
 # A text, or a text with its style.
 Part = str | tuple[str, str | Style]
 
+_PIECE = re.compile(r"~?[^\s,~=/+]*[\s,=/+]*")
+
+
+class _Results(Console):
+    """A console whose reader may leave: what that means is for the command line to say."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
 
 def out() -> Console:
     """Make the console of results: stdout, at least 100 columns wide where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else max(100, int(os.environ.get("COLUMNS", 0) or 0)))
+    return _Results(width=None if sys.stdout.isatty() else max(100, int(os.environ.get("COLUMNS", 0) or 0)))
 
 
 def err() -> Console:
@@ -36,8 +46,36 @@ def print_json(value: Any) -> None:
 
 
 def say(console: Console, *parts: Part) -> None:
-    """Print one line, letter by letter, that the terminal may wrap, but that stays one line when it is copied."""
-    console.print(Text.assemble(*parts), soft_wrap=True)
+    """Print one line, letter by letter. A terminal that it is too long for gets several, broken between words."""
+    text = Text.assemble(*parts)
+    if console.is_terminal:
+        text = wrapped(text, console.width)
+    console.print(text, soft_wrap=True)
+
+
+def wrapped(text: Text, width: int, names: bool = False) -> Text:
+    """Break a text into lines: at blanks, and where a word is longer than a line behind `, = / +` or before `~`.
+
+    Args:
+        text: its styles stay.
+        width: of a line; one without a place to break may be longer.
+        names: break there wherever a line is full, as suits a job's name.
+    """
+    lines: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        words = [line.plain] if names else re.findall(r"\s*\S+\s*", line.plain)
+        places, start, end = [], 0, 0
+        for word in words:
+            pieces = [word] if not names and len(word.rstrip()) <= width else _PIECE.findall(word)
+            for piece in filter(None, pieces):
+                if end > start and end + len(piece.rstrip()) - start > width:
+                    places.append(end)
+                    start = end
+                end += len(piece)
+        lines += line.divide(places)
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)
 
 
 def note(*parts: Part) -> None:

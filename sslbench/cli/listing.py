@@ -121,7 +121,8 @@ def _grid(name: str, path: str) -> dict[str, Any]:
 
 
 def runs(results: Path, jobs: Iterable[Job] | None = None) -> list[dict[str, Any]]:
-    """List the runs: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`.
+    """List the runs: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`; of
+    a running one also its `process` (host and pid).
 
     Args:
         results: the results folder.
@@ -135,9 +136,15 @@ def runs(results: Path, jobs: Iterable[Job] | None = None) -> list[dict[str, Any
             "attempts": run.status().get("attempts", 0),
             "error": run.error,
             "progress": run.progress(),
+            **({"process": _process(run)} if run.state == "running" else {}),
         }
         for run in found
     ]
+
+
+def _process(run: Run) -> dict[str, Any]:
+    owner = run.owner() or {}
+    return {"host": owner.get("host", "?"), "pid": owner.get("pid", 0)}
 
 
 def _place(run: Run) -> dict[str, Any]:
@@ -188,6 +195,7 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
     return [
         {
             "name": table.name,
+            "grid": table.grid or None,
             "title": table.title,
             "measured": table.measured,
             "notes": list(table.notes),

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import note, out, warn
 from sslbench.cli.options import DataDir, GridArgument, ResultsDir, Sets, flag, opened, option
-from sslbench.core.errors import UsageError
+from sslbench.core.errors import SSLBenchError, UsageError
+
+if TYPE_CHECKING:
+    from sslbench.runs.directory import Run
 
 
 def report(
@@ -35,6 +42,7 @@ def report(
     from sslbench.core.files import write_json, write_text
     from sslbench.reporting import tables
     from sslbench.reporting.render import terminal
+    from sslbench.runs.directory import RUNS, Run, runs_below
 
     formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json}
     chosen = [label for label, asked in formats.items() if asked]
@@ -47,25 +55,50 @@ def report(
     protocol = protocol and registry.component("protocol", protocol).name
     if name:
         grid = load_grid(name)
-        made = tables.grid_table(grid, grid.expand(parse_set(set or [])), results, protocol)
+        jobs = grid.expand(parse_set(set or []))
+        made = tables.grid_table(grid, jobs, results, protocol)
+        runs = [Run.of(job, results) for job in jobs]
     else:
-        made = tables.tables_of_runs(results, protocol) if (results / "runs").exists() else []
-    if not made:
-        raise UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
+        made = tables.tables_of_runs(results, protocol) if (results / RUNS).exists() else []
+        runs = [] if made else runs_below(results / RUNS)
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):
         warn(warning)
-    if not chosen:
+    if not any(row.n for table in made for row in table.rows):
+        raise _nothing(runs, name, results, protocol)
+    if protocol and not any(table.columns for table in made):
+        asked = ", ".join(grid.table.columns)
+        raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
+    if chosen:
+        text = _rendered(made, chosen[0]).rstrip("\n") + "\n"
+        if output:
+            write_text(output, text)
+            write_json(output.with_name(output.name + ".manifest.json"), tables.manifest(made))
+            note(f"wrote {output} and its manifest")
+        else:
+            sys.stdout.write(text)
+    else:
         console = out()
         for table in made:
             console.print(terminal(table, console.width))
-        return
-    text = _rendered(made, chosen[0]).rstrip("\n") + "\n"
-    if output:
-        write_text(output, text)
-        write_json(output.with_name(output.name + ".manifest.json"), tables.manifest(made))
-        note(f"wrote {output} and its manifest")
-    else:
-        sys.stdout.write(text)
+    if any(table.damaged for table in made):
+        raise typer.Exit(1)
+
+
+def _nothing(runs: Sequence[Run], grid: str | None, results: Path, protocol: str | None) -> SSLBenchError:
+    """Why there is nothing to report, and what to do: an error in the records, or else one of usage."""
+    if not runs:
+        return UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
+    scored = "not scored under " + protocol if protocol else "not scored"
+    words = {"pending": "not started", "finished": scored}
+    states = Counter(words.get(run.state, run.state) for run in runs)
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    whose = f"grid {grid}" if grid else "its runs"
+    message = f"no result of {whose} in {results}: {len(runs)} of {len(runs)} runs have no result ({told})"
+    if states["damaged"]:
+        return SSLBenchError(message, "sslbench status says what is damaged; sslbench run makes records again")
+    if states[scored]:
+        return UsageError(message, f"sslbench evaluate {grid or results} --protocol {protocol} scores them")
+    return UsageError(message, f"sslbench run --grid {grid or '[NAME]'}")
 
 
 def _rendered(made: list[Any], form: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,6 +110,7 @@ def run(
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
+    table = _report_command(chosen, name, set, data_dir, results_dir)
     expanded = chosen.expand(parse_set(set or []))
     missing = ""
     try:
@@ -130,19 +132,25 @@ def run(
     with kind(Console(quiet=True) if quiet else console) as display:
         code = local.Launcher(plan, data, devices, worker_threads, display).run(force)
     if not quiet:
-        _print_outcome(chosen, plan, results_dir)
+        _print_outcome(plan, table)
     if as_json:
         print_json(_plan_facts(plan, results, devices, missing))
     if code:
         raise typer.Exit(code)
 
 
-def worker(directory: Path, data_dir: DataDir = None, device: str | None = None, threads: int | None = None) -> None:
+def worker(
+    directory: Path,
+    data_dir: DataDir = None,
+    device: str | None = None,
+    threads: int | None = None,
+    launcher: int | None = None,
+) -> None:
     """Run the job of a run directory in this process (what `run` starts)."""
     from sslbench.core import settings
     from sslbench.execution.worker import main as work
 
-    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads))
+    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher))
 
 
 def status(
@@ -284,9 +292,21 @@ def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missi
     print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}")
 
 
-def _print_outcome(grid: Grid, plan: list[PlannedJob], results_dir: Path | None) -> None:
+def _report_command(
+    grid: Grid, name: str | None, settings: list[str] | None, data_dir: Path | None, results_dir: Path | None
+) -> str:
+    """The command that shows the table of what runs: of the grid as it was named, with what changes its jobs."""
     from sslbench.config.job import COMMAND_LINE
 
+    words = ["sslbench", "report"]
+    if grid.name != COMMAND_LINE:
+        words += [name or grid.name, *(word for change in settings or [] for word in ("--set", change))]
+    for word, place in (("--data-dir", data_dir), ("--results-dir", results_dir)):
+        words += [word, str(place)] if place else []
+    return shlex.join(words)
+
+
+def _print_outcome(plan: list[PlannedJob], table: str) -> None:
     outcomes = [planned.outcome for planned in plan]
     counts = {outcome: outcomes.count(outcome) for outcome in ("finished", "failed", "interrupted")}
     note(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "finished"))
@@ -295,6 +315,4 @@ def _print_outcome(grid: Grid, plan: list[PlannedJob], results_dir: Path | None)
             note(("failed", "red"), f" {planned.job.title}: {planned.reason}")
             note(f"       log: {planned.run.log}; --retry-failed runs it again")
     if counts["finished"]:
-        which = "" if grid.name == COMMAND_LINE else f" {grid.name}"
-        place = f" --results-dir {results_dir}" if results_dir else ""
-        note(f"the table: sslbench report{which}{place}")
+        note(f"the table: {table}")

@@ -170,6 +170,7 @@ def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     return {
         **facts,
         "group": asked.group or kind.group,
+        "caution": kind.caution,
         "predictors": list(kind.predictors),
         "learners": list(learners),
         "weightings": weighted,

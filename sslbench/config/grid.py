@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,7 +128,8 @@ class GridEntry(JobFilter):
 class TableSpec(Frozen):
     """The content of a grid's table.
 
-    `columns`: metrics of the protocol, averaged over classes (`dsc`) or one column per class (`dsc/class`).
+    `columns`: metrics of the protocol, averaged over classes (`dsc`) or one column per class (`dsc/class`). Where it is
+    not given, those of its default that the protocol has.
     `classes`: the order of those, as labelled or the largest structure first.
     `groups`: headings in the papers' order; `GA`-like names are losses, the others the methods' own groups.
     """
@@ -138,6 +139,32 @@ class TableSpec(Frozen):
     groups: list[str] = ["Reference", "General", "Imbalance"]
     caption: str = ""
     note: str = ""
+
+    def check(self, protocols: Collection[str]) -> None:
+        """Check that every column that the grid asks for can be filled.
+
+        Args:
+            protocols: those of the grid's jobs.
+
+        Raises:
+            UsageError: no column, one that stands twice, or one that none of the protocols measures.
+        """
+        if "columns" not in self.model_fields_set:
+            return
+        known = column_names(protocols)
+        for place, column in enumerate(self.columns):
+            if column not in known:
+                raise UnknownNameError("table column", column, known)
+            if column in self.columns[:place]:
+                raise UsageError(f"the table column '{column}' stands twice", "name each column once")
+        if not self.columns:
+            raise UsageError("the table has no columns", "name some, or leave `columns` out for the usual ones")
+
+
+def column_names(protocols: Collection[str]) -> set[str]:
+    """The columns that protocols can fill: each metric as an average, and by class."""
+    metrics = {metric for name in protocols for metric in registry.component("protocol", name).metrics}
+    return metrics | {f"{metric}/class" for metric in metrics}
 
 
 class Grid(Frozen):
@@ -161,13 +188,16 @@ class Grid(Frozen):
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
         """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
+        The table is checked too: what nobody can print is not worth a training.
+
         Args:
             overrides: `--set` values, the last layer.
 
         Raises:
-            UsageError: nothing to run, or a job that does not resolve.
+            UsageError: nothing to run, a job that does not resolve, or a table that they cannot fill.
         """
         found: dict[Path, Job] = {}
+        protocols: set[str] = set()
         for entry in self.jobs:
             for job in self._product(entry, overrides or {}):
                 if not any(exclude.matches(job) for exclude in self.exclude):
@@ -175,8 +205,10 @@ class Grid(Frozen):
                     differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
                     layers = {path: _layer(job.resolved.layers, path) for path in differs}
                     found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
+                    protocols.add(job.resolved.recipe.protocol)
         if not found:
             raise UsageError(f"grid {self.name} names no job")
+        self.table.check(protocols)
         return list(found.values())
 
     def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[Job]:

@@ -21,7 +21,7 @@ from sslbench.config import weightings
 from sslbench.config.layers import COMPONENTS, PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
 from sslbench.config.recipe import ABOUT, Cutout, Jitter, Override, Recipe, Seed
-from sslbench.config.splits import Splits, load_splits
+from sslbench.config.splits import HELD, Splits, load_splits
 from sslbench.config.text import compact, dumped, flatten, unflatten
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError, UsageError
@@ -317,7 +317,7 @@ def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, Part], la
         elif key == weightings.PART:
             fits = bool(_weighted_by(parts["method"]) & {registry.get(key, str(name)).name for name in asked})
         elif key == "labeled":
-            fits = labeled in {lists.budget(str(name)).slug for name in asked}
+            fits = labeled.removesuffix(HELD) in {lists.budget(str(name)).slug for name in asked}
         elif key == "recipe":
             fits = recipe in asked
         else:

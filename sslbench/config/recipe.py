@@ -29,6 +29,12 @@ class NetworkSpec(BaseModel):
 class BatchSpec(Frozen):
     labeled: int = Field(gt=0, description="labelled patches (2-D: slices) in a step")
     unlabeled: int = Field(ge=0, description="unlabelled patches in a step")
+    order: Literal["passes", "repeated"] = Field(
+        default="passes",
+        description="of a stream's items. passes: one permutation of them after another, so that a batch holds an item "
+        "twice only where two of them join; repeated: each epoch a permutation of its places, which the items fill in "
+        "turn, so that a batch may hold an item twice (the loaders of GA and DHC)",
+    )
 
 
 Geometry = Literal["rot90_flip", "ssl4mis", "flips", "flip_rot90"]

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.core.files import read_text
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -21,16 +22,18 @@ def load_yaml(path: Path) -> dict[str, Any]:
         UsageError: the file cannot be read as YAML, repeats a key, or holds no mapping.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        value = yaml.load(read_text(path), Loader=_Loader)
+    except RecursionError as error:
+        raise UsageError(f"{path} is not valid YAML: it is nested too deeply") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError) as error:  # a date or tag that cannot be built is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UsageError(f"{where} is not valid YAML: {problem}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path} holds no mapping of fields")
+        raise UsageError(f"{path} holds no mapping of fields{': it is empty' if value is None else ''}")
     return value
 
 
@@ -83,6 +86,11 @@ def parse_value(text: str) -> Any:
 def compact(value: Any) -> str:
     """Spell the value of an option without blanks, as folder names and variants have it: `0.75`, `[1,2]`, `name`."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 seed`, `3 seeds`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def parse_set(items: Iterable[str]) -> dict[str, Any]:

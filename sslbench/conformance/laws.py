@@ -167,8 +167,9 @@ def supervised_at_zero(subject: Subject) -> None:
             logits = method.predict(
                 batch.image[subject.view][:L], key
             ).log()  # softmax(log p) is p: as good as the logits
-            method.loss.observe(step, key, logits, labels[:L])
-            total = total + method.loss.supervised(logits, labels[:L], key=key)
+            truth = method.truth(key, labels[:L])
+            method.loss.observe(step, key, logits, truth)
+            total = total + method.loss.supervised(logits, truth, key=key)
         total.backward()
         expected = {name: parameter.grad for name, parameter in method.named_parameters() if parameter.grad is not None}
         _compare(expected, found, f"phase {phase.name}: not the supervised gradient in")

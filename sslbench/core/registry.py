@@ -29,7 +29,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sslbench.core.builtin import BUILTIN, UNDESCRIBED
+from sslbench.core.builtin import BUILTIN
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 
 T = TypeVar("T")
@@ -158,8 +158,7 @@ def get(kind: str, name: str) -> Entry:
 
     Raises:
         UnknownNameError: nothing answers to the name; near names are suggested.
-        UsageError: a published name whose source does not say what it is, or a reference to something that cannot be
-            imported or is of another kind.
+        UsageError: a reference to something that cannot be imported or is of another kind.
     """
     if ":" in name and not _is_family(kind, name):
         return _referred(kind, name)
@@ -177,8 +176,6 @@ def get(kind: str, name: str) -> Entry:
         found = _lookup(kind, name)
     if found is None:
         found = next((entry for entry in entries(kind) if name in entry.aliases), None)
-    if found is None and name.lower() in UNDESCRIBED.get(kind, {}):
-        raise UsageError(UNDESCRIBED[kind][name.lower()], "its published row can stand in a table, no run can")
     if found is None:
         known = {alias for entry in entries(kind) for alias in entry.aliases} | {*names(kind)}
         raise UnknownNameError(kind, name, known)

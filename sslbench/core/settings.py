@@ -13,17 +13,31 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sslbench.core.errors import UsageError
+
 VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results"}
 
 
 def data_dir(override: Path | str | None = None) -> Path:
     """Return the folder of prepared datasets; `override` (a command-line option) wins over the environment."""
-    return Path(override or os.environ.get("SSLBENCH_DATA") or VARIABLES["SSLBENCH_DATA"])
+    return user_path(override or os.environ.get("SSLBENCH_DATA") or VARIABLES["SSLBENCH_DATA"])
 
 
 def results_dir(override: Path | str | None = None) -> Path:
     """Return the folder of runs and reports; `override` (a command-line option) wins over the environment."""
-    return Path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
+    return user_path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
+
+
+def user_path(path: Path | str) -> Path:
+    """Return a path with `~` and `~name` expanded: a shell leaves them as they are inside of quotes and in variables.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: nobody knows the home folder of {Path(path).parts[0]}", "write it out") from error
 
 
 def grid_dirs() -> list[Path]:

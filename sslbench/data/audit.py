@@ -24,7 +24,7 @@ from sslbench.core.files import atomic_path, read_json
 from sslbench.core.settings import data_dir as data_folder
 from sslbench.data.files.volumes import MAX_SPACING_MM
 from sslbench.data.own.dataset import load_all
-from sslbench.data.store import Case, Store, case_files, command, sha256
+from sslbench.data.store import Case, Store, case_files, command, lacking, sha256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -240,7 +240,7 @@ def _look(store: Store, id: str, recipe: Recipe | None, number: int) -> _Looked:
     case, seen = store.cases[id], _Looked()
     scaled = store.dataset.preprocessings[store.preprocessing].scale in ("clip", "minmax")
     try:
-        if sha256(case_files(store.folder, id)["reference"]) != case.files["reference"]["sha256"]:
+        if case.labeled and sha256(case_files(store.folder, id)["reference"]) != case.files["reference"]["sha256"]:
             seen.trouble["files"] = "its reference is not what was prepared"
         image = store.image(id, verify=True)
         low, high = float(np.min(image)), float(np.max(image))  # NaN goes through both
@@ -250,6 +250,8 @@ def _look(store: Store, id: str, recipe: Recipe | None, number: int) -> _Looked:
             seen.trouble["contrast"] = f"every voxel of its image is {low:g}"
         elif scaled and not -_SCALED <= low <= high <= 1 + _SCALED:
             seen.trouble["range"] = f"its image goes from {low:g} to {high:g}"
+        if not case.labeled:
+            return seen
         label = store.label(id, verify=True)
     except DataError as error:
         seen.trouble["files"] = error.message
@@ -327,6 +329,9 @@ def _holding(store: Store) -> Iterable[Finding]:
         yield Finding("cases", "note", message)
     else:
         yield Finding("cases", "ok", f"all {store.official} cases, from {form}")
+    if bare := tuple(id for id, case in store.cases.items() if not case.labeled):
+        message = f"{len(bare)} of them without a label, for training without one: {_id_text(bare)}"
+        yield Finding("cases", "note", message, bare)
     for id, reason in sorted(failed.items()):
         yield Finding("cases", "warning", f"{id} was left out when the dataset was prepared: {reason}", (id,))
 
@@ -405,7 +410,7 @@ def _duplicates(store: Store) -> Iterable[Finding]:
         same[case.files["image"]["sha256"]].append(id)
     alike = [ids for ids in same.values() if len(ids) > 1]
     for ids in alike:
-        labels = {store.cases[id].files["label"]["sha256"] for id in ids}
+        labels = {store.cases[id].files["label"]["sha256"] for id in ids if store.cases[id].labeled}
         patients = {store.cases[id].group for id in ids}
         if len(labels) < len(ids):
             severity: Severity = "error" if len(patients) > 1 else "warning"
@@ -493,7 +498,7 @@ def _lists(store: Store, name: str, looked: Mapping[str, _Looked], asked: bool) 
             if counted and not any(voxels[value] for voxels in counted)
         ]
         if absent:
-            whole = all(entry in groups for entry in budget.labeled)
+            whole = not lacking(store, budget.labeled)
             message = f"{budget.title}: {', '.join(absent)} in no labelled case" + ("" if whole else " that is held")
             findings.append(Finding(check, "warning" if whole else "note", message))
     return findings, rows

@@ -9,20 +9,25 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 from sslbench.config.job import Job
+from sslbench.config.splits import load_splits
 from sslbench.core.errors import UsageError
-from sslbench.data.store import Store
+from sslbench.data.store import Store, partition
 from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2
-# Exit codes of a worker process: another process holds the run; it was asked to stop and saved its state.
-IN_USE_EXIT, INTERRUPTED_EXIT = 75, 143
+# The ends that one can ask for; a closed terminal is one, where the system tells it.
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Exit codes of a worker process: the system did not let it write; another process works on the run; it was asked to
+# stop and saved its state.
+REFUSED_EXIT, IN_USE_EXIT, INTERRUPTED_EXIT = 74, 75, 143
 
 Outcome = Literal["finished", "failed", "interrupted"]
 
@@ -48,6 +53,16 @@ class PlannedJob:
     reason: str = ""
 
 
+def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Have a handler called by the signals of `STOPS`, save those that are ignored: `nohup` and `&` mean it so.
+
+    Returns:
+        What handled each before.
+    """
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
 class Display(Protocol):
     """Shows a launch; it only looks."""
 
@@ -64,7 +79,7 @@ def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Sto
     """The prepared data of all jobs, opened.
 
     Raises:
-        UsageError: a job's dataset is not prepared; nothing was started.
+        UsageError: a job's dataset is not prepared, or its label budget not whole; nothing was started.
     """
     stores: dict[tuple[str, str], Store] = {}
     for job in jobs:
@@ -72,6 +87,7 @@ def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Sto
         key = (recipe.dataset, recipe.preprocessing)
         if key not in stores:
             stores[key] = Store.open(data_dir, *key)
+        partition(stores[key], load_splits(recipe.dataset, recipe.splits), job.resolved.job.labeled)
     return stores
 
 
@@ -163,7 +179,7 @@ class Launcher:
             force: move the directories of jobs that run aside first.
 
         Returns:
-            0 where every job of the plan is finished, 1 where one is not, 130 or 143 after a signal.
+            0 where every job of the plan is finished, 1 where one is not, 128 + its number after a signal.
         """
         queue = deque(planned for planned in self.plan if planned.runs)
         elsewhere = [planned for planned in self.plan if planned.outcome is None and not planned.runs]
@@ -171,7 +187,7 @@ class Launcher:
             if force:
                 planned.run.move_aside()
             planned.run.write_config(planned.job)
-        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = on_stop(self._on_signal)
         try:
             while queue or self._running or elsewhere:
                 self._start(queue, elsewhere)
@@ -208,7 +224,11 @@ class Launcher:
                 elif state == "finished":
                     self._settle(planned)
                 else:
-                    self._running[slot] = _Process(planned, self.data_dir, device, self.threads)
+                    try:
+                        self._running[slot] = _Process(planned, self.data_dir, device, self.threads)
+                    except OSError as error:  # no process, no memory, no place for what it says: the others go on
+                        self._settle(planned, f"its worker cannot be started: {error.strerror or error}")
+                        continue
                     word = "continues" if state in ("interrupted", "damaged") else "starts"
                     self.display.event(f"{planned.job.title}: {word} on {device}")
 
@@ -222,21 +242,26 @@ class Launcher:
             if code == IN_USE_EXIT:
                 elsewhere.append(planned)
                 continue
-            state = planned.run.look()
+            state, reason = planned.run.look(), ""
             if state not in ("finished", "failed"):
-                if code < 0 and not self._signals:
-                    planned.run.set_status("interrupted", error=f"the worker was killed by {_signal_name(-code)}")
+                words, state = process.last_words(), "interrupted"
+                if code == REFUSED_EXIT:
+                    reason = words
+                elif code < 0 and not self._signals:
+                    reason = f"the worker was killed by {_signal_name(-code)}"
                 elif code < 0 or code == INTERRUPTED_EXIT:
-                    planned.run.set_status("interrupted", error="stopped")
+                    reason = "stopped"
                 else:  # it ended before it could say why: an import error, a missing device
-                    planned.run.set_status("failed", error=process.last_words() or f"the worker ended with code {code}")
+                    state, reason = "failed", words or f"the worker ended with code {code}"
+                with suppress(OSError):  # on a full disk the launch alone knows it
+                    planned.run.set_status(state, error=reason)
             process.close()
-            self._settle(planned)
+            self._settle(planned, reason)
 
-    def _settle(self, planned: PlannedJob) -> None:
+    def _settle(self, planned: PlannedJob, reason: str = "") -> None:
         state, status = planned.run.look(), planned.run.status()
         planned.outcome = state if state in ("finished", "failed") else "interrupted"
-        planned.reason = planned.run.error
+        planned.reason = reason or planned.run.error
         took = f" in {status['seconds']:.0f} s" if state == "finished" and "seconds" in status else ""
         self.display.event(
             f"{planned.job.title}: {planned.outcome}{took}" + (f": {planned.reason}" if planned.reason else "")
@@ -264,6 +289,7 @@ class _Process:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.directory)]
         command += ["--data-dir", str(data_dir), "--device", device, "--threads", str(threads)]
+        command += ["--launcher", str(os.getpid())]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         # A worker finds the modules that this process finds, as a spawned one would.
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import sslbench
 from sslbench.core import registry
+from sslbench.core.endings import ENDINGS, ending_of
 from sslbench.core.errors import DataError, SSLBenchError, UnknownNameError, UsageError
 from sslbench.core.files import read_json, save_nifti, write_json
 from sslbench.data.base import Modality
-from sslbench.data.own.layouts import ENDINGS, ending_of
 from sslbench.data.preprocess import load_scan, preprocess, restore
 from sslbench.execution.trained import TrainedRun
 from sslbench.inference.sliding_window import InferenceProgress

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import torch
 from sslbench.config.job import Job, ResolvedJob
 from sslbench.config.splits import load_splits
 from sslbench.core import registry, settings
-from sslbench.core.errors import SSLBenchError
+from sslbench.core.errors import SSLBenchError, StorageError
 from sslbench.core.files import atomic_path, save_nifti, write_json
 from sslbench.data.own.dataset import load_all
 from sslbench.data.sampling import TrainingSet
-from sslbench.data.store import Partition, Store, partition
-from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT
+from sslbench.data.store import OnDemand, Partition, Store, partition
+from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, REFUSED_EXIT, on_stop
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
@@ -66,11 +67,17 @@ def run_job(
     return run.directory
 
 
-def main(directory: Path, data_dir: Path, device: str | None, threads: int | None) -> int:
-    """A worker process: run the job of a run directory; SIGTERM and SIGINT finish the step and save first.
+def main(directory: Path, data_dir: Path, device: str | None, threads: int | None, launcher: int | None = None) -> int:
+    """A worker process: run the job of a run directory. A signal to stop finishes the step and saves first; so does
+    the death of the launcher, which can tell nobody.
+
+    Args:
+        directory, data_dir, device, threads: as for `run_job`.
+        launcher: the process that started this one; None: nobody who would be missed.
 
     Returns:
-        The process's exit code: 0 finished, 1 failed, 75 another process has it, 143 interrupted.
+        The process's exit code: 0 finished, 1 failed, 74 the system refused to write, 75 another process has it, 143
+        interrupted.
     """
     stop = {"asked": False}
 
@@ -79,19 +86,23 @@ def main(directory: Path, data_dir: Path, device: str | None, threads: int | Non
             sys.exit(128 + number)  # the second time: at once
         stop["asked"] = True
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    def orphaned() -> bool:
+        return launcher is not None and os.getppid() != launcher
+
+    on_stop(ask)
     run = Run(directory)
     try:
         load_all(data_dir)
-        _Worker(run, data_dir, device, threads, lambda: stop["asked"]).run()
+        _Worker(run, data_dir, device, threads, lambda: stop["asked"] or orphaned()).run()
     except Busy:
         return IN_USE_EXIT
-    except Interrupted:
+    except Interrupted as error:
+        if orphaned():
+            run.set_status("interrupted", error=f"{error.message}; its launcher, process {launcher}, had died")
         return INTERRUPTED_EXIT
     except SSLBenchError as error:
         print(error, file=sys.stderr)
-        return 1
+        return REFUSED_EXIT if isinstance(error, StorageError) else 1
     except Exception as error:  # a bug of ours or a third party's: it must not take the grid down
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -136,6 +147,11 @@ class _Worker:
             except Interrupted as error:
                 self.message(str(error))
                 self.run_dir.set_status("interrupted", error=error.message)
+                raise
+            except StorageError as error:  # nothing is wrong with the job: it goes on where the system lets it
+                self.message(str(error))
+                with suppress(StorageError):  # the launcher says it otherwise
+                    self.run_dir.set_status("interrupted", error=str(error))
                 raise
             except Exception as error:
                 self.logger.error(traceback.format_exc().rstrip())
@@ -213,8 +229,11 @@ class _Worker:
 
     def record(self, entry: Mapping[str, Any]) -> None:
         """Append a record to metrics.jsonl and tell displays."""
-        with self.run_dir.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({**entry, "time": now()}) + "\n")
+        try:
+            with self.run_dir.metrics.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({**entry, "time": now()}) + "\n")
+        except OSError as error:
+            raise StorageError(self.run_dir.metrics, error) from error
         self.latest.update(entry)
         if "validation" in entry:
             scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in entry["validation"].items())
@@ -248,9 +267,16 @@ class _Worker:
 
 def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, device: torch.device) -> Experiment:
     """Hand training what it may see: labelled pairs, unlabelled images, validation pairs, and nothing else."""
-    images = [store.image(case, verify=True) for case in (*parts.labeled, *parts.unlabeled)]
-    labels = [store.label(case, verify=True) for case in parts.labeled]
-    validation = [ValidationCase(case, store.image(case), store.label(case)) for case in parts.validation]
+    cases = (*parts.labeled, *parts.unlabeled)
+    for case in cases:
+        store.verify(case)
+    images, labels = store.images(cases), store.labels(parts.labeled)
+    validation = OnDemand(
+        len(parts.validation),
+        lambda place: ValidationCase(
+            parts.validation[place], store.image(parts.validation[place]), store.label(parts.validation[place])
+        ),
+    )
     counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
     data = TrainingSet(images, labels)
     return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)
@@ -260,7 +286,12 @@ def _logger(path: Path) -> logging.Logger:
     logger = logging.getLogger(f"sslbench.run.{path.parent}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(path, error) from error
+    # A line that is lost ends no training.
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
     logger.addHandler(handler)
     return logger

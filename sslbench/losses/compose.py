@@ -128,7 +128,8 @@ class Weighted(Loss):
             weighting.weights = weighting.update(observation)
 
     def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        return self.inner.ce(logits, target, source=source, key=key, **self._weighted(logits, source, key, rest))
+        more = self._weighted(logits, source, key, rest)
+        return self.inner.ce(self._masked(logits, source, key, rest), target, source=source, key=key, **more)
 
     def dice(
         self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
@@ -138,6 +139,8 @@ class Weighted(Loss):
     def supervised(
         self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
+        if self._masked(logits, source, key, rest) is not logits:  # its cross-entropy alone is of the masked ones
+            return super().supervised(logits, target, source=source, key=key, **rest)
         more = self._weighted(logits, source, key, rest)
         return self.inner.supervised(logits, target, source=source, key=key, **more)
 
@@ -164,6 +167,16 @@ class Weighted(Loss):
         more["class_weight"] = _product(rest.get("class_weight"), weighting.weights)
         more["voxel_weight"] = _product(rest.get("voxel_weight"), voxels)
         return more
+
+    def _masked(self, logits: Tensor, source: Source, key: str, rest: TermArguments) -> Tensor:
+        """The learner's logits in a term on pseudo-labels, as the weighting of its judge masks them."""
+        weighting, reference = self._of(key), rest.get("reference")
+        if weighting is None or source == "label":
+            return logits
+        if reference is None:
+            return weighting.masked(logits, logits.detach().float().softmax(1))
+        judge = self._of(reference[0])
+        return (judge if type(judge) is type(weighting) else weighting).masked(logits, reference[1])
 
     def _of(self, key: str) -> Weighting | None:
         return cast(Weighting, self.weightings[key]) if key in self.weightings else None

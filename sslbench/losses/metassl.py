@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Unpack
 
-import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
@@ -34,7 +33,7 @@ class MetaSSLOptions(LossOptions):
     form: Literal["paper", "released"] = Field(
         default="paper",
         description="the printed equations, or what the public 2-D CPS script computes (metassl_released sets its "
-        "thresholds too)",
+        "thresholds and its slip too)",
     )
     partition: Partitioning = Field(
         default="quad", description="four regions, or two by confidence or consistency alone (MetaSSL Table IV)"
@@ -59,7 +58,9 @@ class MetaSSLOptions(LossOptions):
     scale_u: float = Field(default=50.0, gt=0, description="factor of the unlabelled term, released form only (code)")
     scale_l: float = Field(default=85.0, gt=0, description="factor of the labelled term, released form only (code)")
     uc_bg_twice: bool = Field(
-        default=False, description="released form: the 2-D script's slip, UC's background twice and no foreground"
+        default=False,
+        description="released form: the 2-D script's slip, UC's background twice and no foreground (metassl_released; "
+        "false: what was meant, and what the 3-D scripts compute)",
     )
     soft: Literal["ce", "mse"] = Field(
         default="ce",
@@ -105,7 +106,8 @@ class MetaSSLLoss(Loss):
     - with a pseudo-label that is not the reference's class (cleaned, blended), agreement is with the pseudo-label
     - delta_u, delta_l are those of the code and of Fig. 7; section IV-A-4 has them exchanged
     - released: the labelled term is added to the plain supervised loss, ramped as the unlabelled one, and there is no
-      weighted Dice; the 3-D scripts' other weights and cap on thresholds are left out
+      weighted Dice; the 3-D scripts' other weights and cap on thresholds are left out. `metassl_released` is the 2-D
+      CPS script to the letter: its mean over the foreground of UC is one over the background once more
     """
 
     title = "MetaSSL"
@@ -155,8 +157,8 @@ class MetaSSLLoss(Loss):
         if self.options.form == "released":
             return super().dice(logits, target, source=source, key=key, **rest)
         target = hard_labels(logits, target)
-        regions, _ = self._regions(logits, target, source, key, rest.get("reference"))
-        weight = self.quad.weights(regions, source, torch.float32)
+        regions, probabilities = self._regions(logits, target, source, key, rest.get("reference"))
+        weight = self.quad.weights(regions, source, probabilities.dtype)
         inside = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
         return self.quad.dice(logits, target, inside_sums(weight, inside), rest.get("class_weight"))
 
@@ -217,4 +219,9 @@ register("loss", "metassl_lqh", preset_of="metassl", set={"applies_to": "label"}
 register("loss", "metassl_uqh", preset_of="metassl", set={"applies_to": "pseudo"})
 register("loss", "metassl_conf_bh", preset_of="metassl", set={"partition": "confidence"})
 register("loss", "metassl_cons_bh", preset_of="metassl", set={"partition": "consistency"})
-register("loss", "metassl_released", preset_of="metassl", set={"form": "released", "alpha": 0.5, "init": 0.9})
+register(
+    "loss",
+    "metassl_released",
+    preset_of="metassl",
+    set={"form": "released", "alpha": 0.5, "init": 0.9, "uc_bg_twice": True},
+)

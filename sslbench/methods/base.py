@@ -129,8 +129,8 @@ class Build(Protocol):
         """Make the network of predictor `key`, with the job's plugin attached."""
         ...
 
-    def decoder(self, like: Network, key: str, **options: Any) -> Decoder:
-        """Make a further decoder for the encoder of `like`."""
+    def decoder(self, like: Network, key: str, num_classes: int | None = None, **options: Any) -> Decoder:
+        """Make a further decoder for the encoder of `like`, with as many outputs or `num_classes`."""
         ...
 
     def module(self, key: str, make: Callable[[], M]) -> M:
@@ -155,6 +155,7 @@ class Method(nn.Module):
     Attributes:
         version: raised when the same options would train differently.
         title: its row name in tables, empty: its registered name; `group`: the heading it stands under.
+        caution: a sentence that goes with its results wherever they are shown; empty: none.
         Options: typed hyper-parameters, each with its source: a class that derives from `sslbench.Options`.
         defaults: recipe fields (dotted paths) that it changes.
         predictors: by name, for losses and validation; weightings serve its learners (`learners_of`).
@@ -170,6 +171,7 @@ class Method(nn.Module):
     version: ClassVar[int] = 1
     title: ClassVar[str] = ""
     group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
+    caution: ClassVar[str] = ""
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
     predictors: tuple[str, ...] = ("net",)
@@ -236,6 +238,10 @@ class Method(nn.Module):
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         """Compute class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the paper."""
         raise NotImplementedError
+
+    def truth(self, key: str, labels: Tensor) -> Tensor:
+        """Return true labels (B, *S) as predictor `key` learns them: all, or those of its classes alone; -1 stays."""
+        return labels
 
     def reference(self, key: str, logits: Tensor) -> tuple[str, Tensor] | None:
         """Return the reference of a term as losses take it: (key, probabilities) without gradient, fp32; None where the

@@ -28,6 +28,11 @@ class SKCDFOptions(Options):
     ratio_cases: int = Field(
         default=4, gt=0, description="labelled cases that class ratios are counted in, the first ones (SKCDF code)"
     )
+    released_second_pass: bool = Field(
+        default=False,
+        description="the second pass, which inference takes, as in the code: in windows a head has every second "
+        "channel, and what comes out does not drop out; the global block joins in turn what it split in halves",
+    )
 
 
 class BalancedDecoder(nn.Module):
@@ -68,12 +73,13 @@ class SKCDF(Method):
     - Ratios are of the classes that the counted cases have; one that they have not is always kept (upstream: 0 or
       0/0).
     - The output of both attentions drops out in both passes; upstream's second pass leaves that out in windows.
-    - Both blocks order heads and channels alike in both passes; upstream's global block permutes them in the second.
+    - Both blocks order heads and channels alike in both passes; upstream's global block permutes them in the second,
+      which inference takes. `released_second_pass` brings both back.
     - Windows have 2 positions along sides that are even and 1 along others; upstream's bottleneck is 4×8×8 alone.
     - The second dimension of the tables' ACDC rows is not described anywhere: windows of 2×2, all else alike.
     """
 
-    version = 2  # the output of attention drops out, and its convolutions begin as the network's
+    version = 3  # the layer norms' ε is 1e-6
     title = "SKCDF"
     group = "Imbalance"
     Options = SKCDFOptions
@@ -140,7 +146,13 @@ class SKCDF(Method):
         return {"loss": supervised + step.consistency_weight * taught, "supervised": supervised, "pseudo": taught}
 
     def _attended(self, x: Tensor) -> Features:
-        return _deepest(self.net.encode(x), lambda deepest: self.whole.within(self.local.within(deepest)))
+        released = self.options.released_second_pass
+
+        def attend(deepest: Tensor) -> Tensor:
+            local = self.local.within(deepest, "interleaved" if released else "contiguous", drop=not released)
+            return self.whole.within(local, "crossed" if released else "contiguous")
+
+        return _deepest(self.net.encode(x), attend)
 
     def _follow(self) -> None:
         """target ← m·target + (1 - m)·source, parameters alone."""

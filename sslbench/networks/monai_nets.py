@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sslbench.core.errors import UsageError
 from sslbench.core.options import Options
 from sslbench.core.registry import register
-from sslbench.networks.base import Decoder, Features, Network, add_prior, initialize
+from sslbench.networks.base import Decoder, Features, Network, Refine, add_prior, as_they_are, initialize
 
 # ------------------------------------------------------------------------------------------------------ the options
 
@@ -156,15 +156,15 @@ class MonaiDecoder(Decoder):
         self.channels = tuple(stage.channels for stage in parts.stages)
         self.prior_channels = tuple(stage.joined for stage in parts.stages)
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         """Maps of the stages, coarse to fine."""
         *skips, content = features.maps
         maps: list[Tensor] = []
         for number, (module, skip) in enumerate(zip(self.stages, reversed(skips), strict=True)):
             stage = cast(Stage, module)
-            content = stage.block(add_prior(stage.join(stage.up(content), skip), features, number))
+            made = stage.block(add_prior(stage.join(stage.up(content), skip), features, number))
+            content = refine(number, self.last(made) if number == len(skips) - 1 else made)
             maps.append(content)
-        maps[-1] = self.last(maps[-1])
         return maps
 
 
@@ -254,21 +254,22 @@ class MonaiNetwork(Network):
         kinds = type(self).decoder_class.upsamplings
         return tuple(kind for kind in kinds if kind != getattr(self.options, str(self.upsampling)))
 
-    def make_decoder(self, **options: object) -> Decoder:
+    def make_decoder(self, num_classes: int | None = None, **options: object) -> Decoder:
         if self.upsampling and "upsampling" in options:
             options[self.upsampling] = options.pop("upsampling")
         chosen = type(self.options).model_validate({**self.options.model_dump(), **options})
-        decoder = self._decoder(self._parts(1, chosen))
+        decoder = self._decoder(self._parts(1, chosen, num_classes))
         initialize(decoder, chosen.init)
         return decoder
 
-    def _parts(self, in_channels: int, options: MonaiOptions) -> Parts:
+    def _parts(self, in_channels: int, options: MonaiOptions, num_classes: int | None = None) -> Parts:
         if missing := self._missing():
             raise UsageError(f"monai:{self.source} {missing}")
         from monai.networks import nets
 
         try:
-            net = getattr(nets, self.source)(in_channels=in_channels, out_channels=self.num_classes, **options.layers())
+            channels = {"in_channels": in_channels, "out_channels": num_classes or self.num_classes}
+            net = getattr(nets, self.source)(**channels, **options.layers())
         except (ValueError, TypeError, AssertionError, KeyError) as error:
             raise UsageError(f"monai:{self.source}: MONAI refuses the options: {error}".splitlines()[0]) from error
         return self.split(net, options)
@@ -678,7 +679,7 @@ class NestedDecoder(UpsamplingDecoder):
         super().__init__(parts)
         self.inner = nn.ModuleDict(parts.inner)
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         rows = [[content] for content in features.maps]
         maps: list[Tensor] = []
         for column in range(1, len(rows)):
@@ -686,7 +687,8 @@ class NestedDecoder(UpsamplingDecoder):
                 diagonal = row + column == len(rows) - 1
                 stage = cast(Stage, self.stages[column - 1] if diagonal else self.inner[f"{row}_{column}"])
                 joined = stage.join(stage.up(rows[row + 1][column - 1]), torch.cat(rows[row], dim=1))
-                rows[row].append(stage.block(add_prior(joined, features, column - 1) if diagonal else joined))
+                made = stage.block(add_prior(joined, features, column - 1) if diagonal else joined)
+                rows[row].append(refine(column - 1, made) if diagonal else made)
             maps.append(rows[len(rows) - 1 - column][column])
         return maps
 

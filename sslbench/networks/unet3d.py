@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslbench.core.options import Options
 from sslbench.core.registry import register
-from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
+from sslbench.networks.base import Conv3d, Decoder, Features, Network, Refine, add_prior, as_they_are
 
 
 class UNet3DOptions(Options):
@@ -81,13 +81,13 @@ class UNet3DDecoder(Decoder):
         self.dropout = nn.Dropout(options.dropout)
         self.head = Conv3d(self.channels[-1], num_classes, 1)
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         """Maps of the four decoder stages, coarse to fine."""
         *skips, content = features.maps
         maps: list[Tensor] = []
         stages = zip(self.up, self.blocks, self.drops, reversed(skips), strict=True)
         for stage, (up, block, drop, skip) in enumerate(stages):
-            content = drop(block(add_prior(torch.cat([skip, up(content)], dim=1), features, stage)))
+            content = refine(stage, drop(block(add_prior(torch.cat([skip, up(content)], dim=1), features, stage))))
             maps.append(content)
         maps[-1] = self.dropout(maps[-1])
         return maps

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sslbench.config.grid import TableSpec
+from sslbench.config.text import counted
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
-from sslbench.reporting.labels import class_title, dataset_title
+from sslbench.reporting.labels import class_title, dataset_title, method_caution
 from sslbench.reporting.material import Material
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row
 from sslbench.reporting.statistics import missed_organs
@@ -25,6 +26,7 @@ def title(material: Material, spec: TableSpec, columns: Sequence[Column], rows: 
         spec.caption or f"{dataset_title(first.dataset)}, {first.budget} labelled",
         f"Recipe {first.recipe}" + (f", splits {first.splits}" if first.splits else ""),
         _spread(material, columns, rows),
+        _trained(material),
     )
 
 
@@ -39,14 +41,16 @@ def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]
     told = []
     cells = [cell for row in rows for cell in row.cells]
     if any(cell.best for cell in cells):
-        titles = ", ".join(dict.fromkeys(row.budget for row in material.bounds))
-        apart = f"; rows with {titles} of the labels do not compete" if titles else ""
+        out = ", ".join(_not_competing(material, rows))
+        apart = f"; {out} do not compete" if out else ""
         told.append(f"Best in bold, second underlined, on unrounded means{apart}.")
     if any(cell.marked for cell in cells):
         told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
     most = max(row.expected for row in rows)
     if fewer := [f"{row.label} {row.expected}" for row in rows if row.expected < most]:
         told.append(f"Number of seeds: {', '.join(fewer)}, other rows {most}.")
+    cautions = dict.fromkeys(method_caution(row.method) for row in rows)
+    told += [caution for caution in cautions if caution]
     told += _progress(material, rows)
     absent = [name for name in spec.columns if name.partition("/")[0] not in material.protocol.metrics]
     if absent:
@@ -60,18 +64,44 @@ def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]
     return [*told, *_data(material), *_missed(material, rows)]
 
 
+def _not_competing(material: Material, rows: Sequence[Row]) -> list[str]:
+    """Which rows cannot be best, and why."""
+    titles = ", ".join(dict.fromkeys(row.budget for row in material.bounds))
+    reported = [row for row in rows if row.n and not row.bound]
+    kinds = {
+        f"rows with {titles} of the labels": bool(titles),
+        "rows with fewer seeds than asked for": any(row.n < row.expected for row in reported),
+        "rows measured on other cases": any(row.n == row.expected and not row.competes for row in reported),
+    }
+    return [kind for kind, found in kinds.items() if found]
+
+
 def _sentences(*parts: str) -> str:
     return " ".join(part.rstrip(". ") + "." for part in parts if part)
 
 
+def _trained(material: Material) -> str:
+    """On how many cases the rows of the table's budget were trained; empty where no run says it."""
+    runs = [run for row in material.planned for run in material.reported(row)]
+    counts = sorted({(run.splits["labeled"], run.splits["unlabeled"]) for run in runs if "unlabeled" in run.splits})
+    if not counts:
+        return ""
+    try:
+        pictures = registry.component("dataset", material.first.dataset).modality == "rgb"
+    except SSLBenchError:  # results outlive the package that made them
+        pictures = False
+    told = [f"{labeled} labelled" + (f" + {others} unlabelled" if others else "") for labeled, others in counts]
+    return f"Trained on {' or '.join(told)} {'images' if pictures else 'scans'}"
+
+
 def _spread(material: Material, columns: Sequence[Column], rows: Sequence[Row]) -> str:
     seeds = {row.expected for row in rows}
-    number = f"up to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
+    number = ("up to " if len(seeds) > 1 else "") + counted(max(seeds), "seed")
     kind = _SPREADS[material.protocol.ddof]
     alone = "; per class the mean alone" if any(column.std_decimals is None for column in columns) else ""
     if material.protocol.spread == "cases":
-        return f"Mean over {number} seeds ± {kind} over cases{alone}"
-    return f"Mean ± {kind} over {number} seeds{alone}" if seeds != {1} else "One seed per row, so no ±"
+        return f"Mean over {number} ± {kind} over cases{alone}"
+    return f"Mean ± {kind} over {number}{alone}" if seeds != {1} else "One seed per row, so no ±"
 
 
 def _converted(material: Material, run: Run) -> bool:
@@ -124,6 +154,24 @@ def _data(material: Material) -> list[str]:
     for found, official in sorted({_case_counts(run) for run in material.runs}):
         if found < official:
             told.append(f"Not the complete dataset: {found} of {official} official cases.")
+    for part, what in (("labeled", "labelled"), ("validation", "validation"), ("test", "test")):
+        fewer = max((run.splits.get("lacking", {}).get(part, 0) for run in material.runs), default=0)
+        if fewer:
+            told.append(f"Not all of its {what} list: {fewer} of the entries could not be used.")
+    unseen = dict.fromkeys(name for run in material.runs for name in run.splits.get("unseen", ()))
+    if unseen:
+        told.append(f"No labelled case has {', '.join(unseen)}: nothing taught it.")
+    if (
+        len(
+            {
+                (run.splits.get("labeled"), run.splits.get("unlabeled"))
+                for row in material.planned
+                for run in material.reported(row)
+            }
+        )
+        > 1
+    ):
+        told.append("Caution: the rows were not all trained on the same number of cases.")
     for title in sorted({str(run.data.get("preprocessed_by") or "") for run in material.runs} - {""}):
         told.append(f"Made from arrays that others had preprocessed ({title}), not from scans.")
     sizes = {run.data.get("spacing") for run in material.runs}

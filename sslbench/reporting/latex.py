@@ -34,8 +34,8 @@ def latex(table: Table) -> str:
         r"\begin{table*}[t]",
         r"\centering",
         r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
-        rf"\caption{{{escape(table.title)}}}",
-        rf"\label{{tab:{_slug(table.name)}}}",
+        rf"\caption{{{escape(table.heading)}}}",
+        rf"\label{{tab:{_slug(table.label)}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         # Shrinks a table that is too wide, and leaves others at their size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,6 +106,18 @@ class Material:
     def cases(self) -> dict[str, frozenset[str]]:
         """The cases that each run was measured on."""
         return {str(run): frozenset(cases) for run, cases in self.records.groupby("run")["case"]}
+
+    @cached_property
+    def compared_cases(self) -> frozenset[str]:
+        """The cases that rows are compared on: those of most of the table's own rows, of equally many the most."""
+        counts = Counter(self.cases[runs[0].name] for row in self.planned if (runs := self.reported(row)))
+        return max(counts, key=lambda cases: (counts[cases], len(cases), sorted(cases)), default=frozenset())
+
+    def competes(self, row: PlannedRow) -> bool:
+        """Whether a row can be best: it is no upper bound beside others, has all its seeds, and the others' cases."""
+        runs = self.reported(row)
+        whole = len(runs) == row.expected and all(self.cases[run.name] == self.compared_cases for run in runs)
+        return row not in self.bounds and whole
 
     @cached_property
     def common(self) -> dict[str, str]:

@@ -76,9 +76,10 @@ class Row:
         method, loss, plugin, variant, labeled: the job's parts; `plugin` and `variant` may be empty.
         digest: what all its runs share.
         n, expected: seeds with results, and seeds asked for.
-        competes: whether it can be best; an upper bound cannot.
+        competes: whether it can be best; an upper bound cannot, nor a row that lacks seeds or has other cases.
         cells: one per column of the table.
         runs: the run directories behind the numbers, relative to `results/runs`.
+        bound: whether it is an upper bound beside the rows of the table's own budget.
     """
 
     label: str
@@ -93,6 +94,7 @@ class Row:
     competes: bool
     cells: tuple[Cell, ...]
     runs: tuple[str, ...]
+    bound: bool = False
 
     @property
     def full_label(self) -> str:
@@ -113,13 +115,15 @@ class Table:
     """One table: a recipe, a label budget, a protocol.
 
     Attributes:
-        name: fit for a file or a LaTeX label.
+        name: fit for a file; grids may share it.
         recipe, labeled, dataset, protocol: what all rows share (an upper bound has a budget of its own).
         columns, groups: what is shown; a row has a cell per column.
         title: dataset, label budget, recipe, and what ± is.
         measured: the protocol in words, and which weights were tested.
         notes: what else a reader must know, a sentence or two each: marks, missing runs, partial data.
         warnings: files that could not be used, with their paths: for the terminal, not for print.
+        grid: whose table it is; empty where runs were reported without one.
+        damaged: whether one of those files is not as it was written.
     """
 
     name: str
@@ -133,6 +137,18 @@ class Table:
     measured: str
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    grid: str = ""
+    damaged: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name with the grid's: a document may hold tables of several."""
+        return f"{self.grid}-{self.name}" if self.grid else self.name
+
+    @property
+    def heading(self) -> str:
+        """The title with the grid's name."""
+        return f"{self.title} Grid {self.grid}." if self.grid else self.title
 
     @property
     def caption(self) -> str:

@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from sslbench.config.text import counted
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.model import PARTIAL, Cell, Column, Table, cell_text, manifest
 
@@ -36,7 +37,7 @@ def terminal(table: Table, width: int = 100) -> Stack:
     label_width = min(longest, max(_LABEL, width - sum(widths)))  # names fold before columns move
     if label_width + sum(widths) > width:
         label_width = min(longest, max(_LABEL, width // 3))
-    parts: list[RenderableType] = [Text(table.title, style="bold"), Text()]
+    parts: list[RenderableType] = [Text(table.heading, style="bold"), Text()]
     for places in _blocks(widths, width - label_width):
         parts += [_block(table, places, label_width), Text()]
     parts += [Text(note, style="dim") for note in (table.measured, *table.notes)]
@@ -47,7 +48,7 @@ def markdown(table: Table) -> str:
     """The table as GitHub shows it, with caption, notes and the runs behind it."""
     header = ["Method", *(_escape_markdown(_full_header(column, table)) for column in table.columns)]
     lines = [
-        f"**{_escape_markdown(table.title)}**",
+        f"**{_escape_markdown(table.heading)}**",
         "",
         _line(header),
         _line([":--", *["--:"] * len(table.columns)]),
@@ -60,7 +61,7 @@ def markdown(table: Table) -> str:
     lines += ["", *(f"- {_escape_markdown(note)}" for note in [table.measured, *_span_notes(table), *table.notes])]
     runs = [f"- `{item['run']}`" for item in manifest([table])]
     if runs:
-        lines += ["", f"<details><summary>{len(runs)} runs</summary>", "", *runs, "", "</details>"]
+        lines += ["", f"<details><summary>{counted(len(runs), 'run')}</summary>", "", *runs, "", "</details>"]
     return "\n".join(lines) + "\n"
 
 

@@ -9,11 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sslbench.config.grid import Grid, TableSpec
+from sslbench.config.grid import Grid, TableSpec, column_names
 from sslbench.config.job import Job, settings_of
-from sslbench.config.text import compact, split_outside_brackets
-from sslbench.core import registry
-from sslbench.core.errors import UnknownNameError
+from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
@@ -40,7 +38,7 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protoco
         protocol: whose records to show, as `evaluate` left them; None: the recipes' own.
 
     Raises:
-        UnknownNameError: the grid asks for a metric that none of its protocols has.
+        UsageError: the grid asks for a column that none of its protocols has.
         SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
     """
     rows: dict[tuple[str, ...], PlannedRow] = {}
@@ -52,11 +50,10 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protoco
         key = (*run.directory.parts[-4:-1], job.digest())
         row = rows.get(key) or _planned(job, protocol)
         rows[key] = replace(row, runs=(*row.runs, run) if run.begun else row.runs, expected=row.expected + 1)
-    if protocol is None:
-        _check_columns(grid.table, list(rows.values()))
+    grid.table.check({job.resolved.recipe.protocol for job in jobs})
     found = records_of([run for row in rows.values() for run in row.runs], protocol)
-    notes = [f"Left out: {others} results of these jobs under other settings or versions."] if others else []
-    return _tables(list(rows.values()), found, grid.table, notes)
+    left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
+    return _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)
 
 
 def tables_of_runs(results_dir: Path | str, protocol: str | None = None) -> list[Table]:
@@ -80,9 +77,8 @@ def tables_of_runs(results_dir: Path | str, protocol: str | None = None) -> list
     measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
     rows = [_measured_row(runs, measured[runs[0].digest]) for runs in cells.values() if runs[0].digest in measured]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
-    notes = [f"Left out: {left_out} runs of rows without any result."] if left_out else []
-    columns = [column for column in TableSpec().columns if column in _column_names(rows)]
-    return _tables(rows, found, TableSpec(columns=columns), notes)
+    notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
+    return _tables(rows, found, TableSpec(), notes)
 
 
 def _planned(job: Job, protocol: str | None) -> PlannedRow:
@@ -125,7 +121,12 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
     )
 
 
-def _tables(rows: list[PlannedRow], found: Collection, spec: TableSpec, notes: list[str]) -> list[Table]:
+def _tables(
+    rows: list[PlannedRow], found: Collection, spec: TableSpec, notes: list[str], grid: str = ""
+) -> list[Table]:
+    if "columns" not in spec.model_fields_set:
+        known = column_names({row.protocol for row in rows})
+        spec = spec.model_copy(update={"columns": [column for column in spec.columns if column in known]})
     scores = per_run(found.records)
     families: dict[tuple[str, ...], dict[str, list[PlannedRow]]] = {}
     for row in rows:
@@ -137,21 +138,8 @@ def _tables(rows: list[PlannedRow], found: Collection, spec: TableSpec, notes: l
         beside = tuple(row for labeled in bounds if own for row in budgets[labeled])
         for labeled in own or bounds:
             material = Material(tuple(budgets[labeled]), beside, found, scores)
-            tables.append(_table(material, spec, notes))
+            tables.append(replace(_table(material, spec, notes), grid=grid))
     return _with_unique_names(tables)
-
-
-def _check_columns(spec: TableSpec, rows: list[PlannedRow]) -> None:
-    known = _column_names(rows)
-    for column in spec.columns:
-        if column not in known:
-            raise UnknownNameError("table column", column, known)
-
-
-def _column_names(rows: list[PlannedRow]) -> set[str]:
-    """What the rows' protocols measure, as averages and by class."""
-    metrics = {name for row in rows for name in registry.component("protocol", row.protocol).metrics}
-    return metrics | {f"{metric}/class" for metric in metrics}
 
 
 def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
@@ -172,6 +160,7 @@ def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
         measured=captions.measured(material),
         notes=tuple(note for note in said if note),
         warnings=material.found.warnings,
+        damaged=material.found.damaged,
     )
 
 
@@ -226,9 +215,10 @@ def _row(planned: PlannedRow, material: Material, columns: tuple[Column, ...]) -
         digest=planned.digest,
         n=len(runs),
         expected=planned.expected,
-        competes=not bound,
+        competes=material.competes(planned),
         cells=tuple(cells),
         runs=tuple(run.name for run in runs),
+        bound=bound,
     )
 
 
@@ -239,10 +229,10 @@ def _grouped(rows: list[Row], titles: list[str]) -> tuple[RowGroup, ...]:
     groups: dict[str, list[Row]] = {title: [] for title in titles}
 
     def order(row: Row) -> tuple[bool, int, int, bool]:
-        return not row.competes, methods.index(row.method), losses.index(row.loss), bool(row.plugin)
+        return row.bound, methods.index(row.method), losses.index(row.loss), bool(row.plugin)
 
     for row in sorted(rows, key=order):
-        title = group_of(row.method, row.loss, titles if row.competes else ())
+        title = group_of(row.method, row.loss, () if row.bound else titles)
         groups.setdefault(title, []).append(row)
     return tuple(RowGroup(title, tuple(members)) for title, members in groups.items() if members)
 
@@ -251,7 +241,8 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
     """The rows with `best` and `second` set, column by column, on unrounded means."""
     ranks: dict[tuple[int, int], str] = {}
     for place, column in enumerate(columns):
-        values = {number: row.cells[place].mean for number, row in enumerate(rows) if row.competes}
+        cells = {number: row.cells[place] for number, row in enumerate(rows) if row.competes}
+        values = {number: cell.mean for number, cell in cells.items() if cell.n == cell.expected}
         values = {number: value for number, value in values.items() if not math.isnan(value)}
         if not column.direction or len(values) < 2:
             continue
@@ -265,8 +256,10 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
     marked = []
     for number, row in enumerate(rows):
         given = [ranks.get((number, place)) for place in range(len(columns))]
-        cells = zip(row.cells, given, strict=True)
-        ranked = (replace(cell, best=rank == "best", second=rank == "second") for cell, rank in cells)
+        ranked = (
+            replace(cell, best=rank == "best", second=rank == "second")
+            for cell, rank in zip(row.cells, given, strict=True)
+        )
         marked.append(replace(row, cells=tuple(ranked)))
     return marked
 

@@ -28,12 +28,14 @@ class Collection:
         records: columns `COLUMNS`, one row per job × case × class × metric; `value` is NaN where the protocol
             leaves it out of means.
         runs: all runs, in any state, in the order of their names.
-        warnings: one line per file that could not be used.
+        warnings: one line per file that could not be used, and one where runs were not scored under a protocol.
+        damaged: whether one of those files is not as it was written.
     """
 
     records: pd.DataFrame
     runs: tuple[Run, ...]
     warnings: tuple[str, ...] = ()
+    damaged: bool = False
 
     @cached_property
     def reported(self) -> frozenset[str]:
@@ -124,10 +126,11 @@ def records_of(runs: Sequence[Run], protocol: str | None = None) -> Collection:
                 unscored.append(run.name)
                 continue
         _append(table, records, run)
+    damaged = bool(faults)
     if unscored:
         some = unscored[0] if len(unscored) == 1 else f"{len(unscored)} runs, such as {unscored[0]},"
         faults.append(f"left out: {some} not scored under {protocol} yet; `sslbench evaluate` does that")
-    return Collection(_frame(table), tuple(runs), tuple(faults))
+    return Collection(_frame(table), tuple(runs), tuple(faults), damaged)
 
 
 def records_csv(records: pd.DataFrame) -> str:

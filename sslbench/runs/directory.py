@@ -43,7 +43,7 @@ from filelock import FileLock, Timeout
 from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact
 from sslbench.core import registry
-from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.core.errors import SSLBenchError, StorageError, UsageError
 from sslbench.core.files import move_aside, read_json, write_json, write_text
 from sslbench.runs.records import Records, one_line, read_cases
 
@@ -430,8 +430,9 @@ class Run:
         return found if isinstance(found, dict) else {}
 
     def set_progress(self, **fields: Any) -> None:
-        """Write for displays where the job stands; not worth waiting for a disk."""
-        write_json(self.progress_file, {**fields, "time": time.time()}, sync=False)
+        """Write for displays where the job stands; not worth waiting for a disk, nor ending for a full one."""
+        with suppress(OSError):
+            write_json(self.progress_file, {**fields, "time": time.time()}, sync=False)
 
     # ---------------------------------------------------------------------------------------------------- lease
 
@@ -461,7 +462,10 @@ class Run:
             Busy: another process works on it.
             SSLBenchError: there are no locks on its file system.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(self.directory, error) from error
         lock = FileLock(self._lock_file)
         # Whoever asks for the owner takes the lock for a moment: that is no reason to give up.
         for _ in range(20):

@@ -7,9 +7,12 @@ import io
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
 from sslbench.core.files import atomic_path
 
 CASE_COLUMNS = (
@@ -86,7 +89,8 @@ def _parse(text: str, columns: Sequence[str]) -> Records:
 
 
 def check_whole(records: Records) -> None:
-    """Check that every case has every class and metric once, under one protocol, with finite values.
+    """Check that every case has every class and metric once, under one protocol, with finite values that can be true
+    together.
 
     Raises:
         ValueError: it is not so; the message says it of the file.
@@ -101,6 +105,72 @@ def check_whole(records: Records) -> None:
         raise ValueError("lacks a record of a case")
     if any(map(math.isinf, records["value"])):
         raise ValueError("has an infinite value")
+    _check_agreement(records)
+
+
+_OVERLAPS = ("dsc", "jaccard")
+_STATES = {(True, True): "both", (True, False): "missed", (False, True): "spurious", (False, False): "absent"}
+_ROUNDING = 1e-5  # of numbers that went through a table of five digits
+
+
+def _check_agreement(records: Records) -> None:
+    """Check that what is told of one structure of one case can be true together: an edited number seldom can.
+
+    Raises:
+        ValueError: it cannot; the message says it of the file, and names case, class and numbers.
+    """
+    structures: dict[tuple[str, str], tuple[tuple[int, int, str], dict[str, float]]] = {}
+    names = ("case", "class", "metric", "value", "state", "ref_voxels", "pred_voxels")
+    columns = [records[name] for name in names]
+    for case, structure, metric, value, state, reference, predicted in zip(*columns, strict=True):
+        mask = (reference, predicted, state)
+        known, values = structures.setdefault((case, structure), (mask, {}))
+        values[metric] = value
+        if known != mask:
+            raise ValueError(f"contradicts itself: {structure} of case {case} differs in voxels or state by metric")
+    smooth: float | None = None
+    for (case, structure), (mask, values) in structures.items():
+        why = _contradiction(*mask, values)
+        if why and smooth is None:
+            smooth = _smooth(records["protocol"][0])
+        if why and (not smooth or _contradiction(*mask, values, smooth)):
+            raise ValueError(f"contradicts itself: {structure} of case {case} has {why}")
+
+
+def _smooth(protocol: str) -> float:
+    """The number that a protocol adds above and below an overlap; 0 where it is not installed."""
+    with suppress(SSLBenchError):
+        return float(registry.component("protocol", protocol).smooth)
+    return 0.0
+
+
+def _contradiction(reference: int, predicted: int, state: str, values: Mapping[str, float], smooth: float = 0.0) -> str:
+    """Tell which of the numbers of one structure cannot be true together; empty where all can."""
+    masks = f"{reference} voxels in the reference and {predicted} in the prediction"
+    if min(reference, predicted) < 0 or state != _STATES[reference > 0, predicted > 0]:
+        return f"the state {state or 'of no name'}, with {masks}"
+    for metric, value in values.items():
+        said = f"{metric} {value:g}"
+        if metric == "rvd":
+            if reference and not math.isclose(value, predicted / reference - 1, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+                return f"{said}, with {masks}"
+        elif value < 0 or (value > 1 and (metric in _OVERLAPS or metric.startswith("nsd@"))):
+            return f"{said}, which is impossible"
+        elif metric == "avd" and (value > 0) != (predicted != reference) and not math.isnan(value):
+            return f"{said}, with {masks}"
+    whole = reference + predicted + smooth
+    dsc, jaccard = (values.get(metric) for metric in _OVERLAPS)
+    if state != "absent":
+        for metric, most in zip(_OVERLAPS, ((2 * min(reference, predicted) + smooth) / whole, 1.0), strict=True):
+            value = values.get(metric, 0.0)
+            if value > (most if state == "both" else smooth / whole) + _ROUNDING:
+                return f"{metric} {value:g}, more than {masks} allow"
+    if dsc is not None and jaccard is not None:
+        shared = (dsc * whole - smooth) / 2
+        expected = (shared + smooth) / (whole - shared) if state == "both" else dsc
+        if not (math.isclose(jaccard, expected, abs_tol=_ROUNDING) or (math.isnan(dsc) and math.isnan(jaccard))):
+            return f"dsc {dsc:g} and jaccard {jaccard:g}, where {expected:g} follows from the one"
+    return ""
 
 
 def one_line(error: Exception) -> str:

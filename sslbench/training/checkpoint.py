@@ -60,8 +60,9 @@ class Checkpoints:
 
 def save(state: Mapping[str, Any], path: Path) -> None:
     """Write a state of tensors and plain values, whole or not at all."""
-    with atomic_path(path) as aside:
-        torch.save(dict(state), aside)
+    # By its path alone, torch would not say that the disk is full.
+    with atomic_path(path) as aside, aside.open("wb") as stream:
+        torch.save(dict(state), stream)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -410,7 +410,6 @@ def test_form_and_statistics_are_written_down(acdc_source, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"image": np.eye(3)[None]}, r"no array 'label' in it, only image"),
         ({"label": np.zeros((2, 3, 4))}, r"no array 'image' in it, only label"),
         ({"image": np.zeros((3, 4)), "label": np.zeros((3, 4))}, r"image of shape \(3, 4\) is not a volume"),
         ({"image": np.zeros((2, 3, 4), "S3"), "label": np.zeros((2, 3, 4))}, r"image of type \|S3 is not numbers"),

@@ -243,6 +243,15 @@ def test_the_slip_of_the_released_2d_script():
     close(loss.unlabeled(Z, P, "ref", update=False)[0], 30.423554, 2e-8)
 
 
+def test_the_released_preset_is_the_2d_script_slip_included():
+    """Its page says so; `uc_bg_twice=false` is what was meant."""
+    for options, expected in (({}, 30.423554), ({"uc_bg_twice": False}, 36.913924)):
+        loss = make_loss("metassl_released", **options)
+        observed(loss, REFERENCE, -torch.ones_like(TRUTH), "teacher")
+        loss.quad.state["teacher"] = GAMMA.repeat(2, 1)
+        close(loss.ce(Z, P.argmax(1), source="pseudo", key="student", reference=("teacher", P)), expected, 2e-8)
+
+
 def test_the_functions_of_the_public_interface_agree_with_the_loss():
     regions = quadripartition(Z, REFERENCE, GAMMA)
     assert regions.dtype == torch.int64 and regions.flatten().tolist() == [UC, US, DC, UC, DC, UC, UC, DS]
@@ -421,17 +430,22 @@ def test_the_ablations_keep_the_default_on_the_other_side():
     assert uqh.consistency(Z, lambda: own, **args) is not own
 
 
-def test_the_released_labeled_term_is_ramped_and_outside_the_recipes_weights():
+@pytest.mark.parametrize(
+    ("slip", "total"),
+    # Net 2 of the sheet: foreground of UC 5.264601, background 92.523077.
+    [(False, 150.422404), (True, 150.422404 - 5.264601 + 92.523077)],
+)
+def test_the_released_labeled_term_is_ramped_and_outside_the_recipes_weights(slip, total):
     criteria = CriteriaSpec(ce_weight=0.5, dice_weight=0.5)
     values = {}
     for weight in (0.0, 0.1):
-        loss = make_loss("metassl_released", criteria)
+        loss = make_loss("metassl_released", criteria, uc_bg_twice=slip)
         observed(loss, Z, TRUTH, "student", step=a_step(weight))
         values[weight] = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))
     close(values[0.0], 0.544562459, 1e-8)
     loss.quad.state["student"] = GAMMA.repeat(2, 1)
     value = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))
-    close(value - values[0.0], 0.1 * 150.422404, 1e-6)
+    close(value - values[0.0], 0.1 * total, 1e-6)
 
 
 def test_what_it_logs():

@@ -60,8 +60,8 @@ def test_smoothing_is_a_gaussian_of_three() -> None:
 class Generic:
     """GenericSSL on a tiny network, one step taken."""
 
-    def __init__(self, consistency_weight: float = 1.0) -> None:
-        subject = Subject("genericssl", dims="3d")
+    def __init__(self, consistency_weight: float = 1.0, spelt: str = "genericssl") -> None:
+        subject = Subject(spelt, dims="3d")
         self.method: Any = subject.fresh().train()
         phase = subject.phases()[0]
         self.before = {name: value.clone() for name, value in self.method.named_parameters()}
@@ -134,6 +134,16 @@ def test_denoising_leaves_no_trace_in_the_statistics_that_inference_takes() -> N
         for part, module in (("encoder", net.encoder), ("embedding", net.embedding), ("denoiser", net.denoiser))
     }
     assert counts == {"encoder": {3}, "embedding": {3}, "denoiser": {11}}
+
+
+def test_the_released_statistics_count_the_denoising_passes_and_change_nothing_else() -> None:
+    plain, released = Generic(), Generic(spelt="genericssl[released_statistics=true]")
+    net = released.method.net
+    counts = {int(value) for name, value in net.encoder.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {3 + 11}
+    assert torch.equal(plain.terms["loss"], released.terms["loss"])
+    means = [dict(generic.method.net.encoder.named_buffers()) for generic in (plain, released)]
+    assert not any(torch.equal(means[0][name], means[1][name]) for name in means[0] if name.endswith("running_mean"))
 
 
 def test_a_two_dimensional_recipe_is_refused_in_a_line() -> None:
@@ -258,6 +268,30 @@ def test_the_decoders_learn_from_one_half_each() -> None:
     assert {name for name in pseudo if name.startswith("net.decoders")}
     assert {name for name in pseudo if name.startswith("unlabeled.balanced")}
     assert not {name for name in pseudo if name.startswith("labeled")}
+
+
+def test_the_released_second_pass_is_that_of_inference_too() -> None:
+    """The same weights, the heads' channels in the code's order, in windows no dropout of what comes out."""
+    decoupled, other = Decoupled(), Decoupled(set={"method.released_second_pass": True})
+    plain, released = decoupled.method, other.method
+    released.load_state_dict(plain.state_dict())
+    x = decoupled.batch.image["weak"]
+    for method in (plain, released):
+        method.eval()
+    features = released.net.encode(x)
+    deepest = features.maps[-1]
+    attended = released.whole.within(released.local.within(deepest, "interleaved", drop=False), "crossed")
+    last = len(features.maps) - 1
+    expected = released.unlabeled(features.map(lambda stage, content: attended if stage == last else content))[0]
+    assert torch.equal(released.predict(x), expected.softmax(1))
+    assert not torch.equal(released.predict(x), plain.predict(x))
+    assert not torch.allclose(attended, plain.whole.within(plain.local.within(deepest)), atol=1e-3)
+    # Training: of the windows' block the softmax of the scores drops out, what comes out does not.
+    released.train()
+    calls: list[float] = []
+    released.local.attention.dropout.register_forward_hook(lambda *_: calls.append(1))
+    released.local.within(deepest, "interleaved", drop=False)
+    assert len(calls) == 1
 
 
 def test_what_is_not_kept_has_logits_of_0_and_background_as_target() -> None:

@@ -96,6 +96,7 @@ def _method_card(console: Console, facts: Mapping[str, Any]) -> None:
     phases = ["they depend on the data"] if facts["phases"] is None else [_phase(phase) for phase in facts["phases"]]
     changes = [f"{path} = {value_text(value)}" for path, value in facts["defaults"].items()]
     more = [
+        ("caution", facts["caution"]),
         ("group", facts["group"]),
         ("predictors", ", ".join(facts["predictors"])),
         ("learners", ", ".join(facts["learners"])),

@@ -10,10 +10,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.cli.console import progress, say
+from sslbench.cli.console import progress, say, wrapped
+from sslbench.config.text import split_outside_brackets
 
 if TYPE_CHECKING:
     from sslbench.execution.local import PlannedJob
+
+
+_NAME = 16  # columns that a job's name keeps
 
 
 class PlainDisplay:
@@ -58,19 +62,58 @@ class LiveDisplay(PlainDisplay):
         failed = sum(outcome == "failed" for outcome in ended)
         counts = f"{len(running)} running" + (f", [red]{failed} failed[/]" if failed else "")
         self.bar.update(self.task, total=len(plan), completed=len(ended), counts=counts)
-        self.live.update(Group(self.bar, job_table(running)) if running else self.bar)
+        if not running:
+            self.live.update(self.bar)
+            return
+        common, names = told_apart([planned.job.title for planned in plan])
+        own = dict(zip(map(id, plan), names, strict=True))
+        jobs = job_table([(own[id(planned)], planned.run.progress()) for planned in running], self.console.width)
+        heading = [wrapped(Text(f" {common}", style="italic"), self.console.width, names=True)] if common else []
+        self.live.update(Group(self.bar, *heading, jobs))
 
 
-def job_table(running: Sequence[PlannedJob]) -> Table:
-    """The running jobs, a row each."""
+def told_apart(titles: Sequence[str]) -> tuple[str, list[str]]:
+    """Split the titles of jobs into what all share and what is each one's own; a single job's own is method and seed.
+
+    Args:
+        titles: `RECIPE BUDGET NAMES~VARIANT SEED` each, else they are left as they are.
+    """
+    split = [title.split(" ") for title in titles]
+    if not all(len(parts) == 4 for parts in split):
+        return "", list(titles)
+    jobs = []
+    for recipe, labeled, cell, seed in split:
+        names, _, variant = cell.partition("~")
+        jobs.append([recipe, labeled, names, *(f"~{part}" for part in split_outside_brackets(variant)), seed])
+    shared = [part for part in jobs[0] if all(part in parts for parts in jobs)]
+    if any(len(parts) == len(shared) for parts in jobs):  # one that has nothing of its own
+        shared = [part for part in shared if part not in (jobs[0][2], jobs[0][-1])]
+    own = [" ".join(part for part in parts if part not in shared) for parts in jobs]
+    return " ".join(shared), own
+
+
+def job_table(running: Sequence[tuple[str, dict[str, Any]]], width: int) -> Table:
+    """Draw the running jobs, a row each.
+
+    Args:
+        running: their names and where they stand.
+        width: of the terminal; where it is narrow, speed and loss go before a word of a name is broken.
+    """
+    headers = ["step", "loss", "val. DSC", "it/s", "left"]
+    rows = [progress_cells(found) for _, found in running]
+    widths = [max(len(text) for text in column) for column in zip(headers, *rows, strict=True)]
+    longest = max(len(piece) for name, _ in running for piece in wrapped(Text(name), 1).plain.splitlines())
+    used = list(range(len(headers)))
+    for spare in ("it/s", "loss"):
+        if width - 2 - sum(widths[place] + 2 for place in used) < min(longest, _NAME):
+            used.remove(headers.index(spare))
+    room = max(width - 2 - sum(widths[place] + 2 for place in used), 1)
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("job")
-    for header in ("step", "loss", "val. DSC", "it/s", "left"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for planned in running:
-        found = planned.run.progress()
-        # A column that may wrap gives way before those that may not; its text is cut instead.
-        table.add_row(Text(planned.job.title, no_wrap=True, overflow="ellipsis"), *progress_cells(found))
+    table.add_column("job", overflow="fold")
+    for place in used:
+        table.add_column(headers[place], justify="right", no_wrap=True, width=widths[place])
+    for (name, _), cells in zip(running, rows, strict=True):
+        table.add_row(wrapped(Text(name), room, names=True), *(cells[place] for place in used))
     return table
 
 

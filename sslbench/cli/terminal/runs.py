@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sslbench.cli.console import say
+from sslbench.cli.console import say, wrapped
 from sslbench.cli.terminal.tables import Rows, indented
+from sslbench.config.text import split_outside_brackets
 
 _STATES = {
     "finished": "green",
@@ -25,7 +26,7 @@ _STATES = {
 
 _NARROWEST = 24  # columns of the terminal that a run's name keeps
 
-_SPARE = ("it/s", "loss")  # what a narrow terminal does without, least missed first
+_SPARE = ("it/s", "loss", "left", "step")  # what a narrow terminal does without, least missed first
 
 _JOB = ("recipe", "labeled", "cell")  # what names a job, the seed apart
 
@@ -53,6 +54,11 @@ def runs(console: Console, rows: Rows) -> None:
         cells.append([Text(", ".join(line["seeds"])), state, *map(Text, (step, loss, score, *pace))])
     headers = ["seed", "state", "step", "loss", "val. DSC", "it/s", "left"]
     _grouped(console, list(lines.values()), headers, cells)
+    for row in rows:
+        if process := row.get("process"):
+            console.print()
+            say(console, (f"running: {row['run']}", _STATES["running"]))
+            indented(console, Text(f"process {process['pid']} on {process['host']}"), 2)
     for row in rows:
         if row["error"]:
             console.print()
@@ -94,7 +100,10 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
         """Return the width left for the names, after an indent of one and two blanks behind each column."""
         return console.width - 3 - sum(widths[place] + 2 for place in used)
 
-    least = min(_NARROWEST, max(len(row["cell"]) for row in rows))
+    shared = _shared(rows)
+    own = [_own(row["cell"], shared) for row in rows]
+    words = [word for name in own for word in wrapped(Text(name), 1).plain.splitlines()]
+    least = max(min(_NARROWEST, max(map(len, own))), *map(len, words))
     # Where it is tight a list of seeds folds first, then columns go, and last of all the names fold.
     seed = max(len(part) for line in cells for part in ["seed", *line[0].plain.split(", ")])
     if room() < least:
@@ -102,8 +111,8 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
     for header in _SPARE:
         if room() < least and header in headers and headers.index(header) in used:
             used.remove(headers.index(header))
-    broken = any(len(row["cell"]) > room() for row in rows)
-    named = [_cell(row["cell"], broken) for row in rows]
+    broken = any(len(name) > room() for name in own)
+    named = [wrapped(_cell(name, broken), max(room(), 1), names=True) for name in own]
     longest = max(len(line) for name in named for line in ["run", *name.plain.splitlines()])
 
     def table(lines: Iterable[int] = ()) -> Table:
@@ -117,11 +126,29 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
             made.add_row(named[line], *(cells[line][place] for place in used))
         return made
 
+    if shared:
+        indented(
+            console, wrapped(Text(f"all runs: ~{','.join(shared)}", style="italic"), console.width - 1, names=True)
+        )
     indented(console, table())
     place: Callable[[int], tuple[str, str]] = lambda line: (rows[line]["recipe"], rows[line]["labeled"])  # noqa: E731
     for (recipe, labeled), lines in groupby(range(len(rows)), key=place):
         say(console, (f"{recipe}/{labeled}", "italic"))
         indented(console, table(list(lines)))
+
+
+def _shared(rows: Rows) -> list[str]:
+    """Return what all of several runs set to the same value."""
+    variants = [split_outside_brackets(row["cell"].partition("~")[2]) for row in rows]
+    several = len({row["cell"] for row in rows}) > 1
+    return [part for part in variants[0] if several and all(part in parts for parts in variants)]
+
+
+def _own(cell: str, shared: list[str]) -> str:
+    """The name of a run without what all share."""
+    named, _, variant = cell.partition("~")
+    parts = [part for part in split_outside_brackets(variant) if part not in shared]
+    return f"{named}~{','.join(parts)}" if parts else named
 
 
 def _cell(cell: str, broken: bool) -> Text:

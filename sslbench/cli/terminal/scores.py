@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sslbench.cli.console import say
-from sslbench.cli.terminal.tables import Rows, indented, number_table, table_of
+from sslbench.cli.console import say, wrapped
+from sslbench.cli.terminal.tables import Rows, indented, number_table, print_blocks, table_of
 
+_NAME = 24  # columns that a name keeps on any terminal
 _COUNTS = ("missed", "spurious", "absent")  # of pairs of case and class
 
 
@@ -32,7 +33,7 @@ def scores(console: Console, rows: Rows) -> None:
     for subject, group in groupby(rows, key=lambda row: str(row["subject"])):
         scored = list(group)
         most = max(scored, key=lambda row: int(row.get("expected", 0)))
-        say(console, (subject if most["why"] else f"{subject}: {_of_cases(most)} cases", "bold"))
+        say(console, (subject if most["why"] else f"{subject}: {_cases(most)}", "bold"))
         lines = _without_twins(scored)
         _score_lines(console, lines, "name", "unit", "grid")
         told |= {row["protocol"]: row for row in lines if not row["why"]}
@@ -87,7 +88,7 @@ def _shortened(console: Console, rows: Rows) -> Rows:
 def _class_scores(console: Console, row: Mapping[str, Any]) -> None:
     from sslbench.reporting.labels import class_title
 
-    say(console, (f"{row['subject']}: {_of_cases(row)} cases, protocol {row['protocol']}", "bold"))
+    say(console, (f"{row['subject']}: {_cases(row)}, protocol {row['protocol']}", "bold"))
     table = number_table("", *(_metric_title(metric, row["unit"]) for metric in row["metrics"]), *_COUNTS)
     for line in row["classes"]:
         marks = [str(line[count]) for count in _COUNTS]
@@ -103,20 +104,16 @@ def _score_lines(console: Console, rows: Rows, name: str, *facts: str) -> None:
     fullest = sorted(scored, key=lambda row: -len(row["metrics"]))
     metrics = list(dict.fromkeys(metric for row in fullest for metric in row["metrics"]))
     unit = "" if "unit" in facts else next((row["unit"] for row in scored), "")
-    table = number_table(
-        "run" if name == "subject" else "protocol", *(_metric_title(metric, unit) for metric in metrics)
-    )
-    table.columns[0].no_wrap = False
-    for fact in facts:
-        table.add_column(fact, overflow="fold", justify="right" if fact == "cases" else "left")
-    for header in _COUNTS:
-        table.add_column(header, justify="right", no_wrap=True)
+    titles = [_metric_title(metric, unit) for metric in metrics]
+    lines = []
     for row in scored:
         numbers = [_number(row["averages"].get(metric), metric) for metric in metrics]
         told = [_of_cases(row) if fact == "cases" else row[fact] for fact in facts]
-        table.add_row(Text(row[name]), *numbers, *map(Text, told), *(str(row[count]) for count in _COUNTS))
+        named = wrapped(Text(row[name]), max(console.width // 2, _NAME), names=True)
+        lines.append([named, *map(Text, [*numbers, *told, *(str(row[count]) for count in _COUNTS)])])
     if scored:
-        indented(console, table)
+        headers = ["run" if name == "subject" else "protocol", *titles, *facts, *_COUNTS]
+        print_blocks(console, headers, lines, {"unit", "grid"})
     for row in rows:
         if row["why"]:
             what = row["subject" if name == "subject" else "protocol"]
@@ -134,6 +131,10 @@ def _number(value: float | None, metric: str) -> str:
     from sslbench.reporting.labels import metric_style
 
     return "--" if value is None else f"{value * (100 if metric_style(metric).percent else 1):.2f}"
+
+
+def _cases(row: Mapping[str, Any]) -> str:
+    return f"{_of_cases(row)} case{'' if row['expected'] == 1 else 's'}"
 
 
 def _of_cases(row: Mapping[str, Any]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -37,6 +38,39 @@ def number_table(*headers: str) -> Table:
         column.justify = "right"
         column.no_wrap = True
     return table
+
+
+def print_blocks(
+    console: Console, headers: Sequence[str], rows: Sequence[Sequence[Text]], left: Collection[str]
+) -> None:
+    """Print a table whose first column is a name. Columns that do not fit go into further blocks, the name with them.
+
+    Args:
+        console: to print on.
+        headers: of all columns.
+        rows: a cell per column; lines of a cell are its own.
+        left: headers of columns that are no numbers.
+    """
+    widths = [
+        max(map(cell_len, [header, *(line for row in rows for line in row[place].plain.splitlines())]))
+        for place, header in enumerate(headers)
+    ]
+    room = console.width - 1 - widths[0] - 2
+    blocks: list[list[int]] = [[]]
+    for place in range(1, len(headers)):
+        if blocks[-1] and sum(widths[other] + 2 for other in [*blocks[-1], place]) - 2 > room:
+            blocks.append([])
+        blocks[-1].append(place)
+    for number, places in enumerate(blocks):
+        if number:
+            console.print()
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+        for place in [0, *places]:
+            aligned: Any = "left" if place == 0 or headers[place] in left else "right"
+            table.add_column(headers[place], justify=aligned, no_wrap=True, min_width=widths[place])
+        for row in rows:
+            table.add_row(*(row[place] for place in [0, *places]))
+        indented(console, table)
 
 
 def field_table(rows: Iterable[tuple[str, Any, str]]) -> Table:

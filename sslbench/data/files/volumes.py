@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
+import contextlib
+import struct
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError
+from sslbench.data.damage import of_picture, quiet, read_bytes, refused, true_ending
+from sslbench.data.headers import header_text, in_mm, itk_mm, itk_scale, nifti_mm
+from sslbench.data.pictures import rewritten
+from sslbench.data.preprocess import _JPEG_DAMAGE, SLICER, Indices, _of_jpeg, open_nifti
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -59,7 +65,7 @@ def to_nifti(labels: NDArray[np.uint8], header: Mapping[str, Any]) -> nib.Nifti1
 
 
 def read_volume(
-    path: Path, dtype: type | None = None, pixel_mm: float = 1.0
+    path: Path, dtype: type | None = None, pixel_mm: float = 1.0, indices: Indices = "never"
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """`read_nifti`, or the same of NRRD, MHA and plain images for files so called.
 
@@ -68,7 +74,7 @@ def read_volume(
     """
     suffix = path.suffix.lower()
     if suffix in PLAIN_IMAGES:
-        return read_image(path, dtype, pixel_mm)
+        return read_image(path, dtype, pixel_mm, indices)
     return read_nrrd(path, dtype) if suffix in (".nrrd", ".mha") else read_nifti(path, dtype)
 
 
@@ -82,12 +88,23 @@ def read_nrrd(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDAr
     """
     import SimpleITK
 
-    image = _read_itk(path, "NRRD" if path.suffix.lower() == ".nrrd" else "MHA")
+    content = read_bytes(path)
+    image = _read_itk(path, content, "NRRD" if path.suffix.lower() == ".nrrd" else "MHA")
+    fields = header_text(content)
+    mm, (slope, offset) = itk_mm(path, fields), itk_scale(path, fields)
     voxels = SimpleITK.GetArrayFromImage(image).T
+    if path.name.lower().endswith(SLICER) and voxels.ndim == 4:
+        raise DataError(
+            f"{path}: its {voxels.shape[0]} layers hold segments that overlap, and a voxel has one class here",
+            "export it from 3D Slicer as one label map",
+        )
     if voxels.ndim != 3 or voxels.size == 0:
         raise DataError(f"{path}: shape {voxels.shape} is not a volume")
-    affine = itk_affine(image)
-    return _numbers(path, voxels, dtype), affine, header_of(voxels.shape, affine)
+    affine = in_mm(itk_affine(image), mm)
+    voxels = _numbers(path, voxels, dtype)
+    if (slope, offset) != (1, 0):
+        voxels = _numbers(path, voxels.astype(np.float64) * slope + offset, dtype)
+    return voxels, affine, header_of(voxels.shape, affine)
 
 
 def itk_affine(image: Any) -> NDArray[np.float64]:
@@ -100,7 +117,7 @@ def itk_affine(image: Any) -> NDArray[np.float64]:
 
 
 def read_image(
-    path: Path, dtype: type | None = None, pixel_mm: float = 1.0
+    path: Path, dtype: type | None = None, pixel_mm: float = 1.0, indices: Indices = "never"
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """Voxels (X, Y, 1), or (C, X, Y, 1) of several channels, affine and geometry of a JPEG, PNG, TIFF or BMP file.
 
@@ -111,16 +128,39 @@ def read_image(
         path: of the file.
         dtype: of the voxels; that of the file by default.
         pixel_mm: side of a pixel. What the file says is left aside: it is the resolution of a print.
+        indices: whether a picture with a palette, as annotation tools write masks, holds its indices or its colours.
 
     Raises:
         DataError: it is missing, damaged, or no image of numbers.
     """
     import SimpleITK
 
-    image = _read_itk(path, "an image")
+    content = read_bytes(path)
+    made = None
+    if not of_picture(content, path.suffix.lower()):
+        # Of a file of a kind that was not foreseen the reader says what is wrong with it.
+        with contextlib.suppress(KeyError, IndexError, ValueError, struct.error):
+            try:
+                made = rewritten(content, indices != "never", indices == "always")
+            except DataError as error:
+                raise DataError(f"{path}: {error.message}") from error
+    ending = true_ending(content, path.suffix.lower())
+    if made is None and ending != path.suffix.lower():
+        made = content, lambda voxels: voxels
+    if made is None:
+        image, undo = _read_itk(path, content, "an image"), None
+    else:
+        with tempfile.NamedTemporaryFile(suffix=ending) as aside:
+            aside.write(made[0])
+            aside.flush()
+            image, undo = _read_itk(path, content, "an image", Path(aside.name)), made[1]
     voxels = SimpleITK.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        voxels = np.moveaxis(voxels, -1, 0)
+    if undo is not None:
+        voxels = undo(voxels)
+    components = image.GetNumberOfComponentsPerPixel()
+    if components == 2 or (components > 1 and voxels.ndim == image.GetDimension() + 1):
+        # Grey with opacity, where the format keeps both: the opacity is dropped.
+        voxels = voxels[..., 0] if components == 2 else np.moveaxis(voxels, -1, 0)
     if image.GetDimension() == 2:
         voxels = voxels[..., None, :, :]
     voxels = voxels.swapaxes(-1, -3)  # (Z, Y, X) to (X, Y, Z)
@@ -128,27 +168,39 @@ def read_image(
     return _numbers(path, voxels, dtype), affine, header_of(voxels.shape[-3:], affine)
 
 
-def _read_itk(path: Path, kind: str) -> Any:
+def _read_itk(path: Path, content: bytes, kind: str, place: Path | None = None) -> Any:
     """A file as SimpleITK reads it.
+
+    Args:
+        path: what the error names.
+        content: of it.
+        kind: of file, in words.
+        place: where to read; the path itself by default.
 
     Raises:
         DataError: it cannot.
     """
     import SimpleITK
 
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is an error, and said by us
+    evidence = of_picture(content, path.suffix.lower())
+    if evidence and "end" in evidence:
+        raise refused(path, kind, evidence, "")  # some decoders fill up what is missing
+    said: list[str] = []
     try:
-        content = path.read_bytes()  # the system's own words where it cannot be opened; ITK has none
-        # The decoder fills up a JPEG that was cut off in grey. Its end marker cannot occur in between.
-        if path.suffix.lower() in (".jpg", ".jpeg") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-            raise DataError(f"{path}: cannot be read as {kind}, its end is missing")
-        return SimpleITK.ReadImage(str(path))
+        with quiet() as said:
+            image = SimpleITK.ReadImage(str(place or path))
     except MemoryError:
         raise
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()  # ITK wraps; the innermost reason stands last
-        raise DataError(f"{path}: cannot be read as {kind}, it is damaged or incomplete: {reason}") from error
+        lines = str(error).strip().splitlines()
+        reason = lines[-1].strip() if lines else ""  # ITK wraps; the innermost reason stands last
+        raise refused(path, kind, evidence or _of_jpeg(path, said), reason.removeprefix("sitk::ERROR: ")) from error
+    if lost := _of_jpeg(path, [line for line in said if _JPEG_DAMAGE.search(line)]):
+        raise refused(path, kind, lost, "")
+    return image
 
 
 def _numbers(path: Path, voxels: NDArray[Any], dtype: type | None) -> NDArray[Any]:
@@ -177,33 +229,27 @@ def _geometry_fields(fields: nib.Nifti1Header) -> dict[str, Any]:
 def read_nifti(path: Path, dtype: type | None = None) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """Voxels (X, Y, Z; scaled as the header says), affine and geometry fields of a NIfTI file.
 
-    A fourth axis holds channels, and comes first: (C, X, Y, Z).
+    A fourth axis holds channels, and comes first: (C, X, Y, Z). The affine is in mm, whatever unit the header has; its
+    geometry fields are as the file has them.
 
     Raises:
         DataError: it is missing, damaged, or no volume of numbers.
     """
-    import nibabel as nib
-
-    # The whole file is unpacked first: the checksum that shows damage in between stands at the end.
+    nifti = open_nifti(path)
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.name.endswith(".gz") else content
-        nifti = nib.Nifti1Image.from_bytes(content)
         voxels = np.asanyarray(nifti.dataobj, dtype=dtype)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file makes readers raise anything
-        if isinstance(error, OSError) and error.strerror:
-            raise DataError(f"{path}: {error.strerror}") from error
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise DataError(f"{path}: cannot be read as NIfTI, it is damaged or incomplete: {lines[0]}") from error
+    except Exception as error:
+        raise refused(path, "NIfTI", "", str(error) or type(error).__name__) from error
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
     if voxels.ndim not in (3, 4) or voxels.size == 0:
         raise DataError(f"{path}: shape {voxels.shape} is not a volume")
     if voxels.ndim == 4:
         voxels = np.moveaxis(voxels, -1, 0)
-    return _numbers(path, voxels, dtype), np.asarray(nifti.affine, np.float64), _geometry_fields(nifti.header)
+    affine = in_mm(np.asarray(nifti.affine, np.float64), nifti_mm(nifti.header, path))
+    return _numbers(path, voxels, dtype), affine, _geometry_fields(nifti.header)
 
 
 def spacing_of(path: Path, affine: NDArray[np.float64]) -> tuple[float, ...]:

@@ -127,6 +127,8 @@ def dataset_class(definition: Definition) -> type[OwnDataset]:
         "preprocessings": dict(definition.preprocessings),
         "forms": (Form(definition.layout, title),),
         "official_cases": definition.cases,
+        # A mask in black and white is told by its brightness, with a palette of greys too.
+        "palette_indices": "always" if definition.foreground_from is None else "coloured",
         "source_hint": f"name its {title} again: sslbench prepare {definition.name} --source FOLDER",
     }
     return cast(type[OwnDataset], _OwnMeta(definition.name, (OwnDataset,), attributes))

@@ -20,6 +20,7 @@ from sslbench.config.splits import (
     draw_splits,
     expand,
     groups_of,
+    has_plain_lists,
     load_splits,
     parse_splits,
     read_split_file,
@@ -31,6 +32,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.core.files import move_aside, write_beside
 from sslbench.core.settings import data_dir as data_folder
+from sslbench.core.settings import user_path
 from sslbench.data.base import ClassInfo, Dataset
 from sslbench.data.files.volumes import PLAIN_IMAGES, read_volume
 from sslbench.data.own import planning
@@ -97,7 +99,7 @@ def define(
         classes, channels: names of the mask values and of an image's channels, for `pairs`; `CT` means something.
         dims: 2 or 3; decided from the voxels by default.
         patients: pattern that finds the patient in a case's name; a case is a patient by default.
-        splits: the user's lists; drawn by default.
+        splits: the user's lists; by default those beside the data (`train.list` and `test.list`), else drawn.
         seed, fractions, budgets: of what is drawn, see `splits.draw_splits`; None: its defaults.
         force: define anew; what was there is kept beside, as `<file>.old-<n>`.
 
@@ -105,7 +107,7 @@ def define(
         UsageError: a name that is taken, a folder or lists that cannot be used, or what contradicts the definition
             that is there.
     """
-    root, source = data_folder(data_dir), Path(source).expanduser()
+    root, source = data_folder(data_dir), user_path(source)
     load_all(root)
     check_name(name)
     folder = root / name
@@ -117,6 +119,8 @@ def define(
         patients = patients or there.patients
         dims = dims or dims_of(there)
 
+    if splits is None and has_plain_lists(source):
+        splits = source
     content = read_source(layout, source, classes, channels)
     of = patients_of(content.cases, patients)
     lists = _lists(name, content, of, splits, seed, fractions or FRACTIONS, budgets or BUDGETS)
@@ -236,8 +240,11 @@ def _lists(
 ) -> list[Splits]:
     """The lists of a file, or those that are drawn."""
     tested = [case.id for case in content.cases if case.test]
+    bare = [case.id for case in content.cases if case.label is None]
+    if len(bare) == len(content.cases):
+        raise UsageError(f"none of the {len(bare)} images of {name} has a label", "some have to be annotated")
     if file is not None:
-        return lists_of_file(name, Path(file), of, tested, seed=seed, budgets=budgets)
+        return lists_of_file(name, Path(file), of, tested, seed=seed, budgets=budgets, unlabeled=bare)
     patients = {patient: cases for patient, cases in groups_of(of).items() if patient in set(of.values())}
     aside = {of[id] for id in tested}
     torn = next((case.id for case in content.cases if not case.test and of[case.id] in aside), None)
@@ -252,6 +259,7 @@ def _lists(
             fractions=fractions,
             test=aside or None,
             budgets=budgets,
+            unlabeled=bare,
         )
     ]
 
@@ -265,6 +273,7 @@ def lists_of_file(
     *,
     seed: int = 0,
     budgets: Sequence[str] = BUDGETS,
+    unlabeled: Sequence[str] = (),
 ) -> list[Splits]:
     """The lists in a user's file, held against the cases; label budgets that it lacks are drawn.
 
@@ -275,17 +284,19 @@ def lists_of_file(
         tested: cases that are for testing wherever the file does not say which are.
         others: names that are right though nobody holds their cases here.
         seed, budgets: as for `splits.with_budgets`.
+        unlabeled: case ids without a label.
 
     Raises:
         UsageError: the file or a list in it cannot be used.
     """
-    lists = []
-    for name, raw in read_split_file(file, tested).items():
+    lists, groups = [], groups_of(of)
+    for name, raw in read_split_file(file, tested, unlabeled).items():
         made = parse_splits(raw, dataset, name)
-        check_entries(made, of, others)
+        check_entries(made, of, others, unlabeled)
         if not made.budgets:
             patients = {entry: of.get(entry, entry) for entry in made.train}
-            made = with_budgets(made, patients, seed, budgets)
+            bare = [entry for entry in made.train if {*unlabeled}.intersection(groups.get(entry, ()))]
+            made = with_budgets(made, patients, seed, budgets, bare)
         lists.append(made)
     return lists
 
@@ -309,7 +320,7 @@ def _plan(
     modality = planning.modality_of(content.channels, images)
     shown, clip = list(there.clipped_by if there is not None else expand(lists.labeled_always(), groups)), None
     if modality == "ct" and shown:
-        clip = planning.ct_range([by_id[id] for id in shown if id in by_id])
+        clip = planning.ct_range([by_id[id] for id in shown if id in by_id and by_id[id].label is not None])
     prep = planning.plan_preprocessing(measured, dims, modality, clip)
     definition = Definition(
         name=name,
@@ -332,9 +343,10 @@ def _two_valued(content: SourceContent, look_at: int = 8) -> bool:
     """Tell whether masks of one class are pictures in black and white, and not in 0 and 1."""
     if len(content.classes) > 1:
         return False
-    for case in [case for case in content.cases if case.label.suffix.lower() in PLAIN_IMAGES][:look_at]:
+    masks = [case.label for case in content.cases if case.label is not None]
+    for mask in [mask for mask in masks if mask.suffix.lower() in PLAIN_IMAGES][:look_at]:
         try:
-            if read_volume(case.label)[0].max() > 1:
+            if read_volume(mask, indices="always")[0].max() > 1:
                 return True
         except SSLBenchError:
             continue  # preparing it will say what is wrong
@@ -418,11 +430,13 @@ def add_splits(
     if not prepared:
         hint = f"run {command(kind, next(iter(kind.preprocessings)))} --splits {file}"
         raise UsageError(f"{kind.name} is not prepared in {root}, so nobody knows its cases", hint)
-    of = {id: case.group for prep in prepared for id, case in Store.open(root, kind.name, prep).cases.items()}
+    cases = [case for prep in prepared for case in Store.open(root, kind.name, prep).cases.values()]
+    of = {case.id: case.group for case in cases}
+    bare = sorted({case.id for case in cases if not case.labeled})
     published = {name: path for name, path in split_files(kind.name).items() if not path.is_relative_to(root)}
     listed = [load_splits(kind.name, name) for name in published]
     others = [entry for lists in listed for entry in (*lists.train, *lists.val, *lists.test)]
-    made = lists_of_file(kind.name, Path(file), of, (), others, seed=seed, budgets=budgets or BUDGETS)
+    made = lists_of_file(kind.name, Path(file), of, (), others, seed=seed, budgets=budgets or BUDGETS, unlabeled=bare)
     for lists in made:
         if lists.name in published:
             raise UsageError(f"{kind.name} has published splits '{lists.name}'", f"rename {file}")
@@ -447,6 +461,8 @@ def _definition_notes(
     people = f" of {patients} patients" if patients < len(of) else ""
     classes = ", ".join(info.name for info in definition.classes)
     channels = ", ".join(content.channels)
+    bare = sum(case.label is None for case in content.cases)
+    people += f", {bare} of them without a label" if bare else ""
     lines = [
         f"{name}: {TITLES[content.layout]}, {len(of)} cases{people}; channels {channels}; classes {classes}",
         f"measured: {measured}",

@@ -29,7 +29,10 @@ from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError, UsageError
 from sslbench.data.base import Modality, Preprocessing
+from sslbench.data.damage import quiet
 from sslbench.data.files.volumes import PLAIN_IMAGES, itk_affine, read_volume
+from sslbench.data.headers import HEADER_BYTES, header_text, in_mm, itk_mm, nifti_mm
+from sslbench.data.preprocess import open_nifti_header
 
 if TYPE_CHECKING:
     from sslbench.config.splits import Splits
@@ -117,13 +120,9 @@ def read_header(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
         DataError: it cannot be read.
     """
     if path.name.endswith((".nii", ".nii.gz")):
-        import nibabel as nib
-
-        try:
-            nifti: Any = nib.load(path)
-            shape, affine = nifti.shape, np.asarray(nifti.affine, np.float64)
-        except Exception as error:  # nibabel's own kinds differ between versions; reading says which
-            raise DataError(f"{path}: {str(error).splitlines()[0]}") from error
+        nifti = open_nifti_header(path)
+        shape = nifti.shape
+        affine = in_mm(np.asarray(nifti.affine, np.float64), nifti_mm(nifti.header, path))
         if len(shape) < 3 or not np.isfinite(affine).all():
             raise DataError(f"{path}: shape {shape} is not a volume with a place")
         x, y, z = (int(side) for side in shape[:3])
@@ -134,16 +133,22 @@ def read_header(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
         return (x, y, z), affine
     import SimpleITK
 
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with path.open("rb") as file:
+            fields = header_text(file.read(HEADER_BYTES))
+        with quiet():
+            reader.ReadImageInformation()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
     except RuntimeError as error:
         raise DataError(f"{path}: its header cannot be read") from error
     if reader.GetDimension() != 3:
         raise DataError(f"{path}: {reader.GetDimension()} dimensions are not a volume")
     x, y, z = reader.GetSize()
-    return (x, y, z), itk_affine(reader)
+    return (x, y, z), in_mm(itk_affine(reader), itk_mm(path, fields))
 
 
 def world_axes(affine: NDArray[np.float64]) -> list[int]:
@@ -230,6 +235,7 @@ def ct_range(cases: Sequence[CaseFiles]) -> tuple[float, float]:
     trouble = ""
     for case in cases:
         try:
+            assert case.label is not None  # who asks has seen to that
             image, label = read_volume(case.images[0], np.float32)[0], read_volume(case.label)[0]
         except DataError as error:
             trouble = trouble or error.message

@@ -3,6 +3,7 @@ into each other, supervised region by region, after a phase on labelled patches 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,6 +12,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core import registry
 from sslbench.core.options import Options
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss, Source, TermArguments, TermKind
@@ -128,6 +130,16 @@ class CopyPaste(Method):
             return (
                 f"it pastes halves of the batch into each other: batch.labeled and batch.unlabeled must be even and "
                 f"equal, not {batch.labeled} and {batch.unlabeled}"
+            )
+        network = registry.component("network", job.recipe.network.name)
+        norm = getattr(network.Options(**job.recipe.network.options), "norm", "batch")
+        deepest = math.prod(side // network.divisor for side in job.recipe.patch_size)
+        mixed = 1 if norm == "instance" else batch.labeled // 2  # patches that are normalised together
+        if norm != "none" and deepest * mixed == 1:
+            return (
+                f"it mixes {batch.labeled // 2} patch at a time, of which {job.recipe.patch_size} leaves one voxel"
+                f" in the deepest stage and nothing to normalise by: set a larger patch_size, for example"
+                f" {[2 * side for side in job.recipe.patch_size]}"
             )
         return None
 
