@@ -14,10 +14,6 @@ smoothed beforehand. A crop comes last; on the way back everything outside of it
 
 from __future__ import annotations
 
-import gzip
-import math
-import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +24,13 @@ from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError
 from sslbench.data.base import Dataset, Modality, Preprocessing, RawCase
-from sslbench.data.damage import read_bytes, refused
 from sslbench.data.files.arrays import has_label, read_array
+from sslbench.data.files.headers import check_sizes, in_mm, nifti_mm, value_step
 from sslbench.data.files.volumes import (
-    _AFFINE_TOLERANCE,
+    AFFINE_TOLERANCE,
     PLAIN_IMAGES,
+    SLICER,
+    PaletteUse,
     header_of,
     read_volume,
     same_place,
@@ -50,17 +48,12 @@ from sslbench.data.geometry import (
     turned_back,
     way_back,
 )
-from sslbench.data.headers import check_sizes, in_mm, nifti_mm, value_step
 
 if TYPE_CHECKING:
     import nibabel as nib
 
 
 _LARGEST_STEP = 0.1  # of a scale factor that label values may be rounded by
-
-SLICER = ".seg.nrrd"  # the ending of 3D Slicer's segmentations
-
-Indices = Literal["never", "coloured", "always"]  # which palettes of a picture are read as their indices
 
 
 @dataclass(frozen=True)
@@ -197,7 +190,7 @@ def _uncropped(
     inside = np.linalg.inv(target) @ affine
     start = np.rint(inside[:3, 3]).astype(int)
     stop = start + values.shape
-    same_axes = np.abs(inside[:3, :3] - np.eye(3)).max() < _AFFINE_TOLERANCE
+    same_axes = np.abs(inside[:3, :3] - np.eye(3)).max() < AFFINE_TOLERANCE
     if not same_axes or np.abs(inside[:3, 3] - start).max() > 0.01 or start.min() < 0 or (stop > shape).any():
         return values, affine
     whole = np.zeros(shape, values.dtype)
@@ -244,7 +237,7 @@ def load_scan(
 
 
 def _read(
-    raw: RawCase, kind: Literal["image", "label"], dtype: type | None, pixel_mm: float, indices: Indices = "never"
+    raw: RawCase, kind: Literal["image", "label"], dtype: type | None, pixel_mm: float, indices: PaletteUse = "never"
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """`read_volume` of a case's file; arrays without headers lie along the axes of the world, from its origin."""
     if raw.form.axes is None:
@@ -427,67 +420,6 @@ def _scaled(image: NDArray[np.float32], prep: Preprocessing, modality: Modality)
         shift, width = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
     scaled = image - np.float32(shift)
     return scaled / np.float32(width) if width > 0 else np.zeros_like(scaled)
-
-
-_JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt(?!.*extraneous)", re.IGNORECASE)
-
-
-def _of_jpeg(path: Path, said: Sequence[str]) -> str:
-    """What the JPEG library said of a file: it goes on where data are lost."""
-    return said[0].strip() if said and path.suffix.lower() in (".jpg", ".jpeg") else ""
-
-
-def open_nifti_header(path: Path) -> Any:
-    """A NIfTI file as nibabel has it, without its voxels where that is possible.
-
-    Raises:
-        DataError: as for `open_nifti`.
-    """
-    import nibabel as nib
-
-    try:
-        with nib.imageglobals.LoggingOutputSuppressor():
-            return nib.load(path)
-    except OSError as error:
-        if error.errno and error.strerror:
-            raise DataError(f"{path}: {error.strerror}") from error
-        return open_nifti(path)
-    except Exception:  # nibabel's own kinds differ between versions; reading all of it says which
-        return open_nifti(path)
-
-
-def open_nifti(path: Path) -> Any:
-    """A NIfTI file (version 1 or 2, gzipped or not, whatever it is called) as nibabel has it, its content in memory.
-
-    Raises:
-        DataError: it is missing, damaged, or no NIfTI file of numbers.
-    """
-    import nibabel as nib
-
-    content = read_bytes(path)
-    if content.startswith(b"\x1f\x8b"):
-        # All of it is unpacked first: the checksum that shows damage in between stands at the end.
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise refused(path, "NIfTI", str(error).splitlines()[0], "") from error
-    sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
-    kind = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image if 348 in sizes else None
-    if kind is None or len(content) < 348:
-        raise refused(
-            path, "NIfTI", "it does not begin as NIfTI does" if len(content) >= 348 else "it is too short", ""
-        )
-    try:
-        with nib.imageglobals.LoggingOutputSuppressor():
-            nifti: Any = kind.from_bytes(content)
-        needed = nifti.dataobj.offset + math.prod(nifti.shape) * nifti.get_data_dtype().itemsize
-    except Exception as error:  # a header that nobody foresaw makes nibabel raise anything
-        raise refused(path, "NIfTI", "", str(error) or type(error).__name__) from error
-    if needed > len(content):
-        raise refused(path, "NIfTI", f"it holds {len(content)} of {needed} bytes", "")
-    if nifti.get_data_dtype().kind not in "iuf":
-        raise DataError(f"{path}: voxels of type {nifti.get_data_dtype()} are not numbers")
-    return nifti
 
 
 def _classes(path: Path, values: NDArray[Any], num_classes: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:

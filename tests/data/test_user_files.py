@@ -22,7 +22,7 @@ from sslbench.config.text import load_yaml
 from sslbench.core.errors import DataError, UsageError
 from sslbench.core.files import atomic_path, read_json
 from sslbench.core.settings import data_dir
-from sslbench.data.damage import PNG
+from sslbench.data.files.damage import PNG
 from sslbench.data.files.volumes import read_volume
 from sslbench.data.own.dataset import load_all
 from sslbench.data.own.define import define

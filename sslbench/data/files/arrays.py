@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError
 from sslbench.data.base import Form, RawCase, index_files, paired
-from sslbench.data.damage import refused
+from sslbench.data.files.damage import refused
 
 _RESIZED = (80, 160, 160)  # z, y, x: what DHC and its descendants resize every scan to
 DHC_NPY = Form(

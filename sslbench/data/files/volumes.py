@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import math
+import re
 import struct
 import tempfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError
-from sslbench.data.damage import of_picture, quiet, read_bytes, refused, true_ending
-from sslbench.data.headers import header_text, in_mm, itk_mm, itk_scale, nifti_mm
-from sslbench.data.pictures import rewritten
-from sslbench.data.preprocess import _JPEG_DAMAGE, SLICER, Indices, _of_jpeg, open_nifti
+from sslbench.data.files.damage import of_picture, quiet, read_bytes, refused, true_ending
+from sslbench.data.files.headers import header_text, in_mm, itk_mm, itk_scale, nifti_mm
+from sslbench.data.files.pictures import rewritten
 
 if TYPE_CHECKING:
     import nibabel as nib
 
 
 MAX_SPACING_MM = 50.0
+AFFINE_TOLERANCE = 1e-3  # of the spacing
 
-_AFFINE_TOLERANCE = 1e-3  # of the spacing
-
+SLICER = ".seg.nrrd"  # the ending of 3D Slicer's segmentations
+PaletteUse = Literal["never", "coloured", "always"]  # which palettes of a picture are read as their indices
 PLAIN_IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
 # What a NIfTI header says about geometry; kept as it is, so that a restored label map has the very same.
@@ -42,7 +46,7 @@ def same_place(path: Path, affine: NDArray[np.float64], other: NDArray[np.float6
         DataError: they do not.
     """
     # Written so that a NaN in the file's header counts as a difference.
-    if not np.abs(affine - other).max() <= _AFFINE_TOLERANCE * np.linalg.norm(other[:3, :3], axis=0).min():
+    if not np.abs(affine - other).max() <= AFFINE_TOLERANCE * np.linalg.norm(other[:3, :3], axis=0).min():
         row, column = np.unravel_index(np.abs(affine - other).argmax(), (4, 4))
         what = "origin" if column == 3 else "axes"
         raise DataError(
@@ -65,7 +69,7 @@ def to_nifti(labels: NDArray[np.uint8], header: Mapping[str, Any]) -> nib.Nifti1
 
 
 def read_volume(
-    path: Path, dtype: type | None = None, pixel_mm: float = 1.0, indices: Indices = "never"
+    path: Path, dtype: type | None = None, pixel_mm: float = 1.0, indices: PaletteUse = "never"
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """`read_nifti`, or the same of NRRD, MHA and plain images for files so called.
 
@@ -117,7 +121,7 @@ def itk_affine(image: Any) -> NDArray[np.float64]:
 
 
 def read_image(
-    path: Path, dtype: type | None = None, pixel_mm: float = 1.0, indices: Indices = "never"
+    path: Path, dtype: type | None = None, pixel_mm: float = 1.0, indices: PaletteUse = "never"
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """Voxels (X, Y, 1), or (C, X, Y, 1) of several channels, affine and geometry of a JPEG, PNG, TIFF or BMP file.
 
@@ -260,3 +264,64 @@ def spacing_of(path: Path, affine: NDArray[np.float64]) -> tuple[float, ...]:
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
         raise DataError(f"{path}: the axes in its header lie almost in a plane")
     return spacing
+
+
+_JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt(?!.*extraneous)", re.IGNORECASE)
+
+
+def _of_jpeg(path: Path, said: Sequence[str]) -> str:
+    """What the JPEG library said of a file: it goes on where data are lost."""
+    return said[0].strip() if said and path.suffix.lower() in (".jpg", ".jpeg") else ""
+
+
+def open_nifti_header(path: Path) -> Any:
+    """A NIfTI file as nibabel has it, without its voxels where that is possible.
+
+    Raises:
+        DataError: as for `open_nifti`.
+    """
+    import nibabel as nib
+
+    try:
+        with nib.imageglobals.LoggingOutputSuppressor():
+            return nib.load(path)
+    except OSError as error:
+        if error.errno and error.strerror:
+            raise DataError(f"{path}: {error.strerror}") from error
+        return open_nifti(path)
+    except Exception:  # nibabel's own kinds differ between versions; reading all of it says which
+        return open_nifti(path)
+
+
+def open_nifti(path: Path) -> Any:
+    """A NIfTI file (version 1 or 2, gzipped or not, whatever it is called) as nibabel has it, its content in memory.
+
+    Raises:
+        DataError: it is missing, damaged, or no NIfTI file of numbers.
+    """
+    import nibabel as nib
+
+    content = read_bytes(path)
+    if content.startswith(b"\x1f\x8b"):
+        # All of it is unpacked first: the checksum that shows damage in between stands at the end.
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise refused(path, "NIfTI", str(error).splitlines()[0], "") from error
+    sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
+    kind = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image if 348 in sizes else None
+    if kind is None or len(content) < 348:
+        raise refused(
+            path, "NIfTI", "it does not begin as NIfTI does" if len(content) >= 348 else "it is too short", ""
+        )
+    try:
+        with nib.imageglobals.LoggingOutputSuppressor():
+            nifti: Any = kind.from_bytes(content)
+        needed = nifti.dataobj.offset + math.prod(nifti.shape) * nifti.get_data_dtype().itemsize
+    except Exception as error:  # a header that nobody foresaw makes nibabel raise anything
+        raise refused(path, "NIfTI", "", str(error) or type(error).__name__) from error
+    if needed > len(content):
+        raise refused(path, "NIfTI", f"it holds {len(content)} of {needed} bytes", "")
+    if nifti.get_data_dtype().kind not in "iuf":
+        raise DataError(f"{path}: voxels of type {nifti.get_data_dtype()} are not numbers")
+    return nifti

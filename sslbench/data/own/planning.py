@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError, UsageError
 from sslbench.data.base import Modality, Preprocessing
-from sslbench.data.damage import quiet
-from sslbench.data.files.volumes import PLAIN_IMAGES, itk_affine, read_volume
-from sslbench.data.headers import HEADER_BYTES, header_text, in_mm, itk_mm, nifti_mm
-from sslbench.data.preprocess import open_nifti_header
+from sslbench.data.files.damage import quiet
+from sslbench.data.files.headers import HEADER_BYTES, header_text, in_mm, itk_mm, nifti_mm
+from sslbench.data.files.volumes import PLAIN_IMAGES, itk_affine, open_nifti_header, read_volume
 
 if TYPE_CHECKING:
     from sslbench.config.splits import Splits

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError
-from sslbench.data.damage import PNG
+from sslbench.data.files.damage import PNG
 
 Undo = Callable[[NDArray[Any]], NDArray[Any]]  # from what was read of the rewritten file to its values
 _GREY, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 3, 4, 6  # colour types of PNG

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sslbench.core.errors import DataError
-from sslbench.data.headers import header_text
+from sslbench.data.files.headers import header_text
 
 PNG = b"\x89PNG\r\n\x1a\n"
 _TYPES = {"char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "long long": 8, "int64": 8}
