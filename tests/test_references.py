@@ -72,8 +72,8 @@ from sslbench.losses.gradient_aware import GALoss
 class Steep(Loss):
     """The default, steeper."""
     changes = ("label", "pseudo")
-    def ce(self, logits, target, **rest):
-        return 2 * super().ce(logits, target, **rest)
+    def ce_term(self, term):
+        return 2 * super().ce_term(term)
 
 class Declared(Steep):
     version = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from sslbench.core import registry
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step, View
 from sslbench.data.sampling import TrainingSet
-from sslbench.losses.base import Loss
+from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Method, Phase
 from sslbench.networks.base import Decoder
 from sslbench.training.checkpoint import Checkpoints
@@ -396,21 +395,20 @@ class SpiedLoss:
         self.observed: list[str] = []
         self.unobserved: set[str] = set()
         self.terms: set[str] = set()
-        for name in ("observe", "ce", "dice", "supervised", "consistency"):
-            setattr(loss, name, self._watched(name, getattr(loss, name)))
+        self._watch(loss, "observe", lambda step, key, *_, **__: self.observed.append(key))
+        for name in ("ce_term", "dice_term", "supervised_term"):
+            self._watch(loss, name, lambda term: self._asked(term, term.source))
+        self._watch(loss, "consistency_term", lambda term, own: self._asked(term, "consistency"))
 
-    def _watched(self, name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(ask)
+    def _watch(self, loss: Loss, name: str, see: Callable[..., None]) -> None:
+        ask = getattr(loss, name)
 
         def spy(*parts: Any, **rest: Any) -> Any:
-            given = signature.bind(*parts, **rest).arguments
-            given = {**given, **given.get("rest", {})}
-            if name == "observe":
-                self.observed.append(given["key"])
-            else:
-                self.terms.add("consistency" if name == "consistency" else given.get("source", "label"))
-                reference = given.get("reference")
-                self.unobserved |= {given["key"], *([reference[0]] if reference else [])} - {*self.observed}
+            see(*parts, **rest)
             return ask(*parts, **rest)
 
-        return spy
+        setattr(loss, name, spy)
+
+    def _asked(self, term: Term, kind: str) -> None:
+        self.terms.add(kind)
+        self.unobserved |= {term.key, *([term.reference[0]] if term.reference else [])} - {*self.observed}

@@ -15,7 +15,10 @@ from pydantic import BaseModel
 from sslbench.core.errors import UsageError
 
 # Members that a contract has, of which a class that leaves them all as they are would change nothing.
-_ONE_OF = {"loss": ("ce", "dice", "supervised", "consistency"), "plugin": ("prior", "terms")}
+_ONE_OF = {
+    "loss": ("ce_term", "dice_term", "supervised_term", "consistency_term"),
+    "plugin": ("prior", "terms"),
+}
 # Attributes that a class must set unless it has a constructor of its own.
 _FOR_CONSTRUCTOR = {"network": ("encoder_class", "decoder_class")}
 # Attributes that a class must set unless it has a method of its own that says them.
@@ -51,7 +54,9 @@ def check_component(kind: str, component: type) -> None:
     if lacking:
         raise UsageError(f"{where} lacks {_listed(lacking)}", hint)
     choice = _ONE_OF.get(kind, ())
-    if choice and len(_unchanged(component, contract, choice)) == len(choice):
+    # A loss may also override what methods call: `ce` in the place of `ce_term`.
+    members = [name for name in (*choice, *(name.removesuffix("_term") for name in choice)) if hasattr(contract, name)]
+    if choice and len(_unchanged(component, contract, members)) == len(members):
         raise UsageError(f"{where} changes nothing: it writes none of {_listed(choice)}", hint)
 
 

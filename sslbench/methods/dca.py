@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core import registry
 from sslbench.core.errors import UsageError
+from sslbench.core.options import Options
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
@@ -29,10 +30,9 @@ FLOOR = 50.0  # how far below an expert's largest logit those of others' classes
 Sets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
-class DCAOptions(BaseModel):
+class DCAOptions(Options):
     """Options of `dca`: unless a source is named, this project's, as the paper's equations were not at hand."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     sets: Sets | None = Field(
         default=None, description="labels of the head, medium and tail classes; none: as `cut` splits them"
     )
