@@ -40,7 +40,7 @@ class ICTOptions(BaseModel):
 class ICT(Method):
     """The prediction of a mixture is to be the mixture of the predictions."""
     Options = ICTOptions
-    terms = ("label", "consistency")
+    term_kinds = ("label", "consistency")
 
     def __init__(self, options, build, loss, statistics):
         super().__init__(options, build, loss, statistics)

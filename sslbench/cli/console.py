@@ -1,4 +1,4 @@
-"""How every command speaks: results on stdout; notes, warnings, errors, bars and spinners on stderr."""
+"""The voice of every command: results on stdout; notes, warnings, errors, bars and spinners on stderr."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Layers:
         self.values, self.origins = dict(values or {}), dict(origins or {})
 
     def copy(self) -> Layers:
-        """The same values, to lay more over."""
+        """Copy the values, to lay more over."""
         return Layers(self.values, self.origins)
 
     def put(self, new: Mapping[str, Any], layer: str) -> None:
@@ -42,8 +42,8 @@ class Layers:
 def read_recipe(
     name: str, chain: tuple[str, ...] = ()
 ) -> tuple[Layers, tuple[tuple[str, Override], ...], dict[str, Any]]:
-    """A recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what the
-    recipe says about itself."""
+    """Read a recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what
+    the recipe says about itself."""
     path = recipe_path(name)
     if not path.exists():
         raise UnknownNameError("recipe", name, recipe_names())
@@ -74,7 +74,7 @@ def _recipe_file(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe as written, before any method's defaults or overrides.
+    """Load the recipe as written, before any method's defaults or overrides.
 
     Raises:
         UsageError: no such recipe, or a field that is unknown, missing or of the wrong type.
@@ -98,6 +98,6 @@ def recipe_of(
 
 
 def under(values: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The values below a dotted path, by the rest of theirs."""
+    """Return the values below a dotted path, by the rest of theirs."""
     prefix = part + "."
     return {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}

@@ -29,7 +29,7 @@ class Irrelevant(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a law.
+    """The result of a law.
 
     Attributes:
         law: its name.
@@ -407,7 +407,7 @@ def _averages(subject: Subject) -> list[EMA]:
 
 
 def _without_unlabeled(subject: Subject, method: Method, phase: Phase, batch: Batch | None = None) -> dict[str, Tensor]:
-    """The gradients with the unlabelled weight at 0."""
+    """Compute the gradients with the unlabelled weight at 0."""
     if method.unlabeled_weight is None:
         raise Irrelevant("nothing switches its unlabelled terms off")
     if subject.silenced is not None:
@@ -458,7 +458,7 @@ def _identical(first: TrainedMethod, second: TrainedMethod, message: str) -> Non
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Whether two states are the same, bit for bit; an extra state may be any nest of plain values."""
+    """Tell whether two states are the same, bit for bit; an extra state may be any nest of plain values."""
     if isinstance(left, Tensor):
         return isinstance(right, Tensor) and left.dtype == right.dtype and torch.equal(left, right)
     if isinstance(left, Mapping):

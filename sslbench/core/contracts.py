@@ -61,7 +61,7 @@ def check_component(kind: str, component: type) -> None:
 
 
 def missing_members(component: type) -> list[str]:
-    """The members that a class must have and has not: attributes, then methods, in the order of their contract."""
+    """Return the members that a class must have and lacks: attributes, then methods, in the order of their contract."""
     attributes = [
         name
         for base in reversed(component.__mro__)
@@ -78,7 +78,7 @@ def missing_members(component: type) -> list[str]:
 
 
 def _contract(kind: str, component: type) -> type | None:
-    """The contract that a class derives from; None: it is the contract itself, or something else altogether."""
+    """Return the contract that a class derives from; None: it is the contract itself, or something else altogether."""
     ours = (base for base in component.__mro__[1:] if base.__module__.startswith("sslbench."))
     return next((base for base in ours if base.__name__ == kind.capitalize()), None)
 
@@ -88,7 +88,7 @@ def _unchanged(component: type, contract: type, names: Iterable[str]) -> list[st
 
 
 def _models(model: Any) -> Iterator[type[BaseModel]]:
-    """A model, and those that its fields hold."""
+    """Yield a model, and those that its fields hold."""
     if isinstance(model, type) and issubclass(model, BaseModel):
         yield model
         for field in model.model_fields.values():

@@ -98,7 +98,7 @@ def make_plan(
     retry_failed: bool = False,
     force: bool = False,
 ) -> list[PlannedJob]:
-    """What a launch would do with each job.
+    """Plan what a launch does with each job.
 
     Args:
         jobs: canonical, each once.

@@ -24,7 +24,7 @@ TermKind = Literal["label", "pseudo", "consistency"]
 
 
 class LossOptions(Options):
-    """What every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
+    """Options that every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
 
     applies_to: Literal["both", "label", "pseudo"] = Field(
         default="both",
@@ -110,7 +110,7 @@ class Loss(nn.Module):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        """The one line why this job has no meaning, before anything is built; None where it has one."""
+        """Say in one line why this job has no meaning, before anything is built; None where it has one."""
         side = job.loss.get("applies_to", "both")
         served = {term for term in cls.changes if side == "both" or (term == "label") == (side == "label")}
         asked = registry.component("method", job.method["name"]).term_kinds
@@ -123,7 +123,7 @@ class Loss(nn.Module):
 
     @classmethod
     def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
-        """Whether its Dice, with the options of `spec`, is not that of `default`: some methods ask for nothing else."""
+        """Tell whether its Dice, with the options of `spec`, differs from `default`'s: some methods ask for no more."""
         return cls.dice_term is not Loss.dice_term or cls.dice is not Loss.dice
 
     def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
@@ -137,19 +137,19 @@ class Loss(nn.Module):
         """
 
     def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        """The loss's cross-entropy, for methods; `Term` says what the arguments mean."""
+        """Compute the loss's cross-entropy, for methods; `Term` says what the arguments mean."""
         return self.ce_term(Term(logits, target, source, key, **rest))
 
     def dice(
         self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
-        """The loss's Dice, for methods; arguments as in `ce`."""
+        """Compute the loss's Dice, for methods; arguments as in `ce`."""
         return self.dice_term(Term(logits, target, source, key, **rest))
 
     def supervised(
         self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
-        """The loss's weighted sum of both, for methods; arguments as in `ce`."""
+        """Compute the loss's weighted sum of both, for methods; arguments as in `ce`."""
         return self.supervised_term(Term(logits, target, source, key, **rest))
 
     def consistency(
@@ -161,7 +161,7 @@ class Loss(nn.Module):
         reference: tuple[str, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The loss's soft consistency, for methods; `own` makes the criterion of the method's paper."""
+        """Compute the loss's soft consistency, for methods; `own` makes the criterion of the method's paper."""
         return self.consistency_term(Term(logits, reference[1], "pseudo", key, reference, mask), own)
 
     def ce_term(self, term: Term) -> Tensor:

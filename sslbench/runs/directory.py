@@ -78,7 +78,7 @@ class Damage(SSLBenchError):
 
     @property
     def brief(self) -> str:
-        """What is wrong, for a reader who sees which run it is."""
+        """The fault, for a reader who sees which run it is."""
         return f"{self.file.name} {self.why}"
 
     @property
@@ -193,7 +193,7 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether a job was ever written down here."""
+        """True where a job was ever written down here."""
         return self.config.exists() or self.status_file.exists()
 
     @property
@@ -223,7 +223,7 @@ class Run:
 
     @property
     def variant(self) -> str:
-        """How the job differs from its named parts; empty where it does not."""
+        """The differences of the job from its named parts; empty where it does not."""
         return self.job.get("variant", variant_of(settings_of(self.job)))
 
     @property
