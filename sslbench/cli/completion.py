@@ -65,7 +65,7 @@ def _component(kind: str) -> Completer:
 
 
 methods, losses, plugins = _component("method"), _component("loss"), _component("plugin")
-datasets, protocols = _component("dataset"), _component("protocol")
+weightings, datasets, protocols = _component("weighting"), _component("dataset"), _component("protocol")
 
 
 @_quiet
