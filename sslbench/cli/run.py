@@ -61,7 +61,7 @@ def run(
             "-w",
             panel=_WHAT,
             complete=completion.weightings,
-        ),  # fmt: skip
+        ),
     ] = None,
     loss: Annotated[
         list[str] | None,

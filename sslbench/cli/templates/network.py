@@ -22,9 +22,8 @@ class TwoStageDecoder(Decoder):
         self.up, self.head = nn.Conv3d(32, 16, 3, padding=1), nn.Conv3d(16, num_classes, 1)
 
     def forward(self, features, refine=as_they_are):
-        fine, coarse = features.maps
-        grown = fine + self.up(nn.functional.interpolate(coarse, fine.shape[2:]))
-        return [refine(0, add_prior(grown, features, 0).relu())]
+        grown = self.up(nn.functional.interpolate(features.maps[1], scale_factor=2))
+        return [refine(0, add_prior(features.maps[0] + grown, features, 0).relu())]
 
 
 class TwoStage(sslbench.Network):
