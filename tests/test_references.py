@@ -84,6 +84,8 @@ class Net(VNet):
 
 class Plain(Plugin):
     """Adds nothing."""
+    def terms(self, batch, step):
+        return {}
 
 class Even(Weighting):
     """Weighs nothing."""
@@ -281,7 +283,7 @@ def test_a_run_directory_says_where_its_names_are_found(here: Path) -> None:
         registry.unregister("loss", name)
     del sys.modules["refs_others"]
     registry._homes.clear()
-    assert run.job().digest() == content["digest"]
+    assert run.load_job().digest() == content["digest"]
     ours = Run(here / "ours")
     ours.write_config(tiny_job())
     assert "modules" not in yaml.safe_load(ours.config.read_text())
@@ -404,7 +406,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Co
         # As the installed script, which has its own folder on the path and not the working folder.
         start = "import sys; sys.path[:1] = []; from sslbench.cli import main; sys.argv[0] = 'sslbench'; main()"
         places = {"SSLBENCH_DATA": str(folder / "data"), "SSLBENCH_RESULTS": str(folder / "results"), "COLUMNS": "200"}
-        root = str(Path(registry.__file__).parents[1])
+        root = str(Path(registry.__file__).parents[2])
         environment = {**os.environ, **places, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             [sys.executable, "-c", start, *arguments],

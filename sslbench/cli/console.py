@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 # A text, or a text with its style.
-Part = str | tuple[str, str | Style]
+Piece = str | tuple[str, str | Style]
 
 _PIECE = re.compile(r"~?[^\s,~=/+]*[\s,=/+]*")
 
@@ -45,7 +45,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def say(console: Console, *parts: Part) -> None:
+def say(console: Console, *parts: Piece) -> None:
     """Print one line, letter by letter. A terminal that it is too long for gets several, broken between words."""
     text = Text.assemble(*parts)
     if console.is_terminal:
@@ -78,7 +78,7 @@ def wrapped(text: Text, width: int, names: bool = False) -> Text:
     return Text("\n").join(lines)
 
 
-def note(*parts: Part) -> None:
+def note(*parts: Piece) -> None:
     """Say a line on stderr."""
     say(err(), *parts)
 

@@ -18,7 +18,7 @@ from typing import Any
 from sslbench.cli.listing import PLURALS, spelling_of
 from sslbench.config import weightings
 from sslbench.config.fields import fields_of
-from sslbench.config.layers import PARTS, load_recipe, read_recipe
+from sslbench.config.layers import JOB_PARTS, load_recipe, read_recipe
 from sslbench.config.recipe import ABOUT, recipe_path
 from sslbench.config.text import flatten, load_yaml
 from sslbench.core import registry
@@ -324,7 +324,7 @@ def _recipe(name: str) -> dict[str, Any]:
         path: values.get(path, default) for path, default in network.items()
     }
     # A recipe may set options of a method or loss too, for all jobs that have it.
-    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in PARTS}
+    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in JOB_PARTS}
     return {
         "kind": "recipe",
         "name": recipe.name,

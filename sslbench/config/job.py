@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from sslbench.config import weightings
-from sslbench.config.layers import COMPONENTS, PARTS, Layers, read_recipe, recipe_of, under
+from sslbench.config.layers import COMPONENTS, JOB_PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
 from sslbench.config.recipe import ABOUT, Cutout, Jitter, Override, Recipe, Seed
 from sslbench.config.splits import HELD, Splits, load_splits
@@ -225,7 +225,7 @@ def _job_settings(job: Job, parts: Mapping[str, Part]) -> tuple[dict[str, Any], 
     for path, value in job.set.items():
         for spelt, content in flatten({path: value}).items():
             leaf = weightings.respelt(spelt)
-            if leaf.split(".")[0] not in PARTS:
+            if leaf.split(".")[0] not in JOB_PARTS:
                 given[leaf] = content
             origins[leaf] = job.layers.get(path, otherwise)
     for part in parts.values():
@@ -256,7 +256,7 @@ def _complete(
     layers: Layers, parts: Mapping[str, Part], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Validate and fill in every default, so that a default spelt out and one left out are the same."""
-    known = {*Recipe.model_fields, *PARTS} - ABOUT
+    known = {*Recipe.model_fields, *JOB_PARTS} - ABOUT
     unknown = [path for path in layers.values if path.split(".")[0] not in known]
     if unknown:
         raise UnknownNameError("field", unknown[0], known | {path for path in layers.values if path not in unknown})
@@ -321,7 +321,7 @@ def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, Part], la
         elif key == "recipe":
             fits = recipe in asked
         else:
-            raise UnknownNameError("part of a job", key, ("recipe", "labeled", *PARTS))
+            raise UnknownNameError("part of a job", key, ("recipe", "labeled", *JOB_PARTS))
         if not fits:
             return False
     return True

@@ -13,7 +13,7 @@ from sslbench.config.text import flatten, load_yaml, unflatten, validated
 from sslbench.core.errors import UnknownNameError, UsageError
 
 COMPONENTS = ("method", "loss", "plugin")  # the parts of a job that have options under their own prefix
-PARTS = (*COMPONENTS, weightings.PART)  # those that a recipe may say something about, outside of its fields
+JOB_PARTS = (*COMPONENTS, weightings.PART)  # those that a recipe may say something about, outside of its fields
 
 
 class Layers:
@@ -91,7 +91,7 @@ def recipe_of(
     Raises:
         UsageError: a field that is unknown, missing or of the wrong type.
     """
-    fields = {path: value for path, value in values.items() if path.split(".")[0] not in PARTS}
+    fields = {path: value for path, value in values.items() if path.split(".")[0] not in JOB_PARTS}
     more = {"overrides": [override.model_dump() for _, override in overrides]}
     found: Recipe = validated(Recipe, unflatten(fields) | dict(about) | more, f"recipe {about['name']}", fields)
     return found
