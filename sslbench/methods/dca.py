@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 EXPERTS = ("head", "medium", "tail")
 FLOOR = 50.0  # how far below an expert's largest logit those of others' classes are: e^-50 of a probability
 
-Sets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+ClassSets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class DCAOptions(Options):
     """Options of `dca`: unless a source is named, this project's, as the paper's equations were not at hand."""
 
-    sets: Sets | None = Field(
+    sets: ClassSets | None = Field(
         default=None, description="labels of the head, medium and tail classes; none: as `cut` splits them"
     )
     cut: Literal["gaps", "thirds"] = Field(
@@ -217,7 +217,7 @@ class DCA(Method):
         return self._aggregated(features, maps).float().softmax(1)
 
 
-def class_sets(counts: Sequence[int], cut: Literal["gaps", "thirds"] = "gaps") -> Sets:
+def class_sets(counts: Sequence[int], cut: Literal["gaps", "thirds"] = "gaps") -> ClassSets:
     """Labels of the head, medium and tail classes, each set from its largest class to its smallest.
 
     Args:
