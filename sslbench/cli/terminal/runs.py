@@ -103,7 +103,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
 
     shared = _shared(rows)
     own = [_own(row["cell"], shared) for row in rows]
-    word = max(len(word) for name in own for word in wrapped(Text(name), 1).plain.splitlines())
+    word = max(len(word) for name in own for word in wrapped(Text(name), _NARROWEST - 2).plain.splitlines())
     least = max(min(_NARROWEST, max(map(len, own))), word)
     # Where it is tight a list of seeds folds first, then columns go, and last of all the names fold.
     seed = max(len(part) for line in cells for part in ["seed", *line[0].plain.split(", ")])
@@ -113,7 +113,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
         if room() < (least if header in _SPARE else word) and header in headers and headers.index(header) in used:
             used.remove(headers.index(header))
     broken = any(len(name) > room() for name in own)
-    named = [wrapped(_cell(name, broken), max(room(), 1), names=True) for name in own]
+    named = [wrapped(_cell(name, broken), max(room(), 1)) for name in own]
     longest = max(len(line) for name in named for line in ["run", *name.plain.splitlines()])
 
     def table(lines: Iterable[int] = ()) -> Table:
@@ -128,9 +128,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
         return made
 
     if shared:
-        indented(
-            console, wrapped(Text(f"all runs: ~{','.join(shared)}", style="italic"), console.width - 1, names=True)
-        )
+        indented(console, wrapped(Text(f"all runs: ~{','.join(shared)}", style="italic"), console.width - 1))
     indented(console, table())
     place: Callable[[int], tuple[str, str]] = lambda line: (rows[line]["recipe"], rows[line]["labeled"])  # noqa: E731
     for (recipe, labeled), lines in groupby(range(len(rows)), key=place):
