@@ -55,7 +55,7 @@ def wrapped(text: Text, width: int) -> Text:
         text: of any number of lines.
         width: of a line; one without a place to break may be longer.
     """
-    lines = []
+    lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
         places, start, end = [], 0, 0
         for piece in _pieces(line.plain, width):

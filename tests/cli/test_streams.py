@@ -1,4 +1,4 @@
-"""Streams that are closed, full or left, and files that are no YAML: one line and an exit code, whatever the command."""
+"""Streams that are closed, full or left, and files that are no YAML: one line and an exit code from any command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shell(line: str, folder: Path) -> tuple[int, str]:
         ("{} list recipes --json > /dev/full", 1, "cannot be written to stdout: No space left on device"),
         ("{} show method cps > /dev/full", 1, "cannot be written to stdout: No space left on device"),
         ("{} show method cps | true", 141, ""),
-        ("{} validate quick --json | head -c 10", 141, '[\n  {\n    "'),
+        ("{} validate quick --json | true", 141, ""),
     ],
 )
 def test_no_stream_ends_a_command_in_a_traceback(line: str, code: int, words: str, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sslbench.core import registry
 from sslbench.metrics.protocol import EmptyPolicy, Protocol
 from sslbench.runs.records import CASE_COLUMNS, check_whole
 
