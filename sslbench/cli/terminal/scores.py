@@ -109,7 +109,7 @@ def _score_lines(console: Console, rows: Rows, name: str, *facts: str) -> None:
     for row in scored:
         numbers = [_number(row["averages"].get(metric), metric) for metric in metrics]
         told = [_of_cases(row) if fact == "cases" else row[fact] for fact in facts]
-        named = wrapped(Text(row[name]), max(console.width // 2, _NAME), names=True)
+        named = wrapped(Text(row[name]), max(console.width // 2, _NAME))
         lines.append([named, *map(Text, [*numbers, *told, *(str(row[count]) for count in _COUNTS)])])
     if scored:
         headers = ["run" if name == "subject" else "protocol", *titles, *facts, *_COUNTS]
