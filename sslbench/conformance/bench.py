@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 
 from sslbench.config.job import Job
 from sslbench.config.text import parse_component
+from sslbench.conformance.watch import Watch
 from sslbench.core import registry
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step, View
 from sslbench.data.sampling import TrainingSet
-from sslbench.losses.base import Loss
 from sslbench.methods.base import Method, Phase
 from sslbench.networks.base import Decoder
 from sslbench.training.checkpoint import Checkpoints
@@ -118,6 +117,23 @@ class TrainedMethod:
     records: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class WatchedStep:
+    """A method after a step.
+
+    Attributes:
+        method: itself.
+        batch: of the step.
+        watch: what it did.
+        gradients: as in `Subject.gradients`.
+    """
+
+    method: Method
+    batch: Batch
+    watch: Watch
+    gradients: dict[str, Tensor]
+
+
 class Subject:
     """A method with a loss, and what laws ask of it.
 
@@ -184,23 +200,22 @@ class Subject:
         return method
 
     def sure(self, factor: float = 20) -> Method:
-        """The method with networks as sure as trained ones, their heads times `factor`, and with teachers that are not
-        their students.
+        """The method with networks as sure as trained ones, their heads times `factor`, none of which is a copy of
+        another.
 
         Thresholds of confidence let nothing through an untrained network, one with the batch statistics that it began
-        with names one class everywhere in evaluation mode, and a teacher that is a copy agrees with its student: terms
-        of either kind would be 0 without saying anything about the method.
+        with names one class everywhere in evaluation mode, and a teacher or peer that is a copy agrees with its
+        student: terms of either kind would be 0 without saying anything about the method.
         """
         method = copy.deepcopy(self.settled)
         random = torch.Generator().manual_seed(0)
         with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=random))
             for module in method.modules():
                 if isinstance(module, Decoder):
                     for parameter in module.head.parameters():
                         parameter.mul_(factor)
-            for average in method.averages():
-                for parameter in method.get_submodule(average.teacher).parameters():
-                    parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=random))
         return method
 
     def phases(self, unlabeled: bool = False) -> list[Phase]:
@@ -260,13 +275,7 @@ class Subject:
     ) -> dict[str, Tensor]:
         """The gradient of a step in every parameter that it reaches, and the values of its losses."""
         method.zero_grad()
-        terms = self.terms(method, phase, batch, consistency_weight, bf16)
-        backward(terms, method.groups(phase))
-        losses = {name: value.detach() for name, value in terms.items() if is_loss(name)}
-        found = {
-            name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None
-        }
-        return {**found, **losses}
+        return _gradients(method, phase, self.terms(method, phase, batch, consistency_weight, bf16))
 
     def reached(self, method: Method, key: str, phase: Phase) -> set[str]:
         """Names of the parameters that the predictor `key` is made of."""
@@ -279,9 +288,32 @@ class Subject:
         return {name for name, parameter in method.named_parameters() if parameter.grad is not None}
 
     @cached_property
+    def watched(self) -> dict[str, WatchedStep]:
+        """By phase, a step of the sure method with every term on."""
+        return {phase.name: self._watched(self.sure().train(), phase) for phase in self.phases()}
+
+    @cached_property
+    def referenced(self) -> dict[str, WatchedStep]:
+        """The same under a loss that needs a reference, as far as the method can tell."""
+        if self.built.method.loss.needs_reference:
+            return self.watched
+        found = {}
+        for phase in self.phases():
+            method = self.sure().train()
+            method.loss.needs_reference = True
+            found[phase.name] = self._watched(method, phase)
+        return found
+
+    def _watched(self, method: Method, phase: Phase) -> WatchedStep:
+        watch, batch = Watch(method), self.batch(phase)
+        terms = self.terms(method, phase, batch)
+        watch.stop()
+        return WatchedStep(method, batch, watch, _gradients(method, phase, terms))
+
+    @cached_property
     def gradient(self) -> dict[str, dict[str, Tensor]]:
         """By phase, the gradients of a step of the sure method with every term on."""
-        return {phase.name: self.gradients(self.sure().train(), phase) for phase in self.phases()}
+        return {name: step.gradients for name, step in self.watched.items()}
 
     @cached_property
     def silenced(self) -> Subject | None:
@@ -313,6 +345,14 @@ class Subject:
     def trained(self) -> TrainedMethod:
         """One training from start to end."""
         return self.train()
+
+
+def _gradients(method: Method, phase: Phase, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    backward(terms, method.groups(phase))
+    losses = {name: value.detach() for name, value in terms.items() if is_loss(name)}
+    return losses | {
+        name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None
+    }
 
 
 def is_loss(term: str) -> bool:
@@ -381,36 +421,3 @@ class _Countdown:
     def __call__(self) -> bool:
         self.left -= 1
         return self.left < 0
-
-
-class SpiedLoss:
-    """Watches what a method asks of its loss in one step.
-
-    Attributes:
-        observed: keys, in order.
-        unobserved: keys that a term named before they were observed.
-        terms: kinds of terms asked for.
-    """
-
-    def __init__(self, loss: Loss) -> None:
-        self.observed: list[str] = []
-        self.unobserved: set[str] = set()
-        self.terms: set[str] = set()
-        for name in ("observe", "ce", "dice", "supervised", "consistency"):
-            setattr(loss, name, self._watched(name, getattr(loss, name)))
-
-    def _watched(self, name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(ask)
-
-        def spy(*parts: Any, **rest: Any) -> Any:
-            given = signature.bind(*parts, **rest).arguments
-            given = {**given, **given.get("rest", {})}
-            if name == "observe":
-                self.observed.append(given["key"])
-            else:
-                self.terms.add("consistency" if name == "consistency" else given.get("source", "label"))
-                reference = given.get("reference")
-                self.unobserved |= {given["key"], *([reference[0]] if reference else [])} - {*self.observed}
-            return ask(*parts, **rest)
-
-        return spy
