@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sslbench.config.job import Job
 from sslbench.config.text import parse_component
+from sslbench.conformance.watch import Watch
 from sslbench.core import registry
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step, View
 from sslbench.data.sampling import TrainingSet
-from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Method, Phase
 from sslbench.networks.base import Decoder
 from sslbench.training.checkpoint import Checkpoints
@@ -117,6 +117,23 @@ class TrainedMethod:
     records: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class WatchedStep:
+    """A method after a step.
+
+    Attributes:
+        method: itself.
+        batch: of the step.
+        watch: what it did.
+        gradients: as in `Subject.gradients`.
+    """
+
+    method: Method
+    batch: Batch
+    watch: Watch
+    gradients: dict[str, Tensor]
+
+
 class Subject:
     """A method with a loss, and what laws ask of it.
 
@@ -183,23 +200,22 @@ class Subject:
         return method
 
     def sure(self, factor: float = 20) -> Method:
-        """Build the method with networks as sure as trained ones, their heads times `factor`, and with teachers that
-        are not their students.
+        """Build the method with networks as sure as trained ones, their heads times `factor`, none of which is a
+        copy of another.
 
         Thresholds of confidence let nothing through an untrained network, one with the batch statistics that it began
-        with names one class everywhere in evaluation mode, and a teacher that is a copy agrees with its student: terms
-        of either kind would be 0 without saying anything about the method.
+        with names one class everywhere in evaluation mode, and a teacher or peer that is a copy agrees with its
+        student: terms of either kind would be 0 without saying anything about the method.
         """
         method = copy.deepcopy(self.settled)
         random = torch.Generator().manual_seed(0)
         with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=random))
             for module in method.modules():
                 if isinstance(module, Decoder):
                     for parameter in module.head.parameters():
                         parameter.mul_(factor)
-            for average in method.averages():
-                for parameter in method.get_submodule(average.teacher).parameters():
-                    parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=random))
         return method
 
     def phases(self, unlabeled: bool = False) -> list[Phase]:
@@ -259,13 +275,7 @@ class Subject:
     ) -> dict[str, Tensor]:
         """Compute the gradient of a step in every parameter that it reaches, and the values of its losses."""
         method.zero_grad()
-        terms = self.terms(method, phase, batch, consistency_weight, bf16)
-        backward(terms, method.groups(phase))
-        losses = {name: value.detach() for name, value in terms.items() if is_loss(name)}
-        found = {
-            name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None
-        }
-        return {**found, **losses}
+        return _gradients(method, phase, self.terms(method, phase, batch, consistency_weight, bf16))
 
     def reached(self, method: Method, key: str, phase: Phase) -> set[str]:
         """Return names of the parameters that the predictor `key` is made of."""
@@ -278,9 +288,32 @@ class Subject:
         return {name for name, parameter in method.named_parameters() if parameter.grad is not None}
 
     @cached_property
+    def watched(self) -> dict[str, WatchedStep]:
+        """By phase, a step of the sure method with every term on."""
+        return {phase.name: self._watched(self.sure().train(), phase) for phase in self.phases()}
+
+    @cached_property
+    def referenced(self) -> dict[str, WatchedStep]:
+        """The same under a loss that needs a reference, as far as the method can tell."""
+        if self.built.method.loss.needs_reference:
+            return self.watched
+        found = {}
+        for phase in self.phases():
+            method = self.sure().train()
+            method.loss.needs_reference = True
+            found[phase.name] = self._watched(method, phase)
+        return found
+
+    def _watched(self, method: Method, phase: Phase) -> WatchedStep:
+        watch, batch = Watch(method), self.batch(phase)
+        terms = self.terms(method, phase, batch)
+        watch.stop()
+        return WatchedStep(method, batch, watch, _gradients(method, phase, terms))
+
+    @cached_property
     def gradient(self) -> dict[str, dict[str, Tensor]]:
         """By phase, the gradients of a step of the sure method with every term on."""
-        return {phase.name: self.gradients(self.sure().train(), phase) for phase in self.phases()}
+        return {name: step.gradients for name, step in self.watched.items()}
 
     @cached_property
     def silenced(self) -> Subject | None:
@@ -312,6 +345,14 @@ class Subject:
     def trained(self) -> TrainedMethod:
         """One training from start to end."""
         return self.train()
+
+
+def _gradients(method: Method, phase: Phase, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    backward(terms, method.groups(phase))
+    losses = {name: value.detach() for name, value in terms.items() if is_loss(name)}
+    return losses | {
+        name: parameter.grad.clone() for name, parameter in method.named_parameters() if parameter.grad is not None
+    }
 
 
 def is_loss(term: str) -> bool:
@@ -380,35 +421,3 @@ class _Countdown:
     def __call__(self) -> bool:
         self.left -= 1
         return self.left < 0
-
-
-class SpiedLoss:
-    """Watches what a method asks of its loss in one step.
-
-    Attributes:
-        observed: keys, in order.
-        unobserved: keys that a term named before they were observed.
-        terms: kinds of terms asked for.
-    """
-
-    def __init__(self, loss: Loss) -> None:
-        self.observed: list[str] = []
-        self.unobserved: set[str] = set()
-        self.terms: set[str] = set()
-        self._watch(loss, "observe", lambda step, key, *_, **__: self.observed.append(key))
-        for name in ("ce_term", "dice_term", "supervised_term"):
-            self._watch(loss, name, lambda term: self._asked(term, term.source))
-        self._watch(loss, "consistency_term", lambda term, own: self._asked(term, "consistency"))
-
-    def _watch(self, loss: Loss, name: str, see: Callable[..., None]) -> None:
-        ask = getattr(loss, name)
-
-        def spy(*parts: Any, **rest: Any) -> Any:
-            see(*parts, **rest)
-            return ask(*parts, **rest)
-
-        setattr(loss, name, spy)
-
-    def _asked(self, term: Term, kind: str) -> None:
-        self.terms.add(kind)
-        self.unobserved |= {term.key, *([term.reference[0]] if term.reference else [])} - {*self.observed}

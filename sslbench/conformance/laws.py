@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslbench.conformance.bench import Dims, SpiedLoss, Subject, TrainedMethod, is_loss, packed, unpacked
+from sslbench.conformance.bench import Dims, Subject, TrainedMethod, WatchedStep, is_loss, packed, unpacked
+from sslbench.conformance.watch import TOLERANCE, Shown, WatchedTerm
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.step import Batch
 from sslbench.methods.base import EMA, Method, Phase
-from sslbench.networks.base import Decoder, Network
-from sslbench.plugins.base import Attached
 
 
 class Broken(Exception):
@@ -329,16 +328,16 @@ def predicts_probabilities(subject: Subject) -> None:
 @law("What a term names, learner and reference, was observed in its step before, and once.", losses=True)
 def observes_before_terms(subject: Subject) -> None:
     for phase in subject.phases():
-        spy = _spied(subject, phase)
-        if spy.unobserved:
-            raise Broken(f"phase {phase.name}: a term names {_listed(spy.unobserved)}, not observed before")
-        if twice := {key for key in spy.observed if spy.observed.count(key) > 1}:
+        watch = subject.watched[phase.name].watch
+        if watch.unobserved:
+            raise Broken(f"phase {phase.name}: a term names {_listed(watch.unobserved)}, not observed before")
+        if twice := {key for key in watch.observed if watch.observed.count(key) > 1}:
             raise Broken(f"phase {phase.name}: {_listed(twice)} observed more than once")
 
 
 @law("The kinds of terms that it asks a loss for are those that it declares.")
 def asks_as_declared(subject: Subject) -> None:
-    asked = {term for phase in subject.phases() for term in _spied(subject, phase).terms}
+    asked = {term.kind for step in subject.watched.values() for term in step.watch.terms}
     declared = set(subject.built.method.term_kinds)
     if asked != declared:
         raise Broken(f"asks for {_listed(asked)}, declares {_listed(declared)}")
@@ -350,9 +349,10 @@ def passes_as_documented(subject: Subject) -> None:
         documented = subject.built.method.step_cost(phase)
         if documented is None:
             raise Irrelevant("it documents none")
-        batch = subject.batch(phase)
-        found = _count_passes(subject, subject.sure().train(), phase, batch)
-        B = len(batch.index)
+        step = subject.watched[phase.name]
+        batch, B = step.batch, len(step.batch.index)
+        patch = batch.image[subject.view][0, 0].numel()
+        found = tuple(step.watch.voxels[name] / patch for name in ("trained", "untrained", "decoded"))
         trained, untrained = documented.patches(batch.num_labeled, B - batch.num_labeled)
         decoded = (trained - documented.undecoded * (B - batch.num_labeled)) * documented.decoders
         expected = (trained, untrained, decoded)
@@ -363,25 +363,151 @@ def passes_as_documented(subject: Subject) -> None:
             )
 
 
-def _count_passes(subject: Subject, method: Method, phase: Phase, batch: Batch) -> tuple[float, float, float]:
-    """Counted in voxels, so that the cubes of a patch are one patch."""
-    counts = {"trained": 0, "untrained": 0, "decoded": 0}
+@law("Batch norm and dropout run in training mode in a step, but for what is declared as `evaluated`, which does not.")
+def modes_as_declared(subject: Subject) -> None:
+    declared = subject.built.method.evaluated
+    found = {layer for step in subject.watched.values() for layer in step.watch.evaluated}
+    for layer in sorted(found):
+        if not any(_within(layer, part) for part in declared):
+            raise Broken(f"{layer} runs in evaluation mode, which is not declared")
+    for part in declared:
+        if not any(_within(layer, part) for layer in found):
+            raise Broken(f"nothing of {part} runs in evaluation mode, which is declared")
 
-    def encoded(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        counts["trained" if output[0].requires_grad else "untrained"] += inputs[0][:, 0].numel()
 
-    def decoded(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        counts["decoded"] += output[-1][:, 0].numel() if output[-1].requires_grad else 0
+def _within(layer: str, part: str) -> bool:
+    return f"{layer}.".startswith(f"{part}.")
 
-    for module in method.modules():
-        if isinstance(module, Network) and not isinstance(module, Attached):
-            module.encoder.register_forward_hook(encoded)
-        if isinstance(module, Decoder):
-            module.register_forward_hook(decoded)
-    subject.terms(method, phase, batch)
-    patch = batch.image[subject.view][0, 0].numel()
-    trained, untrained, read = (counts[name] / patch for name in ("trained", "untrained", "decoded"))
-    return trained, untrained, read
+
+# ------------------------------------------------------------------------------------------ what terms are held against
+
+
+@law(
+    "Where a loss needs references every term has one: a prediction, patch by patch, that the key it names was observed"
+    " with in this step, and not the learner's own."
+)
+def referenced_as_named(subject: Subject) -> None:
+    alone = subject.built.method.alone
+    unused = {*alone}
+    for name, step in subject.referenced.items():
+        for term in step.watch.terms:
+            if term.reference is None:
+                if not {term.key, name} & {*alone}:
+                    raise Broken(f"phase {name}: a term of {term.key} is held against nothing")
+                unused -= {term.key, name}
+            else:
+                _held(step, term, f"phase {name}: a term of {term.key}")
+    if unused:
+        raise Broken(f"{_listed(unused)}: declared as alone, and not found so")
+
+
+def _held(step: WatchedStep, term: WatchedTerm, what: str) -> None:
+    assert term.reference is not None
+    peer, probabilities = term.reference
+    own = term.logits.float().softmax(1)
+    if probabilities.shape != own.shape:
+        raise Broken(f"{what}: {tuple(own.shape)} is held against {tuple(probabilities.shape)}")
+    for number, (mine, reference) in enumerate(zip(own, probabilities, strict=True)):
+        if (mine - reference).abs().max() < TOLERANCE:
+            raise Broken(f"{what} is held against the learner's own prediction, as {peer}'s")
+        if peer in step.method.unobserved:
+            continue
+        there = step.watch.shown[peer].places(reference)
+        if not there:
+            raise Broken(f"{what} is held against what is no prediction of {peer} in this step (patch {number})")
+        here = step.watch.shown[term.key].places(mine)
+        if here and not any(_alike(step, term.key, i, peer, j) for i in here for j in there):
+            raise Broken(f"{what} is held against {peer}'s prediction of another patch ({number})")
+
+
+def _alike(step: WatchedStep, learner: str, i: int, peer: str, j: int) -> bool:
+    """Whether patch i of what was shown of one key may be patch j of another's: the same place in the batch where both
+    were shown equally many, else in its half, as far as one can tell."""
+    sizes = [len(step.watch.shown[key].logits) for key in (learner, peer)]
+    return (i - j) % (len(step.batch.index) if sizes[0] == sizes[1] else step.batch.num_labeled) == 0
+
+
+@law(
+    "Targets of terms with true labels, and labels that the loss is shown, are those of the patches that are predicted."
+)
+def labels_are_true(subject: Subject) -> None:
+    for name, step in subject.referenced.items():
+        for key, shown in step.watch.shown.items():
+            _true(step, key, shown.labels, shown.labels >= 0, f"phase {name}: {key} is observed with labels")
+        for term in step.watch.terms:
+            if term.kind != "label" or term.key in step.method.made_targets:
+                continue
+            assert term.target is not None
+            inside = torch.ones_like(term.target, dtype=torch.bool) if term.mask is None else term.mask
+            what = f"phase {name}: a term of {term.key} has labels"
+            _true(step, term.key, term.target, inside, what)
+            shown = step.watch.shown[term.key]
+            for mine, target, part in zip(term.logits.float().softmax(1), term.target, inside, strict=True):
+                theirs = [shown.labels[place] for place in shown.places(mine)]
+                if theirs and all((part & (known >= 0) & (known != target)).any() for known in theirs):
+                    raise Broken(f"{what} that are not those of the patch")
+
+
+def _true(step: WatchedStep, key: str, labels: Tensor, inside: Tensor, what: str) -> None:
+    """Hold labels (B, *S) against true ones: at every voxel inside they are those of some labelled patch there, so that
+    patches pasted into each other are true too."""
+    known = torch.cat([step.method.truth(key, label[: step.batch.num_labeled]) for label in step.batch.label.values()])
+    found = (labels.unsqueeze(1) == known).any(1)
+    if not found[inside].all():
+        raise Broken(f"{what} that no labelled patch has there")
+
+
+@law("Pseudo-labels are the classes of the reference's prediction, and references are of those who are to teach.")
+def taught_as_declared(subject: Subject) -> None:
+    found: dict[str, set[str]] = {}
+    for name, step in subject.referenced.items():
+        for term in step.watch.terms:
+            if term.kind != "label" and term.reference is not None:
+                found.setdefault(term.key, set()).add(term.reference[0])
+                if term.target is not None and term.key not in step.method.made_targets:
+                    _taught(step, term, f"phase {name}: a term of {term.key}")
+    if not found:
+        raise Irrelevant("no pseudo-label or soft target passes through its loss")
+    declared = subject.built.method.teachers()
+    for learner, peers in found.items():
+        if peers != {*declared.get(learner, ())}:
+            said = _listed(declared.get(learner, ()))
+            raise Broken(f"{learner} learns from {_listed(peers)}; declared: {said}")
+
+
+def _taught(step: WatchedStep, term: WatchedTerm, what: str) -> None:
+    assert term.reference is not None and term.target is not None
+    peer, probabilities = term.reference
+    nobody = Shown(probabilities[:0], term.target[:0])
+    shown = nobody if peer in step.method.unobserved else step.watch.shown.get(peer, nobody)
+    for reference, target in zip(probabilities, term.target, strict=True):
+        if target.is_floating_point():
+            if (target - reference).abs().max() > TOLERANCE:
+                raise Broken(f"{what} has targets that are not the probabilities of {peer}")
+            continue
+        # Of logits, where they are known: two of them may have one probability.
+        places = sorted(shown.places(reference))
+        made = [shown.logits[place] for place in places] or [reference]
+        if not any(torch.equal(step.method.pseudo_labels(peer, one[None])[0], target) for one in made):
+            raise Broken(f"{what} has targets that are not the labels of {peer}")
+
+
+@law("The mask that a soft consistency is handed is where the method's own term has a gradient.")
+def masked_where_it_learns(subject: Subject) -> None:
+    found = False
+    for name, step in subject.watched.items():
+        for term in step.watch.terms:
+            if term.drawn is None:
+                continue
+            found = True
+            mask = torch.ones_like(term.drawn) if term.mask is None else term.mask
+            if (term.drawn & ~mask).any():
+                raise Broken(f"phase {name}: the own term of {term.key} learns outside of its mask")
+            certain = term.logits.float().softmax(1).amax(1) > 0.999  # there a softmax has hardly a gradient itself
+            if (mask & ~term.drawn & ~certain).any():
+                raise Broken(f"phase {name}: the own term of {term.key} learns in a part of its mask alone")
+    if not found:
+        raise Irrelevant("it asks for no soft consistency of the logits it hands over")
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces
@@ -413,13 +539,6 @@ def _without_unlabeled(subject: Subject, method: Method, phase: Phase, batch: Ba
     if subject.silenced is not None:
         method.options = subject.silenced.built.method.options
     return subject.gradients(method, phase, batch, consistency_weight=0.0)
-
-
-def _spied(subject: Subject, phase: Phase) -> SpiedLoss:
-    method = subject.sure().train()
-    spy = SpiedLoss(method.loss)
-    subject.terms(method, phase)
-    return spy
 
 
 def _finite(gradients: Mapping[str, Tensor], phase: Phase) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sslbench.core.options import NoOptions
 from sslbench.core.step import Batch, Statistics, Step, Stream, View
+from sslbench.losses.cross_entropy import classes_of
 from sslbench.methods.ema import ema_decay, update_ema
 from sslbench.networks import Network
 
@@ -164,6 +165,11 @@ class Method(nn.Module):
         term_kinds: what it asks a loss for: terms with true labels, with pseudo-labels, soft consistency.
         unlabeled_weight: what scales all that it learns from unlabelled patches: the step's `consistency_weight`, or
             an option of its own; None: nothing can switch that off.
+        alone: learners, or phases, whose terms are held against no other prediction whatever the loss, each with why.
+        unobserved: keys of which a term's reference is not always a prediction that was observed, each with why.
+        made_targets: learners whose targets are made of more than true labels or one prediction, each with why.
+        taught_by: who teaches each learner, where that is not what `teachers` says by itself.
+        evaluated: parts that run in evaluation mode in some pass of a step, each with why; all else trains.
         check_exemptions: laws of `sslbench check` that its definition breaks, each with the reason.
         check_settings: fields (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
     """
@@ -179,6 +185,11 @@ class Method(nn.Module):
     views: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"labeled": ("weak",), "unlabeled": ("weak",)}
     term_kinds: ClassVar[tuple[TermKind, ...]] = ("label", "pseudo", "consistency")
     unlabeled_weight: ClassVar[str | None] = "consistency_weight"
+    alone: ClassVar[Mapping[str, str]] = {}
+    unobserved: ClassVar[Mapping[str, str]] = {}
+    made_targets: ClassVar[Mapping[str, str]] = {}
+    taught_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    evaluated: ClassVar[Mapping[str, str]] = {}
     check_exemptions: Mapping[str, str] = {}
     check_settings: ClassVar[Mapping[str, Any]] = {}
 
@@ -242,6 +253,17 @@ class Method(nn.Module):
     def truth(self, key: str, labels: Tensor) -> Tensor:
         """Return true labels (B, *S) as predictor `key` learns them: all, or those of its classes alone; -1 stays."""
         return labels
+
+    def pseudo_labels(self, key: str, scores: Tensor) -> Tensor:
+        """The labels (B, *S) that others learn from predictor `key`, of its logits or probabilities (B, C, *S)."""
+        return classes_of(scores)
+
+    def teachers(self) -> Mapping[str, tuple[str, ...]]:
+        """Whose predictions each learner is drawn to on pseudo-labels and soft targets: `taught_by`; of others the
+        averages, and beside them the other predictors, where there are others; else itself."""
+        averages = tuple(average.teacher for average in self.averages())
+        found = {key: averages + tuple(peer for peer in self.predictors if peer != key) for key in self.predictors}
+        return {**{key: peers or (key,) for key, peers in found.items()}, **self.taught_by}
 
     def reference(self, key: str, logits: Tensor) -> tuple[str, Tensor] | None:
         """Return the reference of a term as losses take it: (key, probabilities) without gradient, fp32; None where the

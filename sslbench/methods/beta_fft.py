@@ -66,6 +66,7 @@ class BetaFFT(CrossCopyPaste):
 
     title = "β-FFT"
     term_kinds = ("label", "pseudo", "consistency")
+    unobserved = {**CrossCopyPaste.unobserved, "teacher": "predictions are mixed as the patches are"}
     Options: ClassVar[type[BaseModel]] = BetaFFTOptions
     options: BetaFFTOptions
 

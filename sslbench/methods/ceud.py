@@ -71,6 +71,8 @@ class ConfidenceEstimation(Method):
     Options: ClassVar[type[BaseModel]] = CEUDOptions
     views = {"labeled": ("weak", "raw"), "unlabeled": ("raw",)}
     term_kinds = ("label",)
+    alone = {"net": "there is no other prediction"}
+    evaluated = {"net": "confidences are those of patches as they are stored"}
     check_exemptions = {"supervised_at_zero": "confidences on labelled patches are ranked too"}
     options: CEUDOptions
 

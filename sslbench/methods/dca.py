@@ -105,6 +105,8 @@ class DCA(Method):
     )
     Options = DCAOptions
     predictors = (*EXPERTS, "aggregate")
+    alone = dict.fromkeys(EXPERTS, "no other expert knows their classes")
+    taught_by = {"aggregate": ("experts",)}
     term_kinds = ("label", "pseudo")
     options: DCAOptions
     own_labels: Tensor

@@ -57,6 +57,7 @@ class DecoupledConsistency(MultiDecoder):
     Options: ClassVar[type[BaseModel]] = DCNetOptions
     term_kinds = ("label", "pseudo")
     unlabeled_weight = "unlabeled_weight"
+    made_targets = {"net": "background where neither decoder is sure"}
     options: DCNetOptions
     threshold: Tensor
 

@@ -47,6 +47,7 @@ class DePL(CoTraining):
     version = 2  # what a network prefers is no longer held above 1e-8
     title = "DePL"
     Options: ClassVar[type[BaseModel]] = DePLOptions
+    made_targets = dict.fromkeys(CoTraining.predictors, "what the peer prefers is taken off its logits")
     term_kinds = ("label", "pseudo")
     options: DePLOptions
 

@@ -71,6 +71,8 @@ class GenericSSL(Method):
     defaults = {"network.name": "diffusion_vnet", "ramp.weight": 10.0, "ramp.every": "epoch"}
     term_kinds = ("label", "pseudo")
     unlabeled_learners = ("net",)
+    taught_by = {"net": ("weighted",)}
+    made_targets = {"net": "of a denoised sample and the decoder ψ together"}
     check_exemptions = {"supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone"}
     options: GenericSSLOptions
     kept: Tensor

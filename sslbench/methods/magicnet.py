@@ -75,6 +75,7 @@ class MagicNet(TeacherStudent):
 
     title = "MagicNet"
     Options: ClassVar[type[BaseModel]] = MagicNetOptions
+    made_targets = {"student": "the teacher's, blended with the student's own of cubes put together"}
     term_kinds = ("label", "pseudo")
     check_exemptions = {
         "blind_at_zero": "cubes of unlabelled patches are mixed into labelled ones, and their places are learned",

@@ -87,6 +87,7 @@ class StudentsDiscrepancy(CopyPaste):
 
     title = "SDCL"
     predictors = ("a", "b")
+    taught_by = {"a": ("teacher",), "b": ("teacher",)}
     Options: ClassVar[type[BaseModel]] = SDCLOptions
     defaults = {**CopyPaste.defaults, "inference.networks": "mean_logits"}  # the pair is validated and tested as one
     options: SDCLOptions

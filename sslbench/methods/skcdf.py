@@ -86,6 +86,8 @@ class SKCDF(Method):
     defaults = {"ramp.weight": 10.0, "ramp.every": "epoch"}
     term_kinds = ("label", "pseudo")
     unlabeled_learners = ("net", "balanced")
+    taught_by = {"net": ("labeled",), "balanced": ("labeled_balanced",)}
+    made_targets = dict.fromkeys(("labeled_balanced", "balanced"), "background where a voxel is not drawn")
     check_exemptions = {
         "blind_at_zero": "labelled patches attend to unlabelled ones",
         "supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone",

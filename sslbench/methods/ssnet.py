@@ -99,6 +99,8 @@ class SSNet(Method):
     Options: ClassVar[type[BaseModel]] = SSNetOptions
     defaults = {"criteria.smooth": 1e-10}
     term_kinds = ("label",)
+    alone = {"net": "there is no other prediction"}
+    evaluated = {"heads.projection": "candidates of the memory, as released"}
     check_exemptions = {
         "supervised_at_zero": "its supervised term is the Dice, whatever the recipe's criteria weigh",
         "every_parameter_moves": "the selectors of the memory take no gradient, as released",

@@ -22,6 +22,7 @@ class Supervised(Method):
     group = "Reference"
     views = {"labeled": ("weak",)}
     term_kinds = ("label",)
+    alone = {"net": "there is no other prediction"}
     unlabeled_weight = None
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:

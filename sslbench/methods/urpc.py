@@ -44,6 +44,7 @@ class PyramidConsistency(Method):
 
     title = "URPC"
     term_kinds = ("label", "consistency")
+    taught_by = {"net": ("mean",)}
     check_exemptions = {"supervised_at_zero": "its supervised term is the mean over four heads"}
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from torch import Tensor, nn
 
 from sslbench.core.step import Batch, Step
 from sslbench.methods.base import EMA, Group, Method, Phase, StepCost, mean_logits
+from sslbench.methods.bcp import BidirectionalCopyPaste
 from sslbench.methods.cps import CrossPseudoSupervision
 from sslbench.methods.mt import MeanTeacher
+from sslbench.methods.shared.co_training import Prediction
+from sslbench.methods.shared.copy_paste import Mixes, TeacherOutput
 from sslbench.methods.supervised import Supervised
+from sslbench.methods.uamt import UncertaintyAwareMeanTeacher
 
 
 class ForgetsUnlabeled(CrossPseudoSupervision):
@@ -255,6 +260,156 @@ class Stops(Supervised):
         raise RuntimeError("no such luck\nat all")
 
 
+class HeldAgainstItself(CrossPseudoSupervision):
+    """Every term is held against the learner's own prediction, under the peer's name."""
+
+    def cross(self, learner: Prediction, peer: Prediction, first: int, *rest: Any) -> Tensor:
+        return super().cross(learner, Prediction(peer.key, learner.logits), first, *rest)
+
+
+class HeldAgainstNothing(CrossPseudoSupervision):
+    """The supervised terms have no reference."""
+
+    def supervised(self, pair: tuple[Prediction, Prediction], labels: Tensor, num_labeled: int) -> Tensor:
+        return torch.stack(
+            [self.loss.supervised(own.logits[:num_labeled], labels[:num_labeled], key=own.key) for own in pair]
+        )
+
+
+class HeldAgainstOtherPatches(CrossPseudoSupervision):
+    """Patches are held against the peer's predictions of one another."""
+
+    def cross(self, learner: Prediction, peer: Prediction, first: int, *rest: Any) -> Tensor:
+        mixed = torch.cat([peer.logits[:first], peer.logits[first:].flip(0)])
+        return super().cross(learner, Prediction(peer.key, mixed), first, *rest)
+
+
+class HeldAgainstLabeledPatches(CrossPseudoSupervision):
+    """Unlabelled patches are held against the peer's predictions of labelled ones."""
+
+    def cross(self, learner: Prediction, peer: Prediction, first: int, *rest: Any) -> Tensor:
+        mixed = torch.cat([peer.logits[first:], peer.logits[:first]])
+        return super().cross(learner, Prediction(peer.key, mixed), first, *rest)
+
+
+class HeldAgainstTheUnseen(MeanTeacher):
+    """Consistency is with a further pass, which the loss is not shown."""
+
+    def _consistency(self, logits: Tensor, target: Tensor, image: Tensor, step: Step) -> Tensor:
+        return super()._consistency(logits, self.teacher(image).detach().softmax(1), image, step)
+
+
+class AloneInVain(CrossPseudoSupervision):
+    """Says that a network has no reference, which has one."""
+
+    alone = {"a": "nobody is like it"}
+
+
+class ShufflesLabels(Supervised):
+    """The loss is shown the labels, and learns from those of the patch beside."""
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        labels = batch.label["weak"]
+        logits = self.net(batch.image["weak"])
+        self.loss.observe(step, "net", logits, labels)
+        return {"loss": self.loss.supervised(logits, labels.flip(0), key="net")}
+
+
+class ShiftsLabels(Supervised):
+    """Labels lie a voxel beside the image."""
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        label = {view: content.roll(1, -1) for view, content in batch.label.items()}
+        return super().training_step(replace(batch, label=label), step)
+
+
+class PredictionsAsLabels(Supervised):
+    """Calls its own classes true labels."""
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        logits = self.net(batch.image["weak"])
+        self.loss.observe(step, "net", logits, batch.label["weak"])
+        return {"loss": self.loss.supervised(logits, logits.argmax(1), key="net")}
+
+
+class TeachesItself(CrossPseudoSupervision):
+    """Learns its own labels, held against the peer as it should."""
+
+    def cross(self, learner: Prediction, peer: Prediction, first: int, *rest: Any) -> Tensor:
+        reference = self.reference(peer.key, peer.logits[first:])
+        own = learner.logits[first:]
+        return self.loss.ce(own, own.argmax(1), source="pseudo", key=learner.key, reference=reference)
+
+
+class LearnsFromSecond(CrossPseudoSupervision):
+    """Learns the peer's second choice."""
+
+    def cross(self, learner: Prediction, peer: Prediction, first: int, *rest: Any) -> Tensor:
+        other = peer.logits[first:]
+        reference, second = self.reference(peer.key, other), other.topk(2, 1).indices[:, 1]
+        return self.loss.ce(learner.logits[first:], second, source="pseudo", key=learner.key, reference=reference)
+
+
+class TaughtByStudent(MeanTeacher):
+    """The loss is shown the student's prediction as that of a second teacher."""
+
+    def _consistency(self, logits: Tensor, target: Tensor, image: Tensor, step: Step) -> Tensor:
+        other = self.student(image).detach()
+        self.loss.observe(step, "other", other, torch.full_like(other[:, 0], -1, dtype=torch.int64))
+        reference = "other", other.softmax(1)
+        return self.loss.consistency(
+            logits, lambda: (logits.softmax(1) - reference[1]).square().mean(), key="student", reference=reference
+        )
+
+
+class WrongHalf(BidirectionalCopyPaste):
+    """The pseudo-labels of either half are pasted with the image of the other."""
+
+    def teacher_output(self, image: Tensor, labels: Tensor, mixes: Mixes) -> TeacherOutput:
+        found, (_, _, ua, ub) = super().teacher_output(image, labels, mixes), mixes.halves
+        targets = found.targets.clone()
+        targets[ua], targets[ub] = found.targets[ub], found.targets[ua]
+        return TeacherOutput(found.logits, targets)
+
+
+class ForgetsMask(UncertaintyAwareMeanTeacher):
+    """A loss is not told which voxels are certain."""
+
+    def _consistency(self, *parts: Any) -> Tensor:
+        ask = self.loss.consistency
+        self.loss.consistency = lambda *given, mask, **rest: ask(*given, **rest)
+        try:
+            return super()._consistency(*parts)
+        finally:
+            self.loss.consistency = ask
+
+
+class InvertsMask(UncertaintyAwareMeanTeacher):
+    """A loss is told which voxels are not certain."""
+
+    def _consistency(self, *parts: Any) -> Tensor:
+        ask = self.loss.consistency
+        self.loss.consistency = lambda *given, mask, **rest: ask(*given, mask=~mask, **rest)
+        try:
+            return super()._consistency(*parts)
+        finally:
+            self.loss.consistency = ask
+
+
+class RestingTeacher(MeanTeacher):
+    """The teacher predicts in evaluation mode, which it does not say."""
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        self.teacher.eval()
+        return super().training_step(batch, step)
+
+
+class WakingTeacher(MeanTeacher):
+    """Says that the teacher predicts in evaluation mode."""
+
+    evaluated = {"teacher": "it is no student"}
+
+
 # Law -> the methods that break it, and a part of what is said then.
 FAULTS: dict[str, Sequence[tuple[type[Method], str]]] = {
     "learns_from_unlabeled": [(ForgetsUnlabeled, "'a' learns nothing"), (OneLearns, "'b' learns nothing")],
@@ -284,6 +439,33 @@ FAULTS: dict[str, Sequence[tuple[type[Method], str]]] = {
         (ObservesTwice, "net observed more than once"),
     ],
     "asks_as_declared": [(DeclaresTooMuch, "asks for label, declares label, pseudo")],
+    "modes_as_declared": [
+        (RestingTeacher, "runs in evaluation mode, which is not declared"),
+        (WakingTeacher, "nothing of teacher runs in evaluation mode"),
+    ],
+    "referenced_as_named": [
+        (HeldAgainstItself, "a term of a is held against the learner's own prediction, as b's"),
+        (HeldAgainstNothing, "a term of a is held against nothing"),
+        (HeldAgainstOtherPatches, "held against b's prediction of another patch (0)"),
+        (HeldAgainstLabeledPatches, "held against b's prediction of another patch (0)"),
+        (HeldAgainstTheUnseen, "what is no prediction of teacher in this step (patch 0)"),
+        (AloneInVain, "a: declared as alone"),
+    ],
+    "labels_are_true": [
+        (ShufflesLabels, "labels that are not those of the patch"),
+        (ShiftsLabels, "net is observed with labels that no labelled patch has there"),
+        (PredictionsAsLabels, "a term of net has labels that no labelled patch has there"),
+    ],
+    "taught_as_declared": [
+        (TeachesItself, "a term of a has targets that are not the labels of b"),
+        (LearnsFromSecond, "a term of a has targets that are not the labels of b"),
+        (TaughtByStudent, "student learns from other; declared: teacher"),
+        (WrongHalf, "a term of student has targets that are not the labels of teacher"),
+    ],
+    "masked_where_it_learns": [
+        (ForgetsMask, "learns in a part of its mask alone"),
+        (InvertsMask, "learns outside of its mask"),
+    ],
     "passes_as_documented": [
         (DeclaresTooLittle, "8, 0, 8; documented: 4, 0, 4"),
         (HidesTeacherCost, "4, 2, 4; documented: 4, 0, 4"),

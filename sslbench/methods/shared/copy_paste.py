@@ -16,7 +16,6 @@ from sslbench.core import registry
 from sslbench.core.options import Options
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss, Source, TermArguments, TermKind
-from sslbench.losses.cross_entropy import classes_of
 from sslbench.methods.base import EMA, Build, Method, Phase, StepCost, mean_logits
 from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, paste
 
@@ -107,6 +106,7 @@ class CopyPaste(Method):
     defaults = {"criteria.smooth": 1e-10}
     term_kinds: ClassVar[tuple[TermKind, ...]] = ("label", "pseudo")
     unlabeled_weight = "unlabeled_weight"
+    alone = {"pretrain": "there is no teacher yet"}
     check_exemptions = {
         "blind_at_zero": "pasted unlabelled content is what labelled voxels are seen beside",
         "supervised_at_zero": "it never sees a labelled patch unmixed",
@@ -185,10 +185,12 @@ class CopyPaste(Method):
         L, halves = mixes.num_labeled, mixes.halves
         with torch.no_grad():
             logits = torch.cat([self.teacher(image[half]) for half in halves[0 if self.loss.needs_reference else 2 :]])
-        pseudo = classes_of(logits[-L:])
-        if self.options.largest_component:
-            pseudo = largest_components(pseudo, self.statistics.num_classes)
-        return TeacherOutput(logits, torch.cat([labels[:L], pseudo]))
+        return TeacherOutput(logits, torch.cat([labels[:L], self.pseudo_labels("teacher", logits[-L:])]))
+
+    def pseudo_labels(self, key: str, scores: Tensor) -> Tensor:
+        labels = super().pseudo_labels(key, scores)
+        cleaned = key == "teacher" and self.options.largest_component
+        return largest_components(labels, self.statistics.num_classes) if cleaned else labels
 
     def mixed_losses(
         self, key: str, logits: Sequence[Tensor], teacher_output: TeacherOutput, mixes: Mixes

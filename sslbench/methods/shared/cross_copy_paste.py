@@ -38,6 +38,7 @@ class CrossCopyPaste(CopyPaste):
     """
 
     predictors = ("a", "b")
+    unobserved = dict.fromkeys(predictors, "the loss is shown mixes, not what becomes of them")
     view_of: ClassVar[Mapping[str, View]] = {"a": "weak", "b": "strong"}
     views = {"labeled": ("weak", "strong"), "unlabeled": ("weak", "strong")}
     Options: ClassVar[type[BaseModel]] = CrossCopyPasteOptions

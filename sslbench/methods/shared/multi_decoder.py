@@ -95,6 +95,9 @@ class MultiDecoder(Method):
             terms += dice_terms(self.loss, own.logits, labels, L, self.options.ce, reference)
         return torch.stack(terms).sum()
 
+    def teachers(self) -> Mapping[str, tuple[str, ...]]:
+        return {"net": ("net", *(f"decoder/{number}" for number in range(1, 1 + len(self.decoders))))}
+
     def step_cost(self, phase: Phase) -> StepCost:
         return StepCost(decoders=1 + self.further(self.options.model_dump()))
 
