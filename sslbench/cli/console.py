@@ -48,8 +48,8 @@ def say(console: Console, *parts: Part) -> None:
 
 
 def wrapped(text: Text, width: int) -> Text:
-    """Break a text into lines: at blanks; where a word is longer than a line, behind its commas and before its `~`; where
-    a part is still longer, behind `= / +`. Its styles stay.
+    """Break a text into lines: at blanks; where a word is longer than a line, behind its commas and before its `~`;
+    where a part is still longer, behind `= / +`. Its styles stay.
 
     Args:
         text: of any number of lines.

@@ -301,8 +301,8 @@ def _report_command(
     words = ["sslbench", "report"]
     if grid.name != COMMAND_LINE:
         words += [name or grid.name, *(word for setting in settings or [] for word in ("--set", setting))]
-    for option, place in (("--data-dir", data_dir), ("--results-dir", results_dir)):
-        words += [option, str(place)] if place else []
+    for flag_name, place in (("--data-dir", data_dir), ("--results-dir", results_dir)):
+        words += [flag_name, str(place)] if place else []
     return shlex.join(words)
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from sslbench.cli import console
@@ -26,7 +27,7 @@ def standard_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  as long as the process
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show ± gets a question mark, not a traceback.
         getattr(stream, "reconfigure", lambda **how: None)(errors="replace")
