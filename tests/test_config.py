@@ -192,7 +192,7 @@ def test_an_ablation_of_dhc_changes_nothing_but_the_weighting():
             Job(recipe=recipe, method=method, labeled="20%", seed=0).resolved.values
             for method in ("dhc", "dhc[weighting.a.alpha=0.3,weighting.b=crest]")
         )
-        assert {path.split(".")[:2][1] for path in {**dhc, **pair} if dhc.get(path) != pair.get(path)} == {"weighting"}
+        assert {path.split(".")[0] for path in {**dhc, **pair} if dhc.get(path) != pair.get(path)} == {"weighting"}
 
 
 @pytest.mark.parametrize("method", ["sl", "supervisd"])

@@ -17,12 +17,12 @@ from sslbench.execution.trained import load_trained
 from sslbench.runs.collect import collect
 from sslbench.runs.directory import Run
 from tests.helpers.command_line import call
-from tests.helpers.holders import start_holder
 from tests.helpers.jobs import tiny_job
+from tests.helpers.owners import start_owner
 
 
 def die(run: Run) -> None:
-    process = start_holder(run.directory)
+    process = start_owner(run.directory)
     process.kill()
     process.wait()
 

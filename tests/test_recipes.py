@@ -7,6 +7,7 @@ import pytest
 from sslbench.config.job import Job
 from sslbench.config.recipe import Recipe
 from sslbench.config.splits import load_splits
+from sslbench.core import registry
 
 # Unlabelled scans of a budget.
 SYNAPSE = {"10%": 18, "20%": 16, "40%": 12}
@@ -58,7 +59,7 @@ def test_rate_and_weight_of_the_dhc_family_are_one_epoch_late(name: str, method:
 
 
 @pytest.mark.parametrize(("name", "steps"), [("dhc-synapse", 10), ("dhc-amos", 108)])
-def test_without_unlabelled_scans_an_epoch_is_a_pass_over_the_labelled_ones(name: str, steps: int) -> None:
+def test_without_unlabeled_scans_an_epoch_is_a_pass_over_the_labeled_ones(name: str, steps: int) -> None:
     schedule = recipe_of(name, "supervised", "100%").schedule
     assert schedule.epoch == steps and schedule.iterations % steps == 0
 
@@ -95,7 +96,7 @@ METASSL = [("metassl-acdc", "3 patients"), ("metassl-la", "8 scans"), ("metassl-
         ("metassl_released", 0.5, 0.1),
     ],
 )
-def test_metassl_adds_its_labelled_terms_without_halves(
+def test_metassl_adds_its_labeled_terms_without_halves(
     name: str, labeled: str, loss: str, share: float, weight: float
 ) -> None:
     """L^lqh = L_ce + L_dice (MetaSSL, equation 11) with λ = 0.1 for R-Drop too, whose own 4 is that of the KL."""
@@ -112,8 +113,30 @@ def test_mean_teacher_under_metassl_sees_clean_images_from_the_start(name: str, 
     assert plain["noise_std"] == 0.1 and (metassl["noise_std"], metassl["start"]) == (0, 0)
 
 
+@pytest.mark.parametrize("method", ["supervised", "mt", "cps", "bcp", "urpc", "sdcl", "rdrop", "magicnet"])
+def test_metassl_on_la_is_a_3d_u_net_whose_spread_is_over_cases(method: str) -> None:
+    recipe = recipe_of("metassl-la", method, "4 scans")
+    assert (recipe.network.name, recipe.network.options["base_filters"], recipe.protocol) == ("unet3d", 16, "metassl")
+    assert registry.component("protocol", recipe.protocol).spread == "cases"
+    short = recipe_of("metassl-la-short", method, "4 scans")  # as it was measured
+    assert (short.network.name, short.network.options["norm"], short.protocol) == ("vnet", "batch", "la-uamt")
+
+
+@pytest.mark.parametrize("loss", ["default", "ga"])
+def test_r_drop_on_acdc_is_that_of_the_tables(loss: str) -> None:
+    """Two networks with a softmax over width on the recipe of the tables; elsewhere the method's own form."""
+
+    def chosen(recipe: str, method: str = "rdrop") -> tuple[object, object]:
+        found = Job(recipe=recipe, method=method, loss=loss, labeled="3 patients", seed=0).resolved.method
+        return found["networks"], found["released_width_softmax"]
+
+    assert chosen("ssl4mis-acdc") == ("two", True)
+    assert chosen("ssl4mis-acdc", "rdrop[networks=one,released_width_softmax=false]") == ("one", False)
+    assert chosen("metassl-acdc") == chosen("ssl4mis-acdc-short") == ("one", False)
+
+
 @pytest.mark.parametrize("method", ["bcp", "abd", "beta_fft", "sdcl"])
-def test_two_labelled_scans_make_two_halves_of_one(method: str) -> None:
+def test_two_labeled_scans_make_two_halves_of_one(method: str) -> None:
     batches = [recipe_of("metassl-la", method, labeled).batch for labeled in ("2 scans", "4 scans")]
     assert [(batch.labeled, batch.unlabeled) for batch in batches] == [(2, 2), (4, 4)]
 
@@ -132,3 +155,17 @@ def test_ssnet_under_ga_has_the_cross_entropy_that_ga_changes() -> None:
             for loss in ("default", "ga")
         ]
         assert found == [False, True]
+
+
+@pytest.mark.parametrize(("labeled", "title"), [("5%", "3 patients"), ("10%", "7 patients")])
+def test_acdc_as_the_supplement_of_dca_trains_it(labeled: str, title: str) -> None:
+    recipe = recipe_of("dca-acdc", "dca", labeled)
+    assert (recipe.network.name, recipe.patch_size, recipe.optimizer.name) == ("unet", [256, 256], "sgd")
+    assert (recipe.batch.labeled, recipe.batch.unlabeled, recipe.optimizer.lr) == (2, 2, 0.001)
+    assert recipe_of("dca-acdc", "supervised", labeled).batch.labeled == 4
+    assert load_splits("acdc", recipe.splits).budget(labeled).title.startswith(title)
+
+
+@pytest.mark.parametrize(("name", "labeled"), [("dhc-synapse", "10%"), ("dhc-amos", "2%")])
+def test_dca_trains_as_cps_does_in_the_dhc_protocol(name: str, labeled: str) -> None:
+    assert recipe_of(name, "dca", labeled) == recipe_of(name, "cps", labeled)

@@ -30,7 +30,7 @@ def job(method="cps", loss="default", **set):
 
 SAME = [
     (
-        ("diffdw", {}),
+        ("diffdw", None),
         [
             "cps[weighting=diffdw]",
             "cps[weighting.a=diffdw,weighting.b=diffdw]",
@@ -41,10 +41,18 @@ SAME = [
             "dhc[weighting=diffdw]",
         ],
     ),
-    (("dhc", {}), ["cps[weighting.b=distdw,weighting.a=diffdw]", "distdw[weighting.a=diffdw]"]),
-    (("cps", {}), ["cps[weighting=null]", "dhc[weighting=null]", "crest[weighting.a=null,weighting.b=null]"]),
+    (("dhc", None), ["cps[weighting.b=distdw,weighting.a=diffdw]", "distdw[weighting.a=diffdw]"]),
     (
-        ("cps", {"method.weighting": "crest[momentum=0.5]"}),
+        ("cps", None),
+        [
+            "cps[weighting=null]",
+            "cps[weighting=none]",
+            "dhc[weighting=null]",
+            "crest[weighting.a=null,weighting.b=null]",
+        ],
+    ),
+    (
+        ("cps", "crest[momentum=0.5]"),
         [
             "cps[weighting=crest[momentum=0.5]]",
             "crest[weighting.momentum=0.5]",
@@ -52,14 +60,14 @@ SAME = [
         ],
     ),
     (
-        ("cps", {"method.weighting.a": "diffdw[alpha=1.0,window=9]"}),
+        ("cps", {"a": "diffdw[alpha=1.0,window=9]"}),
         [
             "cps[weighting.a=diffdw[window=9,alpha=1]]",
             "dhc[weighting.b=null,weighting.a.window=9,weighting.a.alpha=1.0]",
         ],
     ),
     (
-        ("cps", {"method.weighting.a": "distdw", "method.weighting.b": "crest"}),
+        ("cps", {"a": "distdw", "b": "crest"}),
         ["cps[weighting=distdw,weighting.b=crest]", "dhc[weighting.a=distdw,weighting.b=crest]"],
     ),
 ]
@@ -70,7 +78,7 @@ def test_spellings_that_mean_the_same_are_one_job(expected, spellings):
     jobs = [job(spelling) for spelling in spellings]
     for one in jobs:
         canonical = one.canonical()
-        assert (canonical.method, canonical.set) == expected
+        assert (canonical.method, canonical.weighting) == expected and canonical.set == {}
         assert canonical.canonical() == canonical
         assert canonical.digest() == one.digest() == jobs[0].digest()
 
@@ -82,13 +90,44 @@ def test_a_set_and_nested_groups_mean_the_same():
         {"method.weighting.a": "diffdw", "method.weighting.a.window": 9},
         {"method.weighting": {"a": {"name": "diffdw", "window": 9}}},
         {"method": {"weighting": {"a": "diffdw[window=9]"}}},
+        {"weighting.a": "diffdw[window=9]"},
     ):
         assert Job(recipe="phantom", method="cps", labeled="20%", set=set).digest() == expected
 
 
+def test_the_part_of_the_job_and_the_option_of_the_method_are_one():
+    def part(weighting, method="cps", **set):
+        return Job(recipe="phantom", method=method, weighting=weighting, labeled="20%", set=set)
+
+    for found, expected in (
+        (part("diffdw"), job("diffdw")),
+        (part({"a": "diffdw", "b": "distdw"}), job("dhc")),
+        (part({"a": "diffdw[window=9]"}), job("cps[weighting.a=diffdw[window=9]]")),
+        (part({"a": {"name": "diffdw", "window": 9}}), job("cps[weighting.a=diffdw[window=9]]")),
+        (part("none", "dhc"), job("cps")),
+        (part("crest", **{"weighting.b.momentum": 0.5}), job("cps[weighting=crest,weighting.b.momentum=0.5]")),
+    ):
+        assert found.canonical() == expected.canonical() and found.digest() == expected.digest()
+        assert found.directory == expected.directory
+        assert found.canonical().canonical() == found.canonical()
+
+
+@pytest.mark.parametrize(
+    ("method", "cell"),
+    [
+        ("cps[weighting=cld[window=2]]", "cps+default~method.weighting=cld[window=2]"),
+        ("dhc[weighting.b=null]", "cps+default~method.weighting.a=diffdw"),
+        ("dhc", "dhc+default"),
+        ("mt[weighting=crest]", "mt+default~method.weighting=crest"),
+    ],
+)
+def test_run_directories_keep_the_names_that_weightings_had_as_options(method, cell):
+    assert job(method).directory.parts[-2] == cell
+
+
 def test_without_a_weighting_nothing_is_said_of_one():
     resolved = job().resolved
-    assert not [path for path in resolved.values if path.startswith("method.weighting")] and not resolved.weightings
+    assert not [path for path in resolved.values if path.startswith("weighting")] and not resolved.weightings
     assert job("crest").digest() != job().digest() != job("dhc").digest()
 
 
@@ -101,16 +140,16 @@ def test_an_option_that_begins_like_weighting_is_one_of_its_own(throw_away):
 
     throw_away("method", "toy")(Toy)
     plain, other = job("toy[weighting=diffdw]"), job("toy[weighting=diffdw]", method__weightingfoo=2.0)
-    assert other.canonical().set == {"method.weighting": "diffdw", "method.weightingfoo": 2.0}
+    assert (other.canonical().weighting, other.canonical().set) == ("diffdw", {"method.weightingfoo": 2.0})
     assert other.canonical() == other.canonical().canonical() and other.digest() != plain.digest()
 
 
 def test_values_are_complete_and_name_their_layer():
     resolved = job("dhc", method__weighting__a__window=7).resolved
     found = {
-        path.removeprefix("method.weighting."): (value, resolved.layers[path])
+        path.removeprefix("weighting."): (value, resolved.layers[path])
         for path, value in resolved.values.items()
-        if path.startswith("method.weighting.")
+        if path.startswith("weighting.")
     }
     assert found == {
         "a.name": ("diffdw", "job"),
@@ -119,7 +158,7 @@ def test_values_are_complete_and_name_their_layer():
         "b.name": ("distdw", "job"),
         "b.momentum": (0.99, "default"),
     }
-    assert job("dhc").resolved.layers["method.weighting.a.name"] == "preset dhc"
+    assert job("dhc").resolved.layers["weighting.a.name"] == "preset dhc"
 
 
 def test_a_recipe_may_set_them(tmp_path):
@@ -131,15 +170,15 @@ def test_a_recipe_may_set_them(tmp_path):
 
     def found(method):
         made = Job(recipe=str(recipe), method=method, labeled="20%")
-        return made.canonical().set, made.resolved.weightings
+        return made.canonical().weighting, made.resolved.weightings
 
-    assert found("crest") == ({}, {key: {"name": "crest", "momentum": 0.5} for key in "ab"})
+    assert found("crest") == (None, {key: {"name": "crest", "momentum": 0.5} for key in "ab"})
     assert found("mt")[1]["student"]["window"] == 3
     assert found("mt[weighting=crest]") == (
-        {"method.weighting": "crest"},
+        "crest",
         {"student": {"name": "crest", "momentum": 0.99}},
     )
-    assert found("mt[weighting=null]") == ({"method.weighting": None}, {})
+    assert found("mt[weighting=null]") == ("none", {})
 
 
 def test_the_predictors_are_those_of_the_options():
@@ -151,7 +190,7 @@ def test_the_predictors_are_those_of_the_options():
     ("method", "said"),
     [
         ("cps[weighting=diffwd]", "unknown weighting 'diffwd'"),
-        ("cps[weighting.c=diffdw]", "'method.weighting.c' is set, but 'a' has no weighting"),
+        ("cps[weighting.c=diffdw]", "'weighting.c' is set, but 'a' has no weighting"),
         ("cps[weighting.window=5]", "has no weighting"),
         ("cps[weighting=diffdw[momentum=0.9]]", "unknown field in weighting diffdw: 'momentum'"),
         ("cps[weighting=distdw[momentum=2]]", "weighting distdw: momentum"),
@@ -178,10 +217,23 @@ def test_grids_name_and_exclude_them():
     )
     assert [found.method for found in grid.expand()] == ["cps", "crest", "simis"]
     assert [found.method for found in grid.expand({"method.weighting": "cld"})] == ["cld"]
-    assert (
-        grid.expand({"method.weighting": "cld[window=3]"})[0].resolved.layers["method.weighting.a.window"]
-        == "command line"
-    )
+    assert grid.expand({"method.weighting": "cld[window=3]"})[0].resolved.layers["weighting.a.window"] == "command line"
+
+
+def test_a_weighting_is_an_axis_of_grids():
+    axes = {"recipe": ["phantom"], "labeled": ["20%"], "seeds": [0]}
+    entry = {"method": ["mt", "cps"], "weighting": ["cld", None, "simis", "none"]}
+    grid = Grid(name="toy", **axes, jobs=[entry], exclude=[{"method": "mt", "weighting": "simis"}])
+    assert [(found.method, found.weighting) for found in grid.expand()] == [
+        ("mt", "cld"), ("mt", None), ("cld", None), ("cps", None), ("simis", None),
+    ]  # fmt: skip
+    one = Grid(name="toy", **axes, jobs=[{"method": "cps", "weighting": {"a": "diffdw", "b": "distdw"}}]).expand()
+    assert [found.method for found in one] == ["dhc"]
+    left = Grid(name="toy", **axes, jobs=[entry], exclude=[{"weighting": [None, "cld"]}]).expand()
+    assert {found.method for found in left} == {"mt", "simis"} and {found.weighting for found in left} == {
+        "simis",
+        None,
+    }
 
 
 def test_the_experiment_has_a_weighting_for_each_predictor():
@@ -200,7 +252,7 @@ def test_they_are_listed_shown_and_completed():
     assert facts["phases"] and any(deviation.startswith("diffdw: ") for deviation in facts["deviations"])
     from sslbench.cli import completion
 
-    assert offered(completion.settings, "method.weighting=d") == ["method.weighting=diffdw", "method.weighting=distdw"]
+    assert offered(completion.settings, "weighting=d") == ["weighting=diffdw", "weighting=distdw"]
 
 
 @pytest.mark.parametrize("method", ["dhc", "cps[weighting.a=cld[window=2],weighting.b=adsh[capacity=4]]"])

@@ -139,7 +139,7 @@ def _step(device: torch.device) -> Step:
         epochs=1,
         last_of_epoch=False,
         phase="train",
-        ramp=torch.tensor(0.1, device=device),
+        consistency_weight=torch.tensor(0.1, device=device),
         generators=lambda stream, device: torch.Generator(),
         logger=lambda name, value: None,
         sweeper=no_sweep,

@@ -9,9 +9,10 @@ patches to the teacher's average. A step's time is the median over all steps and
 out; on a CPU it is processor time, which other work on the machine disturbs less than the clock. The ratio is to
 `supervised`, which draws the labelled patches alone.
 
-`documented` is (trained + untrained / 3) / labelled, from the method's own `passes`, in patches: a pass forward alone
-is a third of one forward and backward. It counts an encoder with one decoder; where more decoders read an encoding
-(`decoders`), and where a step does other work (largest components, a second optimiser), the measured ratio is larger.
+`documented` is (trained + untrained / 3) / labelled, from the method's own `step_cost`, in patches: a pass forward
+alone is a third of one forward and backward. It counts an encoder with one decoder; where more decoders read an
+encoding (`decoders`), and where a step does other work (largest components, a second optimiser), the measured ratio is
+larger.
 
 `memory` is the peak of a training of a few steps above what the process held before it was built: networks, optimisers,
 averages, batches and the step itself. On a CPU every method is trained once more in a process of its own and the peak
@@ -142,12 +143,12 @@ def measure(recipe: str, steps: int, rounds: int, batch: int, device: torch.devi
     say("| method | phase | ms | ratio | documented | trained | untrained | decoders | MiB | memory |")
     say("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for (name, phase), seconds in times.items():
-        passes = next(method[name].passes(part) for part in method[name].phases() if part.name == phase)
+        cost = next(method[name].step_cost(part) for part in method[name].phases() if part.name == phase)
         middle = statistics.median(seconds)
         line = [name, phase, f"{1000 * middle:.1f}", f"{middle / base:.2f}"]
-        if passes is not None:
-            trained, untrained = passes.patches(batch, batch)
-            line += [f"{(trained + untrained / 3) / batch:.2f}", f"{trained:g}", f"{untrained:g}", str(passes.decoders)]
+        if cost is not None:
+            trained, untrained = cost.patches(batch, batch)
+            line += [f"{(trained + untrained / 3) / batch:.2f}", f"{trained:g}", f"{untrained:g}", str(cost.decoders)]
         line += [""] * (8 - len(line)) + [f"{memory[name]:.0f}", f"{memory[name] / memory['supervised']:.2f}"]
         say("| " + " | ".join(line) + " |")
 

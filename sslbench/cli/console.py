@@ -1,4 +1,4 @@
-"""How every command speaks: results on stdout; notes, warnings, errors, bars and spinners on stderr."""
+"""The voice of every command: results on stdout; notes, warnings, errors, bars and spinners on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 # A text, or a text with its style.
-Part = str | tuple[str, str | Style]
+Piece = str | tuple[str, str | Style]
 
 # What lies between the places where a line may be broken, best places first.
 _JOINTS = [re.compile(form) for form in (r"\s*\S*\s*", r"\s*~?[^\s,~]*[\s,]*", r"\s*~?[^\s,~=/+]*[\s,=/+]*")]
@@ -39,7 +39,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def say(console: Console, *parts: Part) -> None:
+def say(console: Console, *parts: Piece) -> None:
     """Print one line, letter by letter. A terminal that it is too long for gets several, broken between words."""
     text = Text.assemble(*parts)
     if console.is_terminal:
@@ -78,7 +78,7 @@ def _pieces(text: str, width: int, level: int = 0) -> Iterator[str]:
             yield piece
 
 
-def note(*parts: Part) -> None:
+def note(*parts: Piece) -> None:
     """Say a line on stderr."""
     say(err(), *parts)
 

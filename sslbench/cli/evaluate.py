@@ -84,7 +84,7 @@ def evaluate(
         raise UsageError("--protocol and --all-protocols do not go together", "name some, or take all")
     if resample and ignore_affine:
         raise UsageError("--resample and --ignore-affine do not go together", "the one reads affines, the other not")
-    protocols = evaluation.chosen_protocols(several(protocol), all_protocols)
+    protocols = evaluation.protocols_of(several(protocol), all_protocols)
     request = evaluation.Request(
         targets=targets,
         protocols=protocols,

@@ -78,7 +78,7 @@ def _components(kind: str) -> list[dict[str, Any]]:
             {
                 "name": preset.name,
                 "aliases": list(preset.aliases),
-                "about": ": ".join(filter(None, (spelt_out(preset), preset.about))),
+                "about": ": ".join(filter(None, (spelling_of(preset), preset.about))),
                 "preset_of": entry.name,
                 "set": dict(preset.set),
             }
@@ -87,7 +87,7 @@ def _components(kind: str) -> list[dict[str, Any]]:
     return rows
 
 
-def spelt_out(preset: registry.Entry) -> str:
+def spelling_of(preset: registry.Entry) -> str:
     """A preset as one could write it out: `ga[applies_to=label]`."""
     return f"{preset.preset_of}[{','.join(f'{key}={value}' for key, value in preset.set.items())}]"
 
@@ -121,7 +121,7 @@ def _grid(name: str, path: str) -> dict[str, Any]:
 
 
 def runs(results: Path, jobs: Iterable[Job] | None = None) -> list[dict[str, Any]]:
-    """Where runs stand: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`; of
+    """List the runs: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`; of
     a running one also its `process` (host and pid).
 
     Args:

@@ -13,7 +13,7 @@ from sslbench.cli.console import failures, note, print_json, progress
 from sslbench.cli.options import (
     DataDir,
     Json,
-    Preprocessing,
+    PreprocessingName,
     Quiet,
     Workers,
     argument,
@@ -61,7 +61,7 @@ def prepare(
     budgets: Annotated[
         list[str] | None, option("BUDGETS", "Shares or numbers of patients (5%,10%,20%,100%).", panel=_LISTS)
     ] = None,
-    preprocessing: Preprocessing = None,
+    preprocessing: PreprocessingName = None,
     set: Annotated[
         list[str] | None,
         setting("Change an option of the dataset: see `sslbench show dataset`.", completion.dataset_settings),
@@ -184,10 +184,10 @@ def _downloaded(dataset: str, data: Path, quiet: bool) -> Path:
 
 def _added(dataset: str, file: Path, how: dict[str, Any], quiet: bool) -> list[str]:
     """Add a user's lists to a prepared dataset; their names."""
-    from sslbench.data.own.define import add_splits, told_lists
+    from sslbench.data.own.define import add_splits, split_notes
 
     made = add_splits(dataset, file, **how)
-    for line in () if quiet else told_lists(made):
+    for line in () if quiet else split_notes(made):
         note(f"{line}; --set splits={made[0].name} uses them")
     return [lists.name for lists in made]
 

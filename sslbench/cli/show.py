@@ -1,4 +1,4 @@
-"""What `sslbench show` tells of one name: its options, where they come from, and what is known to be different.
+"""The facts of `sslbench show` about one name: its options, where they come from, and what is known to be different.
 
 A component describes itself in its docstring, in plain paragraphs. The first says what it is, with the paper in
 brackets. One that begins with `Deviations:` tells where it leaves the paper or its code on purpose. `Cost:`, to the
@@ -15,16 +15,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sslbench.cli.listing import PLURALS, spelt_out
+from sslbench.cli.listing import PLURALS, spelling_of
 from sslbench.config import weightings
 from sslbench.config.fields import fields_of
-from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
+from sslbench.config.layers import JOB_PARTS, load_recipe, read_recipe
 from sslbench.config.recipe import ABOUT, recipe_path
 from sslbench.config.text import flatten, load_yaml
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError, UsageError
 
-SHOWN = (*registry.KINDS, "recipe")
+SHOW_KINDS = (*registry.KINDS, "recipe")
 
 # A network's parameters are counted for one input channel and these classes: Synapse's and ACDC's.
 COUNTED_CLASSES = (14, 4)
@@ -56,15 +56,15 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     """All that is known of a name before anything runs, ready for JSON: always `kind`, `name`, `aliases`, `about`.
 
     Args:
-        kind: one of `SHOWN`; the plurals that `list` takes are understood.
+        kind: one of `SHOW_KINDS`; the plurals that `list` takes are understood.
         name: as registered, an alias or a preset; a recipe may be a YAML file.
 
     Raises:
         UnknownNameError: no such kind or name; near names are suggested.
     """
     kind = {**PLURALS, "recipes": "recipe"}.get(kind, kind)
-    if kind not in SHOWN:
-        raise UnknownNameError("kind of thing to show", kind, SHOWN)
+    if kind not in SHOW_KINDS:
+        raise UnknownNameError("kind of thing to show", kind, SHOW_KINDS)
     if kind == "recipe":
         return _recipe(name)
     entry = registry.get(kind, name)
@@ -124,7 +124,7 @@ def _module(target: Any) -> str | None:
 
 
 def _pluggable(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
-    """What losses, plugins, weightings and methods have in common."""
+    """Collect the facts that losses, plugins, weightings and methods have in common."""
     target, doc, own = base.target, _documented(base.kind, base.target), read_doc(asked.about)
     facts: dict[str, Any] = {
         "title": asked.title or getattr(target, "title", ""),
@@ -147,7 +147,7 @@ def _pluggable(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
 def _presets(base: registry.Entry) -> list[dict[str, Any]]:
     found = sorted(registry.presets(base.kind, base.name), key=lambda preset: preset.name)
     return [
-        {"name": preset.name, "aliases": list(preset.aliases), "means": spelt_out(preset), "set": dict(preset.set)}
+        {"name": preset.name, "aliases": list(preset.aliases), "means": spelling_of(preset), "set": dict(preset.set)}
         for preset in found
     ]
 
@@ -162,7 +162,7 @@ def _options(target: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     kind = base.target
     facts = _pluggable(base, asked)
-    learners = weightings.learners(base.name, weightings.split(asked.set)[0])
+    learners = weightings.learners_of(kind, weightings.split(asked.set)[0])
     weighted = {key: spec["name"] for key, spec in weightings.completed(asked.set, learners).items()}
     for name in dict.fromkeys(weighted.values()):
         told = _documented("weighting", registry.component("weighting", name)).deviations
@@ -170,16 +170,17 @@ def _method(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
     return {
         **facts,
         "group": asked.group or kind.group,
-        "keys": list(kind.keys),
+        "caution": kind.caution,
+        "predictors": list(kind.predictors),
         "learners": list(learners),
         "weightings": weighted,
         "views": {stream: list(views) for stream, views in kind.views.items()},
         "phases": _phases(kind, asked.set),
         "defaults": dict(kind.defaults),
-        "terms": list(kind.terms),
+        "term_kinds": list(kind.term_kinds),
         "unlabeled_weight": kind.unlabeled_weight,
         "teachers": [asdict(average) for average in _unbuilt(kind, asked.set, lambda method: method.averages()) or ()],
-        "exempt": dict(kind.exempt),
+        "check_exemptions": dict(kind.check_exemptions),
     }
 
 
@@ -187,9 +188,9 @@ def _phases(kind: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]] | None
     """The phases of a method with what a step of each costs, with losses that need no reference and such that do, in
     multiples of the labelled and unlabelled patches of a step; None where they depend on the data."""
 
-    def passes(method: Any, phase: Any, needs_reference: bool) -> dict[str, Any] | None:
+    def cost(method: Any, phase: Any, needs_reference: bool) -> dict[str, Any] | None:
         method.loss = SimpleNamespace(needs_reference=needs_reference)
-        found = method.passes(phase)
+        found = method.step_cost(phase)
         return None if found is None else asdict(found)
 
     def read(method: Any) -> list[dict[str, Any]]:
@@ -197,8 +198,8 @@ def _phases(kind: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]] | None
             {
                 **asdict(phase),
                 "streams": list(phase.streams),
-                "passes": passes(method, phase, False),
-                "passes_with_reference": passes(method, phase, True),
+                "step_cost": cost(method, phase, False),
+                "step_cost_with_reference": cost(method, phase, True),
             }
             for phase in method.phases()
         ]
@@ -208,7 +209,7 @@ def _phases(kind: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]] | None
 
 
 def _unbuilt(kind: Any, chosen: Mapping[str, Any], read: Callable[[Any], Any]) -> Any:
-    """What a method tells under its options, without building its networks; None where that takes more."""
+    """Read a method under its options, without building its networks; None where that takes more."""
     from torch import nn
 
     method = kind.__new__(kind)
@@ -323,7 +324,7 @@ def _recipe(name: str) -> dict[str, Any]:
         path: values.get(path, default) for path, default in network.items()
     }
     # A recipe may set options of a method or loss too, for all jobs that have it.
-    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in COMPONENTS}
+    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in JOB_PARTS}
     return {
         "kind": "recipe",
         "name": recipe.name,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------------------- fields
 
 
-def fields_of(model: type[BaseModel], prefix: str = "", given: BaseModel | None = None) -> Iterator[dict[str, Any]]:
-    """The settable fields of a model, groups of fields opened into dotted paths.
+def fields_of(model: type[BaseModel], prefix: str = "", instance: BaseModel | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the settable fields of a model, groups of fields opened into dotted paths.
 
     Each has `name`, `type` (for people), `choices` (empty where the values are not named), `default`, `required`
     and `description`.
@@ -26,12 +26,12 @@ def fields_of(model: type[BaseModel], prefix: str = "", given: BaseModel | None 
     Args:
         model: the class.
         prefix: what its paths begin with.
-        given: an instance whose values are the defaults; None: those of the class.
+        instance: one whose values are the defaults; None: those of the class.
     """
     for name, field in model.model_fields.items():
-        required = given is None and field.is_required()
-        default = getattr(given, name) if given is not None else None
-        if given is None and not required:
+        required = instance is None and field.is_required()
+        default = getattr(instance, name) if instance is not None else None
+        if instance is None and not required:
             default = field.get_default(call_default_factory=True, validated_data={})
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
             inner = default if isinstance(default, BaseModel) else None

@@ -11,22 +11,20 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from sslbench.config import weightings
-from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, read_component, read_parts, splits_of
-from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe, under
+from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, splits_of
+from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
+from sslbench.config.parts import read_part, read_parts
 from sslbench.config.recipe import Seed
 from sslbench.config.text import flatten, load_yaml, validated
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
 from sslbench.core.options import Frozen
 
-# ------------------------------------------------------------------------------------------------------ the grid
-
-
-_AXES = ("recipe", "method", "loss", "plugin", "labeled", "seeds")
+_AXES = ("recipe", "method", "weighting", "loss", "plugin", "labeled", "seeds")
 
 
 def _axes_as_lists(data: Any) -> Any:
-    """An axis of a grid may be written as one value, seeds as a range: `0-4`."""
+    """Read axes written as one value, and seeds written as a range: `0-4`."""
     if not isinstance(data, dict):
         return data
     data = {key: [value] if key in _AXES and not isinstance(value, list) else value for key, value in data.items()}
@@ -38,7 +36,7 @@ def _axes_as_lists(data: Any) -> Any:
 
 
 def seed_range(value: Any) -> list[Any]:
-    """The seeds that `0-4` means; any other value alone.
+    """Expand `0-4` to its seeds; any other value stays.
 
     Raises:
         ValueError: a range that runs backwards, or holds more seeds than anybody means.
@@ -57,6 +55,7 @@ class JobFilter(Frozen):
 
     recipe: list[str] = []
     method: list[str] = []
+    weighting: list[str | dict[str, Any] | None] = []
     loss: list[str] = []
     plugin: list[str | None] = []
     labeled: list[str] = []
@@ -69,7 +68,7 @@ class JobFilter(Frozen):
         return _axes_as_lists(data)
 
     def matches(self, job: Job) -> bool:
-        """Whether the job is meant, however both are spelt. Only options and `set` need the job to be valid.
+        """Tell whether the job is meant, however both are spelt. Only options and `set` need the job to be valid.
 
         Raises:
             UsageError: a name or budget that nothing answers to.
@@ -77,39 +76,48 @@ class JobFilter(Frozen):
         parts = read_parts(job)
         wanted = [flatten(self.set)]
         for axis in COMPONENTS:
-            asked = [read_component(axis, spelt, {}) for spelt in getattr(self, axis)]
-            named = [spelt.options for spelt in asked if spelt.name == parts[axis].name]
+            asked = [read_part(axis, spelt) for spelt in getattr(self, axis)]
+            named = [part.given for part in asked if part.name == parts[axis].name]
             if asked and not named:
                 return False
             if len(named) == 1:
-                wanted.append({f"{axis}.{key}": value for key, value in named[0].items()})
+                wanted.append(dict(named[0]))
         if self.labeled:
             lists = splits_of(read_recipe(job.recipe)[0], parts, flatten(job.set))
             if lists.budget(job.labeled).slug not in {lists.budget(name).slug for name in self.labeled}:
                 return False
         if (self.recipe and job.recipe not in self.recipe) or (self.seeds and job.seed not in self.seeds):
             return False
+        if self.weighting and not any(_has_weighting(job.resolved, value) for value in self.weighting):
+            return False
         return all(_has(job.resolved, options) for options in wanted if options)
 
 
 def _has(resolved: ResolvedJob, options: Mapping[str, Any]) -> bool:
-    """Whether a job has these values, by dotted path."""
-    about = weightings.split(under(options, "method"))[1]
-    if any(
-        resolved.values.get(path) != value
-        for path, value in options.items()
-        if path.removeprefix("method.") not in about
-    ):
+    """Tell whether a job has these values, by dotted path."""
+    others, about = weightings.split({weightings.respelt(path): value for path, value in options.items()})
+    if any(resolved.values.get(path) != value for path, value in others.items()):
         return False
-    asked = weightings.read(about, weightings.learners(resolved.method["name"], resolved.method))[0] if about else {}
     found = resolved.weightings
+    asked = weightings.read(about, _learners(resolved))[0] if about else {}
     return all(
         key not in found if spec is None else spec.items() <= found.get(key, {}).items() for key, spec in asked.items()
     )
 
 
+def _has_weighting(resolved: ResolvedJob, value: str | Mapping[str, Any] | None) -> bool:
+    """Tell whether a job has a weighting, `none` or null being none at all."""
+    if value in (None, weightings.NONE):
+        return not resolved.weightings
+    return _has(resolved, weightings.flat(value))
+
+
+def _learners(resolved: ResolvedJob) -> tuple[str, ...]:
+    return weightings.learners_of(registry.component("method", resolved.method["name"]), resolved.method)
+
+
 def _layer(layers: Mapping[str, str], path: str) -> str:
-    """The layer of a path, or of the first below it."""
+    """Return the layer of a path, or of the first below it."""
     return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
 
 
@@ -118,7 +126,7 @@ class GridEntry(JobFilter):
 
 
 class TableSpec(Frozen):
-    """What a grid's table shows.
+    """The content of a grid's table.
 
     `columns`: metrics of the protocol, averaged over classes (`dsc`) or one column per class (`dsc/class`). Where it is
     not given, those of its default that the protocol has.
@@ -178,7 +186,7 @@ class Grid(Frozen):
         return _axes_as_lists(data)
 
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
-        """The canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
+        """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
         The table is checked too: what nobody can print is not worth a training.
 
@@ -194,7 +202,8 @@ class Grid(Frozen):
             for job in self._product(entry, overrides or {}):
                 if not any(exclude.matches(job) for exclude in self.exclude):
                     canonical = job.canonical()  # every job is checked before any starts
-                    layers = {path: _layer(job.resolved.layers, path) for path in canonical.set}
+                    differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
+                    layers = {path: _layer(job.resolved.layers, path) for path in differs}
                     found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
                     protocols.add(job.resolved.recipe.protocol)
         if not found:
@@ -211,13 +220,14 @@ class Grid(Frozen):
         chosen = {**self.set, **entry.set, **overrides}
         own = self.name if self.name == COMMAND_LINE else f"grid {self.name}"
         layers = dict.fromkeys({**self.set, **entry.set, "*": ""}, own) | dict.fromkeys(overrides, COMMAND_LINE)
-        for recipe, budget, method, loss, plugin in itertools.product(
-            recipes, budgets, entry.method, entry.loss or ["default"], entry.plugin or [None]
+        for recipe, budget, method, weighting, loss, plugin in itertools.product(
+            recipes, budgets, entry.method, entry.weighting or [None], entry.loss or ["default"], entry.plugin or [None]
         ):
             for seed in entry.seeds or self.seeds or load_recipe(recipe).seeds:
                 yield Job(
                     recipe=recipe,
                     method=method,
+                    weighting=weighting,
                     loss=loss,
                     plugin=plugin,
                     labeled=budget,
@@ -228,7 +238,7 @@ class Grid(Frozen):
 
 
 def load_grid(name: str) -> Grid:
-    """A grid by name (looked up in `benchmarks/`, then among the shipped ones) or by file.
+    """Load a grid by name (looked up in `benchmarks/`, then among the shipped ones) or by file.
 
     Raises:
         UsageError: no such grid, or a file that is not a valid one.
@@ -246,7 +256,7 @@ def load_grid(name: str) -> Grid:
 
 
 def grid_files() -> dict[str, Path]:
-    """The grids that can be named, with their files."""
+    """Return the grids that can be named, with their files."""
     found: dict[str, Path] = {}
     for folder in settings.grid_dirs():
         for path in sorted(folder.glob("*.yaml")):

@@ -13,6 +13,7 @@ from sslbench.config.text import flatten, load_yaml, unflatten, validated
 from sslbench.core.errors import UnknownNameError, UsageError
 
 COMPONENTS = ("method", "loss", "plugin")  # the parts of a job that have options under their own prefix
+JOB_PARTS = (*COMPONENTS, weightings.PART)  # those that a recipe may say something about, outside of its fields
 
 
 class Layers:
@@ -22,15 +23,14 @@ class Layers:
         self.values, self.origins = dict(values or {}), dict(origins or {})
 
     def copy(self) -> Layers:
-        """The same values, to lay more over."""
+        """Copy the values, to lay more over."""
         return Layers(self.values, self.origins)
 
     def put(self, new: Mapping[str, Any], layer: str) -> None:
         """Lay values over what is there; groups are merged field by field. Another network or weighting takes none of
         the options that the one before had."""
-        leaves = flatten(new)
-        replaced = weightings.replaced(under(self.values, "method"), under(leaves, "method"))
-        gone = [f"method.{path}" for path in replaced]
+        leaves = {weightings.respelt(path): value for path, value in flatten(new).items()}
+        gone = [*weightings.replaced(self.values, leaves)]
         if leaves.get("network.name", self.values.get("network.name")) != self.values.get("network.name"):
             gone += [path for path in self.values if path.startswith("network.")]
         for path in gone:
@@ -42,8 +42,8 @@ class Layers:
 def read_recipe(
     name: str, chain: tuple[str, ...] = ()
 ) -> tuple[Layers, tuple[tuple[str, Override], ...], dict[str, Any]]:
-    """A recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what the
-    recipe says about itself."""
+    """Read a recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what
+    the recipe says about itself."""
     path = recipe_path(name)
     if not path.exists():
         raise UnknownNameError("recipe", name, recipe_names())
@@ -74,7 +74,7 @@ def _recipe_file(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe as written, before any method's defaults or overrides.
+    """Load the recipe as written, before any method's defaults or overrides.
 
     Raises:
         UsageError: no such recipe, or a field that is unknown, missing or of the wrong type.
@@ -86,12 +86,18 @@ def load_recipe(name: str) -> Recipe:
 def recipe_of(
     values: Mapping[str, Any], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
 ) -> Recipe:
-    fields = {path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS}
+    """Make a recipe of values by dotted path; those of a job's parts are passed over.
+
+    Raises:
+        UsageError: a field that is unknown, missing or of the wrong type.
+    """
+    fields = {path: value for path, value in values.items() if path.split(".")[0] not in JOB_PARTS}
     more = {"overrides": [override.model_dump() for _, override in overrides]}
     found: Recipe = validated(Recipe, unflatten(fields) | dict(about) | more, f"recipe {about['name']}", fields)
     return found
 
 
 def under(values: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return the values below a dotted path, by the rest of theirs."""
     prefix = part + "."
     return {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}

@@ -29,6 +29,12 @@ class NetworkSpec(BaseModel):
 class BatchSpec(Frozen):
     labeled: int = Field(gt=0, description="labelled patches (2-D: slices) in a step")
     unlabeled: int = Field(ge=0, description="unlabelled patches in a step")
+    order: Literal["passes", "repeated"] = Field(
+        default="passes",
+        description="of a stream's items. passes: one permutation of them after another, so that a batch holds an item "
+        "twice only where two of them join; repeated: each epoch a permutation of its places, which the items fill in "
+        "turn, so that a batch may hold an item twice (the loaders of GA and DHC)",
+    )
 
 
 Geometry = Literal["rot90_flip", "ssl4mis", "flips", "flip_rot90"]
@@ -126,7 +132,7 @@ class AugmentSpec(Frozen):
     @field_validator("weak", "strong", mode="before")
     @classmethod
     def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
-        """A bare name means the augmentation with its defaults."""
+        """Read a bare name as the augmentation with its defaults."""
         if not isinstance(value, list):
             return value
         weak = info.field_name == "weak"
@@ -319,7 +325,7 @@ _RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The names of the shipped recipes and of those in the data folder that was opened, sorted."""
+    """Return the names of the shipped recipes and of those in the data folder that was opened, sorted."""
     return tuple(sorted({*_shipped_recipes(), *registry.kept_files("recipe")}))
 
 
@@ -329,7 +335,7 @@ def _shipped_recipes() -> tuple[str, ...]:
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe, by name or as it is; it need not be there."""
+    """Return the file of a recipe, by name or as it is; it need not be there."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     shipped = _RECIPES / f"{name}.yaml"

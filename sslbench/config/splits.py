@@ -19,18 +19,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sslbench.core import registry
+from sslbench.core.endings import without_ending
 from sslbench.core.errors import UnknownNameError, UsageError
-from sslbench.core.files import write_text
+from sslbench.core.files import read_text, write_text
+from sslbench.core.settings import user_path
 
 PARTS = ("train", "val", "test")
 LEAKING = "-leaking"
+HELD = "-held"  # behind a budget's name: what is held of it, where some of its cases are missing
 BUDGETS = ("5%", "10%", "20%", "100%")  # of lists that are drawn, where they hold a patient
 FRACTIONS = (70.0, 10.0, 20.0)  # per cent of the patients in train, val and test
 
@@ -44,12 +47,14 @@ class Budget:
         title: its name for people (`20%`, `3 patients`).
         labeled: entries of `Splits.train`, in published order.
         aliases: other spellings; `20%`, `3 volumes` and the slug itself are understood anyway.
+        partial: whether it stands for what is held of it: it was asked for as `20%-held`.
     """
 
     slug: str
     title: str
     labeled: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Splits:
     refused: dict[str, str] = field(default_factory=dict)
 
     def budget(self, text: str) -> Budget:
-        """The budget that a slug, title or alias means.
+        """Return the budget that a slug, title or alias means.
 
         Raises:
             UnknownNameError: the split has no such budget.
@@ -89,6 +94,9 @@ class Splits:
         for budget in self.budgets.values():
             if wanted in {slug_of(name) for name in (budget.slug, budget.title, *budget.aliases)}:
                 return budget
+        if wanted.endswith(HELD):
+            whole = self.budget(wanted.removesuffix(HELD))
+            return replace(whole, slug=whole.slug + HELD, title=f"{whole.title} (as held)", aliases=(), partial=True)
         known = [budget.title for budget in self.budgets.values()]
         if wanted in self.refused:
             message = f"label budget '{text}' of {self.dataset} (splits {self.name}) is refused: {self.refused[wanted]}"
@@ -96,18 +104,18 @@ class Splits:
         raise UnknownNameError(f"label budget of {self.dataset} (splits {self.name})", str(text), known)
 
     def fingerprint(self, labeled: str) -> str:
-        """Hash of the lists that decide a job: train, val, test and the budget's labelled entries."""
+        """Hash the lists that decide a job: train, val, test and the budget's labelled entries."""
         lists = [self.train, self.val, self.test, self.budget(labeled).labeled]
         return hashlib.sha256(json.dumps(lists).encode()).hexdigest()
 
     def labeled_always(self) -> tuple[str, ...]:
-        """The entries that are labelled under every budget: what may be known of labels before one is chosen."""
+        """Return the entries that are labelled under every budget: what may be known of labels before one is chosen."""
         lists = [set(budget.labeled) for budget in self.budgets.values()]
         return tuple(entry for entry in self.train if all(entry in labeled for labeled in lists))
 
 
 def slug_of(text: str) -> str:
-    """The folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
+    """Return the folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
     text = re.sub(r"\s*%", "pct", str(text).strip().lower())
     text = re.sub(r"[\s_]+", "-", text)
     return re.sub(r"\.0+(?=pct|$)", "", text)
@@ -117,7 +125,7 @@ def slug_of(text: str) -> str:
 
 
 def load_splits(dataset: str, name: str) -> Splits:
-    """The named splits of a dataset, checked.
+    """Load the named splits of a dataset, and check them.
 
     Raises:
         UsageError: no such dataset or splits, or lists that overlap.
@@ -131,7 +139,7 @@ def load_splits(dataset: str, name: str) -> Splits:
 
 
 def split_files(dataset: str) -> dict[str, Path]:
-    """The split lists of a dataset by name: the packaged ones, and the user's in the data folder that was opened."""
+    """Return the split lists of a dataset by name: packaged ones, and the user's in the data folder that was opened."""
     component = registry.component("dataset", dataset)
     owner = component.splits_from or component.name
     packaged = (Path(__file__).parent.parent / "splits").glob(f"{owner}-*.yaml")
@@ -247,6 +255,7 @@ def draw_splits(
     fractions: Sequence[float] = FRACTIONS,
     test: Iterable[str] | None = None,
     budgets: Sequence[str] = BUDGETS,
+    unlabeled: Collection[str] = (),
 ) -> Splits:
     """Lists drawn by patient: every patient's cases stay together, and a larger budget holds all smaller ones.
 
@@ -263,10 +272,16 @@ def draw_splits(
         budgets: titles: a share of the training patients (`20%`, rounded down) or a number of them (`3`). Those
             below one patient, and those that equal one before, are left out; where nothing but all would be left,
             one patient is a budget too.
+        unlabeled: case ids without a label. Test, validation and budgets are drawn from the others; a patient without
+            any label is for training, and where a patient has cases of both kinds, entries are cases.
 
     Raises:
-        UsageError: shares without meaning, or fewer patients than parts.
+        UsageError: shares without meaning, or fewer patients with labels than parts.
     """
+    known = {patient: [case for case in cases if case not in unlabeled] for patient, cases in patients.items()}
+    bare = in_drawn_order((patient for patient, cases in known.items() if not cases), seed)
+    mixed = any(cases and len(cases) < len(patients[patient]) for patient, cases in known.items())
+    everyone, patients = patients, {patient: cases for patient, cases in patients.items() if known[patient]}
     where = f"splits {name} of {dataset}"
     if len(fractions) != 3 or min(fractions) < 0 or not fractions[0] > 0 or (test is None and not fractions[2] > 0):
         raise UsageError(
@@ -284,61 +299,83 @@ def draw_splits(
     val, train = rest[:size], rest[size:]
     if not train or not tested:
         raise UsageError(
-            f"{where}: {len(order)} patients do not go round train, val and test"
+            f"{where}: {len(order)} patients {'with labels ' if unlabeled else ''}do not go round train, val and test"
             + (f", with {len(tested)} set aside for testing" if test is not None else ""),
             "prepare more of them, or do without validation: --fractions 80,0,20",
         )
     unit = "patient" if any(list(cases) != [patient] for patient, cases in patients.items()) else "case"
     given = f"{len(tested)} given test {unit}s, the rest" if test is not None else f"{len(order)} {unit}s"
+    if unlabeled:
+        given += " with labels"
+    patient_of = {patient: patient for patient in (*train, *bare)}
+    if mixed:
+        unit = "case"
+        patient_of = {case: patient for patient in patient_of for case in everyone[patient]}
+        val, tested = ([case for patient in part for case in known[patient]] for part in (val, tested))
     shares = "/".join(f"{share:g}" for share in fractions[: 3 if test is None else 2])
     made = Splits(
         dataset=dataset,
         name=name,
         unit=unit,
-        train=tuple(train),
+        train=tuple(patient_of),
         val=tuple(val),
         test=tuple(tested),
         budgets={},
         source=f"drawn by sslbench with seed {seed}: {given} {shares}; budgets are nested",
     )
-    return with_budgets(made, {patient: patient for patient in train}, seed, budgets)
+    return with_budgets(made, patient_of, seed, budgets, {*unlabeled, *bare})
 
 
 def with_budgets(
-    splits: Splits, patient_of: Mapping[str, str], seed: int = 0, budgets: Sequence[str] = BUDGETS
+    splits: Splits,
+    patient_of: Mapping[str, str],
+    seed: int = 0,
+    budgets: Sequence[str] = BUDGETS,
+    unlabeled: Collection[str] = (),
 ) -> Splits:
-    """The same lists with nested budgets drawn from `train` by patient; see `draw_splits`.
+    """Draw nested budgets for lists from `train` by patient; see `draw_splits`.
+
+    A share is one of all training patients; what is more than have labels is all of these.
 
     Args:
         splits: lists whose budgets are replaced.
         patient_of: entry of `train` -> patient.
         seed, budgets: as for `draw_splits`.
+        unlabeled: entries of `train` without a label.
 
     Raises:
         UsageError: a budget that cannot be read, or none that holds a patient.
     """
     where = f"splits {splits.name} of {splits.dataset}"
-    order = in_drawn_order({patient_of[entry] for entry in splits.train}, seed)
+    known = [entry for entry in splits.train if entry not in unlabeled]
+    order = in_drawn_order({patient_of[entry] for entry in known}, seed)
+    everyone = len({patient_of[entry] for entry in splits.train})
+    whole = len(known) == len(splits.train)
+    unit = splits.unit if whole or everyone == len(splits.train) else "patient"
     made: dict[str, Budget] = {}
     counts: set[int] = set()
-    sizes = [(_budget_size(text, len(order), where), str(text).strip()) for text in budgets]
-    if {count for count, _ in sizes if count} == {len(order)}:
+    sizes = []
+    for text in budgets:
+        share = "%" in str(text)
+        count = _budget_size(text, everyone if share else len(order), where)
+        sizes.append((min(count, len(order)), str(text).strip() if count <= len(order) else str(len(order))))
+    if whole and {count for count, _ in sizes if count} == {len(order)}:
         sizes.append((1, "1"))
     for count, title in sorted(sizes, key=lambda size: size[0]):
         if not count or count in counts:
             continue
         counts.add(count)
         chosen = {patient: place for place, patient in enumerate(order[:count])}
-        labeled = [entry for entry in splits.train if patient_of[entry] in chosen]
+        labeled = [entry for entry in known if patient_of[entry] in chosen]
         labeled.sort(key=lambda entry: chosen[patient_of[entry]])
         if count == len(order):
-            labeled = list(splits.train)
-        named = f"{count} {splits.unit}{'s' if count > 1 else ''}"
-        aliases: tuple[str, ...] = (named,)
-        if count == len(order):
-            title, aliases = "100%", (named, "all")
+            labeled = known
+        named = f"{count} {unit}{'s' if count > 1 else ''}"
+        aliases: tuple[str, ...] = (named, "all") if count == len(order) else (named,)
+        if count == len(order) and whole:
+            title = "100%"
         elif "%" not in title:
-            title, aliases = named, ()
+            title, aliases = named, aliases[1:]
         made[slug_of(title)] = Budget(slug_of(title), title, tuple(labeled), aliases)
     if not made:
         raise UsageError(f"{where}: none of the budgets {', '.join(budgets)} holds one of {len(order)} patients")
@@ -367,42 +404,82 @@ def _budget_size(text: str, patients: int, where: str) -> int:
 # ------------------------------------------------------------------------------------------------ users' own files
 
 
-def read_split_file(path: Path, tested: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The lists in a user's file, by name: the file's own, or that of a fold (`fold-0`, ...).
+def read_split_file(path: Path, tested: Sequence[str] = (), unlabeled: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Read the lists in a user's file, by name: the file's own, or that of a fold (`fold-0`, ...).
 
-    Read are the YAML form of the packaged lists, the same fields as JSON, and nnU-Net's `splits_final.json`, a list
-    of folds with `train` and `val`. The `val` of a fold is what cross-validation scores: where nothing else is set
+    Read are the YAML form of the packaged lists, the same fields as JSON, nnU-Net's `splits_final.json`, a list of
+    folds with `train` and `val`, and SSL4MIS's `train.list`, `val.list` and `test.list`, a name on every line: name the
+    first of them, or their folder. The `val` of a fold is what cross-validation scores: where nothing else is set
     aside for testing it is read as `test`, and there is no validation.
 
     Args:
         path: of the file.
         tested: cases that are for testing wherever the file does not say which are.
+        unlabeled: cases without a label. nnU-Net's folds cannot name them: they are for training in each.
 
     Raises:
         UsageError: a file that is neither, or a field that means nothing.
     """
     from sslbench.config.text import load_yaml
 
+    path = user_path(path)
+    if path.is_dir() or path.suffix.lower() in (".list", ".txt"):
+        return {"lists": _plain_lists(path if path.is_dir() else path.parent, tested)}
     if not path.is_file():
-        raise UsageError(f"there is no split file {path}", "name a YAML file, or nnU-Net's splits_final.json")
+        raise UsageError(
+            f"there is no split file {path}", "name a YAML file, nnU-Net's splits_final.json or train.list"
+        )
     if path.suffix.lower() != ".json":
-        return {_list_name(path): _known_fields(load_yaml(path), path, tested)}
+        return {_list_name(path): _checked_fields(load_yaml(path), path, tested)}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error
     if isinstance(content, dict):
-        return {_list_name(path): _known_fields(content, path, tested)}
+        return {_list_name(path): _checked_fields(content, path, tested)}
     folds = content if isinstance(content, list) else []
     if not folds or not all(isinstance(fold, dict) and set(fold) == {"train", "val"} for fold in folds):
         raise UsageError(f"{path} is no list of folds with train and val", "nnU-Net's splits_final.json is one")
-    return {
-        f"fold-{number}": {"train": fold["train"], "source": f"{path.name}, fold {number}"}
-        | ({"val": fold["val"], "test": list(tested)} if tested else {"test": fold["val"]})
-        for number, fold in enumerate(folds)
-    }
+    made: dict[str, dict[str, Any]] = {}
+    for number, fold in enumerate(folds):
+        train, source = fold["train"], f"{path.name}, fold {number}"
+        if unlabeled and isinstance(train, list) and isinstance(fold["val"], list):
+            others = [case for case in unlabeled if case not in {*map(str, train), *map(str, fold["val"])}]
+            train, source = train + others, f"{source}; {len(others)} cases without a label added to train"
+        parts = {"val": fold["val"], "test": list(tested)} if tested else {"test": fold["val"]}
+        made[f"fold-{number}"] = {"train": train, "source": source} | parts
+    return made
+
+
+def has_plain_lists(folder: Path) -> bool:
+    """Tell whether a folder holds lists as SSL4MIS and its descendants keep them."""
+    return all((folder / f"{part}.list").is_file() for part in ("train", "test"))
+
+
+def _plain_lists(folder: Path, tested: Sequence[str]) -> dict[str, Any]:
+    """`train.list`, `val.list` and `test.list` (or `.txt`) of a folder: a name on every line, with or without the
+    ending and folders of its file."""
+    found: dict[str, list[str]] = {}
+    for part in PARTS:
+        path = next((folder / f"{part}{end}" for end in (".list", ".txt") if (folder / f"{part}{end}").exists()), None)
+        if path is None:
+            continue
+        try:
+            lines = [line.strip() for line in read_text(path).splitlines()]
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise UsageError(f"{path} is no list of names: {error}") from error
+        found[part] = list(dict.fromkeys(without_ending(line.rsplit("/", 1)[-1]) for line in lines if line))
+    if "train" not in found:
+        raise UsageError(f"there is no train.list in {folder}", "train.list and test.list hold a name on every line")
+    if tested:
+        found["test"] = list(tested)
+    elif "test" not in found and "val" in found:
+        found["test"] = found.pop("val")
+    return {"source": "train.list and test.list", **found}
 
 
 def _list_name(path: Path) -> str:
@@ -412,7 +489,7 @@ def _list_name(path: Path) -> str:
     return name
 
 
-def _known_fields(raw: dict[str, Any], path: Path, tested: Sequence[str]) -> dict[str, Any]:
+def _checked_fields(raw: dict[str, Any], path: Path, tested: Sequence[str]) -> dict[str, Any]:
     known = (*PARTS, "budgets", "unit", "source", "leaks")
     for key in raw:
         if key not in known:
@@ -420,17 +497,20 @@ def _known_fields(raw: dict[str, Any], path: Path, tested: Sequence[str]) -> dic
     return {"source": path.name} | ({"test": list(tested)} if tested else {}) | raw
 
 
-def check_entries(splits: Splits, patient_of: Mapping[str, str], others: Iterable[str] = ()) -> None:
+def check_entries(
+    splits: Splits, patient_of: Mapping[str, str], others: Iterable[str] = (), unlabeled: Collection[str] = ()
+) -> None:
     """Hold lists against the cases that there are.
 
     Args:
         splits: lists with budgets.
         patient_of: case id -> patient.
         others: names that are right though nobody holds their cases here.
+        unlabeled: case ids without a label.
 
     Raises:
-        UsageError: a name that is neither a case nor a patient, no training or test case, or a patient in two parts of
-            lists that are not known to leak.
+        UsageError: a name that is neither a case nor a patient, no training or test case, a case without a label where
+            one is needed, or a patient in two parts of lists that are not known to leak.
     """
     where = f"splits {splits.name} of {splits.dataset}"
     groups = groups_of(patient_of)
@@ -447,6 +527,11 @@ def check_entries(splits: Splits, patient_of: Mapping[str, str], others: Iterabl
                 other, there = side.setdefault(patient, (entry, part))
                 if there != part and not splits.leaks:
                     raise UsageError(f"{where}: {other} ({there}) and {entry} ({part}) are of patient {patient}")
+    budgets = {f"budget {budget.title}": budget.labeled for budget in splits.budgets.values()}
+    for part, entries in {"val": splits.val, "test": splits.test, **budgets}.items():
+        for entry in entries:
+            if bare := [case for case in groups.get(entry, ()) if case in unlabeled]:
+                raise UsageError(f"{where}: {part} names {entry}, and {bare[0]} has no label", "list it in train alone")
 
 
 def groups_of(patient_of: Mapping[str, str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""How people write things down, read into values: YAML files, `a.b=c`, `name[option=value]`, dotted paths."""
+"""Readers of what people write down: YAML files, `a.b=c`, `name[option=value]`, dotted paths."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.core.files import read_text
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, read by the safe loader.
+    """Load the mapping in a YAML file, read by the safe loader.
 
     Raises:
         UsageError: the file cannot be read as YAML, repeats a key, or holds no mapping.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text in UTF-8", "name a YAML file") from error
+        value = yaml.load(read_text(path), Loader=_Loader)
     except RecursionError as error:
-        raise UsageError(f"{path} is nested too deeply to be read") from error
+        raise UsageError(f"{path} is not valid YAML: it is nested too deeply") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError) as error:  # a date or tag that cannot be built is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UsageError(f"{where} is not valid YAML: {problem}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path} holds no mapping of fields")
+        raise UsageError(f"{path} holds no mapping of fields{': it is empty' if value is None else ''}")
     return value
 
 
@@ -65,7 +64,7 @@ for _way in (_Loader, _Dumper):
 
 
 def yaml_text(value: Any, flow: bool | None = None, width: int = 110) -> str:
-    """A value as YAML that `load_yaml` reads as the same, in the order that it has.
+    """Write a value as YAML that `load_yaml` reads as the same, in the order that it has.
 
     Args:
         value: of plain types.
@@ -77,7 +76,7 @@ def yaml_text(value: Any, flow: bool | None = None, width: int = 110) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value of an option as typed on a command line: `0.75`, `true`, `[1, 2]`, `name`."""
+    """Parse the value of an option as typed on a command line: `0.75`, `true`, `[1, 2]`, `name`."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
@@ -95,7 +94,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def parse_set(items: Iterable[str]) -> dict[str, Any]:
-    """`a.b=c` strings as dotted paths and values."""
+    """Parse `a.b=c` strings as dotted paths and values."""
     return _pairs(items, "--set takes PATH=VALUE, not '{}'", "for example --set optimizer.lr=0.005")
 
 
@@ -110,7 +109,7 @@ def _pairs(items: Iterable[str], message: str, hint: str) -> dict[str, Any]:
 
 
 def parse_component(text: str) -> tuple[str, dict[str, Any]]:
-    """`ga[gamma=0.75,k=5]` as its name and options; in place of a name `module:Class` may stand.
+    """Parse `ga[gamma=0.75,k=5]` as its name and options; in place of a name `module:Class` may stand.
 
     Raises:
         UsageError: brackets that do not close, or an item that is no `key=value`.
@@ -166,7 +165,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()) -> Any:
-    """`model(**data)`, its first fault told in one line, with near names for an unknown key."""
+    """Return `model(**data)`; its first fault raises one line, with near names for an unknown key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -187,13 +186,13 @@ def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()
 
 
 def dumped(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:
-    """All fields of a model as JSON has them. Twice: a default is not validated, and 10 is to be what 10.0 is."""
+    """Dump all fields of a model as JSON has them. Twice: a default is not validated, and 10 is to be what 10.0 is."""
     once = validated(model, data, where)
     return dict(model.model_validate(once.model_dump()).model_dump(mode="json"))
 
 
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted path of a model, for suggestions."""
+    """Yield every dotted path of a model, for suggestions."""
     for name, info in model.model_fields.items():
         yield prefix + name
         for part in (info.annotation, *get_args(info.annotation)):

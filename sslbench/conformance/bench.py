@@ -1,9 +1,8 @@
-"""What a law is tried on: a method with a loss on tiny networks and random volumes; no file is read or written."""
+"""The bench of the laws: a method with a loss on tiny networks and random volumes; no file is read or written."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from sslbench.core import registry
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step, View
 from sslbench.data.sampling import TrainingSet
-from sslbench.losses.base import Loss
+from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Method, Phase
 from sslbench.networks.base import Decoder
 from sslbench.training.checkpoint import Checkpoints
@@ -59,9 +58,9 @@ def tiny_job(
     set: Mapping[str, Any] | None = None,
     plugin: str | None = None,
 ) -> Job:
-    """A job of seconds with the settings of a 2-D or a 3-D recipe; `set` adds to what makes it tiny."""
+    """Make a job of seconds with the settings of a 2-D or a 3-D recipe; `set` adds to what makes it tiny."""
     recipe, labeled, small = _RECIPES[dims]
-    own = registry.component("method", parse_component(method)[0]).tiny
+    own = registry.component("method", parse_component(method)[0]).check_settings
     chosen = {**_COMMON, **small, **own, **(set or {})}
     return Job(recipe=recipe, method=method, loss=loss, plugin=plugin, labeled=labeled, seed=0, set=chosen)
 
@@ -75,7 +74,7 @@ def random_experiment(
     channels: int = 1,
     classes: int = CLASSES,
 ) -> Experiment:
-    """A job put together on random volumes whose labels are bright blobs.
+    """Put a job together on random volumes whose labels are bright blobs.
 
     Args:
         job: its data are not looked at.
@@ -147,7 +146,7 @@ class Subject:
         self.plugin = self.job.resolved.job.plugin
 
     def experiment(self) -> Experiment:
-        """A fresh one, its phases cut to a few iterations."""
+        """Make a fresh experiment, its phases cut to a few iterations."""
         experiment = random_experiment(self.job)
         phases = [replace(phase, iterations=self.iterations) for phase in experiment.method.phases()]
         experiment.method.phases = lambda: phases  # type: ignore[method-assign]
@@ -161,7 +160,7 @@ class Subject:
         return self.experiment()
 
     def fresh(self) -> Method:
-        """The method as it begins its last phase."""
+        """Build the method as it begins its last phase."""
         method = copy.deepcopy(self.built.method)
         for phase in method.phases():
             method.begin(phase)
@@ -177,15 +176,15 @@ class Subject:
             norm.momentum = 1.0
         reseed(0, "forward")
         with torch.no_grad():
-            for key in method.keys:
+            for key in method.predictors:
                 method.predict(image, key)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         return method
 
     def sure(self, factor: float = 20) -> Method:
-        """The method with networks as sure as trained ones, their heads times `factor`, and with teachers that are not
-        their students.
+        """Build the method with networks as sure as trained ones, their heads times `factor`, and with teachers that
+        are not their students.
 
         Thresholds of confidence let nothing through an untrained network, one with the batch statistics that it began
         with names one class everywhere in evaluation mode, and a teacher that is a copy agrees with its student: terms
@@ -204,7 +203,7 @@ class Subject:
         return method
 
     def phases(self, unlabeled: bool = False) -> list[Phase]:
-        """Its phases; those alone that draw unlabelled patches."""
+        """Return its phases; those alone that draw unlabelled patches."""
         return [phase for phase in self.built.method.phases() if not unlabeled or "unlabeled" in phase.streams]
 
     @property
@@ -213,12 +212,12 @@ class Subject:
         return self.built.method.views["labeled"][0]
 
     def batch(self, phase: Phase) -> Batch:
-        """A batch of a phase, whose tensors may be written to."""
+        """Draw a batch of a phase, whose tensors may be written to."""
         views = [view for stream in phase.streams for view in self.built.method.views.get(stream, ())]
         return self.built.sampler.batch(0, phase.streams, tuple(dict.fromkeys(views)))
 
-    def step(self, phase: Phase, ramp: float = 1.0, iteration: int | None = None, epoch: int = 1) -> Step:
-        """The last step of a long phase, unless said otherwise, at a consistency weight of `ramp`."""
+    def step(self, phase: Phase, consistency_weight: float = 1.0, iteration: int | None = None, epoch: int = 1) -> Step:
+        """Make the last step of a long phase, unless said otherwise."""
         length = 100_000
         return Step(
             iteration=length - 1 if iteration is None else iteration,
@@ -227,26 +226,40 @@ class Subject:
             epochs=2,
             last_of_epoch=False,
             phase=phase.name,
-            ramp=torch.tensor(ramp),
+            consistency_weight=torch.tensor(consistency_weight),
             generators=lambda stream, device: torch_generator(0, stream, device=device),
             logger=lambda name, value: None,
             sweeper=self.built.sampler.sweep,
         )
 
     def terms(
-        self, method: Method, phase: Phase, batch: Batch | None = None, ramp: float = 1.0, bf16: bool = False
+        self,
+        method: Method,
+        phase: Phase,
+        batch: Batch | None = None,
+        consistency_weight: float = 1.0,
+        bf16: bool = False,
     ) -> dict[str, Tensor]:
-        """The terms of a step; the same draws every time."""
+        """Compute the terms of a step; the same draws every time."""
         reseed(0, "forward")
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return dict(method.training_step(self.batch(phase) if batch is None else batch, self.step(phase, ramp)))
+            return dict(
+                method.training_step(
+                    self.batch(phase) if batch is None else batch, self.step(phase, consistency_weight)
+                )
+            )
 
     def gradients(
-        self, method: Method, phase: Phase, batch: Batch | None = None, ramp: float = 1.0, bf16: bool = False
+        self,
+        method: Method,
+        phase: Phase,
+        batch: Batch | None = None,
+        consistency_weight: float = 1.0,
+        bf16: bool = False,
     ) -> dict[str, Tensor]:
-        """The gradient of a step in every parameter that it reaches, and the values of its losses."""
+        """Compute the gradient of a step in every parameter that it reaches, and the values of its losses."""
         method.zero_grad()
-        terms = self.terms(method, phase, batch, ramp, bf16)
+        terms = self.terms(method, phase, batch, consistency_weight, bf16)
         backward(terms, method.groups(phase))
         losses = {name: value.detach() for name, value in terms.items() if is_loss(name)}
         found = {
@@ -255,7 +268,7 @@ class Subject:
         return {**found, **losses}
 
     def reached(self, method: Method, key: str, phase: Phase) -> set[str]:
-        """Names of the parameters that the predictor `key` is made of."""
+        """Return names of the parameters that the predictor `key` is made of."""
         method.zero_grad()
         image = self.batch(phase).image[self.view][:2]
         probabilities = method.predict(image, key)
@@ -273,7 +286,7 @@ class Subject:
     def silenced(self) -> Subject | None:
         """The same with nothing to learn from unlabelled patches, where an option says so."""
         weight = self.built.method.unlabeled_weight
-        if weight in (None, "ramp"):
+        if weight in (None, "consistency_weight"):
             return None
         return Subject(*self.spelling, self.dims, {**self.set, f"method.{weight}": 0}, plugin=self.plugin)
 
@@ -302,7 +315,7 @@ class Subject:
 
 
 def is_loss(term: str) -> bool:
-    """Whether a term of a step is one of its losses: `loss`, or `loss/<group>`."""
+    """Tell whether a term of a step is one of its losses: `loss`, or `loss/<group>`."""
     return term.split("/")[0] == "loss"
 
 
@@ -329,14 +342,14 @@ class MemoryCheckpoints(Checkpoints):
 
 
 def packed(state: Mapping[str, Any]) -> bytes:
-    """A state as a checkpoint holds it."""
+    """Pack a state as a checkpoint holds it."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
 
 
 def unpacked(content: bytes) -> dict[str, Any]:
-    """What `packed` wrote; whatever is neither a tensor nor a plain value is refused."""
+    """Unpack what `packed` wrote; whatever is neither a tensor nor a plain value is refused."""
     found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
     return found
 
@@ -382,21 +395,20 @@ class SpiedLoss:
         self.observed: list[str] = []
         self.unobserved: set[str] = set()
         self.terms: set[str] = set()
-        for name in ("observe", "ce", "dice", "supervised", "consistency"):
-            setattr(loss, name, self._watched(name, getattr(loss, name)))
+        self._watch(loss, "observe", lambda step, key, *_, **__: self.observed.append(key))
+        for name in ("ce_term", "dice_term", "supervised_term"):
+            self._watch(loss, name, lambda term: self._asked(term, term.source))
+        self._watch(loss, "consistency_term", lambda term, own: self._asked(term, "consistency"))
 
-    def _watched(self, name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(ask)
+    def _watch(self, loss: Loss, name: str, see: Callable[..., None]) -> None:
+        ask = getattr(loss, name)
 
         def spy(*parts: Any, **rest: Any) -> Any:
-            given = signature.bind(*parts, **rest).arguments
-            given = {**given, **given.get("rest", {})}
-            if name == "observe":
-                self.observed.append(given["key"])
-            else:
-                self.terms.add("consistency" if name == "consistency" else given.get("source", "label"))
-                reference = given.get("reference")
-                self.unobserved |= {given["key"], *([reference[0]] if reference else [])} - {*self.observed}
+            see(*parts, **rest)
             return ask(*parts, **rest)
 
-        return spy
+        setattr(loss, name, spy)
+
+    def _asked(self, term: Term, kind: str) -> None:
+        self.terms.add(kind)
+        self.unobserved |= {term.key, *([term.reference[0]] if term.reference else [])} - {*self.observed}

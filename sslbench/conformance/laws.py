@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sslbench.conformance.bench import Dims, SpiedLoss, Subject, TrainedMethod, is_loss, packed, unpacked
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.step import Batch
-from sslbench.methods.base import Average, Method, Phase
+from sslbench.methods.base import EMA, Method, Phase
 from sslbench.networks.base import Decoder, Network
 from sslbench.plugins.base import Attached
 
@@ -29,7 +29,7 @@ class Irrelevant(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a law.
+    """The result of a law.
 
     Attributes:
         law: its name.
@@ -76,7 +76,7 @@ class Law:
         return Verdict(self.name, subject.method, subject.loss, subject.dims, status, reason, subject.plugin)
 
     def _judge(self, subject: Subject) -> tuple[Literal["holds", "broken", "exempt", "irrelevant"], str]:
-        exempt = subject.built.method.exempt.get(self.name)
+        exempt = subject.built.method.check_exemptions.get(self.name)
         if exempt and self.exemptible:
             return "exempt", exempt
         try:
@@ -114,7 +114,7 @@ def learns_from_unlabeled(subject: Subject) -> None:
         with_them = subject.gradient[phase.name]
         without = _without_unlabeled(subject, subject.sure().train(), phase)
         method = subject.sure().train()
-        for key in method.keys:
+        for key in method.predictors:
             names = subject.reached(method, key, phase)
             if not names:
                 raise Broken(f"predict() of '{key}' takes no gradient")
@@ -163,12 +163,13 @@ def supervised_at_zero(subject: Subject) -> None:
         L, labels = batch.num_labeled, batch.label[subject.view]
         step = subject.step(phase)
         total = torch.zeros(())
-        for key in method.keys:
+        for key in method.predictors:
             logits = method.predict(
                 batch.image[subject.view][:L], key
             ).log()  # softmax(log p) is p: as good as the logits
-            method.loss.observe(step, key, logits, labels[:L])
-            total = total + method.loss.supervised(logits, labels[:L], key=key)
+            truth = method.truth(key, labels[:L])
+            method.loss.observe(step, key, logits, truth)
+            total = total + method.loss.supervised(logits, truth, key=key)
         total.backward()
         expected = {name: parameter.grad for name, parameter in method.named_parameters() if parameter.grad is not None}
         _compare(expected, found, f"phase {phase.name}: not the supervised gradient in")
@@ -201,7 +202,7 @@ def ema_closed_form(subject: Subject) -> None:
             _follow(subject, average, phase, moves)
 
 
-def _follow(subject: Subject, average: Average, phase: Phase, moves: bool) -> None:
+def _follow(subject: Subject, average: EMA, phase: Phase, moves: bool) -> None:
     """Move a student at will and hold its teacher against Σ_n (1 - a_n) Π_{m>n} a_m student_n + Π_n a_n teacher_0."""
     method, steps = subject.fresh(), 5
     teacher, student = method.get_submodule(average.teacher), method.get_submodule(average.student)
@@ -276,7 +277,7 @@ def state_round_trips(subject: Subject) -> None:
             raise Broken(f"{name} is not loaded")
     image = subject.batch(subject.phases()[-1]).image[subject.view]
     with torch.no_grad():
-        for key in (None, *fresh.keys):
+        for key in (None, *fresh.predictors):
             if not torch.equal(trained.method.eval().predict(image, key), fresh.predict(image, key)):
                 raise Broken(f"predict(x, {key!r}) differs in a fresh object that has the state")
 
@@ -317,7 +318,7 @@ def predicts_probabilities(subject: Subject) -> None:
     image = subject.batch(subject.phases()[-1]).image[subject.view]
     C = subject.built.num_classes
     with torch.no_grad():
-        for key in (None, *method.keys):
+        for key in (None, *method.predictors):
             found = method.predict(image, key)
             if found.shape != (len(image), C, *image.shape[2:]):
                 raise Broken(f"predict(x, {key!r}) has shape {tuple(found.shape)}")
@@ -338,7 +339,7 @@ def observes_before_terms(subject: Subject) -> None:
 @law("The kinds of terms that it asks a loss for are those that it declares.")
 def asks_as_declared(subject: Subject) -> None:
     asked = {term for phase in subject.phases() for term in _spied(subject, phase).terms}
-    declared = set(subject.built.method.terms)
+    declared = set(subject.built.method.term_kinds)
     if asked != declared:
         raise Broken(f"asks for {_listed(asked)}, declares {_listed(declared)}")
 
@@ -346,7 +347,7 @@ def asks_as_declared(subject: Subject) -> None:
 @law("Patches go through its networks, forward and backward, as often as it documents.", losses=True)
 def passes_as_documented(subject: Subject) -> None:
     for phase in subject.phases():
-        documented = subject.built.method.passes(phase)
+        documented = subject.built.method.step_cost(phase)
         if documented is None:
             raise Irrelevant("it documents none")
         batch = subject.batch(phase)
@@ -398,7 +399,7 @@ def _unweighted(subject: Subject) -> None:
         raise Irrelevant("a weighting follows unlabelled patches, which it tells by their labels: tried without")
 
 
-def _averages(subject: Subject) -> list[Average]:
+def _averages(subject: Subject) -> list[EMA]:
     averages = list(subject.built.method.averages())
     if not averages:
         raise Irrelevant("it has no teacher")
@@ -406,12 +407,12 @@ def _averages(subject: Subject) -> list[Average]:
 
 
 def _without_unlabeled(subject: Subject, method: Method, phase: Phase, batch: Batch | None = None) -> dict[str, Tensor]:
-    """The gradients with the unlabelled weight at 0."""
+    """Compute the gradients with the unlabelled weight at 0."""
     if method.unlabeled_weight is None:
         raise Irrelevant("nothing switches its unlabelled terms off")
     if subject.silenced is not None:
         method.options = subject.silenced.built.method.options
-    return subject.gradients(method, phase, batch, ramp=0.0)
+    return subject.gradients(method, phase, batch, consistency_weight=0.0)
 
 
 def _spied(subject: Subject, phase: Phase) -> SpiedLoss:
@@ -457,7 +458,7 @@ def _identical(first: TrainedMethod, second: TrainedMethod, message: str) -> Non
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Whether two states are the same, bit for bit; an extra state may be any nest of plain values."""
+    """Tell whether two states are the same, bit for bit; an extra state may be any nest of plain values."""
     if isinstance(left, Tensor):
         return isinstance(right, Tensor) and left.dtype == right.dtype and torch.equal(left, right)
     if isinstance(left, Mapping):

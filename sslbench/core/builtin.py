@@ -57,6 +57,7 @@ BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
             "distdw",
             "simis",
         ),
+        "sslbench.methods.dca": ("dca",),
         "sslbench.methods.dcnet": ("dcnet",),
         "sslbench.methods.depl": ("depl",),
         "sslbench.methods.desco": ("desco",),
@@ -117,12 +118,5 @@ BUILTIN: dict[str, dict[str, tuple[str, ...]]] = {
             "native-voxel",
             *(f"{name}{mode}" for name in PAPERS for mode in ("", "-released")),
         ),
-    },
-}
-
-# kind -> name -> why nothing here answers to a name that tables print.
-UNDESCRIBED: dict[str, dict[str, str]] = {
-    "method": {
-        "dca": "DCA (CVPR 2026): method not described in the source, whose supplement gives results alone",
     },
 }

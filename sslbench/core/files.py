@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sslbench.core.errors import SSLBenchError, StorageError
+
+_FULL = 1 << 16  # bytes; a disk with fewer is full, whatever a writer says of it
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 @contextmanager
@@ -22,7 +28,8 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
         sync: wait until the bytes are on the disk; off for files that only feed a display.
 
     Raises:
-        StorageError: the system refuses: a full disk, no permission.
+        StorageError: the system refuses: a full disk, no permission. Writers that have words of their own for a full
+            disk (NumPy, torch) are overruled.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +49,8 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
             _sync(path.parent)
     except Exception as error:
         refusal = _refusal(error)
+        if shutil.disk_usage(path.parent).free < _FULL:
+            refusal = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if refusal is None or refusal.filename not in (None, str(aside), str(path.parent)):
             raise  # or of another file, which the block read
         raise StorageError(path, refusal) from error
@@ -110,12 +119,58 @@ def save_nifti(image: Any, path: Path) -> None:
         nibabel.save(image, aside)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that a user wrote: UTF-8, or what its byte-order mark says (Notepad and PowerShell write one).
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read, or is no text.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    return content.decode(encoding).replace("\r\n", "\n")
+
+
 def read_json(path: Path) -> Any:
-    """The value of a JSON file, or None where the file is missing or unreadable as JSON."""
+    """Read the value of a JSON file, or None where the file is missing or unreadable as JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(read_text(path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """The files under a folder, linked folders too; a link that leads back up to a folder that holds it is passed over.
+
+    Sorted within each folder.
+    """
+    above: dict[Path, frozenset[tuple[int, int]]] = {}  # device and number of a folder and of all that hold it
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        holding = above.pop(here, frozenset()) | {_identity(here)}
+        kept = []
+        for name in sorted(folders):
+            try:
+                passed = _identity(here / name) in holding
+            except OSError:
+                continue
+            if not passed:
+                above[here / name] = holding
+                kept.append(name)
+        folders[:] = kept
+        yield from (here / name for name in sorted(names))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Tell whether two paths lead to one file, by links of folders."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _sync(path: Path) -> None:

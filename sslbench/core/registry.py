@@ -1,6 +1,6 @@
 """One registry for everything that a job names: datasets, networks, methods, losses, plugins, protocols, ...
 
-A component registers itself with `register`; the built-in ones are known by name beforehand (`_BUILTIN`), so that
+A component registers itself with `register`; the built-in ones are known by name beforehand (`BUILTIN`), so that
 listing names and completing them in a shell imports nothing heavy. Third parties announce theirs through entry
 points of the group `sslbench.<kind>` (for example `sslbench.method`), whose modules call `register` when loaded.
 
@@ -29,7 +29,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sslbench.core.builtin import BUILTIN, UNDESCRIBED
+from sslbench.core.builtin import BUILTIN
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ _BASES = {
     "protocol": "sslbench.metrics.protocol:Protocol",
 }
 
-_NAMED = ("dataset", "protocol")  # kinds whose components have a `name` of their own
+_NAME_OWNERS = ("dataset", "protocol")  # kinds whose components have a `name` of their own
 
 # Files of the user's that a job can name: kind (`recipe`, `splits`) -> name -> path. See `sslbench.data.own.dataset`.
 _files: dict[str, dict[str, Path]] = {}
@@ -92,7 +92,7 @@ def register(
     aliases: Iterable[str] = (),
     preset_of: str | None = None,
     set: Mapping[str, Any] | None = None,
-    **told: str,
+    **presentation: str,
 ) -> Callable[[T], T]:
     """Register the decorated class (or any value) under `name`.
 
@@ -105,7 +105,7 @@ def register(
         aliases: other spellings.
         preset_of: the name that this one configures.
         set: the options that it sets.
-        told: `title`, `group` and `about` of a preset, see `Entry`.
+        presentation: `title`, `group` and `about` of a preset, see `Entry`.
 
     Raises:
         SSLBenchError: an unknown kind, or a name that something else has.
@@ -116,7 +116,7 @@ def register(
         raise SSLBenchError(f"the {kind} name '{name}' has a colon", "module:Class is a reference, not a name")
 
     def add(target: Any) -> None:
-        entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}), **told)
+        entry = Entry(kind, name, target, tuple(aliases), preset_of, dict(set or {}), **presentation)
         for taken in (name, *entry.aliases):
             other = _lookup(kind, taken)
             # Loading a module twice (a reload, a test) registers the same thing again; anything else is a clash.
@@ -144,22 +144,21 @@ def unregister(kind: str, name: str) -> None:
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind, presets included and aliases not, sorted; imports no component."""
+    """Return all names of a kind, presets included and aliases not, sorted; imports no component."""
     return sorted({*builtin(kind), *_entries[kind], *(point.name for point in _entry_points(kind))})
 
 
 def builtin(kind: str) -> set[str]:
-    """The names of a kind that are sslbench's own, presets included."""
+    """Return the names of a kind that are sslbench's own, presets included."""
     return {name for group in BUILTIN[kind].values() for name in group}
 
 
 def get(kind: str, name: str) -> Entry:
-    """The entry that a name, an alias or a reference `module:Class` means.
+    """Return the entry that a name, an alias or a reference `module:Class` means.
 
     Raises:
         UnknownNameError: nothing answers to the name; near names are suggested.
-        UsageError: a published name whose source does not say what it is, or a reference to something that cannot be
-            imported or is of another kind.
+        UsageError: a reference to something that cannot be imported or is of another kind.
     """
     if ":" in name and not _is_family(kind, name):
         return _referred(kind, name)
@@ -177,8 +176,6 @@ def get(kind: str, name: str) -> Entry:
         found = _lookup(kind, name)
     if found is None:
         found = next((entry for entry in entries(kind) if name in entry.aliases), None)
-    if found is None and name.lower() in UNDESCRIBED.get(kind, {}):
-        raise UsageError(UNDESCRIBED[kind][name.lower()], "its published row can stand in a table, no run can")
     if found is None:
         known = {alias for entry in entries(kind) for alias in entry.aliases} | {*names(kind)}
         raise UnknownNameError(kind, name, known)
@@ -186,13 +183,13 @@ def get(kind: str, name: str) -> Entry:
 
 
 def component(kind: str, name: str) -> Any:
-    """The class or value that a name means; for a preset, that of what it configures."""
+    """Return the class or value that a name means; for a preset, that of what it configures."""
     entry = get(kind, name)
     return component(kind, entry.preset_of) if entry.preset_of else entry.target
 
 
 def entries(kind: str) -> list[Entry]:
-    """All entries of a kind, sorted by name; imports every component of that kind.
+    """Return all entries of a kind, sorted by name; imports every component of that kind.
 
     A third party's component that cannot be loaded is left out with a warning: it must not stop the others.
     """
@@ -207,40 +204,40 @@ def entries(kind: str) -> list[Entry]:
 
 
 def presets(kind: str, base: str) -> list[Entry]:
-    """The presets that configure `base`, those with most options first."""
+    """Return the presets that configure `base`, those with most options first."""
     found = [entry for entry in entries(kind) if entry.preset_of == base]
     return sorted(found, key=lambda entry: -len(entry.set))
 
 
 def home(kind: str, name: str) -> str | None:
-    """The reference under which another process finds what a canonical name means; None where the name is enough, or
-    where there is no such place (a class of a notebook)."""
+    """Return the reference under which another process finds what a canonical name means; None where the name is
+    enough, or where there is no such place (a class of a notebook)."""
     announced = {point.name for point in _entry_points(kind)}
     if ":" in name or name in builtin(kind) | announced | {*kept_files(kind)}:
         return None
     return _reference(component(kind, name)) or _homes.get((kind, name))
 
 
-def keep_homes(told: Mapping[str, Mapping[str, str]] | None) -> None:
+def keep_homes(homes: Mapping[str, Mapping[str, str]] | None) -> None:
     """Make known where names are found, by kind and name, as `home` said it; a module is imported once somebody asks
     for a name of it."""
-    for kind, found in (told or {}).items():
-        _homes.update({(kind, name): reference for name, reference in found.items()})
+    for kind, references in (homes or {}).items():
+        _homes.update({(kind, name): reference for name, reference in references.items()})
 
 
 def own_version(target: Any) -> int:
-    """The `version` that a component declares itself: 1 for a class that declares none, whatever it derives from."""
+    """Return the `version` that a component declares itself: 1 for a class with none, whatever it derives from."""
     found = vars(target).get("version", 1) if isinstance(target, type) else getattr(target, "version", 1)
     return int(found)
 
 
-def keep_files(kind: str, found: Mapping[str, Path]) -> None:
+def keep_files(kind: str, files: Mapping[str, Path]) -> None:
     """Make files known by name, in place of those of the kind that were known before."""
-    _files[kind] = dict(found)
+    _files[kind] = dict(files)
 
 
 def kept_files(kind: str) -> Mapping[str, Path]:
-    """The files that `keep_files` made known."""
+    """Return the files that `keep_files` made known."""
     return _files.get(kind, {})
 
 
@@ -252,7 +249,7 @@ def _lookup(kind: str, name: str) -> Entry | None:
 
 
 def _is_family(kind: str, name: str) -> bool:
-    """Whether names before this colon are sslbench's own (`monai:SegResNet`), not modules of somebody's."""
+    """Tell whether names before this colon are sslbench's own (`monai:SegResNet`), not modules of somebody's."""
     family = name.partition(":")[0] + ":"
     return any(own.startswith(family) for own in builtin(kind))
 
@@ -273,14 +270,14 @@ def _same(left: Entry, right: Entry) -> bool:
 
 
 def _referred(kind: str, reference: str) -> Entry:
-    """The entry of what a reference means: the registered one, or one made for it."""
+    """Return the entry of what a reference means: the registered one, or one made for it."""
     target = _imported(kind, reference)
     for entry in _entries[kind].values():
         if entry.preset_of is None and entry.target is target:
             _homes.setdefault((kind, entry.name), reference)
             return entry
     _check_kind(kind, reference, target)
-    if kind in _NAMED:
+    if kind in _NAME_OWNERS:
         name = getattr(target, "name", None)
         if not isinstance(name, str) or not name:
             raise UsageError(f"{reference} has no `name`", f"a {kind} goes by the name that it gives itself")
@@ -295,7 +292,7 @@ def _referred(kind: str, reference: str) -> Entry:
 
 
 def _imported(kind: str, reference: str) -> Any:
-    """What a reference leads to.
+    """Import the object of a reference.
 
     Raises:
         UsageError: it is not spelt as one, its module cannot be imported, or has no such attribute.
@@ -316,7 +313,7 @@ def _imported(kind: str, reference: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    """A module of the user's, of the working folder or installed."""
+    """Import a module of the user's, of the working folder or installed."""
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -374,7 +371,7 @@ def _is(kind: str, target: Any) -> bool:
 
 
 def _reference(target: Any) -> str | None:
-    """The reference that leads to a class from anywhere: that of the module that defines it; None where none does."""
+    """Return the reference that leads to a class from anywhere: that of its defining module; None where none does."""
     module, path = getattr(target, "__module__", None), getattr(target, "__qualname__", "")
     if module in (None, "__main__") or module not in sys.modules:
         return None
@@ -386,7 +383,7 @@ def _reference(target: Any) -> str | None:
 
 
 def _follow(reference: str) -> Any:
-    """What a reference that is known to be right leads to."""
+    """Import the object of a reference that is known to be right."""
     module, _, path = reference.partition(":")
     found: Any = import_module(module)
     for attribute in path.split("."):

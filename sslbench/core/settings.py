@@ -1,4 +1,4 @@
-"""Where things live on this machine: the only module that reads `SSLBENCH_*` environment variables.
+"""Places on this machine: the only module that reads `SSLBENCH_*` environment variables.
 
 They say where, never what is computed:
 
@@ -13,20 +13,34 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sslbench.core.errors import UsageError
+
 VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results"}
 
 
 def data_dir(override: Path | str | None = None) -> Path:
-    """The folder of prepared datasets; `override` (a command-line option) wins over the environment."""
-    return Path(override or os.environ.get("SSLBENCH_DATA") or VARIABLES["SSLBENCH_DATA"])
+    """Return the folder of prepared datasets; `override` (a command-line option) wins over the environment."""
+    return user_path(override or os.environ.get("SSLBENCH_DATA") or VARIABLES["SSLBENCH_DATA"])
 
 
 def results_dir(override: Path | str | None = None) -> Path:
-    """The folder of runs and reports; `override` (a command-line option) wins over the environment."""
-    return Path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
+    """Return the folder of runs and reports; `override` (a command-line option) wins over the environment."""
+    return user_path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
+
+
+def user_path(path: Path | str) -> Path:
+    """Return a path with `~` and `~name` expanded: a shell leaves them as they are inside of quotes and in variables.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: nobody knows the home folder of {Path(path).parts[0]}", "write it out") from error
 
 
 def grid_dirs() -> list[Path]:
-    """The folders in which a grid's name is looked up, first match wins: the working folder's, then the shipped."""
+    """Return the folders that a grid's name is looked up in, in order: the working folder's, then the shipped."""
     package = Path(__file__).parent.parent
     return [Path("benchmarks"), package / "_grids", package.parent / "benchmarks"]

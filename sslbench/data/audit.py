@@ -24,7 +24,7 @@ from sslbench.core.files import atomic_path, read_json
 from sslbench.core.settings import data_dir as data_folder
 from sslbench.data.files.volumes import MAX_SPACING_MM
 from sslbench.data.own.dataset import load_all
-from sslbench.data.store import Case, Store, case_files, command, sha256
+from sslbench.data.store import Case, Store, case_files, command, lacking, sha256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -240,7 +240,7 @@ def _look(store: Store, id: str, recipe: Recipe | None, number: int) -> _Looked:
     case, seen = store.cases[id], _Looked()
     scaled = store.dataset.preprocessings[store.preprocessing].scale in ("clip", "minmax")
     try:
-        if sha256(case_files(store.folder, id)["reference"]) != case.files["reference"]["sha256"]:
+        if case.labeled and sha256(case_files(store.folder, id)["reference"]) != case.files["reference"]["sha256"]:
             seen.trouble["files"] = "its reference is not what was prepared"
         image = store.image(id, verify=True)
         low, high = float(np.min(image)), float(np.max(image))  # NaN goes through both
@@ -250,6 +250,8 @@ def _look(store: Store, id: str, recipe: Recipe | None, number: int) -> _Looked:
             seen.trouble["contrast"] = f"every voxel of its image is {low:g}"
         elif scaled and not -_SCALED <= low <= high <= 1 + _SCALED:
             seen.trouble["range"] = f"its image goes from {low:g} to {high:g}"
+        if not case.labeled:
+            return seen
         label = store.label(id, verify=True)
     except DataError as error:
         seen.trouble["files"] = error.message
@@ -327,6 +329,9 @@ def _holding(store: Store) -> Iterable[Finding]:
         yield Finding("cases", "note", message)
     else:
         yield Finding("cases", "ok", f"all {store.official} cases, from {form}")
+    if bare := tuple(id for id, case in store.cases.items() if not case.labeled):
+        message = f"{len(bare)} of them without a label, for training without one: {_id_text(bare)}"
+        yield Finding("cases", "note", message, bare)
     for id, reason in sorted(failed.items()):
         yield Finding("cases", "warning", f"{id} was left out when the dataset was prepared: {reason}", (id,))
 
@@ -381,7 +386,7 @@ def _spacing(store: Store) -> Iterable[Finding]:
     alike = len({*sound.values()}) == 1 and len(sound) > 2
     unit = tuple(id for id, size in sound.items() if size == (1.0, 1.0, 1.0))
     if unit:
-        message = f"{_named(unit)}: a voxel of 1 x 1 x 1 mm is what files say that lost their spacing"
+        message = f"{_id_text(unit)}: a voxel of 1 x 1 x 1 mm is what files say that lost their spacing"
         yield Finding("spacing", "warning", message, unit, "compare with the header of the scan")
     elif alike:
         size = next(iter(sound.values()))
@@ -405,13 +410,13 @@ def _duplicates(store: Store) -> Iterable[Finding]:
         same[case.files["image"]["sha256"]].append(id)
     alike = [ids for ids in same.values() if len(ids) > 1]
     for ids in alike:
-        labels = {store.cases[id].files["label"]["sha256"] for id in ids}
+        labels = {store.cases[id].files["label"]["sha256"] for id in ids if store.cases[id].labeled}
         patients = {store.cases[id].group for id in ids}
         if len(labels) < len(ids):
             severity: Severity = "error" if len(patients) > 1 else "warning"
-            yield Finding("duplicates", severity, f"{_named(ids)} are the same image with the same label", tuple(ids))
+            yield Finding("duplicates", severity, f"{_id_text(ids)} are the same image with the same label", tuple(ids))
         else:
-            message = f"{_named(ids)} are the same image, annotated {len(ids)} times"
+            message = f"{_id_text(ids)} are the same image, annotated {len(ids)} times"
             yield Finding("duplicates", "note", message, tuple(ids))
     if not alike:
         yield Finding("duplicates", "ok", "no image is there twice")
@@ -441,11 +446,11 @@ def _classes(store: Store, looked: Mapping[str, _Looked]) -> Iterable[Finding]:
             message = f"{info.name}: in none of the {len(read)} cases, so nothing can be learnt or scored"
             yield Finding("classes", "warning", message, absent)
         else:
-            message = f"{info.name}: absent in {len(absent)} of {len(read)} cases ({_named(absent)})"
+            message = f"{info.name}: absent in {len(absent)} of {len(read)} cases ({_id_text(absent)})"
             yield Finding("classes", "note", message, absent)
     empty = tuple(id for id, voxels in read.items() if not voxels[1:].any())
     if empty and len(store.dataset.classes) > 1:
-        message = f"{_named(empty)}: nothing but background, so the label may be missing"
+        message = f"{_id_text(empty)}: nothing but background, so the label may be missing"
         yield Finding("classes", "warning", message, empty)
     if complete and read:
         yield Finding("classes", "ok", "every case has every class")
@@ -482,7 +487,7 @@ def _lists(store: Store, name: str, looked: Mapping[str, _Looked], asked: bool) 
     others = tuple(id for id in store.cases if id not in listed)
     if others:
         findings.append(
-            Finding(check, "note", f"{len(others)} cases are on none of its lists: {_named(others)}", others)
+            Finding(check, "note", f"{len(others)} cases are on none of its lists: {_id_text(others)}", others)
         )
     for budget in splits.budgets.values():
         seen = [looked[id].voxels for id in expand(budget.labeled, groups)]
@@ -493,7 +498,7 @@ def _lists(store: Store, name: str, looked: Mapping[str, _Looked], asked: bool) 
             if counted and not any(voxels[value] for voxels in counted)
         ]
         if absent:
-            whole = all(entry in groups for entry in budget.labeled)
+            whole = not lacking(store, budget.labeled)
             message = f"{budget.title}: {', '.join(absent)} in no labelled case" + ("" if whole else " that is held")
             findings.append(Finding(check, "warning" if whole else "note", message))
     return findings, rows
@@ -535,7 +540,7 @@ def _leaks(
             ids = tuple(dict.fromkeys(id for where in both for part in (one, other) for id in where[part]))
             count = f"{len(both)} {same}{'' if len(both) == 1 else 's'}"
             remedy = "" if splits.leaks else f"mend the lists, or end their name in {LEAKING} and say why in `leaks`"
-            yield Finding(check, severity, f"{count} in {one} and in {other}: {_named(ids)}", ids, remedy)
+            yield Finding(check, severity, f"{count} in {one} and in {other}: {_id_text(ids)}", ids, remedy)
     if not torn and not splits.leaks:
         alone = all(case.group == id for id, case in store.cases.items())
         message = "no scan is in two of its lists (each counts as a patient of its own)"
@@ -667,7 +672,7 @@ def percent(share: float) -> str:
     return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f} %"
 
 
-def _named(ids: Sequence[str]) -> str:
+def _id_text(ids: Sequence[str]) -> str:
     """The first ids and how many more there are."""
     return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 

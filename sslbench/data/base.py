@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel
 
 from sslbench.core.errors import UsageError
+from sslbench.core.files import same_file, walk_files
 from sslbench.core.options import NoOptions
 
 if TYPE_CHECKING:
@@ -73,14 +74,15 @@ OFFICIAL = Form("official", "the official release")
 
 @dataclass(frozen=True)
 class RawCase:
-    """One image of a source with its reference.
+    """One image of a source, with its reference where it has one.
 
     Attributes:
         id: unique in the dataset, stable; file names and split lists use it or `group`.
         group: what must not be torn apart by a split (the patient).
         image, label: files with headers (NIfTI, plain or gzipped; NRRD), or arrays without (`.npy`; `.h5` with
-            the arrays `image` and `label`, where both are the same file). One that the source lacks is named
-            all the same, and refused when it is read.
+            the arrays `image` and `label`, where both are the same file). An image that the source lacks is named
+            all the same, and refused when it is read. No label: an unlabelled training case; a dataset may name a
+            file that is not there, `find` takes it off.
         form: of the files.
         slices: of a case that is stored slice by slice, all its files in order; `image` and `label` are the first.
         channels: of an image whose channels are files of their own, all of them in order; `image` is the first.
@@ -90,7 +92,7 @@ class RawCase:
     id: str
     group: str
     image: Path
-    label: Path
+    label: Path | None
     form: Form = OFFICIAL
     slices: tuple[Path, ...] = ()
     channels: tuple[Path, ...] = ()
@@ -230,6 +232,7 @@ class Dataset(ABC):
         default_grid: the grid that `sslbench run --grid` means when this is the prepared dataset; empty: none.
         forms: the ways in which users hold it, the official one first.
         official_cases: number of cases of the official release.
+        palette_indices: which masks with a palette hold classes as its indices, and not as its colours.
         least_classes: foreground classes that every official reference has at least; one with fewer was annotated
             in part, and there the label 0 does not mean that an organ is absent.
         source_hint: what `prepare` says when no source is given: where to get it, in one line.
@@ -256,6 +259,7 @@ class Dataset(ABC):
     default_grid: ClassVar[str] = ""
     forms: ClassVar[tuple[Form, ...]] = (OFFICIAL,)
     official_cases: ClassVar[int]
+    palette_indices: ClassVar[Literal["never", "coloured", "always"]] = "always"
     least_classes: ClassVar[int] = 1
     source_hint: ClassVar[str] = "name the folder that holds it with --source"
     own_data: ClassVar[str] = OWN_DATA
@@ -315,7 +319,7 @@ class Dataset(ABC):
         ]
         if self.strangers:
             self.notes.append(f"left out {stray}; own data: {self.own_data}")
-        return cases
+        return [case if is_labeled(case.label) else replace(case, label=None) for case in cases]
 
     def generate(self, folder: Path, case_id: str) -> None:
         """Write one of `generated_ids` under `folder` in the official layout."""
@@ -350,6 +354,11 @@ class Dataset(ABC):
         return cls.preprocessings[name].hash
 
 
+def is_labeled(label: Path | None) -> bool:
+    """Whether a case's label is there. A link that leads nowhere counts: its file was meant to be, and is missed."""
+    return label is not None and os.path.lexists(label)
+
+
 def counted(cases: Sized) -> str:
     """`1 case`, `200 cases`."""
     return f"{len(cases)} case{'s' if len(cases) != 1 else ''}"
@@ -380,14 +389,14 @@ def index_files(folder: Path, pattern: str) -> dict[tuple[str, ...], Path]:
         UsageError: two files mean the same.
     """
     found: dict[tuple[str, ...], Path] = {}
-    # Unlike Path.rglob, os.walk follows linked folders.
-    walk = os.walk(folder, followlinks=True)
-    for path in sorted(Path(parent) / name for parent, _, names in walk for name in names):
+    for path in sorted(walk_files(folder)):
         match = re.fullmatch(pattern, f"{path.parent.name}/{path.name}" if "/" in pattern else path.name)
         if match is None or not path.is_file():
             continue
         key = match.groups(default="")
         if key in found:
+            if same_file(path, found[key]):
+                continue
             raise UsageError(f"{path} is a second {found[key]}", "keep one of them, or name the folder to read")
         found[key] = path
     return found

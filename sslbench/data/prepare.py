@@ -8,6 +8,7 @@ Two processes that prepare the same take turns.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -18,19 +19,22 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sslbench.config.splits import expand, groups_of, load_splits, split_files
 from sslbench.core import registry
 from sslbench.core.errors import DataError, SSLBenchError, UsageError
 from sslbench.core.files import atomic_path, locked, read_json, sync_files, write_json
 from sslbench.core.parallel import each
 from sslbench.core.settings import data_dir as data_folder
-from sslbench.data.base import OWN_DATA, Dataset, RawCase
+from sslbench.core.settings import user_path
+from sslbench.data.base import OWN_DATA, Dataset, RawCase, counted
 from sslbench.data.files.archives import ARCHIVE_ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.files.volumes import PLAIN_IMAGES, to_nifti
 from sslbench.data.own.dataset import load_all
 from sslbench.data.own.define import plan_class
 from sslbench.data.preprocess import LoadedCase, load_case, preprocess
-from sslbench.data.store import FORMAT, Case, case_files, fingerprint, sha256, unlike_record
+from sslbench.data.store import FORMAT, Case, absent_classes, case_files, fingerprint, sha256, unlike_record
 
+_ROUNDED = "rounded"  # in a case's `info`: how far a label value was off its class
 PrepareProgress = Callable[[str, str], None]
 
 
@@ -109,6 +113,8 @@ def prepare(
                 path.unlink()
             cases, failed, written = _prepare_cases(dataset, preprocessing, raws, folder, workers, force, say)
             _refuse_copies(dataset, cases, failed, say)
+            _tell_unlabeled(dataset, cases)
+            _tell_rounded(dataset, cases)
             _tell_absent(dataset, cases)
             _write_index(dataset, preprocessing, folder, cases, failed, raws)
         dataset.notes += plan_class(kind, preprocessing, cases, _spacing(raws[0]) != "unknown", root)
@@ -142,7 +148,7 @@ def _find(
     """The cases of a folder, of an archive, which is unpacked first, or of a computed dataset."""
     if given is None:
         return dataset.find(_generated(dataset, data_dir, workers, say), preprocessing)
-    source = Path(given).expanduser()
+    source = user_path(given)
     if source.is_dir():
         try:
             return dataset.find(source, preprocessing)
@@ -193,7 +199,7 @@ def _all_there(dataset: Dataset, root: Path) -> bool:
         raws = dataset.find(root)
     except UsageError:
         return False
-    held = {raw.id for raw in raws if raw.image.exists() and raw.label.exists()}
+    held = {raw.id for raw in raws if raw.image.exists() and raw.label is not None}
     return held >= set(dataset.generated_ids)
 
 
@@ -262,16 +268,21 @@ def _prepare_cases(
             written.add(id)
         cases[id] = result or cast(Case, tasks[id].left)
         say(id, "written" if id in written else "unchanged")
-    sync_files(path for id in tasks if id in cases for path in case_files(folder, id).values())
+    made = [(case_files(folder, id), cases[id].files) for id in tasks if id in cases]
+    sync_files(paths[kind] for paths, files in made for kind in ("record", *files))
     return cases, failed, written
 
 
-def _stamp(path: Path) -> dict[str, int] | None:
+def _stamp(path: Path | None) -> dict[str, int] | None:
     """What shows that a source file is the one read before; its place does not matter."""
+    if path is None:
+        return None
     try:
         found = path.stat()
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+            raise
+        return None  # missing, or a link in a circle: reading it says so
     return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
@@ -295,7 +306,8 @@ def _prepare_case(task: _CaseTask) -> Case | str | None:
     try:
         _refuse_half(raw)
         loaded = load_case(raw, task.kind)
-        _refuse_part(raw, loaded, task.kind)
+        if loaded.labeled:
+            _refuse_part(raw, loaded, task.kind)
         made = preprocess(loaded, task.kind.preprocessings[task.preprocessing].without(raw.form.done))
     except DataError as error:
         return str(error)
@@ -306,6 +318,9 @@ def _prepare_case(task: _CaseTask) -> Case | str | None:
     paths["record"].unlink(missing_ok=True)  # it must not vouch for a mixture of old and new files
     files = {}
     for kind in ("image", "label", "reference"):
+        if kind != "image" and not loaded.labeled:
+            paths[kind].unlink(missing_ok=True)  # of a time when it had a label
+            continue
         with atomic_path(paths[kind], sync=False) as aside:
             if kind == "reference":
                 to_nifti(loaded.label, loaded.header).to_filename(aside)
@@ -321,7 +336,7 @@ def _prepare_case(task: _CaseTask) -> Case | str | None:
         geometry=made.geometry,
         files=files,
         statistics=_statistics(loaded.image),
-        info=dict(raw.info),
+        info=dict(raw.info) | ({_ROUNDED: f"{loaded.rounded:.2g}"} if loaded.rounded else {}),
     )
     write_json(paths["record"], {**case.to_json(), "made_from": task.made_from}, sync=False)
     return case
@@ -330,7 +345,11 @@ def _prepare_case(task: _CaseTask) -> Case | str | None:
 def _refuse_half(raw: RawCase) -> None:
     """A case of which a file is missing: the one that is there says which."""
     for path, other, what in ((raw.image, raw.label, "image"), (raw.label, raw.image, "label")):
-        if not path.exists() and other.exists():
+        if path is None or other is None or path.exists():
+            continue
+        if path.is_symlink():
+            raise DataError(f"{path}: the {what} is a link to a file that is not there", "fetch it, or mend the link")
+        if other.exists():
             raise DataError(f"{path}: the {what} is missing, {other.name} stands alone")
 
 
@@ -358,11 +377,43 @@ def _statistics(image: NDArray[np.float32]) -> dict[str, float]:
 
 
 def _tell_absent(dataset: Dataset, cases: Mapping[str, Case]) -> None:
-    """Classes that no case has: a subset may lack a rare one, or nobody annotated it."""
-    counts = np.sum([case.class_voxels for case in cases.values()], axis=0) if cases else ()
-    absent = [info.name for info, count in zip(dataset.classes, counts[1:], strict=False) if not count]
+    """Classes that no case has (a subset may lack a rare one, or nobody annotated it), and those that no labelled case
+    of a budget has, so that nothing can teach them."""
+    absent = absent_classes(dataset, cases.values())
     if absent:
         dataset.notes.append(f"no case has {', '.join(absent)}")
+    groups = groups_of({id: case.group for id, case in cases.items()})
+    for name in split_files(dataset.name):
+        lists, told = load_splits(dataset.name, name), {}
+        for budget in lists.budgets.values():
+            if not all(entry in groups for entry in budget.labeled):
+                continue  # of what is not held nobody knows
+            missing = absent_classes(dataset, [cases[id] for id in expand(budget.labeled, groups)])
+            if more := [title for title in missing if title not in absent]:
+                told[budget.title] = ", ".join(more)
+        if told:
+            listed = "; ".join(f"{title}: {classes}" for title, classes in told.items())
+            dataset.notes.append(f"splits {name}: in no labelled case, so that nothing can teach it: {listed}")
+
+
+def _tell_unlabeled(dataset: Dataset, cases: Mapping[str, Case]) -> None:
+    """Cases without a label: training uses them as such, and nothing else does."""
+    bare = sorted(id for id, case in cases.items() if not case.labeled)
+    if bare:
+        named = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
+        dataset.notes.append(f"{counted(bare)} without a label, for training without one: {named}")
+
+
+def _tell_rounded(dataset: Dataset, cases: Mapping[str, Case]) -> None:
+    """Labels that a scale factor in their header kept from being whole numbers."""
+    rounded = sorted(id for id, case in cases.items() if _ROUNDED in case.info)
+    if rounded:
+        most = max((cases[id].info[_ROUNDED] for id in rounded), key=float)
+        named = ", ".join(rounded[:5]) + (", ..." if len(rounded) > 5 else "")
+        dataset.notes.append(
+            f"labels of {counted(rounded)} are stored with a scale factor; taken as the nearest class (off by {most} at"
+            f" most): {named}"
+        )
 
 
 def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, str], say: PrepareProgress) -> None:
@@ -372,12 +423,12 @@ def _refuse_copies(dataset: Dataset, cases: dict[str, Case], failed: dict[str, s
     The published lists hold both, so it is only said; `store.partition` refuses it on two sides of a split.
     """
     first: dict[str, Case] = {}
-    for id in sorted(cases):
+    for id in sorted(cases, key=lambda id: (not cases[id].labeled, id)):
         case = cases[id]
         original = first.setdefault(case.files["image"]["sha256"], case)
         if original.group == case.group:
             continue
-        if original.files["label"]["sha256"] == case.files["label"]["sha256"]:
+        if not case.labeled or original.files.get("label") == case.files["label"]:
             failed[id] = f"it is a copy of {original.id}, voxel for voxel"
             del cases[id]
             say(id, "failed")
@@ -412,6 +463,7 @@ def _write_index(
         "found": len(raws),
         "official": dataset.official_cases,
         "failed": dict(sorted(failed.items())),
+        **({"refused": {raw.id: raw.group for raw in raws if raw.id in failed}} if failed else {}),
         "fingerprint": fingerprint(cases),
         "cases": {id: cases[id].to_json() for id in sorted(cases)},
     }

@@ -15,7 +15,7 @@ smoothed beforehand. A crop comes last; on the way back everything outside of it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,8 +24,19 @@ from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError
 from sslbench.data.base import Dataset, Modality, Preprocessing, RawCase
-from sslbench.data.files.arrays import read_array
-from sslbench.data.files.volumes import PLAIN_IMAGES, header_of, read_volume, same_place, spacing_of, to_nifti
+from sslbench.data.files.arrays import has_label, read_array
+from sslbench.data.files.headers import check_sizes, in_mm, nifti_mm, value_step
+from sslbench.data.files.volumes import (
+    AFFINE_TOLERANCE,
+    PLAIN_IMAGES,
+    SLICER,
+    PaletteUse,
+    header_of,
+    read_volume,
+    same_place,
+    spacing_of,
+    to_nifti,
+)
 from sslbench.data.geometry import (
     label_box,
     label_positions,
@@ -42,19 +53,23 @@ if TYPE_CHECKING:
     import nibabel as nib
 
 
+_LARGEST_STEP = 0.1  # of a scale factor that label values may be rounded by
+
+
 @dataclass(frozen=True)
 class LoadedCase:
     """A scan and its reference as stored in their files, checked.
 
     Attributes:
         image: float32 (X, Y, Z), or (C, X, Y, Z) of several channels.
-        label: uint8 (X, Y, Z).
+        label: uint8 (X, Y, Z); all background where there is none.
         affine: float64 (4, 4), of the image: voxel indices to RAS+ mm.
         spacing_mm: per axis.
         header: the geometry fields of the image's header (of NRRD: of the NIfTI header that places voxels
             there), as JSON takes them.
-        class_voxels: voxels of each class in the reference, background first.
+        class_voxels: voxels of each class in the reference, background first; empty where there is none.
         modality: of this case.
+        rounded: the most that a label value was off its class, by the rounding of its file's scale factor.
     """
 
     id: str
@@ -65,6 +80,12 @@ class LoadedCase:
     header: dict[str, Any]
     class_voxels: tuple[int, ...]
     modality: Modality = "ct"
+    rounded: float = 0.0
+
+    @property
+    def labeled(self) -> bool:
+        """Whether it has a reference."""
+        return bool(self.class_voxels)
 
 
 @dataclass(frozen=True)
@@ -91,12 +112,20 @@ class Preprocessed:
 def load_case(raw: RawCase, dataset: Dataset | type[Dataset]) -> LoadedCase:
     """Read a case and check everything about it that can be checked without knowing the anatomy.
 
+    A case without a label, or an HDF5 file without that array, is an image that nobody annotated.
+
     Raises:
         DataError: a file that is missing, unreadable, truncated or damaged; voxels that are not finite; an
             image that is constant or not 3-D; a label map of other shape or place than its image, with values
             that are no class, or without foreground; an implausible spacing; an image and a label that are each
             other. The message names the file.
     """
+    if not has_label(raw):
+        raw = replace(raw, label=None)
+        image, affine, spacing, header = _checked_image(raw, "image", len(dataset.channels), dataset.pixel_mm)
+        nothing = np.zeros(image.shape[-3:], np.uint8)
+        return LoadedCase(raw.id, image, nothing, affine, spacing, header, (), dataset.modality_of(raw.id))
+    assert raw.label is not None
     try:
         return _checked(raw, dataset, "image", "label")
     except DataError:
@@ -117,8 +146,10 @@ def _checked(
     """The case with what is held as `first` for its image and what is held as `second` for its label."""
     label_file = getattr(raw, second)
     image, affine, spacing, header = _checked_image(raw, first, len(dataset.channels), dataset.pixel_mm)
-    values, label_affine, _ = _read(raw, second, None, dataset.pixel_mm)
-    values = _with_channels(label_file, values, 1)
+    values, label_affine, _ = _read(raw, second, None, dataset.pixel_mm, dataset.palette_indices)
+    values, rounded = whole_values(label_file, _with_channels(label_file, values, 1))
+    if label_file.name.lower().endswith(SLICER) and values.shape != image.shape[-3:]:
+        values, label_affine = _uncropped(values, label_affine, image.shape[-3:], affine)
     if values.shape != image.shape[-3:]:
         raise DataError(f"{label_file}: shape {values.shape} differs from the image's {image.shape[-3:]}")
     same_place(label_file, label_affine, affine)
@@ -126,7 +157,45 @@ def _checked(
     if dataset.least_classes and not any(class_voxels[1:]):
         raise DataError(f"{label_file}: the reference is empty, no class but the background is in it")
     modality = dataset.modality_of(raw.id)
-    return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels, modality)
+    return LoadedCase(raw.id, image, label, affine, spacing, header, class_voxels, modality, rounded)
+
+
+def whole_values(path: Path, values: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Label values of a file, rounded where its header's scale factor alone keeps them from being whole numbers, and
+    the most that one was off. Whoever saves a label map with the scan's header gets such a file.
+
+    Args:
+        path: of the file.
+        values: as it was read.
+
+    Returns:
+        The values as they are, and 0, where they are whole or too far from it.
+    """
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        return values, 0.0
+    whole = np.rint(values)
+    off = float(np.abs(values - whole).max(initial=0))
+    if off == 0:
+        return values, 0.0
+    step = value_step(path)
+    near = step / 2 + 1e-6 * float(np.abs(values).max())
+    return (whole, off) if step <= _LARGEST_STEP and off <= near and step else (values, 0.0)
+
+
+def _uncropped(
+    values: NDArray[Any], affine: NDArray[np.float64], shape: tuple[int, ...], target: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """A segmentation that was saved without the background around it (3D Slicer can), on the scan's grid; as it is
+    where it lies on another one."""
+    inside = np.linalg.inv(target) @ affine
+    start = np.rint(inside[:3, 3]).astype(int)
+    stop = start + values.shape
+    same_axes = np.abs(inside[:3, :3] - np.eye(3)).max() < AFFINE_TOLERANCE
+    if not same_axes or np.abs(inside[:3, 3] - start).max() > 0.01 or start.min() < 0 or (stop > shape).any():
+        return values, affine
+    whole = np.zeros(shape, values.dtype)
+    whole[tuple(slice(*ends) for ends in zip(start, stop, strict=True))] = values
+    return whole, target
 
 
 def _checked_image(
@@ -140,7 +209,10 @@ def _checked_image(
         raise DataError(f"{path}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
     if image.min() == image.max():
         raise DataError(f"{path}: every voxel is {image.flat[0]:g}")
-    return image, affine, spacing_of(path, affine), header
+    spacing = spacing_of(path, affine)
+    if path.name.endswith((".nii", ".nii.gz")):
+        check_sizes(path, affine, np.array(header["pixdim"][1:]) * nifti_mm(header, path))
+    return image, affine, spacing, header
 
 
 def load_scan(
@@ -158,20 +230,20 @@ def load_scan(
     Raises:
         DataError: as for `load_case`.
     """
-    raw = RawCase(id, id, files[0], files[0], channels=tuple(files) if len(files) > 1 else ())
+    raw = RawCase(id, id, files[0], None, channels=tuple(files) if len(files) > 1 else ())
     image, affine, spacing, header = _checked_image(raw, "image", channels, pixel_mm)
     label = np.zeros(image.shape[-3:], np.uint8)
-    return LoadedCase(id, image, label, affine, spacing, header, (label.size,), modality)
+    return LoadedCase(id, image, label, affine, spacing, header, (), modality)
 
 
 def _read(
-    raw: RawCase, kind: Literal["image", "label"], dtype: type | None, pixel_mm: float
+    raw: RawCase, kind: Literal["image", "label"], dtype: type | None, pixel_mm: float, indices: PaletteUse = "never"
 ) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
     """`read_volume` of a case's file; arrays without headers lie along the axes of the world, from its origin."""
     if raw.form.axes is None:
         if kind == "image" and raw.channels:
             return _read_channels(raw.channels, dtype, pixel_mm)
-        return read_volume(getattr(raw, kind), dtype, pixel_mm)
+        return read_volume(getattr(raw, kind), dtype, pixel_mm, indices)
     voxels = read_array(raw, kind)
     affine = np.diag([*(raw.form.spacing_mm or (1.0, 1.0, 1.0)), 1.0])
     return voxels.astype(dtype or voxels.dtype, copy=False), affine, header_of(voxels.shape, affine)
@@ -210,6 +282,11 @@ def preprocess(loaded: LoadedCase, prep: Preprocessing) -> Preprocessed:
     image = _scaled(image, prep, loaded.modality)
     more: dict[str, Any] = {} if nearest == "centre" else {"nearest": nearest}
     if prep.crop is not None:
+        if not loaded.labeled:
+            raise DataError(
+                f"{loaded.id}: it has no label, and this preprocessing cuts around one",
+                "take a preprocessing without a crop",
+            )
         box = label_box(label, loaded.id, prep.crop)
         image, label = image[..., *box], label[box]
         more["crop"] = {"start": [part.start for part in box], "shape": list(label.shape)}
@@ -297,7 +374,8 @@ def stored_nifti(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti
     if geometry["axes"] == "zyx":
         labels = labels.transpose(2, 1, 0)
     source = to_nifti(np.zeros(geometry["shape"], np.uint8), geometry["header"])
-    turned = source.affine @ nib.orientations.inv_ornt_aff(np.array(geometry["turn"]), source.shape)
+    placed = in_mm(source.affine, nifti_mm(source.header, Path("header")))
+    turned = placed @ nib.orientations.inv_ornt_aff(np.array(geometry["turn"]), source.shape)
     cells = np.diag([*np.divide(new["spacing_mm"], grid["spacing_mm"]), 1.0])
     start = geometry["crop"]["start"] if "crop" in geometry else [0, 0, 0]
     cells[:3, 3] = [source_indices(grid, new, axis)[start[axis]] for axis in range(3)]
@@ -352,8 +430,12 @@ def _classes(path: Path, values: NDArray[Any], num_classes: int) -> tuple[NDArra
         right &= values == np.rint(values)
     if not right.all():
         wrong = np.unique(values[~right])
-        named = ", ".join(f"{value:g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-        raise DataError(f"{path}: label values {named} are not among the classes 0 to {num_classes - 1}")
+        named = ", ".join(f"{value:.9g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+        fraction = values.dtype.kind == "f" and not (wrong == np.rint(wrong)).all()
+        raise DataError(
+            f"{path}: label values {named} are not among the classes 0 to {num_classes - 1}",
+            "save labels as whole numbers (uint8), without a scale factor" if fraction else "",
+        )
     label = values.astype(np.uint8)
     # Slice by slice: bincount makes 8-byte copies.
     counts = sum(np.bincount(label[..., z].ravel(), minlength=num_classes) for z in range(label.shape[2]))

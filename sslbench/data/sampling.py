@@ -19,6 +19,7 @@ from sslbench.core.randomness import numpy_generator, torch_generator
 from sslbench.core.step import Batch, Stream, View
 from sslbench.data import augment
 from sslbench.data.resampling import nearest_positions
+from sslbench.data.store import OnDemand
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class TrainingSet:
     """All that training may see: images, and the labels of the labelled ones. Nothing here leads to other cases.
 
     Attributes:
-        images: (channels, *S) float per case, labelled ones first.
+        images: (channels, *S) float per case, labelled ones first; one at a time is looked at.
         labels: (*S) uint8, of the labelled cases only.
     """
 
@@ -79,16 +80,20 @@ def stretched(image: np.ndarray) -> np.ndarray:
 
 def _tiled(data: TrainingSet, size: Sequence[int], spec: TilesSpec) -> TrainingSet:
     """A training set whose cases are the tiles of the cases."""
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for number, image in enumerate(data.images):
-        boxes = tile_boxes(image, size, spec)
-        images += [cut_tile(image, box, spec) for box in boxes]
-        if number < data.num_labeled:
-            labels += [data.labels[number][box] for box in boxes]
-    if not labels:
+    places = [(number, box) for number, image in enumerate(data.images) for box in tile_boxes(image, size, spec)]
+    labeled = sum(number < data.num_labeled for number, _ in places)
+    if not labeled:
         raise UsageError("every tile of the labelled images is blank", "see tiles.blank of the recipe")
-    return TrainingSet(images, labels)
+
+    def image(place: int) -> np.ndarray:
+        number, box = places[place]
+        return cut_tile(data.images[number], box, spec)
+
+    def label(place: int) -> np.ndarray:
+        number, box = places[place]
+        return data.labels[number][box]
+
+    return TrainingSet(OnDemand(len(places), image), OnDemand(labeled, label))
 
 
 class Sampler:
@@ -96,7 +101,8 @@ class Sampler:
 
     An item is a case in 3-D and a slice, or a tile of one, in 2-D. Each stream is an endless chain of permutations of
     its items; with `schedule.epoch: labeled_pass` both chains start anew at every epoch, as the two-stream sampler of
-    SSL4MIS does.
+    SSL4MIS does. With `batch.order: repeated` an epoch of E iterations is one permutation of its E·b places, of which
+    place p holds item p mod n: the loaders of GA and DHC repeat their lists of n scans so, and shuffle the long list.
     All methods of a seed meet the same patches: the streams draw apart.
 
     Args:
@@ -159,6 +165,10 @@ class Sampler:
     def _order(self, stream: Stream, iteration: int, size: int) -> list[int]:
         count = self.count[stream]
         start = 0 if stream == "labeled" else self.count["labeled"]
+        if self.recipe.batch.order == "repeated":
+            epoch, within = divmod(iteration, self.epoch_length)
+            dealt = self._permutation(stream, epoch, 0, self.epoch_length * size)[within * size : (within + 1) * size]
+            return [start + int(place) % count for place in dealt]
         chain, first = 0, iteration * size
         if self.recipe.schedule.epoch == "labeled_pass":
             chain, within = divmod(iteration, self.epoch_length)
@@ -237,19 +247,20 @@ class _Slices:
     def __init__(self, data: TrainingSet, size: tuple[int, ...], device: torch.device) -> None:
         self.size, self.device = size, device
         self.shapes: list[tuple[int, int]] = []
-        offsets, offset = [], 0
+        offsets, offset, labeled = [], 0, 0
         for number, image in enumerate(data.images):
             depth, H, W = image.shape[1:]
             self.shapes += [(H, W)] * depth
             offsets += [offset + z * H * W for z in range(depth)]
             offset += depth * H * W
             if number < data.num_labeled:
-                self.num_labeled = len(offsets)
+                self.num_labeled, labeled = len(offsets), offset
         self.channels = len(data.images[0])
         self.offset = torch.tensor(offsets, device=device)
         # Slice by slice, the channels of one beside each other.
-        self.image = _flat([np.swapaxes(image, 0, 1) for image in data.images], device)
-        self.label = _flat(data.labels, device)
+        beside = OnDemand(len(data.images), lambda place: np.swapaxes(data.images[place], 0, 1))
+        self.image = _flat(beside, offset * self.channels, device)
+        self.label = _flat(data.labels, labeled, device)
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -373,10 +384,10 @@ def _send(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def _flat(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """All values of some arrays in one row, in the type of the first; one array at a time is in memory beside it."""
+def _flat(arrays: Sequence[np.ndarray], size: int, device: torch.device) -> Tensor:
+    """All `size` values of some arrays in a row, in the type of the first; one array at a time is in memory beside."""
     kind = torch.from_numpy(np.zeros(0, arrays[0].dtype)).dtype
-    flat = torch.empty(sum(array.size for array in arrays), dtype=kind, device=device)
+    flat = torch.empty(size, dtype=kind, device=device)
     start = 0
     for array in arrays:
         flat[start : start + array.size] = torch.from_numpy(np.array(array)).flatten().to(device)

@@ -79,7 +79,7 @@ def empty_text(protocol: Protocol) -> str:
         return f"as {protocol.smooth:g} added above and below has it: both 1, one 0"
     distances = any(metric in DISTANCES for metric in protocol.metrics)
 
-    def said(policy: EmptyPolicy) -> str:
+    def words(policy: EmptyPolicy) -> str:
         missed = _rules([0, policy.missed_distance], distances)
         spurious = _rules([0, policy.spurious_distance], distances)
         parts = [f"absent {_rules([policy.absent_overlap, policy.absent_distance], distances)}", f"missed {missed}"]
@@ -88,7 +88,7 @@ def empty_text(protocol: Protocol) -> str:
         return "; ".join(parts)
 
     blank = protocol.policy.blank
-    return said(protocol.policy) + (f" | nothing predicted: {said(blank)}" if blank is not None else "")
+    return words(protocol.policy) + (f" | nothing predicted: {words(blank)}" if blank is not None else "")
 
 
 def _rules(rules: Sequence[Any], distances: bool) -> str:

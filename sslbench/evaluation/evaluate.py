@@ -71,7 +71,7 @@ class EvaluationResult:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def chosen_protocols(names: Sequence[str], every: bool) -> list[Protocol]:
+def protocols_of(names: Sequence[str], every: bool) -> list[Protocol]:
     """The protocols of these names, or all that are registered.
 
     Raises:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError
 from sslbench.data.files.volumes import read_volume, same_place
-from sslbench.data.preprocess import to_stored
+from sslbench.data.preprocess import to_stored, whole_values
 
 # What is done where prediction and reference do not lie on one grid: refuse; take the prediction voxel by voxel if only
 # their places in the world differ; resample it.
@@ -115,10 +115,11 @@ def read_labels(path: Path) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
     Raises:
         DataError: it cannot be read, or holds other values than whole numbers from 0.
     """
-    values, affine, _ = read_volume(path)
+    values, affine, _ = read_volume(path, indices="always")
     if values.ndim != 3:
         raise DataError(f"{path}: {len(values)} channels, a label map has one")
     if values.dtype.kind == "f":
+        values, _ = whole_values(path, values)
         if not np.array_equal(values, np.rint(values)):
             raise DataError(f"{path}: no label map, it holds values that are no whole numbers")
         values = values.astype(np.int64)

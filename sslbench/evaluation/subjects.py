@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslbench.core.endings import VOLUME_ENDINGS, ending_of
 from sslbench.core.errors import DataError, SSLBenchError, UsageError
 from sslbench.core.parallel import each
 from sslbench.data.base import Preprocessing
-from sslbench.data.own.layouts import VOLUME_ENDINGS, ending_of
 from sslbench.data.store import Store, case_files
 from sslbench.evaluation.pairs import Pair, StoredGrid, read_labels
 from sslbench.runs.collect import find_runs, records_of
@@ -185,7 +185,8 @@ def subject_of_folder(
             f"{folder} holds neither runs nor label maps", f"files that can be read: {', '.join(VOLUME_ENDINGS)}"
         )
     if isinstance(references, Store):
-        known, where = list(references.cases), str(references.folder)
+        known = [id for id, case in references.cases.items() if case.labeled]
+        where = str(references.folder)
         classes = classes or [info.short for info in references.dataset.classes]
     else:
         held = label_files(references)

@@ -17,16 +17,17 @@ from types import FrameType
 from typing import IO, Any, Literal, Protocol
 
 from sslbench.config.job import Job
+from sslbench.config.splits import load_splits
 from sslbench.core.errors import UsageError
-from sslbench.data.store import Store
+from sslbench.data.store import Store, partition
 from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2
 # The ends that one can ask for; a closed terminal is one, where the system tells it.
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# Exit codes of a worker process: the system did not let it write; another process holds the run; it was asked to stop
-# and saved its state.
-REFUSED_EXIT, HELD_EXIT, INTERRUPTED_EXIT = 74, 75, 143
+# Exit codes of a worker process: the system did not let it write; another process works on the run; it was asked to
+# stop and saved its state.
+REFUSED_EXIT, IN_USE_EXIT, INTERRUPTED_EXIT = 74, 75, 143
 
 Outcome = Literal["finished", "failed", "interrupted"]
 
@@ -78,7 +79,7 @@ def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Sto
     """The prepared data of all jobs, opened.
 
     Raises:
-        UsageError: a job's dataset is not prepared; nothing was started.
+        UsageError: a job's dataset is not prepared, or its label budget not whole; nothing was started.
     """
     stores: dict[tuple[str, str], Store] = {}
     for job in jobs:
@@ -86,6 +87,7 @@ def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Sto
         key = (recipe.dataset, recipe.preprocessing)
         if key not in stores:
             stores[key] = Store.open(data_dir, *key)
+        partition(stores[key], load_splits(recipe.dataset, recipe.splits), job.resolved.job.labeled)
     return stores
 
 
@@ -96,7 +98,7 @@ def make_plan(
     retry_failed: bool = False,
     force: bool = False,
 ) -> list[PlannedJob]:
-    """What a launch would do with each job.
+    """Plan what a launch does with each job.
 
     Args:
         jobs: canonical, each once.
@@ -237,7 +239,7 @@ class Launcher:
                 continue
             del self._running[slot]
             planned = process.planned
-            if code == HELD_EXIT:
+            if code == IN_USE_EXIT:
                 elsewhere.append(planned)
                 continue
             state, reason = planned.run.look(), ""

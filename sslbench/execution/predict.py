@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import sslbench
 from sslbench.core import registry
+from sslbench.core.endings import ENDINGS, ending_of
 from sslbench.core.errors import DataError, SSLBenchError, UnknownNameError, UsageError
 from sslbench.core.files import read_json, save_nifti, write_json
 from sslbench.data.base import Modality
-from sslbench.data.own.layouts import ENDINGS, ending_of
 from sslbench.data.preprocess import load_scan, preprocess, restore
 from sslbench.execution.trained import TrainedRun
 from sslbench.inference.sliding_window import InferenceProgress
@@ -80,7 +80,7 @@ def _files(given: Path) -> list[Path]:
 
 
 def check_preprocessing(trained: TrainedRun) -> None:
-    """Whether a new scan can be preprocessed as the run's were.
+    """Tell whether a new scan can be preprocessed as the run's were.
 
     Raises:
         UsageError: that takes its reference.

@@ -9,11 +9,11 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter
 
+from sslbench.config import weightings
 from sslbench.config.job import Job, ResolvedJob
-from sslbench.config.layers import COMPONENTS
+from sslbench.config.layers import COMPONENTS, JOB_PARTS
 from sslbench.config.recipe import Recipe
-from sslbench.config.text import flatten, unflatten
-from sslbench.config.weightings import OPTION
+from sslbench.config.text import unflatten
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.core.files import read_json
@@ -100,7 +100,7 @@ def load_trained(run: Run, device: torch.device) -> TrainedRun:
             "run the job again with this version: sslbench run --force",
         ) from error
     method = build_method(resolved, Builder(resolved, channels, statistics), statistics)
-    key, weights = Selection.of(resolved.recipe, method.keys).tested(Checkpoints(run.checkpoints))
+    key, weights = Selection.of(resolved.recipe, method.predictors).tested(Checkpoints(run.checkpoints))
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
@@ -142,15 +142,14 @@ def recorded_job(run: Run) -> ResolvedJob:
             named = getattr(job, part)
             entry = registry.get(part, named) if named else None
             parts[part] = {"name": entry.preset_of or entry.name} | _under(values, part) if entry else None
-        weightings = (parts["method"] or {}).pop(OPTION, {})
-        fields = {path: value for path, value in values.items() if path.split(".")[0] not in COMPONENTS}
+        fields = {path: value for path, value in values.items() if path.split(".")[0] not in JOB_PARTS}
         return ResolvedJob(
             job=job,
             recipe=Recipe(name=job.recipe, **unflatten(fields)),
             method=parts["method"] or {},
             loss=parts["loss"] or {},
             plugin=parts["plugin"],
-            weightings={key: flatten(spec) for key, spec in weightings.items()},
+            weightings=weightings.by_learner(values),
             values=values,
             layers=dict(run.layers),
             digest=run.digest,

@@ -23,8 +23,8 @@ from sslbench.core.errors import SSLBenchError, StorageError
 from sslbench.core.files import atomic_path, save_nifti, write_json
 from sslbench.data.own.dataset import load_all
 from sslbench.data.sampling import TrainingSet
-from sslbench.data.store import Partition, Store, partition
-from sslbench.execution.local import HELD_EXIT, INTERRUPTED_EXIT, REFUSED_EXIT, on_stop
+from sslbench.data.store import OnDemand, Partition, Store, partition
+from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, REFUSED_EXIT, on_stop
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
@@ -95,7 +95,7 @@ def main(directory: Path, data_dir: Path, device: str | None, threads: int | Non
         load_all(data_dir)
         _Worker(run, data_dir, device, threads, lambda: stop["asked"] or orphaned()).run()
     except Busy:
-        return HELD_EXIT
+        return IN_USE_EXIT
     except Interrupted as error:
         if orphaned():
             run.set_status("interrupted", error=f"{error.message}; its launcher, process {launcher}, had died")
@@ -267,9 +267,16 @@ class _Worker:
 
 def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, device: torch.device) -> Experiment:
     """Hand training what it may see: labelled pairs, unlabelled images, validation pairs, and nothing else."""
-    images = [store.image(case, verify=True) for case in (*parts.labeled, *parts.unlabeled)]
-    labels = [store.label(case, verify=True) for case in parts.labeled]
-    validation = [ValidationCase(case, store.image(case), store.label(case)) for case in parts.validation]
+    cases = (*parts.labeled, *parts.unlabeled)
+    for case in cases:
+        store.verify(case)
+    images, labels = store.images(cases), store.labels(parts.labeled)
+    validation = OnDemand(
+        len(parts.validation),
+        lambda place: ValidationCase(
+            parts.validation[place], store.image(parts.validation[place]), store.label(parts.validation[place])
+        ),
+    )
     counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
     data = TrainingSet(images, labels)
     return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)

@@ -213,7 +213,7 @@ def vat_loss(
     eps: float = 6.0,
     iterations: int = 1,
     noise: Tensor | None = None,
-    distance: Literal["dice", "pooled_dice"] = "dice",
+    distance: Literal["dice", "pooled_dice", "linear_dice"] = "dice",
 ) -> Tensor:
     """How far the prediction moves in the direction that moves it most (VAT, TPAMI 2019; SS-Net, MICCAI 2022).
 
@@ -230,9 +230,15 @@ def vat_loss(
         iterations: of the power method.
         noise: the shape of x; none: uniform in [-0.5, 0.5) from the default generator.
         distance: D against the soft p: `dice`, squared denominators, smooth 1e-10, mean over classes; `pooled_dice`,
-            one Dice with plain denominators over all classes and voxels, smooth 1e-8 (SS-Net on LA).
+            one Dice with plain denominators over all classes and voxels, smooth 1e-8 (SS-Net on LA); `linear_dice`,
+            the mean over classes of Dice with plain denominators, smooth 1e-8 (DHC's port).
     """
-    measure: Callable[[Tensor, Tensor], Tensor] = DiceLoss(1e-10) if distance == "dice" else _pooled_dice
+    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "dice": DiceLoss(1e-10),
+        "pooled_dice": _pooled_dice,
+        "linear_dice": DiceLoss(1e-8, squared=False),
+    }
+    measure = measures[distance]
     with torch.no_grad():
         clean = full_precision(model(x)).softmax(1)
     direction = _unit(torch.rand_like(x) - 0.5 if noise is None else noise)

@@ -55,15 +55,15 @@ def decoupled_mse(a: Tensor, b: Tensor, sure: Tensor, temperature: float = 0.5) 
     )
 
 
-def attention_transfer(maps: Sequence[Tensor], taught_by: Sequence[Tensor]) -> Tensor:
-    """Σ over pairs of maps of the mean squared difference of their attention; no gradient reaches `taught_by` (DCNet).
+def attention_transfer(maps: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Σ over pairs of maps of the mean squared difference of their attention; no gradient reaches `targets` (DCNet).
 
     The attention of a map is, voxel by voxel, the mean over channels of its squares, scaled to L2 norm 1 per patch.
 
     Args:
-        maps, taught_by: (B, c, *S) each, pairs of equal size; channels may differ.
+        maps, targets: (B, c, *S) each, pairs of equal size; channels may differ.
     """
-    terms = [F.mse_loss(_attention(x), _attention(y.detach())) for x, y in zip(maps, taught_by, strict=True)]
+    terms = [F.mse_loss(_attention(x), _attention(y.detach())) for x, y in zip(maps, targets, strict=True)]
     return torch.stack(terms).sum()
 
 

@@ -23,7 +23,7 @@ from sslbench.losses.thresholds import (
     STREAMS,
     AdaptiveThreshold,
     ClassThreshold,
-    Seen,
+    PredictionStatistics,
     Threshold,
     Uncertainty,
     certainty,
@@ -188,7 +188,9 @@ class QuadLoss(nn.Module):
             self.state[key] = self.threshold.start(self.num_classes).repeat(len(STREAMS), 1)
         # A new state, and one from a checkpoint, is on the CPU.
         state = self.state[key].to(probabilities)
-        self.state[key] = self.threshold.advance(state, Seen(probabilities, self.uncertainty, stream, len(STREAMS)))
+        self.state[key] = self.threshold.advance(
+            state, PredictionStatistics(probabilities, self.uncertainty, stream, len(STREAMS))
+        )
 
     def thresholds(self, key: str, stream: Source) -> Tensor:
         """γ (C,) of a reference on one stream.

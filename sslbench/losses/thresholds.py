@@ -36,7 +36,7 @@ def certainty(probabilities: Tensor, measure: Uncertainty = "confidence") -> Ten
     return variance if measure == "variance" else variance.sqrt()
 
 
-class Seen:
+class PredictionStatistics:
     """A predictor's probabilities on a batch, as thresholds are learned from them.
 
     Args:
@@ -89,7 +89,7 @@ class Threshold:
         """The state of a stream before the first batch, 1-D."""
         raise NotImplementedError
 
-    def advance(self, state: Tensor, seen: Seen) -> Tensor:
+    def advance(self, state: Tensor, statistics: PredictionStatistics) -> Tensor:
         """The states after a batch, a row per stream; that of a stream without voxels stays."""
         return state
 
@@ -118,12 +118,14 @@ class AdaptiveThreshold(Threshold):
     def start(self, num_classes: int) -> Tensor:
         return torch.full((num_classes,), self.init, dtype=torch.float64)
 
-    def advance(self, state: Tensor, seen: Seen) -> Tensor:
+    def advance(self, state: Tensor, statistics: PredictionStatistics) -> Tensor:
         decays = self.absent == "decay"
-        mean = seen.sum(seen.certainty) / (seen.counts + 1 if decays else seen.counts.clamp_min(1))
+        mean = statistics.sum(statistics.certainty) / (
+            statistics.counts + 1 if decays else statistics.counts.clamp_min(1)
+        )
         share = self.alpha if self.alpha_on == "new" else 1 - self.alpha
         moved = (share * mean + (1 - share) * state).clamp_max(1.0)
-        return torch.where(seen.total.unsqueeze(1) > 0 if decays else seen.counts > 0, moved, state)
+        return torch.where(statistics.total.unsqueeze(1) > 0 if decays else statistics.counts > 0, moved, state)
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,11 @@ class FlexMatchThreshold(Threshold):
     def start(self, num_classes: int) -> Tensor:
         return torch.zeros(num_classes, dtype=torch.float64)
 
-    def advance(self, state: Tensor, seen: Seen) -> Tensor:
-        selected = seen.sum((seen.certainty >= self.tau).to(seen.certainty.dtype))
-        most = torch.maximum(selected.amax(1), seen.total - selected.sum(1)).unsqueeze(1)
+    def advance(self, state: Tensor, statistics: PredictionStatistics) -> Tensor:
+        selected = statistics.sum((statistics.certainty >= self.tau).to(statistics.certainty.dtype))
+        most = torch.maximum(selected.amax(1), statistics.total - selected.sum(1)).unsqueeze(1)
         b = selected / most.clamp_min(1)
-        return torch.where(seen.total.unsqueeze(1) > 0, self.tau * b / (2 - b), state)
+        return torch.where(statistics.total.unsqueeze(1) > 0, self.tau * b / (2 - b), state)
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,10 @@ class FreeMatchThreshold(Threshold):
     def start(self, num_classes: int) -> Tensor:
         return torch.full((1 + num_classes,), 1 / num_classes, dtype=torch.float64)  # τ, then q
 
-    def advance(self, state: Tensor, seen: Seen) -> Tensor:
-        confidence = seen.sum(seen.certainty).sum(1) / seen.total.clamp_min(1)
-        now = torch.cat([confidence.unsqueeze(1), seen.mean_probabilities()], dim=1)
-        return torch.where(seen.total.unsqueeze(1) > 0, self.momentum * state + (1 - self.momentum) * now, state)
+    def advance(self, state: Tensor, statistics: PredictionStatistics) -> Tensor:
+        confidence = statistics.sum(statistics.certainty).sum(1) / statistics.total.clamp_min(1)
+        now = torch.cat([confidence.unsqueeze(1), statistics.mean_probabilities()], dim=1)
+        return torch.where(statistics.total.unsqueeze(1) > 0, self.momentum * state + (1 - self.momentum) * now, state)
 
     def thresholds(self, state: Tensor) -> Tensor:
         q = state[..., 1:]
@@ -205,6 +207,6 @@ class ClassThreshold(nn.Module):
     @torch.no_grad()
     def update(self, logits: Tensor) -> Tensor:
         """The thresholds (C,) after a batch of logits (B, C, *S)."""
-        seen = Seen(full_precision(logits).softmax(1))
-        self.gamma = self.rule.advance(self.gamma.to(seen.certainty).unsqueeze(0), seen)[0]
+        statistics = PredictionStatistics(full_precision(logits).softmax(1))
+        self.gamma = self.rule.advance(self.gamma.to(statistics.certainty).unsqueeze(0), statistics)[0]
         return self.gamma

@@ -15,7 +15,7 @@ from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
 from sslbench.losses.per_class import PerClass
 from sslbench.losses.weighting.sampling import cld_sampling_rate, sampled
-from sslbench.methods.base import Average, Build
+from sslbench.methods.base import EMA, Build
 from sslbench.methods.shared.teacher_student import TeacherStudent
 
 _PENALTY = 0.632  # rank of an indicator of 0, which is 1 - 1/e, as the code rounds it
@@ -34,6 +34,10 @@ class BasakOptions(Options):
     released_broadcast: bool = Field(
         default=False,
         description="indicators summed over all labelled patches at the same place, as in the code",
+    )
+    released_means: bool = Field(
+        default=False,
+        description="means over all steps of an epoch, those without the class counting 0, as in the code",
     )
 
 
@@ -60,8 +64,8 @@ class Basak(TeacherStudent):
 
     Three indicators are averaged over the labelled voxels of each class of a step, then over the steps of an epoch
     (`Indicators`), and fused to a confidence 0 to 1 (`fused_confidence`), which is averaged over epochs, 0.99 : 0.01,
-    from 0 on. The rate of a class is ((1 - confidence) / max)^2.5; 1 for all in the first epoch. The teacher sees what
-    the student sees; inference: the student.
+    from 0 on. The rate of a class is ((1 - confidence) / max)^2.5; 1 for all at first. It changes in the last step of
+    an epoch, before that step's voxels are drawn. The teacher sees what the student sees; inference: the student.
 
     Cost: one forward and backward pass over all patches and one forward over the unlabelled ones; with a loss that
     needs a reference, one forward over all.
@@ -70,16 +74,17 @@ class Basak(TeacherStudent):
     - the code mixes the labelled patches of a batch in the indicators: `released_broadcast`.
     - averaged from 0 by 1 % an epoch, confidences reach a tenth of their value after 10 epochs: rates stay near 1 for
       long. So it is in the code.
-    - an epoch's means are over its steps that hold a class; one that no labelled patch of the epoch holds has 0.
+    - an epoch's means are over its steps that hold a class; one that no labelled patch of the epoch holds has 0. The
+      code divides by the number of all steps: `released_means`.
     - the teacher begins as the student, which it is after the first step anyway, not with weights of its own.
     - the code counts 12 ranks whatever the number of classes; here all but two, and at least one.
     """
 
-    version = 2  # means of steps, not of voxels
+    version = 3  # rates change in the last step of an epoch, not after it
     title = "Basak et al."
     group = "Imbalance"
     Options: ClassVar[type[BaseModel]] = BasakOptions
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
     options: BasakOptions
     seen: Tensor
     confidence: Tensor
@@ -96,8 +101,11 @@ class Basak(TeacherStudent):
         logits = self.student(image)
         with torch.no_grad():
             *sums, voxels = indicators(logits[:L], labels[:L], self.options.released_broadcast)
-            self.seen += torch.stack([*(total / voxels.clamp_min(1) for total in sums), (voxels > 0).float()])
-        labeled, unlabeled = self.taught(image, logits, labels, L, step)
+            counted = torch.ones_like(voxels) if self.options.released_means else (voxels > 0).to(voxels.dtype)
+            self.seen += torch.stack([*(total / voxels.clamp_min(1) for total in sums), counted])
+            if step.last_of_epoch:
+                self._end_epoch()
+        labeled, unlabeled = self.teacher_logits(image, logits, labels, L, step)
         supervised = self.loss.supervised(
             logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
         )
@@ -109,7 +117,7 @@ class Basak(TeacherStudent):
             reference=self.reference("teacher", unlabeled),
             voxel_weight=self._voxels(logits[L:].detach(), step),
         )
-        return {"loss": supervised + step.ramp * pseudo, "supervised": supervised, "pseudo": pseudo}
+        return {"loss": supervised + step.consistency_weight * pseudo, "supervised": supervised, "pseudo": pseudo}
 
     def _voxels(self, logits: Tensor, step: Step) -> Tensor:
         """The weights (B, *S) of unlabelled voxels, by the student's logits."""
@@ -118,18 +126,17 @@ class Basak(TeacherStudent):
         step.log("sampled", kept.mean())
         return kept * sure.pow(self.options.beta)
 
-    def after_step(self, step: Step) -> None:
-        super().after_step(step)
-        if step.last_of_epoch:
-            *means, steps = self.seen
-            C, m = len(steps), self.options.momentum
-            new = fused_confidence(torch.stack(means) / steps.clamp_min(1), self.options.top or max(C - 2, 1))
-            self.confidence = m * self.confidence + (1 - m) * new
-            self.rate = cld_sampling_rate(self.confidence, self.options.gamma)
-            self.seen = torch.zeros_like(self.seen)
+    def _end_epoch(self) -> None:
+        """New confidences and rates from what the epoch's steps showed."""
+        *means, steps = self.seen
+        C, m = len(steps), self.options.momentum
+        new = fused_confidence(torch.stack(means) / steps.clamp_min(1), self.options.top or max(C - 2, 1))
+        self.confidence = m * self.confidence + (1 - m) * new
+        self.rate = cld_sampling_rate(self.confidence, self.options.gamma)
+        self.seen = torch.zeros_like(self.seen)
 
-    def average(self) -> Average:
-        return Average("teacher", "student", self.options.ema_decay, "epoch")
+    def average(self) -> EMA:
+        return EMA("teacher", "student", self.options.ema_decay, "epoch")
 
 
 def indicators(logits: Tensor, labels: Tensor, broadcast: bool = False) -> Indicators:

@@ -19,7 +19,7 @@ from sslbench.networks import Network
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
-    from sslbench.losses.base import Loss, Term
+    from sslbench.losses.base import Loss, TermKind
     from sslbench.networks.base import Decoder
 
 
@@ -36,7 +36,7 @@ class Phase:
         streams: which patches its batches hold.
         hand_on: the state that the next phase starts from: that of the best validation, or the last.
         optimizer: fresh optimisers at its start, or those of the phase before kept.
-        keys: its predictors, which validation scores; None: all of the method's.
+        predictors: those that validation scores; None: all of the method's.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Phase:
     streams: tuple[Stream, ...] = ("labeled", "unlabeled")
     hand_on: Literal["best-val", "last"] = "best-val"
     optimizer: Literal["fresh", "keep"] = "fresh"
-    keys: tuple[str, ...] | None = None
+    predictors: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Average:
-    """A teacher: a network that follows another as a moving average of its weights.
+class EMA:
+    """A teacher: a network that follows another as an exponential moving average (EMA) of its weights.
 
     Attributes:
         teacher, student: names of submodules.
@@ -84,7 +84,7 @@ class Average:
     phase: str | None = None
 
     def decay_at(self, step: Step) -> float:
-        """a after this step."""
+        """Return a after this step."""
         return ema_decay(self.decay, self._count(step))
 
     def update(self, method: nn.Module, step: Step) -> None:
@@ -97,8 +97,8 @@ class Average:
 
 
 @dataclass(frozen=True)
-class Passes:
-    """What a step sends through networks, in multiples of its labelled and of its unlabelled patches.
+class StepCost:
+    """The cost of a step: patches sent through networks, in multiples of its labelled and of its unlabelled patches.
 
     Attributes:
         labeled, unlabeled: forward and backward.
@@ -115,7 +115,7 @@ class Passes:
     undecoded: float = 0
 
     def patches(self, labeled: int, unlabeled: int) -> tuple[float, float]:
-        """Patches that go (forward and backward, forward alone) in a step of so many."""
+        """Count the patches that go (forward and backward, forward alone) in a step of so many."""
         return (
             self.labeled * labeled + self.unlabeled * unlabeled,
             self.labeled_forward * labeled + self.unlabeled_forward * unlabeled,
@@ -126,19 +126,19 @@ class Build(Protocol):
     """Makes networks for a method: the recipe's or a named one, each key with its own initialisation stream."""
 
     def __call__(self, key: str, name: str | None = None, **options: Any) -> Network:
-        """The network of predictor `key`, with the job's plugin attached."""
+        """Make the network of predictor `key`, with the job's plugin attached."""
         ...
 
-    def decoder(self, like: Network, key: str, **options: Any) -> Decoder:
-        """A further decoder for the encoder of `like`."""
+    def decoder(self, like: Network, key: str, num_classes: int | None = None, **options: Any) -> Decoder:
+        """Make a further decoder for the encoder of `like`, with as many outputs or `num_classes`."""
         ...
 
     def module(self, key: str, make: Callable[[], M]) -> M:
-        """Any other module that a method has (heads, critics): `make()`, drawn from the initialisation stream `key`."""
+        """Make any other module of a method (heads, critics) by `make()`, from the initialisation stream `key`."""
         ...
 
     def ema(self, network: nn.Module) -> Any:
-        """A copy without gradient, for a teacher."""
+        """Make a copy without gradient, for a teacher."""
         ...
 
 
@@ -147,38 +147,40 @@ class Method(nn.Module):
 
     Two members must be written: `training_step` and `predict`. A constructor makes the networks (`build`) after
     `super().__init__(options, build, loss, statistics)`. Everything else may be written where the default does not
-    serve: of the attributes mostly `title`, `Options`, `keys`, `views` and `defaults`, of the methods mostly `averages`
-    (teachers), `phases`, `groups` and `objection`.
+    serve: of the attributes mostly `title`, `Options`, `predictors`, `views` and `defaults`, of the methods mostly
+    `averages` (teachers), `phases`, `groups` and `objection`.
 
     `state_dict()` must hold every bit of state (teachers, thresholds, banks) and load into a fresh object.
 
     Attributes:
         version: raised when the same options would train differently.
         title: its row name in tables, empty: its registered name; `group`: the heading it stands under.
+        caution: a sentence that goes with its results wherever they are shown; empty: none.
         Options: typed hyper-parameters, each with its source: a class that derives from `sslbench.Options`.
         defaults: recipe fields (dotted paths) that it changes.
-        keys: its predictors by name, for losses and validation; weightings serve its `learners`.
-        untaught: learners that see no labelled patch, so that nothing there follows their Dice.
+        predictors: by name, for losses and validation; weightings serve its learners (`learners_of`).
+        unlabeled_learners: learners that see no labelled patch, so that nothing there follows their Dice.
         views: the views that its batches hold, per stream.
-        terms: what it asks a loss for: terms with true labels, with pseudo-labels, soft consistency.
-        unlabeled_weight: what scales all that it learns from unlabelled patches: `ramp`, or an option of its own; None:
-            nothing can switch that off.
-        exempt: laws of `sslbench check` that its definition breaks, each with the reason.
-        tiny: settings (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
+        term_kinds: what it asks a loss for: terms with true labels, with pseudo-labels, soft consistency.
+        unlabeled_weight: what scales all that it learns from unlabelled patches: the step's `consistency_weight`, or
+            an option of its own; None: nothing can switch that off.
+        check_exemptions: laws of `sslbench check` that its definition breaks, each with the reason.
+        check_settings: fields (dotted paths) that it needs where `check` tries it, on patches of 32² and 16 x 16 x 32.
     """
 
     version: ClassVar[int] = 1
     title: ClassVar[str] = ""
     group: ClassVar[Literal["Reference", "General", "Imbalance"]] = "General"
+    caution: ClassVar[str] = ""
     Options: ClassVar[type[BaseModel]] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
-    keys: tuple[str, ...] = ("net",)
-    untaught: ClassVar[tuple[str, ...]] = ()
+    predictors: tuple[str, ...] = ("net",)
+    unlabeled_learners: ClassVar[tuple[str, ...]] = ()
     views: ClassVar[Mapping[Stream, tuple[View, ...]]] = {"labeled": ("weak",), "unlabeled": ("weak",)}
-    terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo", "consistency")
-    unlabeled_weight: ClassVar[str | None] = "ramp"
-    exempt: Mapping[str, str] = {}
-    tiny: ClassVar[Mapping[str, Any]] = {}
+    term_kinds: ClassVar[tuple[TermKind, ...]] = ("label", "pseudo", "consistency")
+    unlabeled_weight: ClassVar[str | None] = "consistency_weight"
+    check_exemptions: Mapping[str, str] = {}
+    check_settings: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__()
@@ -186,72 +188,76 @@ class Method(nn.Module):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        """The one line why this job has no meaning, before anything is built; None where it has one."""
+        """Say in one line why this job has no meaning, before anything is built; None where it has one."""
         return None
 
     @classmethod
-    def predictors(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Its `keys` under these complete options, for a job that is not built yet."""
-        return cls.keys
+    def predictors_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name its predictors under these complete options, for a job that is not built yet."""
+        return cls.predictors
 
     @classmethod
-    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """What its terms are learnt by, under these complete options: its predictors, unless others learn too."""
-        return cls.predictors(options)
+    def learners_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name the learners of its terms, under these complete options: its predictors, unless others learn too."""
+        return cls.predictors_of(options)
 
     def phases(self) -> list[Phase]:
-        """The parts of the training, in order; one of the recipe's length unless the method says otherwise."""
+        """Return the parts of the training, in order; one of the recipe's length unless the method says otherwise."""
         return [Phase("train")]
 
     def begin(self, phase: Phase) -> None:
-        """The state of the phase before is loaded: copy it to second students and teachers."""
+        """Begin a phase with the state of the one before loaded: copy it to second students and teachers."""
 
     def groups(self, phase: Phase) -> dict[str, Group]:
-        """What is optimised; one group of everything with a gradient unless the method says otherwise."""
+        """Return the parameters to optimise; by default one group of everything with a gradient."""
         return {"networks": Group([parameter for parameter in self.parameters() if parameter.requires_grad])}
 
     @abstractmethod
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The terms to minimise: `loss`, or one `loss/<group>` per group, which reaches only that group's parameters.
+        """Compute the terms to minimise: `loss`, or one `loss/<group>` per group, which reaches its parameters alone.
 
         Further entries are logged. Each is a 0-d tensor.
         """
         raise NotImplementedError
 
-    def averages(self) -> Sequence[Average]:
-        """Its teachers; none unless the method says otherwise."""
+    def averages(self) -> Sequence[EMA]:
+        """Name its teachers; none unless the method says otherwise."""
         return ()
 
-    def passes(self, phase: Phase) -> Passes | None:
-        """What a step of a phase costs, for this loss and these options; None: not said."""
+    def step_cost(self, phase: Phase) -> StepCost | None:
+        """Return the cost of a step of a phase, for this loss and these options; None: not said."""
         return None
 
     def after_step(self, step: Step) -> None:
-        """What follows the optimisers' step: the teachers move; queues are for the method to add."""
+        """Do what follows the optimisers' step: the teachers move; queues are for the method to add."""
         for average in self.averages():
             if average.phase in (None, step.phase):
                 average.update(self, step)
 
     @abstractmethod
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        """Class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the method's paper."""
+        """Compute class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the paper."""
         raise NotImplementedError
 
+    def truth(self, key: str, labels: Tensor) -> Tensor:
+        """Return true labels (B, *S) as predictor `key` learns them: all, or those of its classes alone; -1 stays."""
+        return labels
+
     def reference(self, key: str, logits: Tensor) -> tuple[str, Tensor] | None:
-        """What a term is held against, as losses take it: (key, probabilities) without gradient, fp32; None where the
+        """Return the reference of a term as losses take it: (key, probabilities) without gradient, fp32; None where the
         loss asks for none."""
         return (key, logits.detach().float().softmax(1)) if self.loss.needs_reference else None
 
 
 def mean_logits(networks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """softmax of the mean of the networks' logits (GA and DHC inference), fp32; of several heads the first's."""
+    """Compute softmax of the mean of networks' logits (GA and DHC inference), fp32; of several heads the first's."""
     found = [network(x) for network in networks]
     logits = [(made if isinstance(made, Tensor) else made[0]).float() for made in found]
     return torch.stack(logits).mean(0).softmax(1) if len(logits) > 1 else logits[0].softmax(1)
 
 
 def no_strong_view(job: ResolvedJob) -> str | None:
-    """The objection of a method that looks at strong views to a recipe that makes none."""
+    """Return the objection of a method that looks at strong views to a recipe that makes none."""
     if job.recipe.augment.strong:
         return None
     return "the recipe makes no strong view of a patch: set augment.strong, for example to [jitter]"

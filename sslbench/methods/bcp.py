@@ -41,7 +41,7 @@ class BidirectionalCopyPaste(CopyPaste):
     """
 
     title = "BCP"
-    keys = ("student",)
+    predictors = ("student",)
     Options: ClassVar[type[BaseModel]] = BCPOptions
     student: nn.Module
 
@@ -49,10 +49,10 @@ class BidirectionalCopyPaste(CopyPaste):
         image, labels, mixes = batch.image["weak"], batch.label["weak"], self.mixes(batch, step)
         if step.phase == "pretrain":
             return {"loss": self.pretrain_loss("student", batch, mixes.mask, step)}
-        taught = self.taught(image, labels, mixes)
-        self.loss.observe(step, "teacher", taught.logits, labels[-len(taught.logits) :])
+        teacher_output = self.teacher_output(image, labels, mixes)
+        self.loss.observe(step, "teacher", teacher_output.logits, labels[-len(teacher_output.logits) :])
         logits = [self.student(mixed) for mixed in mixes(image)]
         self.loss.observe(step, "student", torch.cat(logits), torch.cat(mixes(labels)))
-        labeled, unlabeled = self.mixed_losses("student", logits, taught, mixes)
+        labeled, unlabeled = self.mixed_losses("student", logits, teacher_output, mixes)
         loss = labeled + self.options.unlabeled_weight * unlabeled
         return {"loss": loss, "labeled": labeled, "unlabeled": unlabeled}

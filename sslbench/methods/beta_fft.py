@@ -13,9 +13,9 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import mse_consistency
-from sslbench.methods.base import Passes, Phase
+from sslbench.methods.base import Phase, StepCost
 from sslbench.methods.mixing import draw_beta, exchange_low_bands
-from sslbench.methods.shared.copy_paste import Taught
+from sslbench.methods.shared.copy_paste import TeacherOutput
 from sslbench.methods.shared.cross_copy_paste import CrossCopyPaste, CrossCopyPasteOptions
 
 
@@ -65,20 +65,20 @@ class BetaFFT(CrossCopyPaste):
     """
 
     title = "β-FFT"
-    terms = ("label", "pseudo", "consistency")
+    term_kinds = ("label", "pseudo", "consistency")
     Options: ClassVar[type[BaseModel]] = BetaFFTOptions
     options: BetaFFTOptions
 
     def altered(self, weak: Tensor, strong: Tensor, weak_logits: Tensor, strong_logits: Tensor, step: Step) -> Tensor:
         return torch.cat(exchange_low_bands(weak, strong, self.options.half_width))
 
-    def further(self, batch: Batch, taught: Mapping[str, Taught], step: Step) -> dict[str, Tensor]:
+    def further(self, batch: Batch, outputs: Mapping[str, TeacherOutput], step: Step) -> dict[str, Tensor]:
         losses = [
-            self._unmixed_and_linear(batch.image[view], batch.label[view], taught[key].logits, view, step)
+            self._unmixed_and_linear(batch.image[view], batch.label[view], outputs[key].logits, view, step)
             for key, view in self.view_of.items()
         ]
         supervised, consistency = (torch.stack(parts).sum() for parts in zip(*losses, strict=True))
-        return {"supervised": supervised, "linear": self.options.mixing_weight * step.ramp * consistency}
+        return {"supervised": supervised, "linear": self.options.mixing_weight * step.consistency_weight * consistency}
 
     def _unmixed_and_linear(
         self, image: Tensor, labels: Tensor, teacher: Tensor, view: str, step: Step
@@ -99,8 +99,8 @@ class BetaFFT(CrossCopyPaste):
         )
         return supervised, linear
 
-    def passes(self, phase: Phase) -> Passes:
-        passes = super().passes(phase)
+    def step_cost(self, phase: Phase) -> StepCost:
+        passes = super().step_cost(phase)
         if phase.name == "pretrain":
             return passes
         return replace(passes, labeled=passes.labeled + 2, unlabeled=passes.unlabeled + 1)

@@ -10,7 +10,7 @@ from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.consistency import softmax_mse
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 from sslbench.networks.perturbation import PERTURBATIONS, perturbed_logits
 
 
@@ -30,8 +30,8 @@ class CrossConsistency(Method):
     """
 
     title = "CCT"
-    terms = ("label", "consistency")
-    exempt = {"supervised_at_zero": "its supervised term is the mean over four decoders"}
+    term_kinds = ("label", "consistency")
+    check_exemptions = {"supervised_at_zero": "its supervised term is the mean over four decoders"}
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
@@ -55,7 +55,11 @@ class CrossConsistency(Method):
         ).mean()
         target = main[L:].detach().float().softmax(1)
         consistency = torch.stack([self._drawn(logits[L:], main[L:], target) for logits in auxiliary]).mean()
-        return {"loss": supervised + step.ramp * consistency, "supervised": supervised, "consistency": consistency}
+        return {
+            "loss": supervised + step.consistency_weight * consistency,
+            "supervised": supervised,
+            "consistency": consistency,
+        }
 
     def _drawn(self, logits: Tensor, main: Tensor, target: Tensor) -> Tensor:
         """An auxiliary decoder's distance from the main one, whose probabilities are `target`."""
@@ -71,8 +75,8 @@ class CrossConsistency(Method):
         self.loss.observe(step, "auxiliary", mean.clamp_min(1e-12).log(), labels)
         return "auxiliary", mean[:L]
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(decoders=1 + len(PERTURBATIONS))
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(decoders=1 + len(PERTURBATIONS))
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

@@ -55,8 +55,8 @@ class ConflictCrossView(CoTraining):
 
     title = "CCVC"
     Options: ClassVar[type[CoTrainingOptions]] = CCVCOptions
-    terms = ("label", "pseudo")
-    exempt = {"supervised_at_zero": "its supervised term is the mean over two networks"}
+    term_kinds = ("label", "pseudo")
+    check_exemptions = {"supervised_at_zero": "its supervised term is the mean over two networks"}
     options: CCVCOptions
 
     def __init__(self, options: CCVCOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
@@ -66,14 +66,14 @@ class ConflictCrossView(CoTraining):
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         labels, L = batch.label["weak"], batch.num_labeled
-        (bottleneck_a, a), (bottleneck_b, b) = (self._branch(key, batch.image["weak"]) for key in self.keys)
+        (bottleneck_a, a), (bottleneck_b, b) = (self._branch(key, batch.image["weak"]) for key in self.predictors)
         pair = a, b
         self.observe(step, pair, labels)
         supervised = self.supervised(pair, labels, L).mean()
         cross = 0.5 * (self._conflicting(a, b, L) + self._conflicting(b, a, L))
         discrepancy = feature_discrepancy(bottleneck_a, bottleneck_b)
         apart = self.options.cross_weight * cross + self.options.discrepancy_weight * discrepancy
-        loss = supervised + step.ramp * apart
+        loss = supervised + step.consistency_weight * apart
         return {"loss": loss, "supervised": supervised, "cross": cross, "discrepancy": discrepancy}
 
     def _branch(self, key: str, image: Tensor) -> tuple[Tensor, Prediction]:
@@ -110,8 +110,8 @@ class MappedEncoder(nn.Module):
 
 def conflict_weight(logits: Tensor, peer_logits: Tensor, weight: float = 2.0, threshold: float = 0.0) -> Tensor:
     """(B, *S): `weight` where the classes of both differ and the peer's largest logit is above `threshold`, else 1."""
-    sure, taught = peer_logits.detach().max(1)
-    conflict = (classes_of(logits.detach()) != taught) & (sure > threshold)
+    sure, target = peer_logits.detach().max(1)
+    conflict = (classes_of(logits.detach()) != target) & (sure > threshold)
     return 1 + (weight - 1) * conflict.float()
 
 

@@ -17,7 +17,7 @@ from sslbench.core.step import Batch, Statistics, Step
 from sslbench.data.sampling import window_starts
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 from sslbench.networks.base import evaluating
 
 # A training item, and where in it a patch starts.
@@ -70,8 +70,8 @@ class ConfidenceEstimation(Method):
     title = "CEUD"
     Options: ClassVar[type[BaseModel]] = CEUDOptions
     views = {"labeled": ("weak", "raw"), "unlabeled": ("raw",)}
-    terms = ("label",)
-    exempt = {"supervised_at_zero": "confidences on labelled patches are ranked too"}
+    term_kinds = ("label",)
+    check_exemptions = {"supervised_at_zero": "confidences on labelled patches are ranked too"}
     options: CEUDOptions
 
     def __init__(self, options: CEUDOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
@@ -95,7 +95,7 @@ class ConfidenceEstimation(Method):
         consistent = self._ranked(confidence, self.history.consistency(places), step, "rank/consistency")
         ranking = self.options.correctness_weight * correct
         unlabeled = self.options.consistency_weight * consistent
-        loss = supervised + ranking + step.ramp * unlabeled
+        loss = supervised + ranking + step.consistency_weight * unlabeled
         return {"loss": loss, "supervised": supervised, "correctness": correct, "consistency": consistent}
 
     def _ranked(self, confidence: Tensor, share: Tensor, step: Step, stream: str) -> Tensor:
@@ -120,8 +120,8 @@ class ConfidenceEstimation(Method):
                     predicted = classes_of(self.net(image[:, :, *box]))
                     self.history.count([(item, start)], predicted, (predicted == label[:, *box])[: batch.num_labeled])
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=2, unlabeled=1)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=2, unlabeled=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

@@ -89,8 +89,8 @@ class CoBioNet(CoTraining):
     title = "Co-BioNet"
     Options: ClassVar[type[BaseModel]] = CoBioNetOptions
     defaults = {"ramp.weight": 1.0}
-    terms = ("label", "pseudo", "consistency")
-    exempt = {
+    term_kinds = ("label", "pseudo", "consistency")
+    check_exemptions = {
         "blind_at_zero": "the critics always see predictions of unlabelled patches",
         "supervised_at_zero": "the critics always learn",
     }
@@ -99,14 +99,17 @@ class CoBioNet(CoTraining):
     def __init__(self, options: CoBioNetOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         self.critics = nn.ModuleDict(
-            {key: build.module(f"critic/{key}", lambda: Critic(statistics.num_classes)) for key in self.keys}
+            {key: build.module(f"critic/{key}", lambda: Critic(statistics.num_classes)) for key in self.predictors}
         )
         if options.released_cobionet:
             self.critics.requires_grad_(False)
-            self.exempt = {**self.exempt, "every_parameter_moves": "the released code's critics never learn"}
+            self.check_exemptions = {
+                **self.check_exemptions,
+                "every_parameter_moves": "the released code's critics never learn",
+            }
 
     def groups(self, phase: Phase) -> dict[str, Group]:
-        networks = [p for key in self.keys for p in self.get_submodule(key).parameters() if p.requires_grad]
+        networks = [p for key in self.predictors for p in self.get_submodule(key).parameters() if p.requires_grad]
         if self.options.released_cobionet:
             return {"networks": Group(networks)}
         optimizer = {
@@ -126,17 +129,17 @@ class CoBioNet(CoTraining):
         self.observe(step, (a, b), labels)
         supervised = self.supervised((a, b), labels, L).sum()
         probabilities = {key: full_precision(logits).softmax(1) for key, logits in (a, b)}
-        taught = self._taught(a, b, probabilities["b"][L:].detach(), step)
-        taught = taught + self._taught(b, a, probabilities["a"][L:].detach(), step)
+        taught = self._peer_term(a, b, probabilities["b"][L:].detach(), step)
+        taught = taught + self._peer_term(b, a, probabilities["a"][L:].detach(), step)
         adversarial = torch.stack([F.softplus(-self.critics[key](p)).mean() for key, p in probabilities.items()]).sum()
-        loss = supervised + step.ramp * (taught + self.options.adversarial_weight * adversarial)
+        loss = supervised + step.consistency_weight * (taught + self.options.adversarial_weight * adversarial)
         terms = {"supervised": supervised, "taught": taught, "adversarial": adversarial}
         if self.options.released_cobionet:
             return {"loss": loss, **terms}
         fake = {key: p.detach() for key, p in probabilities.items()}
         return {"loss/networks": loss, "loss/critics": self._discrimination(fake, labels[:L]), **terms}
 
-    def _taught(self, learner: Prediction, peer: Prediction, target: Tensor, step: Step) -> Tensor:
+    def _peer_term(self, learner: Prediction, peer: Prediction, target: Tensor, step: Step) -> Tensor:
         """What a network learns from the peer's probabilities `target` (U, C, *S) of the unlabelled patches."""
         unlabeled = slice(-len(target), None)
         logits = learner.logits[unlabeled]

@@ -30,7 +30,7 @@ class CrossPseudoSupervision(CoTraining):
 
     title = "CPS"
     Options: ClassVar[type[BaseModel]] = CPSOptions
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
     options: CPSOptions
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ class CrossPseudoSupervision(CoTraining):
         supervised = self.supervised(pair, labels, L).sum()
         first = L if self.options.on == "unlabeled" else 0
         cross = self.cross(a, b, first) + self.cross(b, a, first)
-        return {"loss": supervised + step.ramp * cross, "supervised": supervised, "cross": cross}
+        return {"loss": supervised + step.consistency_weight * cross, "supervised": supervised, "cross": cross}
 
 
 # Class imbalance: CPS whose networks weigh classes or voxels.

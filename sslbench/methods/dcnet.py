@@ -55,7 +55,7 @@ class DecoupledConsistency(MultiDecoder):
 
     title = "DCNet"
     Options: ClassVar[type[BaseModel]] = DCNetOptions
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
     unlabeled_weight = "unlabeled_weight"
     options: DCNetOptions
     threshold: Tensor
@@ -75,8 +75,8 @@ class DecoupledConsistency(MultiDecoder):
         distance = decoupled_mse(a.logits, b.logits, sure, options.temperature)
         attention = attention_transfer(features.maps[:-1], maps[1][::-1])
         unlabeled = (
-            (1 - step.ramp) * options.attention_weight * attention
-            + step.ramp * options.distance_weight * distance
+            (1 - step.consistency_weight) * options.attention_weight * attention
+            + step.consistency_weight * options.distance_weight * distance
             + options.cross_weight * cross
         )
         terms = {"supervised": supervised, "cross": cross, "distance": distance, "attention": attention}

@@ -47,14 +47,14 @@ class DePL(CoTraining):
     version = 2  # what a network prefers is no longer held above 1e-8
     title = "DePL"
     Options: ClassVar[type[BaseModel]] = DePLOptions
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
     options: DePLOptions
 
     def __init__(self, options: DePLOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         C, size = statistics.num_classes, statistics.patch_size
         shape = size if options.form == "released" else (1,) * len(size)
-        for key in self.keys:
+        for key in self.predictors:
             self.register_buffer(f"preference_{key}", torch.full((1, C, *shape), 1 / C))
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class DePL(CoTraining):
         cross = self._cross(a, b, L, step) + self._cross(b, a, L, step)
         for key, logits in pair:
             self._follow(key, logits[L:].detach())
-        return {"loss": supervised + step.ramp * cross, "supervised": supervised, "cross": cross}
+        return {"loss": supervised + step.consistency_weight * cross, "supervised": supervised, "cross": cross}
 
     def _cross(self, learner: Prediction, peer: Prediction, L: int, step: Step) -> Tensor:
         """The learner's cross-entropy with the peer's debiased labels."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import entropy_map
-from sslbench.methods.base import Passes, Phase
+from sslbench.methods.base import Phase, StepCost
 from sslbench.methods.shared.co_training import CoTraining, CoTrainingOptions, Prediction
 from sslbench.methods.shared.teacher_student import NoiseOptions, clipped_noise
 from sslbench.methods.shared.uncertainty import UncertaintyOptions, noisy_mean
@@ -48,7 +48,7 @@ class DeSCO(CoTraining):
 
     title = "DeSCO"
     Options: ClassVar[type[BaseModel]] = DeSCOOptions
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
     options: DeSCOOptions
 
     @classmethod
@@ -62,11 +62,11 @@ class DeSCO(CoTraining):
         pair = a, b = self.pair(image)
         self.observe(step, pair, labels)
         supervised = self.supervised(pair, labels, L).sum()
-        taught = self._taught(a, b, image[L:], step) + self._taught(b, a, image[L:], step)
-        loss = (1 - step.ramp) * supervised + step.ramp * taught
+        taught = self._peer_term(a, b, image[L:], step) + self._peer_term(b, a, image[L:], step)
+        loss = (1 - step.consistency_weight) * supervised + step.consistency_weight * taught
         return {"loss": loss, "supervised": supervised, "taught": taught}
 
-    def _taught(self, learner: Prediction, peer: Prediction, unlabeled: Tensor, step: Step) -> Tensor:
+    def _peer_term(self, learner: Prediction, peer: Prediction, unlabeled: Tensor, step: Step) -> Tensor:
         """What a network learns from the peer's labels of the unlabelled patches (U, channels, *S)."""
         certain = self._certain(peer, unlabeled, step)
         first = len(learner.logits) - len(unlabeled)
@@ -84,8 +84,8 @@ class DeSCO(CoTraining):
         step.log(f"certain/{peer.key}", certain.float().mean())
         return certain
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=2, unlabeled=2, unlabeled_forward=2 * self.options.samples)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=2, unlabeled=2, unlabeled_forward=2 * self.options.samples)
 
 
 def patches_alike(mask: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision, nll_map
-from sslbench.methods.base import Build, Passes, Phase
+from sslbench.methods.base import Build, Phase, StepCost
 from sslbench.methods.shared.co_training import CoTraining, CoTrainingOptions, Prediction
 from sslbench.networks.base import Decoder, Features, Network
 from sslbench.networks.gradient_reversal import reverse_gradient
@@ -61,19 +61,23 @@ class DST(CoTraining):
 
     title = "DST"
     Options: ClassVar[type[BaseModel]] = DSTOptions
-    terms = ("label", "pseudo")
-    exempt = {"every_parameter_moves": "pseudo heads learn from confident voxels, and an untrained network has none"}
+    term_kinds = ("label", "pseudo")
+    check_exemptions = {
+        "every_parameter_moves": "pseudo heads learn from confident voxels, and an untrained network has none"
+    }
     options: DSTOptions
 
     def __init__(self, options: DSTOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         for role in ("pseudo", "worst"):
-            heads = {key: build.decoder(cast(Network, self.get_submodule(key)), f"{key}/{role}") for key in self.keys}
+            heads = {
+                key: build.decoder(cast(Network, self.get_submodule(key)), f"{key}/{role}") for key in self.predictors
+            }
             self.add_module(role, nn.ModuleDict(heads))
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         labels, L = batch.label["weak"], batch.num_labeled
-        a, b = (self._heads(key, batch.image["weak"], step) for key in self.keys)
+        a, b = (self._heads(key, batch.image["weak"], step) for key in self.predictors)
         pair = a.main, b.main
         self.observe(step, pair, labels)
         supervised = self.supervised(pair, labels, L).sum()
@@ -84,7 +88,7 @@ class DST(CoTraining):
                 for heads in (a, b)
             ]
         ).sum()
-        loss = supervised + step.ramp * (cross + worst)
+        loss = supervised + step.consistency_weight * (cross + worst)
         return {"loss": loss, "supervised": supervised, "cross": cross, "worst": worst}
 
     def _heads(self, key: str, image: Tensor, step: Step) -> DecoderLogits:
@@ -110,8 +114,8 @@ class DST(CoTraining):
         reference = (other_key, probabilities) if self.loss.needs_reference else None
         return self.loss.ce(student, target, source="pseudo", key=key, reference=reference, voxel_weight=confident)
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=2, unlabeled=2, decoders=2 if self.options.released_pseudo_head else 3)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=2, unlabeled=2, decoders=2 if self.options.released_pseudo_head else 3)
 
 
 def reversal_factor(iteration: int, largest: float = 0.1, steps: int = 500) -> float:

@@ -14,7 +14,7 @@ from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits, no_strong_view
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits, no_strong_view
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
@@ -52,7 +52,7 @@ class FixMatch(Method):
     title = "FixMatch"
     Options: ClassVar[type[BaseModel]] = FixMatchOptions
     views = {"labeled": ("weak",), "unlabeled": ("weak", "strong")}
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
     options: FixMatchOptions
 
     @classmethod
@@ -74,7 +74,7 @@ class FixMatch(Method):
         pseudo = self._pseudo(weak[L:].detach(), strong[L - first :], step)
         if self.options.variant == "ssl4mis":
             pseudo = pseudo + unlikely_class_loss(weak.detach(), strong)
-        return {"loss": supervised + step.ramp * pseudo, "supervised": supervised, "pseudo": pseudo}
+        return {"loss": supervised + step.consistency_weight * pseudo, "supervised": supervised, "pseudo": pseudo}
 
     def _pseudo(self, weak: Tensor, strong: Tensor, step: Step) -> Tensor:
         reference = self.reference("net", weak)
@@ -93,8 +93,8 @@ class FixMatch(Method):
     def _all_strong(self) -> bool:
         return self.loss.needs_reference or self.options.variant == "ssl4mis"
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=1 + float(self._all_strong), unlabeled=2)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=1 + float(self._all_strong), unlabeled=2)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

@@ -17,7 +17,7 @@ from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting import DiffDW, batch_dice
-from sslbench.methods.base import Build, Method, Passes, Phase
+from sslbench.methods.base import Build, Method, Phase, StepCost
 from sslbench.networks.base import Decoder
 from sslbench.networks.diffusion_vnet import DiffusionVNet
 
@@ -34,6 +34,10 @@ class GenericSSLOptions(Options):
         default=0.01, ge=0, le=1, description="share of the two other decoders in the one that predicts, every step"
     )
     window: int = Field(default=50, gt=0, description="τ, steps that the difficulty is averaged over (GenericSSL)")
+    released_statistics: bool = Field(
+        default=False,
+        description="the encoder's running statistics, which inference takes, count the denoising passes too (code)",
+    )
 
 
 @register("method", "genericssl", aliases=("aandd",))
@@ -55,24 +59,24 @@ class GenericSSL(Method):
     - Its network has three dimensions, and so has the method; a 2-D recipe is refused.
     - Its three-of-six augmentation and its rate are the recipe's business, and so are its criteria and its lists
       (`-r dhc-synapse --set splits=genericssl`).
-    - Smoothing pads with zeros, which is not published.
     - The encoder's running batch statistics, which inference takes, are those of its three plain passes of a step. The
-      released code counts the eleven denoising passes too. On the phantom, after 360 iterations, the same weights then
-      had a DSC of 2 % on validation patches, where the statistics of the patches themselves gave 65 %.
+      released code counts the eleven denoising passes too (`released_statistics`). On the phantom, after 360
+      iterations, the same weights then had a DSC of 2 % on validation patches, where the statistics of the patches
+      themselves gave 65 %.
     """
 
     title = "GenericSSL"
     group = "Imbalance"
     Options = GenericSSLOptions
     defaults = {"network.name": "diffusion_vnet", "ramp.weight": 10.0, "ramp.every": "epoch"}
-    terms = ("label", "pseudo")
-    untaught = ("net",)
-    exempt = {"supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone"}
+    term_kinds = ("label", "pseudo")
+    unlabeled_learners = ("net",)
+    check_exemptions = {"supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone"}
     options: GenericSSLOptions
     kept: Tensor
 
     @classmethod
-    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def learners_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         return "denoiser", "weighted", "net"
 
     @classmethod
@@ -88,7 +92,7 @@ class GenericSSL(Method):
         super().__init__(options, build, loss, statistics)
         self.net = build("net")
         self.difficulty = DiffDW(statistics.num_classes, window=options.window)
-        self.register_buffer("kept", kept_signal(options.timesteps), persistent=False)
+        self.register_buffer("kept", alpha_bars(options.timesteps), persistent=False)
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
@@ -119,7 +123,7 @@ class GenericSSL(Method):
         taught = self.loss.supervised(
             learner, pseudo, source="pseudo", key="net", reference=self.reference("weighted", agreed)
         )
-        return {"loss": supervised + step.ramp * taught, "supervised": supervised, "pseudo": taught}
+        return {"loss": supervised + step.consistency_weight * taught, "supervised": supervised, "pseudo": taught}
 
     def _decoders(self) -> tuple[Decoder, Decoder]:
         theta, psi = self.net.decoders
@@ -146,7 +150,8 @@ class GenericSSL(Method):
         generator = step.generator("diffusion", image.device)
         time = torch.randint(self.options.timesteps, (len(image),), device=image.device, generator=generator)
         noise = torch.empty_like(clean).normal_(generator=generator)
-        return self._diffusion.denoise(image, diffused(clean, noise, self.kept[time]), time)
+        recorded = self.options.released_statistics
+        return self._diffusion.denoise(image, diffuse(clean, noise, self.kept[time]), time, recorded)
 
     def _sample(self, image: Tensor, step: Step) -> Tensor:
         """The label map (B, C, *S) in [-1, 1] that a deterministic DDIM makes of noise, given the image; fp32."""
@@ -154,20 +159,20 @@ class GenericSSL(Method):
         noisy = torch.randn(shape, device=image.device, generator=step.generator("sampling", image.device))
         times = sampling_times(self.options.timesteps, self.options.samplings)
         for time, following in zip(times, [*times[1:], None], strict=True):
-            clean = self._diffusion.denoise(image, noisy, torch.full((len(image),), time, device=image.device))
-            clean = clean.float().clamp(-1, 1)
+            now = torch.full((len(image),), time, device=image.device)
+            clean = self._diffusion.denoise(image, noisy, now, self.options.released_statistics).float().clamp(-1, 1)
             if following is not None:
                 noisy = ddim_step(noisy, clean, self.kept[time], self.kept[following])
         return clean
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=2, unlabeled=1, unlabeled_forward=self.options.samplings + 1)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=2, unlabeled=1, unlabeled_forward=self.options.samplings + 1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return self._decoders()[0].logits(self.net.encode(x)).float().softmax(1)
 
 
-def kept_signal(timesteps: int) -> Tensor:
+def alpha_bars(timesteps: int) -> Tensor:
     """ᾱ (T,) of a diffusion whose β goes evenly from 10⁻⁴ to 0.02 (Ho et al., NeurIPS 2020), fp32."""
     beta = torch.linspace(1e-4, 2e-2, timesteps, dtype=torch.float64)
     return (1 - beta).cumprod(0).float()
@@ -178,21 +183,21 @@ def sampling_times(timesteps: int, samplings: int) -> list[int]:
     return [round(number * (timesteps - 1) / (samplings - 1)) for number in reversed(range(samplings))]
 
 
-def diffused(clean: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
+def diffuse(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """√ᾱ·x₀ + √(1 - ᾱ)·ε; ᾱ (B,)."""
-    kept = kept.view(-1, *[1] * (clean.ndim - 1))
-    return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+    alpha_bar = alpha_bar.view(-1, *[1] * (clean.ndim - 1))
+    return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
 
 
-def ddim_step(noisy: Tensor, clean: Tensor, kept: Tensor, following: Tensor) -> Tensor:
+def ddim_step(noisy: Tensor, clean: Tensor, alpha_bar: Tensor, following: Tensor) -> Tensor:
     """The next x of a DDIM without noise (η = 0; Song et al., ICLR 2021), from x and the x₀ that it is taken for.
 
     Args:
-        noisy: (B, C, *S), x at a step with ᾱ = `kept`.
+        noisy: (B, C, *S), x at a step with ᾱ = `alpha_bar`.
         clean: (B, C, *S), x₀.
-        kept, following: 0-d, ᾱ now and at the next step.
+        alpha_bar, following: 0-d, ᾱ now and at the next step.
     """
-    noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+    noise = (noisy - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
     return following.sqrt() * clean + (1 - following).sqrt() * noise
 
 

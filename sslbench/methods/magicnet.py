@@ -15,7 +15,7 @@ from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss, TermArguments
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
 from sslbench.losses.per_class import PerClass
-from sslbench.methods.base import Average, Build, Passes, Phase
+from sslbench.methods.base import EMA, Build, Phase, StepCost
 from sslbench.methods.shared.cubes import cube_restore, cube_shuffle, join_cubes, split_cubes
 from sslbench.methods.shared.teacher_student import TeacherStudent, clipped_noise
 from sslbench.networks import Features
@@ -75,12 +75,12 @@ class MagicNet(TeacherStudent):
 
     title = "MagicNet"
     Options: ClassVar[type[BaseModel]] = MagicNetOptions
-    terms = ("label", "pseudo")
-    exempt = {
+    term_kinds = ("label", "pseudo")
+    check_exemptions = {
         "blind_at_zero": "cubes of unlabelled patches are mixed into labelled ones, and their places are learned",
         "supervised_at_zero": "it supervises labelled patches whole, mixed and cut, and learns where cubes lie",
     }
-    tiny = {"method.cube": 16}
+    check_settings = {"method.cube": 16}
     options: MagicNetOptions
     class_counts: Tensor
     pending: Tensor
@@ -112,7 +112,7 @@ class MagicNet(TeacherStudent):
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits, cross = self.student(image), self._cross(image, step)
         noise = clipped_noise(image, step, self.options.noise_std, self.options.noise_clip)
-        labeled, unlabeled = self.taught(image + noise, logits, labels, L, step)
+        labeled, unlabeled = self.teacher_logits(image + noise, logits, labels, L, step)
         features = self.student.base.encode(split_cubes(image, self.options.cube).flatten(0, 1))
         within = self._together(features, slice(0, L))
 
@@ -130,7 +130,7 @@ class MagicNet(TeacherStudent):
             key="student",
             reference=self.reference("teacher", unlabeled),
         )
-        loss = supervised + self.options.location_weight * location + step.ramp * consistency
+        loss = supervised + self.options.location_weight * location + step.consistency_weight * consistency
         return {"loss": loss, "supervised": supervised, "location": location, "consistency": consistency}
 
     def _cross(self, image: Tensor, step: Step) -> Tensor:
@@ -157,15 +157,15 @@ class MagicNet(TeacherStudent):
         return cross_entropy(told, torch.arange(self.cubes, device=told.device).repeat(len(patches)))
 
     @torch.no_grad()
-    def _pseudo_labels(self, taught: Tensor, features: Features, step: Step) -> Tensor:
+    def _pseudo_labels(self, teacher_logits: Tensor, features: Features, step: Step) -> Tensor:
         """Labels (U, *S) of the unlabelled patches; they are counted for those to come."""
-        U = len(taught)
+        U = len(teacher_logits)
         if step.iteration > self.options.blend_after:
             first = 0 if self.options.released_blending else len(features.maps[-1]) // self.cubes - U
             within = self._together(features, slice(first, first + U))
-            _, labels = blend_pseudo_labels(taught, within, self.class_counts, self.options.temperature)
+            _, labels = blend_pseudo_labels(teacher_logits, within, self.class_counts, self.options.temperature)
         else:
-            labels = classes_of(taught)
+            labels = classes_of(teacher_logits)
         flat = labels.flatten(1)
         counted = PerClass(flat, len(self.pending)).sum(torch.ones_like(flat, dtype=torch.float32))
         self.pending += counted.sum(0).long()
@@ -174,12 +174,12 @@ class MagicNet(TeacherStudent):
             self.pending.zero_()
         return labels
 
-    def average(self) -> Average:
-        return Average("teacher", "student", self.options.ema_decay)
+    def average(self) -> EMA:
+        return EMA("teacher", "student", self.options.ema_decay)
 
-    def passes(self, phase: Phase) -> Passes:
+    def step_cost(self, phase: Phase) -> StepCost:
         reference = float(self.loss.needs_reference)
-        return Passes(labeled=3, unlabeled=3, undecoded=1, labeled_forward=reference, unlabeled_forward=1)
+        return StepCost(labeled=3, unlabeled=3, undecoded=1, labeled_forward=reference, unlabeled_forward=1)
 
 
 registry.register(

@@ -54,7 +54,7 @@ class MutualConsistency(MultiDecoder):
 
     title = "MC-Net"
     Options: ClassVar[type[BaseModel]] = MCNetOptions
-    terms = ("label", "consistency")
+    term_kinds = ("label", "consistency")
     options: MCNetOptions
 
     @classmethod
@@ -79,7 +79,7 @@ class MutualConsistency(MultiDecoder):
                 for learner, peer in permutations(range(len(predictions)), 2)
             ]
         ).sum()
-        loss = self.options.supervised_weight * supervised + step.ramp * consistency
+        loss = self.options.supervised_weight * supervised + step.consistency_weight * consistency
         return {"loss": loss, "supervised": supervised, "consistency": consistency}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import mse_consistency
-from sslbench.methods.base import Average
+from sslbench.methods.base import EMA
 from sslbench.methods.shared.teacher_student import NoiseOptions, TeacherStudent, clipped_noise
 
 
@@ -34,18 +34,18 @@ class MeanTeacher(TeacherStudent):
 
     title = "MT"
     Options: ClassVar[type[BaseModel]] = MeanTeacherOptions
-    terms = ("label", "consistency")
+    term_kinds = ("label", "consistency")
     options: MeanTeacherOptions
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(image)
-        labeled, unlabeled = self.taught(image + self._noise(image, step), logits, labels, L, step)
+        labeled, unlabeled = self.teacher_logits(image + self._noise(image, step), logits, labels, L, step)
         supervised = self.loss.supervised(
             logits[:L], labels[:L], key="student", reference=self.reference("teacher", labeled)
         )
         consistency = self._consistency(logits[L:], unlabeled.float().softmax(1), image[L:], step)
-        weight = step.ramp if step.iteration >= self.options.start else 0.0 * step.ramp
+        weight = step.consistency_weight if step.iteration >= self.options.start else 0.0 * step.consistency_weight
         return {"loss": supervised + weight * consistency, "supervised": supervised, "consistency": consistency}
 
     def _consistency(self, logits: Tensor, target: Tensor, image: Tensor, step: Step) -> Tensor:
@@ -57,5 +57,5 @@ class MeanTeacher(TeacherStudent):
     def _noise(self, image: Tensor, step: Step, stream: str = "teacher-noise") -> Tensor:
         return clipped_noise(image, step, self.options.noise_std, self.options.noise_clip, stream)
 
-    def average(self) -> Average:
-        return Average("teacher", "student", self.options.ema_decay)
+    def average(self) -> EMA:
+        return EMA("teacher", "student", self.options.ema_decay)

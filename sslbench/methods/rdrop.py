@@ -53,7 +53,7 @@ class RDrop(CoTraining):
     title = "RDrop"
     Options: ClassVar[type[BaseModel]] = RDropOptions
     defaults = {"ramp.weight": 4.0}
-    terms = ("label", "consistency")
+    term_kinds = ("label", "consistency")
     options: RDropOptions
 
     @classmethod
@@ -65,11 +65,11 @@ class RDrop(CoTraining):
 
     def __init__(self, options: RDropOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
-        self.keys = tuple(self.networks())
+        self.predictors = tuple(self.networks())
 
     @classmethod
-    def predictors(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        return ("net",) if options["networks"] == "one" else cls.keys
+    def predictors_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("net",) if options["networks"] == "one" else cls.predictors
 
     def networks(self) -> dict[str, Init]:
         return {"net": self.options.init_a} if self.options.networks == "one" else super().networks()
@@ -79,11 +79,15 @@ class RDrop(CoTraining):
         pair = a, b = self.pair(batch.image["weak"])
         self.observe(step, pair, labels)
         terms = self.supervised(pair, labels, L)
-        supervised = terms.mean() if len(self.keys) == 1 else terms.sum()
+        supervised = terms.mean() if len(self.predictors) == 1 else terms.sum()
         axis: Literal["class", "width"] = "width" if self.options.released_width_softmax else "class"
         half = cache(lambda: 0.5 * rdrop_loss(a.logits[L:], b.logits[L:], axis))
         consistency = self._drawn(a, b, L, half) + self._drawn(b, a, L, half)
-        return {"loss": supervised + step.ramp * consistency, "supervised": supervised, "consistency": consistency}
+        return {
+            "loss": supervised + step.consistency_weight * consistency,
+            "supervised": supervised,
+            "consistency": consistency,
+        }
 
     def _drawn(self, learner: Prediction, peer: Prediction, first: int, half: Callable[[], Tensor]) -> Tensor:
         """One direction: half of the symmetric divergence, unless the loss has a term of its own."""

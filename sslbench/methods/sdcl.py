@@ -86,15 +86,15 @@ class StudentsDiscrepancy(CopyPaste):
     """
 
     title = "SDCL"
-    keys = ("a", "b")
+    predictors = ("a", "b")
     Options: ClassVar[type[BaseModel]] = SDCLOptions
     defaults = {**CopyPaste.defaults, "inference.networks": "mean_logits"}  # the pair is validated and tested as one
     options: SDCLOptions
 
     def make_student(self, build: Build, key: str) -> nn.Module:
-        if key == self.keys[0]:
+        if key == self.predictors[0]:
             return build(key)
-        first = cast(Network, self.get_submodule(self.keys[0])).base
+        first = cast(Network, self.get_submodule(self.predictors[0])).base
         name = _RESIDUAL[first.dims]
         fields, known = type(first.options).model_fields, registry.component("network", name).Options.model_fields
         shared = {
@@ -105,22 +105,24 @@ class StudentsDiscrepancy(CopyPaste):
         return build(key, name, **shared)
 
     def groups(self, phase: Phase) -> dict[str, Group]:
-        return {key: Group([p for p in self.get_submodule(key).parameters() if p.requires_grad]) for key in self.keys}
+        return {
+            key: Group([p for p in self.get_submodule(key).parameters() if p.requires_grad]) for key in self.predictors
+        }
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         image, labels, mixes = batch.image["weak"], batch.label["weak"], self.mixes(batch, step)
         if step.phase == "pretrain":
-            return {f"loss/{key}": self.pretrain_loss(key, batch, mixes.mask, step) for key in self.keys}
-        taught = self.taught(image, labels, mixes)
-        self.loss.observe(step, "teacher", taught.logits, labels[-len(taught.logits) :])
+            return {f"loss/{key}": self.pretrain_loss(key, batch, mixes.mask, step) for key in self.predictors}
+        teacher_output = self.teacher_output(image, labels, mixes)
+        self.loss.observe(step, "teacher", teacher_output.logits, labels[-len(teacher_output.logits) :])
         mixed, known = mixes(image), torch.cat(mixes(labels))
-        logits = {key: [self.get_submodule(key)(part) for part in mixed] for key in self.keys}
+        logits = {key: [self.get_submodule(key)(part) for part in mixed] for key in self.predictors}
         where = [discrepancy(a, b) for a, b in zip(*logits.values(), strict=True)]
-        about = list(zip(mixes(taught.targets), where, mixes(self._weights(labels, mixes)), strict=True))
+        about = list(zip(mixes(teacher_output.targets), where, mixes(self._weights(labels, mixes)), strict=True))
         terms: dict[str, Tensor] = {}
         for key, own in logits.items():
             self.loss.observe(step, key, torch.cat(own), known)
-            labeled, unlabeled = self.mixed_losses(key, own, taught, mixes)
+            labeled, unlabeled = self.mixed_losses(key, own, teacher_output, mixes)
             mse, kl = (
                 torch.stack([term(part, *rest) for part, rest in zip(own, about, strict=True)]).sum()
                 for term in (discrepancy_mse, discrepancy_kl)
@@ -137,5 +139,5 @@ class StudentsDiscrepancy(CopyPaste):
         return weights
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        keys = self.keys if key is None else (key,)
+        keys = self.predictors if key is None else (key,)
         return torch.stack([self.get_submodule(own)(x).float().softmax(1) for own in keys]).mean(0)

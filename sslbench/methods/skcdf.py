@@ -15,7 +15,7 @@ from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.weighting.sampling import sampled
-from sslbench.methods.base import Build, Method, Passes, Phase
+from sslbench.methods.base import Build, Method, Phase, StepCost
 from sslbench.methods.ema import update_ema
 from sslbench.networks.base import Decoder, Features
 from sslbench.networks.channel_attention import TokenAttention
@@ -27,6 +27,11 @@ class SKCDFOptions(Options):
     momentum: float = Field(default=0.99, ge=0, le=1, description="of heads and decoder that follow others (SKCDF)")
     ratio_cases: int = Field(
         default=4, gt=0, description="labelled cases that class ratios are counted in, the first ones (SKCDF code)"
+    )
+    released_second_pass: bool = Field(
+        default=False,
+        description="the second pass, which inference takes, as in the code: in windows a head has every second "
+        "channel, and what comes out does not drop out; the global block joins in turn what it split in halves",
     )
 
 
@@ -68,19 +73,20 @@ class SKCDF(Method):
     - Ratios are of the classes that the counted cases have; one that they have not is always kept (upstream: 0 or
       0/0).
     - The output of both attentions drops out in both passes; upstream's second pass leaves that out in windows.
-    - Both blocks order heads and channels alike in both passes; upstream's global block permutes them in the second.
+    - Both blocks order heads and channels alike in both passes; upstream's global block permutes them in the second,
+      which inference takes. `released_second_pass` brings both back.
     - Windows have 2 positions along sides that are even and 1 along others; upstream's bottleneck is 4×8×8 alone.
     - The second dimension of the tables' ACDC rows is not described anywhere: windows of 2×2, all else alike.
     """
 
-    version = 2  # the output of attention drops out, and its convolutions begin as the network's
+    version = 3  # the layer norms' ε is 1e-6
     title = "SKCDF"
     group = "Imbalance"
     Options = SKCDFOptions
     defaults = {"ramp.weight": 10.0, "ramp.every": "epoch"}
-    terms = ("label", "pseudo")
-    untaught = ("net", "balanced")
-    exempt = {
+    term_kinds = ("label", "pseudo")
+    unlabeled_learners = ("net", "balanced")
+    check_exemptions = {
         "blind_at_zero": "labelled patches attend to unlabelled ones",
         "supervised_at_zero": "the decoder that predicts learns from pseudo-labels alone",
     }
@@ -88,7 +94,7 @@ class SKCDF(Method):
     kept: Tensor
 
     @classmethod
-    def learners(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+    def learners_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         return "labeled", "labeled_balanced", "net", "balanced"
 
     def __init__(self, options: SKCDFOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
@@ -137,10 +143,16 @@ class SKCDF(Method):
             key="balanced",
             reference=self.reference("labeled_balanced", balanced[L:]),
         )
-        return {"loss": supervised + step.ramp * taught, "supervised": supervised, "pseudo": taught}
+        return {"loss": supervised + step.consistency_weight * taught, "supervised": supervised, "pseudo": taught}
 
     def _attended(self, x: Tensor) -> Features:
-        return _deepest(self.net.encode(x), lambda deepest: self.whole.within(self.local.within(deepest)))
+        released = self.options.released_second_pass
+
+        def attend(deepest: Tensor) -> Tensor:
+            local = self.local.within(deepest, "interleaved" if released else "contiguous", drop=not released)
+            return self.whole.within(local, "crossed" if released else "contiguous")
+
+        return _deepest(self.net.encode(x), attend)
 
     def _follow(self) -> None:
         """target ← m·target + (1 - m)·source, parameters alone."""
@@ -152,8 +164,8 @@ class SKCDF(Method):
         ):
             update_ema(target, source, self.options.momentum)
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=1, unlabeled=2)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=1, unlabeled=2)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         main: Tensor = self.unlabeled(self._attended(x))[0]

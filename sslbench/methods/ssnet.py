@@ -17,7 +17,7 @@ from sslbench.losses.base import Loss
 from sslbench.losses.consistency import vat_loss
 from sslbench.losses.cross_entropy import classes_of
 from sslbench.losses.prototypes import ClassSelectors, PrototypeMemory, Rank, prototype_loss
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 from sslbench.methods.shared.dice_supervision import DiceOptions, dice_terms, nothing_but_ce
 from sslbench.networks.base import evaluating
 
@@ -31,10 +31,10 @@ class SSNetOptions(DiceOptions):
     xi: float = Field(default=10.0, gt=0, description="ξ, length of the step that probes a direction (SS-Net)")
     eps: float = Field(default=6.0, gt=0, description="ε, length of the adversarial noise (SS-Net on ACDC; 3-D: 10)")
     power_iterations: int = Field(default=1, ge=1, description="that find the adversarial direction (SS-Net)")
-    distance: Literal["dice", "pooled_dice"] = Field(
+    distance: Literal["dice", "pooled_dice", "linear_dice"] = Field(
         default="dice",
-        description="of noisy from clean probabilities: squared Dice, the mean over classes (SS-Net on ACDC), or one "
-        "plain Dice over all classes (LA)",
+        description="of noisy from clean probabilities: squared Dice, the mean over classes (SS-Net on ACDC), one "
+        "plain Dice over all classes (LA), or plain Dice, the mean over classes (DHC port)",
     )
     contrast_weight: float = Field(default=0.1, ge=0, description="of the contrastive terms beside VAT (SS-Net)")
     memory: int = Field(default=32, ge=2, description="prototypes of a class (SS-Net)")
@@ -81,9 +81,9 @@ class SSNet(Method):
     The embedding is the finest map of the decoder; two small networks, projection and prediction, read its voxels.
     Labelled foreground voxels that are predicted right are candidates: their projections, in evaluation mode and
     without gradient, overwrite the bank of their class, at most 32 of them, chosen by the score of the class's
-    selector. Then every voxel's prediction is drawn to the bank of its class, the true one or the network's own, by
-    their cosine, weighted by the selector. Background has no prototypes. A loss that needs a reference holds the
-    network against itself. Inference: the network.
+    selector in training mode. Then every voxel's prediction is drawn to the bank of its class, the true one or the
+    network's own, by their cosine, weighted by the selector. Background has no prototypes. A loss that needs a
+    reference holds the network against itself. Inference: the network.
 
     Cost: three forward and backward passes over all patches and one forward, and the heads. Beyond what networks keep,
     memory grows with the voxels alone: the heads' maps, about a dozen of 2f fp32 channels, are made anew for the
@@ -91,17 +91,15 @@ class SSNet(Method):
     of 112 × 112 × 80: 3 GB), and no pair of voxel and prototype is formed (see `prototype_loss`).
 
     Deviations:
-    - candidates are scored in evaluation mode too, and the bank takes them before it is compared with: the sources that
-      were read say neither
     - on LA the code takes the Dice of the foreground alone; here it is that of `criteria`, background included
-    - in the DHC code VAT has DHC's Dice against the clean probabilities; here `distance` has the two of SS-Net
     """
 
+    version = 2  # candidates are scored in training mode
     title = "SS-Net"
     Options: ClassVar[type[BaseModel]] = SSNetOptions
     defaults = {"criteria.smooth": 1e-10}
-    terms = ("label",)
-    exempt = {
+    term_kinds = ("label",)
+    check_exemptions = {
         "supervised_at_zero": "its supervised term is the Dice, whatever the recipe's criteria weigh",
         "every_parameter_moves": "the selectors of the memory take no gradient, as released",
     }
@@ -109,7 +107,7 @@ class SSNet(Method):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        return nothing_but_ce(job, cls.terms)
+        return nothing_but_ce(job, cls.term_kinds)
 
     def __init__(self, options: SSNetOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
@@ -128,7 +126,7 @@ class SSNet(Method):
         self._remember(embedding[:L].detach(), labels[:L], predicted[:L])
         contrast = self._contrast(embedding[:L], labels[:L]) + self._contrast(embedding[L:], predicted[L:])
         vat = self._vat(image, step)
-        loss = supervised + step.ramp * (vat + self.options.contrast_weight * contrast)
+        loss = supervised + step.consistency_weight * (vat + self.options.contrast_weight * contrast)
         return {"loss": loss, "supervised": supervised, "vat": vat, "contrast": contrast}
 
     def _vat(self, image: Tensor, step: Step) -> Tensor:
@@ -142,9 +140,9 @@ class SSNet(Method):
     def _remember(self, embedding: Tensor, labels: Tensor, predicted: Tensor) -> None:
         """Take the foreground that is predicted right into the bank."""
         candidates = torch.where((predicted == labels) & (labels > 0), labels, -1).flatten()
-        with evaluating(self.heads):
+        with evaluating(self.heads.projection):
             projected = self.heads.projection(_rows(embedding))
-            scores = self.heads.selectors(projected, candidates)
+        scores = self.heads.selectors(projected, candidates)
         self.memory.update(projected, candidates, scores, self.options.ssnet_rank)
 
     def _contrast(self, embedding: Tensor, labels: Tensor) -> Tensor:
@@ -166,9 +164,9 @@ class SSNet(Method):
         )
         return found
 
-    def passes(self, phase: Phase) -> Passes:
+    def step_cost(self, phase: Phase) -> StepCost:
         noisy = 1 + self.options.power_iterations
-        return Passes(labeled=1 + noisy, unlabeled=1 + noisy, labeled_forward=1, unlabeled_forward=1)
+        return StepCost(labeled=1 + noisy, unlabeled=1 + noisy, labeled_forward=1, unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

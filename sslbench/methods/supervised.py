@@ -8,7 +8,7 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 
 
 @register("method", "supervised", aliases=("sl", "fully_supervised"))
@@ -21,7 +21,7 @@ class Supervised(Method):
     title = "Supervised"
     group = "Reference"
     views = {"labeled": ("weak",)}
-    terms = ("label",)
+    term_kinds = ("label",)
     unlabeled_weight = None
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
@@ -37,8 +37,8 @@ class Supervised(Method):
         self.loss.observe(step, "net", logits, labels)
         return {"loss": self.loss.supervised(logits, labels, key="net")}
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled=1, unlabeled=0)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled=1, unlabeled=0)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

@@ -10,7 +10,7 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.core.step import Step
 from sslbench.losses.consistency import certain_mse, entropy_map
-from sslbench.methods.base import Average, Passes, Phase
+from sslbench.methods.base import EMA, Phase, StepCost
 from sslbench.methods.mt import MeanTeacher, MeanTeacherOptions
 from sslbench.methods.shared.uncertainty import UncertaintyOptions, noisy_mean
 
@@ -59,8 +59,8 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
             mask=certain,
         )
 
-    def average(self) -> Average:
-        return Average("teacher", "student", self.options.ema_decay, self.options.clock)
+    def average(self) -> EMA:
+        return EMA("teacher", "student", self.options.ema_decay, self.options.clock)
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1 + self.options.samples)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1 + self.options.samples)

@@ -14,7 +14,7 @@ from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.consistency import log_mean_probabilities, rectified_distance
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 from sslbench.networks.base import Decoder
 from sslbench.networks.pyramid import PyramidHeads
 
@@ -43,8 +43,8 @@ class PyramidConsistency(Method):
     """
 
     title = "URPC"
-    terms = ("label", "consistency")
-    exempt = {"supervised_at_zero": "its supervised term is the mean over four heads"}
+    term_kinds = ("label", "consistency")
+    check_exemptions = {"supervised_at_zero": "its supervised term is the mean over four heads"}
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
@@ -78,10 +78,14 @@ class PyramidConsistency(Method):
                 for head in heads
             ]
         ).mean()
-        return {"loss": supervised + step.ramp * consistency, "supervised": supervised, "consistency": consistency}
+        return {
+            "loss": supervised + step.consistency_weight * consistency,
+            "supervised": supervised,
+            "consistency": consistency,
+        }
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes()
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost()
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

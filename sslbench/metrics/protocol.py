@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sslbench.data.resampling import floor_positions
+from sslbench.metrics.aggregate import aggregate
+from sslbench.metrics.captions import caption
 from sslbench.metrics.case import (
     DISTANCES,
     OVERLAPS,
@@ -38,24 +40,12 @@ Rule = float | Literal["exclude", "diagonal"]
 EvaluationGrid = Literal["original", "preprocessed"]
 Records = list[dict[str, Any]]  # rows of cases, as `Protocol.score` gives them
 
-AVERAGE = "avg"
 BACKGROUND = "background"
-_COUNTED: tuple[ClassState, ...] = ("missed", "spurious", "absent")
-
-_MEANINGS = {
-    "dsc": "DSC is 2|P∩G|/(|P|+|G|)",
-    "jaccard": "Jaccard is |P∩G|/|P∪G|",
-    "asd": "ASD is one-way, from the predicted surface to the reference surface",
-    "assd": "ASSD is the mean of the pooled distances of both directions",
-    "hd95": "HD95 is the 95th percentile of the pooled distances of both directions",
-    "hd95max": "HD95 is the larger of the two directed 95th percentiles",
-    "rvd": "RVD is (|P|-|G|)/|G|, signed, and left out where the reference is empty",
-}
 
 
 @dataclass(frozen=True)
 class EmptyPolicy:
-    """What a class scores in a case where one of its masks is empty, or both are.
+    """Scores of a class in a case where one of its masks is empty, or both are.
 
     A rule is a number, `exclude` (nan: the case does not enter the mean) or, for distances, `diagonal` (the
     length of the measured image's diagonal in the protocol's unit, which no distance in it exceeds).
@@ -103,28 +93,8 @@ class EmptyPolicy:
 
     @property
     def cap(self) -> float:
-        """What a distance between two masks counts at most."""
+        """The most that a distance between two masks counts."""
         return float(self.missed_distance) if self.capped and not isinstance(self.missed_distance, str) else math.inf
-
-    def describe(self, distances: bool) -> str:
-        """The policy in words, for captions; `distances`: whether the protocol has any distance."""
-        words = {"exclude": "excluded", "diagonal": "the image diagonal"}
-
-        def say(rule: Rule) -> str:
-            return words[rule] if isinstance(rule, str) else f"{rule:g}"
-
-        if self.absent_overlap == "exclude" and (self.absent_distance == "exclude" or not distances):
-            absent = "a class absent from both maps is left out and counted"
-        else:
-            absent = f"a class absent from both maps scores overlap {say(self.absent_overlap)}"
-            absent += f" and distance {say(self.absent_distance)}" if distances else ""
-        if not distances:
-            return f"{absent}, a missed or spurious one scores overlap 0"
-        missed, spurious = say(self.missed_distance), say(self.spurious_distance)
-        limit = f", no distance counts more than {self.cap:g}" if self.cap < math.inf else ""
-        if missed == spurious:
-            return f"{absent}, a missed or spurious one scores overlap 0 and distance {missed}{limit}"
-        return f"{absent}, a missed one scores overlap 0 and distance {missed}, a spurious one 0 and {spurious}{limit}"
 
 
 @dataclass(frozen=True)
@@ -213,7 +183,7 @@ class Protocol:
 
     @property
     def released(self) -> bool:
-        """Whether it repeats the slips of a published evaluator."""
+        """True where it repeats the slips of a published evaluator."""
         return bool(self.slips)
 
     # ------------------------------------------------------------------------------------------------------- cases
@@ -234,7 +204,7 @@ class Protocol:
         return "preprocessed" if same else "original"
 
     def converts(self, preprocessing: Preprocessing | None) -> bool:
-        """Whether predictions on such a stored grid are converted before they are measured; see `takes`."""
+        """Tell whether predictions on such a stored grid are converted before they are measured; see `takes`."""
         return self.takes(preprocessing) != self.grid
 
     def objection(self, axes: str = "xyz", networks: int = 1) -> str | None:
@@ -284,12 +254,12 @@ class Protocol:
 
     @property
     def needs_surfaces(self) -> bool:
-        """Whether any of its metrics is read off surface distances."""
+        """True where any of its metrics is read off surface distances."""
         return any(_needs_surfaces(metric) for metric in self.metrics)
 
     @property
     def measurement(self) -> tuple[Any, ...]:
-        """What `measured` depends on: protocols that agree in it, and in the grid that they take, can share a case."""
+        """The facts that `measured` depends on: protocols that agree in them and in their grid can share a case."""
         return self.unit, self.resize_to, self.resize_by, self.postprocess
 
     def measured(
@@ -334,7 +304,7 @@ class Protocol:
         return compare(pred, ref, num_classes, sizes, surfaces or self.needs_surfaces, device)
 
     def rows(self, case: CaseMeasurement, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """What `score` returns, of a case that was `measured` by this protocol or one of the same `measurement`.
+        """Make the rows of `score` for a case that was `measured` by this protocol or one of the same `measurement`.
 
         Args:
             case: with surface distances, if the protocol needs them.
@@ -410,27 +380,7 @@ class Protocol:
             ValueError: a column is missing; a case has a class and metric twice (rows of several runs?) or
                 lacks one; a class id has two names; a class present in both maps has no finite value.
         """
-        import pandas as pd
-
-        block = _Block.of(records, self.metrics, self.skip_cases)
-        table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED, "sd")}
-
-        def add(metric: str, name: str, value: float, cases: int, states: NDArray[Any], sd: float) -> None:
-            counts = [int(np.count_nonzero(states == state)) for state in _COUNTED]
-            for column, cell in zip(table, (metric, name, value, cases, *counts, sd), strict=True):
-                table[column].append(cell)
-
-        for metric, values, states in zip(block.metrics, block.values, block.states, strict=True):
-            entered = [of_class[~np.isnan(of_class)] for of_class in values]
-            means = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
-            sds = [self.spread_of(kept) for kept in entered]
-            for name, mean, kept, of_class, sd in zip(block.classes, means, entered, states, sds, strict=True):
-                add(metric, name, mean, int(kept.size), of_class, sd)
-            cases = int(np.count_nonzero((~np.isnan(values)).any(axis=0)))
-            add(metric, AVERAGE, _mean_of_defined(means), cases, states, _mean_of_defined(sds))
-        if self.spread != "cases":
-            del table["sd"]
-        return pd.DataFrame(table)
+        return aggregate(self, records)
 
     def spread_of(self, values: ArrayLike) -> float:
         """The ± of some values (the averages of several runs, say): their standard deviation with `ddof`.
@@ -444,56 +394,12 @@ class Protocol:
     # ------------------------------------------------------------------------------------------------------- words
 
     def caption(self, converted: bool = False) -> str:
-        """What a reader must know to compare the numbers: unit, definitions, empty masks, averaging and ±.
+        """Say what a reader must know to compare the numbers: unit, definitions, empty masks, averaging and ±.
 
         Args:
             converted: whether the predictions were on another grid than the paper's (`converts`).
         """
-        distances = any(metric in DISTANCES for metric in self.metrics)
-        where = "on the original grid" if self.grid == "original" or converted else "on the preprocessed grid"
-        if self.spacing_mm is not None and not converted:
-            where += " of " + "×".join(f"{size:g}" for size in self.spacing_mm) + " mm"
-        if converted:
-            where += " (converted: the predictions were made on another grid than the paper's)"
-        if self.resize_to is not None:
-            where += ", both label maps resized to " + "×".join(map(str, self.resize_to)) + " by nearest neighbour"
-        if self.resize_by is not None:
-            factors = "×".join(f"{by:g}" for by in self.resize_by)
-            where += f", the sides of both label maps multiplied by {factors}, nearest neighbour"
-        if distances:
-            where += ", distances in " + ("mm" if self.unit == "mm" else "voxels (unit spacing along every axis)")
-        steps = {
-            "intersection": "the intersection of the networks' label maps",
-            "largest-component": "the largest component of every class, 26-connected",
-        }
-        if self.postprocess:
-            where += ", of the prediction only " + " and of that ".join(steps[step] for step in self.postprocess)
-        meanings = [self._meaning(metric) for metric in self.metrics]
-        if self.background:
-            meanings.append("the background is a class")
-        if self.smooth:
-            meanings.append(f"{self.smooth:g} is added above and below")
-        empty = self.policy.describe(distances) if not self.smooth else "two empty masks score overlap 1"
-        if self.policy.blank is not None:
-            empty += "; where the whole prediction is background, " + self.policy.blank.describe(distances)
-        kind = "sample" if self.ddof else "population"
-        over = "over seeds" if self.spread == "seeds" else "over cases, per class and then averaged over classes"
-        first = f" without the first {self.skip_cases} of a run" if self.skip_cases else ""
-        slips = f" Kept from the released evaluator: {'; '.join(self.slips)}." if self.slips else ""
-        return (
-            f"Protocol {self.name} (version {self.version}): measured {where}; {'; '.join(meanings)}; {empty}. "
-            f"Means are over cases{first}, then over classes; ± is the {kind} standard deviation (ddof {self.ddof}) "
-            f"{over}.{slips}"
-        )
-
-    def _meaning(self, metric: str) -> str:
-        if metric in _MEANINGS:
-            return _MEANINGS[metric]
-        if metric == "avd":
-            return (
-                f"AVD is the absolute difference of the volumes, in {'mm³ or mm²' if self.unit == 'mm' else 'voxels'}"
-            )
-        return f"NSD is the share of both surfaces within {metric.removeprefix('nsd@')} {self.unit} of the other"
+        return caption(self, converted)
 
 
 def resize_nearest(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
@@ -507,76 +413,5 @@ def resize_nearest(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     return labels[np.ix_(*(floor_positions(*sizes) for sizes in zip(labels.shape, shape, strict=True)))]
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """The records of a run, complete: metrics × classes × cases.
-
-    Attributes:
-        metrics, classes: of the first and second axis; classes in the order of their ids.
-        values: float64, nan where excluded.
-        states: strings.
-    """
-
-    metrics: tuple[str, ...]
-    classes: tuple[str, ...]
-    values: NDArray[np.float64]
-    states: NDArray[np.object_]
-
-    @classmethod
-    def of(cls, records: pd.DataFrame, metrics: tuple[str, ...], skip: int) -> _Block:
-        """The rows that have one of `metrics`, without the first `skip` cases.
-
-        Raises:
-            ValueError: as for `Protocol.aggregate`.
-        """
-        import pandas as pd
-
-        needed = ("case", "class_id", "class", "metric", "value", "state")
-        if missing := [name for name in needed if name not in records.columns]:
-            raise ValueError(f"the records lack the columns {', '.join(missing)}")
-        ours = records.loc[records["metric"].isin(metrics), list(needed)]
-        values = ours["value"].to_numpy(dtype=np.float64, na_value=np.nan)
-        states = ours["state"].to_numpy(dtype=object)
-        of_metric, found = pd.factorize(ours["metric"])
-        of_class, ids = pd.factorize(ours["class_id"], sort=True)
-        of_case, cases = pd.factorize(ours["case"])
-
-        of_name, names = pd.factorize(ours["class"])
-        name_of = np.zeros(len(ids), dtype=np.int64)
-        name_of[of_class] = of_name
-        if AVERAGE in names or (name_of[of_class] != of_name).any():
-            raise ValueError(f"a class id has several names, or a class is called '{AVERAGE}'")
-        classes = tuple(str(name) for name in np.asarray(names, dtype=object)[name_of])
-
-        present = tuple(metric for metric in metrics if metric in set(found))
-        shape = (len(present), len(ids), len(cases))
-        rank = np.array([present.index(metric) for metric in found], dtype=np.int64)
-        place = (rank[of_metric] * shape[1] + of_class) * shape[2] + of_case
-        counts = np.bincount(place, minlength=math.prod(shape))
-
-        def said(row: int) -> str:
-            one = ours.iloc[row]
-            return f"{one['metric']} of class {one['class']}"
-
-        if (counts > 1).any():
-            row = int(np.flatnonzero(counts[place] > 1)[0])
-            raise ValueError(f"case {ours['case'].iloc[row]} has {said(row)} twice: rows of several runs?")
-        if (counts < 1).any():
-            m, k, _ = np.unravel_index(np.flatnonzero(counts < 1)[0], shape)
-            raise ValueError(f"a case has no row for {present[m]} of class {classes[k]}")
-        wrong = np.isinf(values) | (np.isnan(values) & (states == "both"))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise ValueError(f"case {ours['case'].iloc[row]}: {said(row)} has no finite value")
-
-        order = np.argsort(place)
-        return cls(present, classes, values[order].reshape(shape)[..., skip:], states[order].reshape(shape)[..., skip:])
-
-
 def _needs_surfaces(metric: str) -> bool:
     return metric not in OVERLAPS and metric not in VOLUMES
-
-
-def _mean_of_defined(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")

@@ -15,6 +15,7 @@ from sslbench.core import registry
 from sslbench.core.options import Options
 
 M = TypeVar("M", bound=nn.Module)
+Refine = Callable[[int, Tensor], Tensor]
 
 
 class Features(NamedTuple):
@@ -41,11 +42,19 @@ class NetworkOptions(Options):
     )
 
 
+def as_they_are(stage: int, content: Tensor) -> Tensor:
+    """The map itself: the `Refine` of a plain decoder."""
+    return content
+
+
 class Decoder(nn.Module):
     """Reads `Features` (forward: a list of maps, coarse to fine) and, through `head`, gives logits.
 
     `forward` must be written, and the constructor, which takes (num_classes, options), sets `head`, `channels` and
     `prior_channels`.
+
+    Every map is `refine(stage, map)` of what its stage made, stages counted coarse to fine; the next stage goes on from
+    that. So a method puts blocks of its own between the stages of any decoder (attention, features of other decoders).
 
     Attributes:
         Options: typed options where it has more of them than its network; each has a default.
@@ -61,7 +70,7 @@ class Decoder(nn.Module):
     prior_channels: tuple[int, ...]
 
     @abstractmethod
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         raise NotImplementedError
 
     def logits(self, features: Features) -> Tensor:
@@ -171,10 +180,10 @@ class Network(nn.Module):
             return self.logits(features)
         return [cast(Decoder, decoder).logits(features) for decoder in self.decoders]
 
-    def make_decoder(self, **options: object) -> Decoder:
-        """A fresh decoder with head for this network's encoder; options that are not given are the network's own."""
+    def make_decoder(self, num_classes: int | None = None, **options: object) -> Decoder:
+        """A fresh decoder with head for this network's encoder; what is not given is as the network has it."""
         chosen = self._decoder_options(**options)
-        decoder = type(self).decoder_class(self.num_classes, chosen)
+        decoder = type(self).decoder_class(num_classes or self.num_classes, chosen)
         initialize(decoder, chosen.init)  # type: ignore[attr-defined]
         return decoder
 
@@ -202,9 +211,15 @@ def build_network(name: str, in_channels: int, num_classes: int, **options: obje
     return cast(Network, component(in_channels, num_classes, component.Options(**options)))
 
 
-def build_decoder(like: Network, **options: object) -> Decoder:
-    """A fresh decoder and head for the encoder of `like` (`dropout`, and what else the network's decoder takes)."""
-    return like.base.make_decoder(**options)
+def build_decoder(like: Network, num_classes: int | None = None, **options: object) -> Decoder:
+    """A fresh decoder and head for the encoder of `like`.
+
+    Args:
+        like: the network.
+        num_classes: channels of its logits; None: as many as the network's.
+        options: `dropout`, and what else the network's decoder takes.
+    """
+    return like.base.make_decoder(num_classes, **options)
 
 
 def add_prior(content: Tensor, features: Features, stage: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,10 @@ from sslbench.networks.parts import join_parts
 
 HEADS = 2
 DROPOUT = 0.1
+
+# How a patch that attends to itself splits 2c channels into heads, and joins them: first one head's, then the other's;
+# those of the two in turn; or split in the first way and joined in the second (SKCDF's global block).
+HeadOrder = Literal["contiguous", "interleaved", "crossed"]
 
 
 class ChannelAttention(nn.Module):
@@ -34,10 +39,17 @@ class ChannelAttention(nn.Module):
         for layer in (self.query, self.key, self.value, self.out):
             nn.init.xavier_uniform_(layer.weight)
 
-    def within(self, tokens: Tensor) -> Tensor:
-        """Every patch attends to itself, head by head; tokens (B, P, n, c) of P windows, and so is what comes out."""
-        q, k, v = (self._heads(layer(tokens)) for layer in (self.query, self.key, self.value))
-        return self._out(self._mixed(q, k, v).flatten(2, 3))
+    def within(self, tokens: Tensor, order: HeadOrder = "contiguous", drop: bool = True) -> Tensor:
+        """Every patch attends to itself, head by head.
+
+        Args:
+            tokens: (B, P, n, c) of P windows, and so is what comes out.
+            order: of the heads' channels.
+            drop: whether a tenth of what comes out drops out in training.
+        """
+        q, k, v = (_heads(layer(tokens), order == "interleaved") for layer in (self.query, self.key, self.value))
+        mixed = self._mixed(q, k, v)
+        return self._out((mixed if order == "contiguous" else mixed.transpose(2, 3)).flatten(2, 3), drop)
 
     def across(self, queries: Tensor, others: Tensor) -> Tensor:
         """Every patch attends to all `others`, whose channels stand side by side, both heads at once.
@@ -57,14 +69,17 @@ class ChannelAttention(nn.Module):
         scores = F.instance_norm(matrices).view(scores.shape)
         return self.dropout(scores.softmax(-1)).to(v.dtype) @ v
 
-    def _out(self, mixed: Tensor) -> Tensor:
+    def _out(self, mixed: Tensor, drop: bool = True) -> Tensor:
         """(B, P, 2c, n) -> (B, P, n, c)."""
-        tokens: Tensor = self.dropout(self.out(mixed.transpose(-1, -2)))
-        return tokens
+        tokens: Tensor = self.out(mixed.transpose(-1, -2))
+        return self.dropout(tokens) if drop else tokens
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, P, n, 2c) -> (B, P, 2, c, n)."""
-        return x.unflatten(-1, (HEADS, -1)).permute(0, 1, 3, 4, 2)
+
+def _heads(x: Tensor, in_turn: bool) -> Tensor:
+    """(B, P, n, 2c) -> (B, P, 2, c, n); a head has one half of the channels, or every second one."""
+    if in_turn:
+        return x.unflatten(-1, (-1, HEADS)).permute(0, 1, 4, 3, 2)
+    return x.unflatten(-1, (HEADS, -1)).permute(0, 1, 3, 4, 2)
 
 
 def _side_by_side(x: Tensor) -> Tensor:
@@ -78,7 +93,7 @@ class TokenAttention(nn.Module):
     One convolution, shared by all channels, makes of each window as many tokens as it has positions; then layer norm,
     attention plus the tokens, layer norm, back to positions, a 1-wide convolution and GELU. There is a second
     convolution like the first, which nothing uses, for the published size (512 channels: 2 362 000 parameters with
-    windows of 2³, 2 493 440 with 4 × 8 × 8).
+    windows of 2³, 2 493 440 with 4 × 8 × 8). The layer norms' ε is 1e-6.
 
     Args:
         channels: c, of the map.
@@ -92,16 +107,16 @@ class TokenAttention(nn.Module):
         conv: Callable[..., nn.Module] = nn.Conv2d if len(self.window) == 2 else Conv3d
         size = math.prod(self.window)
         self.tokens = conv(1, size, self.window, stride=self.window)
-        self.before, self.after = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.before, self.after = (nn.LayerNorm(channels, eps=1e-6) for _ in range(2))
         self.attention = ChannelAttention(channels)
         self.mix = conv(channels, channels, 1)
         self.unused = unused(lambda: conv(1, size, self.window, stride=self.window))
         initialize(self, init)
 
-    def within(self, x: Tensor) -> Tensor:
-        """Each patch by itself; x (B, c, *S)."""
+    def within(self, x: Tensor, order: HeadOrder = "contiguous", drop: bool = True) -> Tensor:
+        """Each patch by itself; x (B, c, *S), the others as in `ChannelAttention.within`."""
         tokens = self._tokens(x)
-        return self._map(tokens + self.attention.within(self.before(tokens)), x)
+        return self._map(tokens + self.attention.within(self.before(tokens), order, drop), x)
 
     def across(self, x: Tensor, first: int) -> Tensor:
         """Each of the first patches with all others, and each of the others with all first ones.

@@ -10,7 +10,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core.registry import register
-from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior, initialize, unrecorded, unused
+from sslbench.networks.base import (
+    Conv3d,
+    Decoder,
+    Features,
+    Network,
+    Refine,
+    add_prior,
+    as_they_are,
+    initialize,
+    unrecorded,
+    unused,
+)
 from sslbench.networks.vnet import VNetOptions, norm_layers
 
 # Convolutions of the blocks, finest first; the finest is the embedding.
@@ -154,9 +165,9 @@ class DiffusionDecoder(Decoder):
         )
         self.dropout = nn.Dropout3d(options.dropout)
         self.head = Conv3d(widths[0], num_classes, 1)
-        self.prior_channels = tuple(fine)
+        self.channels = self.prior_channels = tuple(fine)
 
-    def forward(self, features: Features, time: Tensor | None = None) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are, time: Tensor | None = None) -> list[Tensor]:
         """Maps of the four stages, coarse to fine; `time` (B, 512) for a decoder that takes one."""
         *skips, content = features.maps
         maps: list[Tensor] = []
@@ -164,7 +175,7 @@ class DiffusionDecoder(Decoder):
             content = up(content)
             if time is not None:
                 content = self.shifts[stage](content, time)
-            content = block(add_prior(content + skip, features, stage), time)
+            content = refine(stage, block(add_prior(content + skip, features, stage), time))
             maps.append(content)
         maps[-1] = self.dropout(maps[-1])
         return maps
@@ -210,27 +221,28 @@ class DiffusionVNet(Network):
     def forward(self, x: Tensor) -> Tensor:
         return self.logits(self.encode(x))
 
-    def denoise(self, image: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
+    def denoise(self, image: Tensor, noisy: Tensor, time: Tensor, recorded: bool = False) -> Tensor:
         """Logits (B, C, *S) of the label map that `noisy` was made of.
 
-        The encoder's running statistics stay those of plain passes.
+        The encoder's running statistics stay those of plain passes, unless `recorded`.
 
         Args:
             image: (B, in_channels, *S).
             noisy: (B, C, *S), a label map as ±1 per class with noise of the step `time`.
             time: (B,), diffusion steps.
+            recorded: whether the pass counts in the encoder's running statistics.
         """
         denoiser = self.denoiser
         embedded = denoiser.time(time)
         content = denoiser.embedding(torch.cat([image, noisy.to(image.dtype)], dim=1))
-        with unrecorded(self.encoder):
+        with unrecorded(*([] if recorded else [self.encoder])):
             maps = self.encoder(content, embedded)
-        logits: Tensor = denoiser.decoder.head(denoiser.decoder(Features(tuple(maps)), embedded)[-1])
+        logits: Tensor = denoiser.decoder.head(denoiser.decoder(Features(tuple(maps)), time=embedded)[-1])
         return logits
 
-    def make_decoder(self, **options: object) -> Decoder:
-        """A fresh plain decoder with head; options that are not given are the network's own."""
+    def make_decoder(self, num_classes: int | None = None, **options: object) -> Decoder:
+        """A fresh plain decoder with head; what is not given is as the network has it."""
         chosen = DiffusionVNetOptions.model_validate({**self.options.model_dump(), **options})
-        decoder = DiffusionDecoder(self.num_classes, chosen)
+        decoder = DiffusionDecoder(num_classes or self.num_classes, chosen)
         initialize(decoder, chosen.init)
         return decoder

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sslbench.core.errors import UsageError
 from sslbench.core.options import Options
 from sslbench.core.registry import register
-from sslbench.networks.base import Decoder, Features, Network, add_prior, initialize
+from sslbench.networks.base import Decoder, Features, Network, Refine, add_prior, as_they_are, initialize
 
 # ------------------------------------------------------------------------------------------------------ the options
 
@@ -60,7 +60,7 @@ def _layer(known: Mapping[str, Any], needed: Mapping[str, str]) -> Callable[[Lay
     return check
 
 
-Norm = Annotated[Layer, AfterValidator(_layer(_NORMS, {"group": "num_groups"}))]
+NormLayer = Annotated[Layer, AfterValidator(_layer(_NORMS, {"group": "num_groups"}))]
 Activation = Annotated[Layer, AfterValidator(_layer(_ACTIVATIONS, {}))]
 Upsampling = Literal["deconv", "nontrainable", "pixelshuffle"]
 
@@ -156,15 +156,15 @@ class MonaiDecoder(Decoder):
         self.channels = tuple(stage.channels for stage in parts.stages)
         self.prior_channels = tuple(stage.joined for stage in parts.stages)
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         """Maps of the stages, coarse to fine."""
         *skips, content = features.maps
         maps: list[Tensor] = []
         for number, (module, skip) in enumerate(zip(self.stages, reversed(skips), strict=True)):
             stage = cast(Stage, module)
-            content = stage.block(add_prior(stage.join(stage.up(content), skip), features, number))
+            made = stage.block(add_prior(stage.join(stage.up(content), skip), features, number))
+            content = refine(number, self.last(made) if number == len(skips) - 1 else made)
             maps.append(content)
-        maps[-1] = self.last(maps[-1])
         return maps
 
 
@@ -254,21 +254,22 @@ class MonaiNetwork(Network):
         kinds = type(self).decoder_class.upsamplings
         return tuple(kind for kind in kinds if kind != getattr(self.options, str(self.upsampling)))
 
-    def make_decoder(self, **options: object) -> Decoder:
+    def make_decoder(self, num_classes: int | None = None, **options: object) -> Decoder:
         if self.upsampling and "upsampling" in options:
             options[self.upsampling] = options.pop("upsampling")
         chosen = type(self.options).model_validate({**self.options.model_dump(), **options})
-        decoder = self._decoder(self._parts(1, chosen))
+        decoder = self._decoder(self._parts(1, chosen, num_classes))
         initialize(decoder, chosen.init)
         return decoder
 
-    def _parts(self, in_channels: int, options: MonaiOptions) -> Parts:
+    def _parts(self, in_channels: int, options: MonaiOptions, num_classes: int | None = None) -> Parts:
         if missing := self._missing():
             raise UsageError(f"monai:{self.source} {missing}")
         from monai.networks import nets
 
         try:
-            net = getattr(nets, self.source)(in_channels=in_channels, out_channels=self.num_classes, **options.layers())
+            channels = {"in_channels": in_channels, "out_channels": num_classes or self.num_classes}
+            net = getattr(nets, self.source)(**channels, **options.layers())
         except (ValueError, TypeError, AssertionError, KeyError) as error:
             raise UsageError(f"monai:{self.source}: MONAI refuses the options: {error}".splitlines()[0]) from error
         return self.split(net, options)
@@ -309,7 +310,7 @@ class SwinUNETROptions(MonaiOptions):
     window_size: int = Field(default=7, gt=0, description="side of the windows of attention")
     qkv_bias: bool = Field(default=True, description="of queries, keys and values")
     mlp_ratio: float = Field(default=4.0, gt=0, description="hidden by embedded channels of a transformer block")
-    norm_name: Norm = Field(default="instance", description="of convolutions")
+    norm_name: NormLayer = Field(default="instance", description="of convolutions")
     drop_rate: Rate = Field(default=0.0, description="dropout of embeddings and of transformer blocks")
     attn_drop_rate: Rate = Field(default=0.0, description="dropout of attention")
     dropout_path_rate: Rate = Field(default=0.0, description="stochastic depth, growing to this rate")
@@ -374,7 +375,7 @@ class UNETROptions(MonaiOptions):
     mlp_dim: int = Field(default=3072, gt=0, description="hidden channels of a transformer block")
     num_heads: int = Field(default=12, gt=0, description="attention heads")
     proj_type: Literal["conv", "perceptron"] = Field(default="conv", description="embedding of 16-wide patches")
-    norm_name: Norm = Field(default="instance", description="of convolutions")
+    norm_name: NormLayer = Field(default="instance", description="of convolutions")
     conv_block: bool = Field(default=True, description="convolutions between the upsamplings of skips")
     res_block: bool = Field(default=True, description="residual convolution blocks")
     dropout_rate: Rate = Field(default=0.0, description="dropout of the transformer")
@@ -456,7 +457,7 @@ class SegResNetOptions(MonaiOptions):
     init_filters: int = Field(default=8, gt=0, description="channels of the finest stage")
     dropout_prob: Rate | None = Field(default=None, description="element-wise dropout behind the first convolution")
     act: Activation = Field(default=("relu", {"inplace": True}), description="activation")
-    norm: Norm = Field(default=("group", {"num_groups": 8}), description="norm before each convolution")
+    norm: NormLayer = Field(default=("group", {"num_groups": 8}), description="norm before each convolution")
     blocks_down: Widths = Field(default=(1, 2, 2, 4), description="residual blocks of the encoder stages, finest first")
     blocks_up: Annotated[tuple[int, ...], Field(min_length=1)] = Field(
         default=(1, 1, 1), description="residual blocks of the decoder stages, coarse to fine"
@@ -502,7 +503,7 @@ class SegResNet(MonaiNetwork):
         return Parts(Chain(down, widths), stages, _bare(net.conv_final[2]), net.conv_final[:2])
 
 
-class UNetOptions(MonaiOptions):
+class MonaiUNetOptions(MonaiOptions):
     """Options of `monai:UNet`."""
 
     channels: Widths = Field(default=(16, 32, 64, 128, 256), description="of the stages, finest first")
@@ -513,7 +514,7 @@ class UNetOptions(MonaiOptions):
     up_kernel_size: int = Field(default=3, gt=0, description="width of transposed convolutions, odd")
     num_res_units: int = Field(default=2, ge=1, description="convolutions of a residual unit (MONAI's default: 0)")
     act: Activation = Field(default="prelu", description="activation")
-    norm: Norm = Field(default="instance", description="norm")
+    norm: NormLayer = Field(default="instance", description="norm")
     dropout: Rate = Field(default=0.0, description="dropout of each convolution")
     bias: bool = Field(default=True, description="of convolutions")
     adn_ordering: Literal["NDA", "NAD", "AND", "ADN", "DNA", "DAN"] = Field(
@@ -521,7 +522,7 @@ class UNetOptions(MonaiOptions):
     )
 
     @model_validator(mode="after")
-    def _stages(self) -> UNetOptions:
+    def _stages(self) -> MonaiUNetOptions:
         _one_stride_each(self.channels, self.strides, 1)
         _odd(self, "kernel_size", "up_kernel_size")
         return self
@@ -545,7 +546,7 @@ def _odd(options: BaseModel, *names: str) -> None:
 
 
 @register("network", "monai:UNet")
-class UNet(MonaiNetwork):
+class MonaiUNet(MonaiNetwork):
     """MONAI's residual U-Net (Kerfoot et al., STACOM 2018), 2-D or 3-D.
 
     Its finest encoder stage is at half the sides, its coarsest two at the same size. The decoder's finest map has as
@@ -553,11 +554,11 @@ class UNet(MonaiNetwork):
     last layer would enlarge and classify at once, so that there would be no map of full size to put a head on.
     """
 
-    Options = UNetOptions
+    Options = MonaiUNetOptions
     source = "UNet"
 
     @classmethod
-    def split(cls, net: Any, options: UNetOptions) -> Parts:
+    def split(cls, net: Any, options: MonaiUNetOptions) -> Parts:
         down, up, level = [], [], net.model
         while isinstance(level, nn.Sequential):  # down, the skip around the level below, up
             down.append(level[0])
@@ -585,7 +586,7 @@ class DynUNetOptions(MonaiOptions):
         default=None, description="channels of the stages; null: 32, doubled up to 320 (2-D: 512), as nnU-Net"
     )
     dropout: Rate | None = Field(default=None, description="dropout of each convolution, the head's too")
-    norm_name: Norm = Field(default=("instance", {"affine": True}), description="norm")
+    norm_name: NormLayer = Field(default=("instance", {"affine": True}), description="norm")
     act_name: Activation = Field(
         default=("leakyrelu", {"inplace": True, "negative_slope": 0.01}), description="activation"
     )
@@ -635,7 +636,7 @@ class BasicUNetOptions(MonaiOptions):
         default=(32, 32, 64, 128, 256, 32), description="channels of the five stages, finest first, and of the last map"
     )
     act: Activation = Field(default=("leakyrelu", {"negative_slope": 0.1, "inplace": True}), description="activation")
-    norm: Norm = Field(default=("instance", {"affine": True}), description="norm")
+    norm: NormLayer = Field(default=("instance", {"affine": True}), description="norm")
     bias: bool = Field(default=True, description="of convolutions")
     dropout: Rate = Field(default=0.0, description="dropout of each convolution")
     upsample: Upsampling = Field(default="deconv", description="nontrainable: linear interpolation")
@@ -678,7 +679,7 @@ class NestedDecoder(UpsamplingDecoder):
         super().__init__(parts)
         self.inner = nn.ModuleDict(parts.inner)
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         rows = [[content] for content in features.maps]
         maps: list[Tensor] = []
         for column in range(1, len(rows)):
@@ -686,7 +687,8 @@ class NestedDecoder(UpsamplingDecoder):
                 diagonal = row + column == len(rows) - 1
                 stage = cast(Stage, self.stages[column - 1] if diagonal else self.inner[f"{row}_{column}"])
                 joined = stage.join(stage.up(rows[row + 1][column - 1]), torch.cat(rows[row], dim=1))
-                rows[row].append(stage.block(add_prior(joined, features, column - 1) if diagonal else joined))
+                made = stage.block(add_prior(joined, features, column - 1) if diagonal else joined)
+                rows[row].append(refine(column - 1, made) if diagonal else made)
             maps.append(rows[len(rows) - 1 - column][column])
         return maps
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslbench.core.options import Options
 from sslbench.core.registry import register
-from sslbench.networks.base import Decoder, Features, Network, add_prior
+from sslbench.networks.base import Decoder, Features, Network, Refine, add_prior, as_they_are
 
 _WIDTHS = (16, 32, 64, 128, 256)
 
@@ -88,12 +88,12 @@ class UNetDecoder(Decoder):
         self.channels = tuple(fine for _, fine in steps)
         self.prior_channels = tuple(2 * fine for fine in self.channels)
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         """Maps of the four decoder stages, coarse to fine."""
         *skips, content = features.maps
         maps: list[Tensor] = []
         for stage, (up, block, skip) in enumerate(zip(self.up, self.blocks, reversed(skips), strict=True)):
-            content = block(add_prior(torch.cat([skip, up(content)], dim=1), features, stage))
+            content = refine(stage, block(add_prior(torch.cat([skip, up(content)], dim=1), features, stage)))
             maps.append(content)
         return maps
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from sslbench.core.options import Options
 from sslbench.core.registry import register
-from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
+from sslbench.networks.base import Conv3d, Decoder, Features, Network, Refine, add_prior, as_they_are
 
 
 class UNet3DOptions(Options):
@@ -81,13 +82,13 @@ class UNet3DDecoder(Decoder):
         self.dropout = nn.Dropout(options.dropout)
         self.head = Conv3d(self.channels[-1], num_classes, 1)
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         """Maps of the four decoder stages, coarse to fine."""
         *skips, content = features.maps
         maps: list[Tensor] = []
         stages = zip(self.up, self.blocks, self.drops, reversed(skips), strict=True)
         for stage, (up, block, drop, skip) in enumerate(stages):
-            content = drop(block(add_prior(torch.cat([skip, up(content)], dim=1), features, stage)))
+            content = refine(stage, drop(block(add_prior(torch.cat([skip, up(content)], dim=1), features, stage))))
             maps.append(content)
         maps[-1] = self.dropout(maps[-1])
         return maps
@@ -104,3 +105,7 @@ class UNet3D(Network):
     Options = UNet3DOptions
     encoder_class, decoder_class = UNet3DEncoder, UNet3DDecoder
     dims = 3
+
+    @classmethod
+    def least_side(cls, options: Mapping[str, Any]) -> int:
+        return 2 * cls.divisor  # its norm is always by instance

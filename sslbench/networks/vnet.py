@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslbench.core.options import Options
 from sslbench.core.registry import register
-from sslbench.networks.base import Conv3d, Decoder, Features, Network, add_prior
+from sslbench.networks.base import Conv3d, Decoder, Features, Network, Refine, add_prior, as_they_are
 
 # Convolutions of a stage, finest first; the decoder mirrors them without the bottleneck.
 _DEPTHS = (1, 2, 3, 3, 3)
@@ -115,12 +115,12 @@ class VNetDecoder(Decoder):
         self.head = Conv3d(widths[0], num_classes, 1)
         self.channels = self.prior_channels = tuple(reversed(widths[:4]))
 
-    def forward(self, features: Features) -> list[Tensor]:
+    def forward(self, features: Features, refine: Refine = as_they_are) -> list[Tensor]:
         """Maps of the four decoder stages, coarse to fine."""
         *skips, content = features.maps
         maps: list[Tensor] = []
         for stage, (up, block, skip) in enumerate(zip(self.up, self.blocks, reversed(skips), strict=True)):
-            content = block(add_prior(up(content) + skip, features, stage))
+            content = refine(stage, block(add_prior(up(content) + skip, features, stage)))
             maps.append(content)
         maps[-1] = self.dropout(maps[-1])
         return maps

@@ -142,7 +142,7 @@ class SCDL(Plugin):
             if self.options.released_assignment:
                 P = P.square() / P.square().sum(-1, keepdim=True)
             weight = torch.cat([shares, P]).flatten(0, 1)
-            cos = self._held_against(tokens.flatten(0, 1))
+            cos = self._cosines(tokens.flatten(0, 1))
             e2p, p2e = embedding_to_proxy(cos, weight), proxy_to_embedding(cos, weight, self.options.released_p2e)
         found = {"cdba": self.options.cdba_weight * (p2e + self.options.e2p_weight * e2p)}
         if self.options.sac_weight and L:
@@ -151,7 +151,7 @@ class SCDL(Plugin):
             )
         return found
 
-    def _held_against(self, tokens: Tensor) -> Tensor:
+    def _cosines(self, tokens: Tensor) -> Tensor:
         """Cosines (N, C) of tokens (N, 256) and proxies."""
         if not self.options.released_samples:
             return cosines(tokens, self.centres)

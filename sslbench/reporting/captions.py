@@ -9,7 +9,7 @@ from sslbench.config.grid import TableSpec
 from sslbench.config.text import counted
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
-from sslbench.reporting.labels import class_title, dataset_title
+from sslbench.reporting.labels import class_title, dataset_title, method_caution
 from sslbench.reporting.material import Material
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row
 from sslbench.reporting.statistics import missed_organs
@@ -26,6 +26,7 @@ def title(material: Material, spec: TableSpec, columns: Sequence[Column], rows: 
         spec.caption or f"{dataset_title(first.dataset)}, {first.budget} labelled",
         f"Recipe {first.recipe}" + (f", splits {first.splits}" if first.splits else ""),
         _spread(material, columns, rows),
+        _trained(material),
     )
 
 
@@ -48,6 +49,8 @@ def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]
     most = max(row.expected for row in rows)
     if fewer := [f"{row.label} {row.expected}" for row in rows if row.expected < most]:
         told.append(f"Number of seeds: {', '.join(fewer)}, other rows {most}.")
+    cautions = dict.fromkeys(method_caution(row.method) for row in rows)
+    told += [caution for caution in cautions if caution]
     told += _progress(material, rows)
     absent = [name for name in spec.columns if name.partition("/")[0] not in material.protocol.metrics]
     if absent:
@@ -75,6 +78,20 @@ def _not_competing(material: Material, rows: Sequence[Row]) -> list[str]:
 
 def _sentences(*parts: str) -> str:
     return " ".join(part.rstrip(". ") + "." for part in parts if part)
+
+
+def _trained(material: Material) -> str:
+    """On how many cases the rows of the table's budget were trained; empty where no run says it."""
+    runs = [run for row in material.planned for run in material.reported(row)]
+    counts = sorted({(run.splits["labeled"], run.splits["unlabeled"]) for run in runs if "unlabeled" in run.splits})
+    if not counts:
+        return ""
+    try:
+        pictures = registry.component("dataset", material.first.dataset).modality == "rgb"
+    except SSLBenchError:  # results outlive the package that made them
+        pictures = False
+    told = [f"{labeled} labelled" + (f" + {others} unlabelled" if others else "") for labeled, others in counts]
+    return f"Trained on {' or '.join(told)} {'images' if pictures else 'scans'}"
 
 
 def _spread(material: Material, columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -134,9 +151,27 @@ def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
 
 def _data(material: Material) -> list[str]:
     told = []
-    for found, official in sorted({_held(run) for run in material.runs}):
+    for found, official in sorted({_case_counts(run) for run in material.runs}):
         if found < official:
             told.append(f"Not the complete dataset: {found} of {official} official cases.")
+    for part, what in (("labeled", "labelled"), ("validation", "validation"), ("test", "test")):
+        fewer = max((run.splits.get("lacking", {}).get(part, 0) for run in material.runs), default=0)
+        if fewer:
+            told.append(f"Not all of its {what} list: {fewer} of the entries could not be used.")
+    unseen = dict.fromkeys(name for run in material.runs for name in run.splits.get("unseen", ()))
+    if unseen:
+        told.append(f"No labelled case has {', '.join(unseen)}: nothing taught it.")
+    if (
+        len(
+            {
+                (run.splits.get("labeled"), run.splits.get("unlabeled"))
+                for row in material.planned
+                for run in material.reported(row)
+            }
+        )
+        > 1
+    ):
+        told.append("Caution: the rows were not all trained on the same number of cases.")
     for title in sorted({str(run.data.get("preprocessed_by") or "") for run in material.runs} - {""}):
         told.append(f"Made from arrays that others had preprocessed ({title}), not from scans.")
     sizes = {run.data.get("spacing") for run in material.runs}
@@ -151,7 +186,7 @@ def _data(material: Material) -> list[str]:
     return told
 
 
-def _held(run: Run) -> tuple[int, int]:
+def _case_counts(run: Run) -> tuple[int, int]:
     """How many cases the run's dataset had, and how many the official one has; equal where that is not known."""
     found, official = run.data.get("found"), run.data.get("official")
     return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)

@@ -94,6 +94,14 @@ def method_group(method: str) -> str:
         return "Other"
 
 
+def method_caution(method: str) -> str:
+    """What a method says about its own results; empty: nothing."""
+    try:
+        return str(registry.component("method", method).caution)
+    except SSLBenchError:
+        return ""
+
+
 def group_of(method: str, loss: str, groups: Collection[str]) -> str:
     """The heading of a row: the loss's name if `groups` lists it, else the method's own group."""
     title, _ = _title("loss", loss)

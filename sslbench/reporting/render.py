@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from sslbench.config.text import counted
-from sslbench.metrics.protocol import AVERAGE
+from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.model import PARTIAL, Cell, Column, Table, cell_text, manifest
 
 CSV_COLUMNS = (

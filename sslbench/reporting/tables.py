@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sslbench.config.grid import Grid, TableSpec, column_names
-from sslbench.config.job import Job
+from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact, counted, split_outside_brackets
-from sslbench.metrics.protocol import AVERAGE
+from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
 from sslbench.reporting.material import Material, PlannedRow
@@ -75,7 +75,7 @@ def tables_of_runs(results_dir: Path | str, protocol: str | None = None) -> list
     for run in readable:
         cells.setdefault(run.cell, []).append(run)
     measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
-    rows = [_found(runs, measured[runs[0].digest]) for runs in cells.values() if runs[0].digest in measured]
+    rows = [_measured_row(runs, measured[runs[0].digest]) for runs in cells.values() if runs[0].digest in measured]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
     return _tables(rows, found, TableSpec(), notes)
@@ -90,7 +90,7 @@ def _planned(job: Job, protocol: str | None) -> PlannedRow:
         loss=canonical.loss,
         plugin=canonical.plugin or "",
         digest=job.digest(),
-        settings={path: compact(value) for path, value in canonical.set.items()},
+        settings={path: compact(value) for path, value in settings_of(canonical.model_dump()).items()},
         dataset=recipe.dataset,
         splits=recipe.splits,
         protocol=protocol or recipe.protocol,
@@ -100,7 +100,7 @@ def _planned(job: Job, protocol: str | None) -> PlannedRow:
     )
 
 
-def _found(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
+def _measured_row(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
     """The row of runs that differ in the seed alone."""
     first = runs[0]
     variant = split_outside_brackets(first.variant)
@@ -139,13 +139,13 @@ def _tables(
         for labeled in own or bounds:
             material = Material(tuple(budgets[labeled]), beside, found, scores)
             tables.append(replace(_table(material, spec, notes), grid=grid))
-    return _named_apart(tables)
+    return _with_unique_names(tables)
 
 
 def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
     columns = _columns(material, spec)
     rows = _ranked([_row(planned, material, columns) for planned in material.rows], columns)
-    rows, apart = _told_apart(rows)
+    rows, apart = _with_unique_labels(rows)
     first = material.first
     said = [*captions.notes(material, spec, rows), *apart, *notes, spec.note]
     return Table(
@@ -264,7 +264,7 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
     return marked
 
 
-def _told_apart(rows: list[Row]) -> tuple[list[Row], list[str]]:
+def _with_unique_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
     """The rows with labels that are unique, and the note that explains how."""
     counts = Counter(row.label for row in rows)
     if counts.total() == len(counts):
@@ -274,7 +274,7 @@ def _told_apart(rows: list[Row]) -> tuple[list[Row], list[str]]:
     return rows, ["In square brackets: the digest, where rows of one name differ in version or case lists."]
 
 
-def _named_apart(tables: list[Table]) -> list[Table]:
+def _with_unique_names(tables: list[Table]) -> list[Table]:
     """The tables with names that are unique: one recipe has several where splits or protocols differ."""
     seen: Counter[str] = Counter()
     named = []

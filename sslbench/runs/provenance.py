@@ -1,4 +1,4 @@
-"""What a result was made with: versions, hardware, code state, hashes of data and splits."""
+"""The provenance of a result: versions, hardware, code state, hashes of data and splits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 import sslbench
 from sslbench.config.job import ResolvedJob
 from sslbench.config.splits import load_splits
-from sslbench.data.store import Partition, Store
+from sslbench.data.store import Partition, Store, absent_classes, lacking
 
 if TYPE_CHECKING:
     from sslbench.networks.precision import Precision
@@ -26,6 +26,12 @@ _PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "SimpleITK
 def describe(resolved: ResolvedJob, store: Store, partition: Partition, precision: Precision) -> dict[str, Any]:
     """The provenance record of a run (JSON-able)."""
     splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
+    lists = {
+        "labeled": splits.budget(resolved.job.labeled).labeled,
+        "validation": splits.val,
+        "test": splits.test,
+    }
+    lacks = {part: lacking(store, entries) for part, entries in lists.items()}
     return {
         "sslbench": sslbench.__version__,
         "code": code_state(),
@@ -42,12 +48,14 @@ def describe(resolved: ResolvedJob, store: Store, partition: Partition, precisio
             "hash": splits.fingerprint(resolved.job.labeled),
             "leaks": splits.leaks,
             **{part: len(getattr(partition, part)) for part in ("labeled", "unlabeled", "validation", "test")},
+            "unseen": absent_classes(store.dataset, [store.cases[case] for case in partition.labeled]),
+            "lacking": {part: len(missing) for part, missing in lacks.items() if missing},
         },
     }
 
 
 def data_record(store: Store) -> dict[str, Any]:
-    """Which prepared data a run used: enough to tell that they changed, and what a table made on them has to say."""
+    """Record the prepared data of a run: enough to tell that they changed, and what a table made on them has to say."""
     preprocessing = store.dataset.preprocessings[store.preprocessing]
     return {
         "dataset": store.dataset.name,

@@ -17,6 +17,7 @@ from sslbench.core import registry
 from sslbench.core.randomness import derive_seed
 from sslbench.core.step import Statistics
 from sslbench.data.sampling import Sampler, TrainingSet, cut_tile, tile_boxes
+from sslbench.data.store import OnDemand
 from sslbench.losses.compose import build_loss
 from sslbench.methods.base import M, Method
 from sslbench.networks import Network, build_decoder, build_network
@@ -67,10 +68,10 @@ class Builder:
             chosen = component.Options(**{key: value for key, value in plugin.items() if key != "name"})
             return Attached(network, cast(Plugin, component(chosen, network, self.statistics)))
 
-    def decoder(self, like: Network, key: str, **options: Any) -> Decoder:
-        """A further decoder and head for the encoder of `like`."""
+    def decoder(self, like: Network, key: str, num_classes: int | None = None, **options: Any) -> Decoder:
+        """A further decoder and head for the encoder of `like`, with as many outputs unless `num_classes` differs."""
         with self._stream(f"init/{key}"):
-            return build_decoder(like, **options)
+            return build_decoder(like, num_classes, **options)
 
     def module(self, key: str, make: Callable[[], M]) -> M:
         """Any other module, from the initialisation stream `key`."""
@@ -119,7 +120,7 @@ def build_experiment(
     """
     recipe = resolved.recipe
     if recipe.tiles is not None:
-        validation = [tile for case in validation for tile in _tiles(case, recipe.patch_size, recipe.tiles)]
+        validation = _tiles(validation, recipe.patch_size, recipe.tiles)
     sampler = Sampler(data, recipe, resolved.job.seed, device)
     statistics = Statistics(
         class_counts=torch.as_tensor(class_counts, dtype=torch.int64),
@@ -139,12 +140,20 @@ def build_experiment(
     return Experiment(resolved, method, sampler, validation, num_classes, precision)
 
 
-def _tiles(case: ValidationCase, size: Sequence[int], spec: TilesSpec) -> list[ValidationCase]:
-    """The tiles of a validation case: what is trained on tiles is validated on tiles."""
-    return [
-        ValidationCase(f"{case.id}#{number}", cut_tile(case.image, box, spec), case.label[box])
+def _tiles(cases: Sequence[ValidationCase], size: Sequence[int], spec: TilesSpec) -> Sequence[ValidationCase]:
+    """The tiles of validation cases: what is trained on tiles is validated on tiles."""
+    places = [
+        (place, number, box)
+        for place, case in enumerate(cases)
         for number, box in enumerate(tile_boxes(case.image, size, spec))
     ]
+
+    def tile(index: int) -> ValidationCase:
+        place, number, box = places[index]
+        case = cases[place]
+        return ValidationCase(f"{case.id}#{number}", cut_tile(case.image, box, spec), case.label[box])
+
+    return OnDemand(len(places), tile)
 
 
 def build_method(resolved: ResolvedJob, build: Builder, statistics: Statistics) -> Method:

@@ -69,7 +69,7 @@ class Trainer:
         self.method, self.recipe = experiment.method, experiment.resolved.recipe
         self.device = experiment.precision.device
         self.phases = self.method.phases()
-        self.selection = Selection.of(self.recipe, self.method.keys)
+        self.selection = Selection.of(self.recipe, self.method.predictors)
         self.lengths = [phase.iterations or self.recipe.schedule.iterations for phase in self.phases]
         self.total = sum(self.lengths)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -186,7 +186,7 @@ class Trainer:
             epochs=-(-length // epoch_length),
             last_of_epoch=(iteration + 1) % epoch_length == 0,
             phase=phase.name,
-            ramp=torch.full((), weight, device=self.device),
+            consistency_weight=torch.full((), weight, device=self.device),
             generators=lambda stream, device: torch_generator(seed, stream, offset + iteration, device=device),
             logger=logged.__setitem__,
             sweeper=sampler.sweep,
@@ -260,7 +260,9 @@ class Trainer:
     # ------------------------------------------------------------------------------------- validation, saving
 
     def _validate(self, phase: Phase, iteration: int) -> None:
-        candidates = [key for key in self.selection.candidates if key in (None, *(phase.keys or self.method.keys))]
+        candidates = [
+            key for key in self.selection.candidates if key in (None, *(phase.predictors or self.method.predictors))
+        ]
         scores = {key: self._validation_score(key) for key in candidates}
         shown = {("dsc" if key is None else f"dsc/{key}"): round(score, 6) for key, score in scores.items()}
         self.recorder.record({"iteration": iteration, "validation": shown})

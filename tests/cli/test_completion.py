@@ -11,7 +11,7 @@ import pytest
 
 from sslbench.cli import completion
 from sslbench.cli.listing import LISTS
-from sslbench.cli.show import SHOWN
+from sslbench.cli.show import SHOW_KINDS
 from sslbench.config.recipe import recipe_names
 from sslbench.config.splits import load_splits
 from sslbench.core import registry
@@ -27,7 +27,7 @@ def test_names_are_those_of_the_registries() -> None:
         assert offered(completer) == registry.names(kind)
     assert offered(completion.datasets, "s") == ["synapse"]
     assert offered(completion.recipes) == list(recipe_names())
-    assert offered(completion.lists) == list(LISTS) and offered(completion.kinds) == list(SHOWN)
+    assert offered(completion.lists) == list(LISTS) and offered(completion.kinds) == list(SHOW_KINDS)
     assert offered(completion.names, kind="network") == registry.names("network")
     assert offered(completion.names, "p", kind="recipe") == ["phantom"]
     assert offered(completion.names, kind="nonsense") == []

@@ -53,7 +53,7 @@ def test_every_name_can_be_shown(kind: str, name: str) -> None:
 @pytest.mark.parametrize("name", registry.names("method"))
 def test_every_method_says_what_a_step_costs_and_what_it_is_made_of(name: str) -> None:
     facts = describe("method", name)
-    assert facts["cost"] and facts["keys"] and facts["views"]["labeled"] and facts["phases"]
+    assert facts["cost"] and facts["predictors"] and facts["views"]["labeled"] and facts["phases"]
     kind = registry.component("method", name)
     assert facts["defaults"] == dict(kind.defaults)
     assert facts["group"] == (registry.get("method", name).group or kind.group)

@@ -76,8 +76,8 @@ def test_a_missing_mask_and_one_of_another_size_are_told(tmp_path):
     (folder / f"{first}_mask.jpg").unlink()
     picture(folder / f"{second}_mask.jpg", tissue(1, (40, 50))[1] * np.uint8(255))
     report = prepare("digestpath", source, data_dir=tmp_path / "data", workers=1)
-    assert report.written == 1
-    assert "_mask.jpg: the label is missing" in report.failed[first]
+    assert report.written == 2 and list(report.failed) == [second]
+    assert f"1 case without a label, for training without one: {first}" in report.notes
     assert "shape (50, 40, 1) differs from the image's (52, 40, 1)" in report.failed[second]
 
 
@@ -102,7 +102,7 @@ def test_the_public_lists_are_served_by_their_name_and_others_must_not_share_a_s
     names = [LISTS.budget("5%").labeled[0], *pair, LISTS.val[0]]
     prepare("digestpath", write_pictures(tmp_path / "source", names), data_dir=tmp_path / "data", workers=1)
     store = Store.open(tmp_path / "data", "digestpath", "metassl")
-    parts = partition(store, LISTS, "5%")
+    parts = partition(store, LISTS, "5%-held")
     assert parts.test == (pair[1],) and pair[0] in parts.unlabeled
     disjoint = load_splits("digestpath", "slide-disjoint")
     assert pair[1] not in disjoint.test

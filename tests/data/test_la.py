@@ -125,7 +125,7 @@ def test_a_part_of_the_release_is_accepted_and_said_and_a_missing_label_is_named
     report = prepare("la", root, data_dir=tmp_path, workers=1)
     assert (report.found, report.official, report.written, report.preprocessing) == (3, 100, 2, "uamt-labelcrop")
     assert list(report.failed) == [SECOND]
-    assert report.failed[SECOND].endswith("laendo.nrrd: the label is missing, lgemri.nrrd stands alone")
+    assert "has no label, and this preprocessing cuts around one" in report.failed[SECOND]
     store = Store.open(tmp_path, "la", "uamt-labelcrop")
     assert store.is_subset and list(store.cases) == [FIRST, TEST]
     assert prepare("la", root, data_dir=tmp_path, workers=1).unchanged == 2
@@ -432,7 +432,10 @@ def test_the_recipes_are_those_of_the_sheet():
     )
     assert (recipe.batch.labeled, recipe.batch.unlabeled) == (2, 2)
     assert (recipe.schedule.iterations, recipe.checkpoint, recipe.seeds) == (50000, "last", [1337])
-    assert recipe.network.options == {"base_filters": 16, "norm": "batch", "dropout": 0.5, "init": "default"}
+    assert (recipe.network.name, recipe.network.options["base_filters"], recipe.network.options["dropout"]) == (
+        *("unet3d", 16, 0.3),
+    )
+    assert recipe.protocol == "metassl"
     assert (cps.batch.labeled, cps.batch.unlabeled) == (1, 1)
     assert Job(recipe="metassl-la-short", method="supervised", labeled="5%").directory.parts[:2] == (
         *("metassl-la-short", "4-scans"),

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK
 
 from sslbench.core.errors import UsageError
-from sslbench.data.own.layouts import read_described, read_holding, read_pairs
+from sslbench.data.own.layouts import read_described, read_pairs, read_source
 from tests.helpers import own_folders as folders
 
 TWO = ("a", "b")
@@ -110,7 +110,7 @@ LABELS = {"background": 0, "organ": 1, "tumour": 2}
         ({"channel_names": {"red": "T1"}}, "channels count from 0"),
         ({"file_ending": ".dcm"}, r"'.dcm' cannot be read.*\.nii\.gz"),
         ({"file_ending": ".mha"}, "no case"),
-        ({"dataset": {"a": {"images": []}}}, "no case with images and a label"),
+        ({"dataset": {"a": {"label": "z"}}}, "no case with images and a label"),
         ({"dataset": {"a": {"images": ["x", "y"], "label": "z"}}}, "a has 2 images"),
         ({"dataset": {"../a": {"images": ["x"], "label": "z"}}}, "cannot be a case"),
     ],
@@ -147,9 +147,9 @@ def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"no folder .*labelsTr"):
         read_described(root)
     with pytest.raises(UsageError, match="does not exist"):
-        read_holding("nnunet", tmp_path / "nowhere")
+        read_source("nnunet", tmp_path / "nowhere")
     with pytest.raises(UsageError, match="is not a folder"):
-        read_holding("nnunet", root / "dataset.json")
+        read_source("nnunet", root / "dataset.json")
 
 
 def test_channels_are_in_the_names_of_files(tmp_path):
@@ -173,6 +173,18 @@ def test_an_msd_list_that_is_none_is_refused(tmp_path):
     folders.describe(root, training=[*listed, "./imagesTr/prostate_02.nii.gz"])
     with pytest.raises(UsageError, match="is no image with its label"):
         read_described(root)
+
+
+def test_msd_images_beside_the_listed_ones_are_unlabelled(tmp_path):
+    root = folders.msd(tmp_path, cases=4)
+    listed = json.loads((root / "dataset.json").read_text())["training"]
+    (root / "labelsTr" / "prostate_04.nii.gz").unlink()
+    del listed[1]["label"]
+    folders.describe(root, training=listed[:3])
+    held = read_described(root)
+    assert [(case.id, case.label is None) for case in held.cases] == [
+        ("prostate_01", False), ("prostate_02", True), ("prostate_03", False), ("prostate_04", True),
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ images with masks
@@ -223,13 +235,14 @@ def test_volumes_are_paired_by_their_numbers_too(tmp_path, image, mask, id):
     assert held.channels == ("image",) and held.notes == ()
 
 
-def test_images_without_masks_are_left_out_and_named(tmp_path):
+def test_images_without_masks_are_unlabelled(tmp_path):
     root = folders.pairs(tmp_path, ("a", "b", "c"))
     (root / "b_mask.jpg").unlink()
     (root / "c.jpg").unlink()
     held = read_pairs(root, ["gland"])
-    assert held.notes == ("left out 1 images without a mask: b",)
-    assert [(case.id, case.images[0].name) for case in held.cases] == [("a", "a.jpg"), ("c", "c.*")]
+    assert [(case.id, case.images[0].name, case.label is None) for case in held.cases] == [
+        ("a", "a.jpg", False), ("b", "b.jpg", True), ("c", "c.*", False),
+    ]  # fmt: skip
 
 
 def test_pairs_that_cannot_be_told_apart_or_named_are_refused(tmp_path):

@@ -13,7 +13,7 @@ from sslbench.config.text import load_yaml
 from sslbench.core import registry
 from sslbench.core.errors import UsageError
 from sslbench.data.own import planning
-from sslbench.data.own.layouts import HeldCase
+from sslbench.data.own.layouts import CaseFiles
 from sslbench.data.own.planning import Measured
 from tests.helpers.own_folders import write_volume
 from tests.helpers.scans import make_scan
@@ -122,12 +122,12 @@ def test_ct_alone_is_ct_and_pictures_of_8_bits_are_pictures(tmp_path):
     assert planning.modality_of(["red", "green", "blue"], [tmp_path / "a.png"]) == "rgb"
 
 
-def test_ct_is_clipped_to_the_percentiles_of_what_is_labelled(tmp_path):
+def test_ct_is_clipped_to_the_percentiles_of_what_is_labeled(tmp_path):
     values = np.arange(1000, dtype=np.int16).reshape(10, 10, 10)
     label = (values >= 500).astype(np.uint8)
     for name, voxels in (("image", values), ("label", label)):
         write_volume(tmp_path / f"{name}.nii.gz", voxels, np.eye(4))
-    case = HeldCase("a", (tmp_path / "image.nii.gz",), tmp_path / "label.nii.gz")
+    case = CaseFiles("a", (tmp_path / "image.nii.gz",), tmp_path / "label.nii.gz")
     low, high = np.percentile(values[label > 0], (0.5, 99.5))
     assert planning.ct_range([case]) == (math.floor(low), math.floor(high))
     write_volume(tmp_path / "label.nii.gz", np.zeros_like(label), np.eye(4))

@@ -302,13 +302,14 @@ def test_faulty_cases_are_named_and_the_others_prepared(synapse_source, tmp_path
     nib.save(nib.Nifti1Image(np.asarray(nifti.dataobj) + np.uint8(1), nifti.affine), labels / "label0003.nii.gz")
     (labels / "label0004.nii.gz").unlink()
     report = prepare("synapse", source, data_dir=tmp_path, workers=1)
-    assert (report.found, report.written) == (5, 2)
-    assert list(report.failed) == ["0002", "0003", "0004"]
-    for id, name in (("0002", "img0002"), ("0003", "label0003"), ("0004", "label0004")):
+    assert (report.found, report.written) == (5, 3)
+    assert list(report.failed) == ["0002", "0003"]
+    for id, name in (("0002", "img0002"), ("0003", "label0003")):
         assert name in report.failed[id] and "\n" not in report.failed[id]
     assert "label values 14 are not" in report.failed["0003"]
-    assert report.failed["0004"].endswith("label0004.nii.gz: the label is missing, img0004.nii.gz stands alone")
-    assert list(Store.open(tmp_path, "synapse", "ga").cases) == ["0001", "0005"]
+    assert "1 case without a label, for training without one: 0004" in report.notes
+    held = Store.open(tmp_path, "synapse", "ga").cases
+    assert {id: case.labeled for id, case in held.items()} == {"0001": True, "0004": False, "0005": True}
 
 
 def test_a_case_that_has_become_faulty_leaves_the_dataset(synapse_source, tmp_path):

@@ -214,7 +214,7 @@ def test_acdc_budgets_count_to_the_published_slices(real_data):
 # ------------------------------------------------------------------------------------------------------------ la
 
 
-def test_the_held_out_scans_of_la_are_labelled_in_no_budget():
+def test_the_held_out_scans_of_la_are_labeled_in_no_budget():
     published, held = lists("la-uamt"), lists("la-uamt-val8")
     assert held.val == published.train[-8:]
     assert held.train + held.val == published.train

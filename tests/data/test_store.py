@@ -190,7 +190,7 @@ def test_a_budget_parts_the_training_list(acdc):
     assert parts.test == ("patient004_frame01", "patient004_frame08")
 
 
-def test_nothing_is_unlabelled_under_the_full_budget(acdc):
+def test_nothing_is_unlabeled_under_the_full_budget(acdc):
     parts = partition(Store.open(acdc[0], "acdc", "ssl4mis"), toy_splits(), "100%")
     assert len(parts.labeled) == 4
     assert parts.unlabeled == ()

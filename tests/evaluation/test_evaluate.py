@@ -13,7 +13,7 @@ import pytest
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.evaluation.conversion import side_by_side
-from sslbench.evaluation.evaluate import Request, chosen_protocols, evaluate
+from sslbench.evaluation.evaluate import Request, evaluate, protocols_of
 from sslbench.evaluation.scoring import score
 from sslbench.evaluation.subjects import subject_of_folder, subject_of_run
 from sslbench.metrics import asd, dice, hd95
@@ -297,7 +297,7 @@ def test_an_unfinished_run_named_as_such_is_an_error(make_run, data_dir):
 
 
 def test_every_protocol_has_a_row_that_says_what_it_means(predicted, store):
-    protocols = chosen_protocols([], every=True)
+    protocols = protocols_of([], every=True)
     assert {"native", "ga", "ssl4mis", "la-uamt"} <= {protocol.name for protocol in protocols}
     found = side_by_side(score(subject_of_folder(predicted, store), protocols), protocols)
     assert [row["protocol"] for row in found] == [protocol.name for protocol in protocols]
@@ -318,7 +318,7 @@ def test_what_protocols_share_is_measured_once_and_changes_nothing(predicted, st
 
     whole = subject_of_folder(predicted, store)
     subject = replace(whole, pairs=whole.pairs[:1])
-    protocols = chosen_protocols([], every=True)
+    protocols = protocols_of([], every=True)
     together = score(subject, protocols).records
     for protocol in protocols:
         if protocol.name in together:
@@ -385,5 +385,5 @@ def test_two_files_of_one_name_are_refused(folders, write_labels):
 
 
 def test_protocols_of_a_call_stand_once_each():
-    assert [protocol.name for protocol in chosen_protocols(["ga", "native", "ga"], every=False)] == ["ga", "native"]
-    assert all(isinstance(protocol, Protocol) for protocol in chosen_protocols([], every=True))
+    assert [protocol.name for protocol in protocols_of(["ga", "native", "ga"], every=False)] == ["ga", "native"]
+    assert all(isinstance(protocol, Protocol) for protocol in protocols_of([], every=True))

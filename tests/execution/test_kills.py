@@ -43,9 +43,9 @@ def test_twenty_random_kills_change_no_byte(phantom_data: Path, tmp_path: Path) 
         for path in storm.glob(
             "runs/**/lease.json"
         ):  # orphans of a killed launcher work on: end them too, now and then
-            holder = Run(path.parent).owner()
-            if holder and dice.random() < 0.7:
-                os.kill(holder["pid"], signal.SIGKILL)
+            owner = Run(path.parent).owner()
+            if owner and dice.random() < 0.7:
+                os.kill(owner["pid"], signal.SIGKILL)
     done = sslbench("run", "--grid", str(grid), data=phantom_data, results=storm)
     assert done.returncode == 0, done.stderr
     assert sum(struck.values()) >= KILLS, struck
@@ -60,13 +60,13 @@ def strike(kind: str, number: int, launcher: subprocess.Popen, results: Path, di
     while time.monotonic() < end and launcher.poll() is None:
         for run in (Run(path.parent) for path in results.glob("runs/**/lease.json")):
             writing = list(run.checkpoints.glob(".writing-*")) if run.checkpoints.exists() else []
-            holder = run.owner()
-            if not holder or not holder.get("pid") or (kind == "while writing" and not writing):
+            owner = run.owner()
+            if not owner or not owner.get("pid") or (kind == "while writing" and not writing):
                 continue
             if kind != "while writing":
                 time.sleep(pause)
             try:
-                os.kill(launcher.pid if kind == "launcher" else holder["pid"], number)
+                os.kill(launcher.pid if kind == "launcher" else owner["pid"], number)
             except ProcessLookupError:
                 continue
             time.sleep(0.1)

@@ -105,9 +105,9 @@ def _wait_for_training(results: Path) -> dict[str, int]:
     """The lease of a worker that has trained for some iterations."""
     for _ in range(600):
         for path in results.glob("runs/**/checkpoints/step-*.pt"):
-            holder = Run(path.parents[1]).owner()
-            if holder and holder.get("pid"):
-                return holder
+            owner = Run(path.parents[1]).owner()
+            if owner and owner.get("pid"):
+                return owner
         time.sleep(0.05)
     raise AssertionError("no worker began to train")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.core.step import Batch, Step
-from sslbench.methods.base import Average, Group, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import EMA, Group, Method, Phase, StepCost, mean_logits
 from sslbench.methods.cps import CrossPseudoSupervision
 from sslbench.methods.mt import MeanTeacher
 from sslbench.methods.supervised import Supervised
@@ -91,14 +91,14 @@ class WrongDecay(MeanTeacher):
     """The average has no warm-up, but says that it has."""
 
     def after_step(self, step: Step) -> None:
-        Average("teacher", "student", self.options.ema_decay, warm_up=None).update(self, step)
+        EMA("teacher", "student", self.options.ema_decay, warm_up=None).update(self, step)
 
 
 class AveragesBuffers(MeanTeacher):
     """Batch statistics are averaged, but it says that they are not."""
 
     def after_step(self, step: Step) -> None:
-        Average("teacher", "student", self.options.ema_decay, buffers=True).update(self, step)
+        EMA("teacher", "student", self.options.ema_decay, buffers=True).update(self, step)
 
 
 class IdlePart(Supervised):
@@ -225,27 +225,27 @@ class ObservesTwice(Supervised):
 class DeclaresTooMuch(Supervised):
     """Says that it asks for terms on pseudo-labels too."""
 
-    terms = ("label", "pseudo")
+    term_kinds = ("label", "pseudo")
 
 
 class DeclaresTooLittle(CrossPseudoSupervision):
     """Says that one pass is enough for two networks."""
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes()
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost()
 
 
-class HidesTeacherPasses(MeanTeacher):
+class HidesTeacherCost(MeanTeacher):
     """Does not say that the teacher looks at unlabelled patches."""
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled_forward=float(self.loss.needs_reference))
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled_forward=float(self.loss.needs_reference))
 
 
 class ExcusesItself(HiddenCounter):
     """Declares itself exempt from a law that has no exceptions."""
 
-    exempt = {"resumes_exactly": "it would be inconvenient"}
+    check_exemptions = {"resumes_exactly": "it would be inconvenient"}
 
 
 class Stops(Supervised):
@@ -286,6 +286,6 @@ FAULTS: dict[str, Sequence[tuple[type[Method], str]]] = {
     "asks_as_declared": [(DeclaresTooMuch, "asks for label, declares label, pseudo")],
     "passes_as_documented": [
         (DeclaresTooLittle, "8, 0, 8; documented: 4, 0, 4"),
-        (HidesTeacherPasses, "4, 2, 4; documented: 4, 0, 4"),
+        (HidesTeacherCost, "4, 2, 4; documented: 4, 0, 4"),
     ],
 }

@@ -58,7 +58,7 @@ def close(value, expected, tolerance=1e-6):
     assert float(torch.as_tensor(value).detach()) == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
-def a_step(ramp=1.0, logged=None, device="cpu"):
+def a_step(consistency_weight=1.0, logged=None, device="cpu"):
     """A step of which a loss sees the ramp and what it logs."""
 
     def no_sweep():
@@ -71,7 +71,7 @@ def a_step(ramp=1.0, logged=None, device="cpu"):
         epochs=1,
         last_of_epoch=False,
         phase="train",
-        ramp=torch.tensor(ramp, device=device),
+        consistency_weight=torch.tensor(consistency_weight, device=device),
         generators=lambda stream, device: torch.Generator().manual_seed(0),
         logger=({} if logged is None else logged).__setitem__,
         sweeper=no_sweep,

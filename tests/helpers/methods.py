@@ -80,14 +80,18 @@ def method_of(
     return kind(options, Build(networks, teacher), Loss(NoOptions(), criteria, STATISTICS), STATISTICS)
 
 
-def make_step(iteration: int = 5, iterations: int = 10, phase: str = "train", ramp: float = 0.1, seed: int = 0) -> Step:
+def make_step(
+    iteration: int = 5, iterations: int = 10, phase: str = "train", consistency_weight: float = 0.1, seed: int = 0
+) -> Step:
     def nothing(*_: Any) -> Any:
         return None
 
     def generators(stream: str, device: Any) -> torch.Generator:
         return torch_generator(seed, stream)
 
-    return Step(iteration, iterations, 1, 2, False, phase, torch.tensor(ramp), generators, nothing, nothing)
+    return Step(
+        iteration, iterations, 1, 2, False, phase, torch.tensor(consistency_weight), generators, nothing, nothing
+    )
 
 
 def make_batch(label: Tensor = Y, unlabeled: int = 1) -> Batch:

@@ -17,10 +17,11 @@ from sslbench.runs.records import CASE_COLUMNS
 CLASSES = ("rv", "myo", "lv")
 
 
-def component(title: str = "", group: str = "", options: type[BaseModel] = NoOptions) -> Any:
+def component(title: str = "", group: str = "", options: type[BaseModel] = NoOptions, caution: str = "") -> Any:
     return SimpleNamespace(
         title=title,
         group=group,
+        caution=caution,
         Options=options,
         version=1,
         defaults={},

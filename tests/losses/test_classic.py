@@ -91,7 +91,7 @@ def test_topk_is_the_mean_of_the_hardest():
     close(loss.ce(LOGITS, target, source="pseudo", key="net"), float(F.cross_entropy(LOGITS, target)), 1e-9)
 
 
-def test_class_weights_from_the_labelled_voxels():
+def test_class_weights_from_the_labeled_voxels():
     """CLD's example of the sheet; a class without a voxel counts as one."""
     loss = make_loss("weighted_ce", num_classes=4, counts=[900, 60, 30, 10])
     assert loss.class_weights.tolist() == pytest.approx([1, 2.466212, 3.107233, 4.481405], abs=1e-6)

@@ -25,7 +25,7 @@ from sslbench.losses.thresholds import (
     FixedThreshold,
     FlexMatchThreshold,
     FreeMatchThreshold,
-    Seen,
+    PredictionStatistics,
     certainty,
 )
 from tests.helpers.losses import a_step, close, make_loss, observed
@@ -65,13 +65,13 @@ def quad(*references, **options):
 
 def thresholds_after(rule, probabilities=P, state=None):
     state = rule.start(3).unsqueeze(0) if state is None else state
-    return rule.thresholds(rule.advance(state, Seen(probabilities)))[0]
+    return rule.thresholds(rule.advance(state, PredictionStatistics(probabilities)))[0]
 
 
 # --------------------------------------------------------------------------------------------- the worked numbers
 
 
-def test_regions_and_value_of_the_unlabelled_term():
+def test_regions_and_value_of_the_unlabeled_term():
     logits = Z.clone().requires_grad_()
     value, regions = quad().unlabeled(logits, P, "ref", update=False)
     close(value, 0.376512793, 1e-9)
@@ -91,7 +91,7 @@ def test_regions_and_value_of_the_unlabelled_term():
     torch.testing.assert_close(logits.grad, weights / weights.sum() * (Z.softmax(1) - named), rtol=1e-6, atol=1e-9)
 
 
-def test_regions_values_and_gradients_of_the_labelled_terms():
+def test_regions_values_and_gradients_of_the_labeled_terms():
     logits = Z.clone().requires_grad_()
     ce, dice, regions = quad(smooth=0.0).labeled(logits, P, TRUTH, "ref", update=False)
     assert regions.flatten().tolist() == [UC, US, DC, UC, DC, DC, UC, DS]
@@ -155,7 +155,7 @@ def test_thresholds_after_one_batch(rule, expected):
 
 def test_the_state_of_freematch():
     rule = FreeMatchThreshold()
-    state = rule.advance(rule.start(3).unsqueeze(0), Seen(P))[0]
+    state = rule.advance(rule.start(3).unsqueeze(0), PredictionStatistics(P))[0]
     expected = torch.tensor([0.333735297, 0.333440580, 0.333342230, 0.333217190], dtype=torch.float64)
     torch.testing.assert_close(state, expected, rtol=0, atol=5e-9)
 
@@ -206,10 +206,10 @@ def test_the_weight_functions(shape, beta, delta, expected):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=6e-7)
 
 
-def test_region_weights_are_of_unlabelled_voxels_and_labelled_ones_swap_the_last_two():
+def test_region_weights_are_of_unlabeled_voxels_and_labeled_ones_swap_the_last_two():
     torch.testing.assert_close(region_weights(50, 3, 0.6), 50 * torch.tensor([0, -0.216, -1.728, -5.832]).exp())
-    labelled = QuadLoss(3).weights_label.tolist()
-    assert labelled == pytest.approx([1, 0.973361, 0.482391, 0.805735], abs=6e-7)  # UC, US, DC, DS
+    labeled = QuadLoss(3).weights_label.tolist()
+    assert labeled == pytest.approx([1, 0.973361, 0.482391, 0.805735], abs=6e-7)  # UC, US, DC, DS
     assert QuadLoss(3, order="released").weights_label.tolist() == pytest.approx(
         [1, 0.973361, 0.805735, 0.482391], abs=6e-7
     )
@@ -241,6 +241,15 @@ def test_the_released_regions(logits, other, truth, parts, total):
 def test_the_slip_of_the_released_2d_script():
     loss = quad(order="released", reduction="region_mean", uc_bg_twice=True)
     close(loss.unlabeled(Z, P, "ref", update=False)[0], 30.423554, 2e-8)
+
+
+def test_the_released_preset_is_the_2d_script_slip_included():
+    """Its page says so; `uc_bg_twice=false` is what was meant."""
+    for options, expected in (({}, 30.423554), ({"uc_bg_twice": False}, 36.913924)):
+        loss = make_loss("metassl_released", **options)
+        observed(loss, REFERENCE, -torch.ones_like(TRUTH), "teacher")
+        loss.quad.state["teacher"] = GAMMA.repeat(2, 1)
+        close(loss.ce(Z, P.argmax(1), source="pseudo", key="student", reference=("teacher", P)), expected, 2e-8)
 
 
 def test_the_functions_of_the_public_interface_agree_with_the_loss():
@@ -309,12 +318,12 @@ def test_a_class_that_nobody_names(absent):
 def test_each_stream_learns_from_its_own_voxels(rule):
     stream = (torch.arange(8) >= 5).long().view(1, 1, 8)
     state = torch.rand(2, *rule.start(3).shape, generator=torch.Generator().manual_seed(0)).double()
-    both = rule.advance(state, Seen(P, stream=stream, streams=2))
+    both = rule.advance(state, PredictionStatistics(P, stream=stream, streams=2))
     for row, part in ((0, slice(0, 5)), (1, slice(5, 8))):
-        alone = rule.advance(state[row : row + 1], Seen(P[..., part]))
+        alone = rule.advance(state[row : row + 1], PredictionStatistics(P[..., part]))
         torch.testing.assert_close(both[row : row + 1], alone)
     # A batch without a stream leaves its thresholds alone.
-    once = rule.advance(state, Seen(P, stream=torch.zeros_like(stream), streams=2))
+    once = rule.advance(state, PredictionStatistics(P, stream=torch.zeros_like(stream), streams=2))
     torch.testing.assert_close(once[1], state[1])
 
 
@@ -421,17 +430,22 @@ def test_the_ablations_keep_the_default_on_the_other_side():
     assert uqh.consistency(Z, lambda: own, **args) is not own
 
 
-def test_the_released_labelled_term_is_ramped_and_outside_the_recipes_weights():
+@pytest.mark.parametrize(
+    ("slip", "total"),
+    # Net 2 of the sheet: foreground of UC 5.264601, background 92.523077.
+    [(False, 150.422404), (True, 150.422404 - 5.264601 + 92.523077)],
+)
+def test_the_released_labeled_term_is_ramped_and_outside_the_recipes_weights(slip, total):
     criteria = CriteriaSpec(ce_weight=0.5, dice_weight=0.5)
     values = {}
-    for ramp in (0.0, 0.1):
-        loss = make_loss("metassl_released", criteria)
-        observed(loss, Z, TRUTH, "student", step=a_step(ramp))
-        values[ramp] = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))
+    for weight in (0.0, 0.1):
+        loss = make_loss("metassl_released", criteria, uc_bg_twice=slip)
+        observed(loss, Z, TRUTH, "student", step=a_step(weight))
+        values[weight] = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))
     close(values[0.0], 0.544562459, 1e-8)
     loss.quad.state["student"] = GAMMA.repeat(2, 1)
     value = loss.supervised(Z, TRUTH, key="student", reference=("teacher", P))
-    close(value - values[0.0], 0.1 * 150.422404, 1e-6)
+    close(value - values[0.0], 0.1 * total, 1e-6)
 
 
 def test_what_it_logs():

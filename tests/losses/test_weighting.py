@@ -63,7 +63,7 @@ def stepped(weighting, logits, labels):
         ("adsh", [1, 1, 1, 1]),
     ],
 )
-def test_weights_begin_from_the_labelled_voxels(name, expected):
+def test_weights_begin_from_the_labeled_voxels(name, expected):
     near(make(name).init(COUNTS), expected)
 
 
@@ -145,12 +145,12 @@ def test_confidences_are_means_over_a_window_then_averaged():
 @pytest.mark.parametrize(
     ("name", "expected"), [("crest", [1, 0, 2, 0]), ("distdw", [1, 0, 2, 0]), ("simis", [3, 1, 2, 0])]
 )
-def test_counts_are_of_unlabelled_voxels_and_simis_takes_all(name, expected):
+def test_counts_are_of_unlabeled_voxels_and_simis_takes_all(name, expected):
     logits = sure_logits([0, 1, 0, 2, 2, 0])
     assert make(name).observe(a_step(), logits, torch.tensor([[0, 0, 1, -1, -1, -1]])).tolist() == expected
 
 
-def test_dice_is_of_labelled_voxels():
+def test_dice_is_of_labeled_voxels():
     found = batch_dice(sure_logits([0, 1, 1, 2, 2, 2]), torch.tensor([[0, 1, 0, -1, -1, -1]]))
     near(found, [2 / 3, 2 / 3, 0.5, 0.5])
 
@@ -168,7 +168,7 @@ def test_zero_and_equal_counts_give_finite_weights(name, counts):
 
 
 @pytest.mark.parametrize("name", ["crest", "distdw"])
-def test_a_step_without_unlabelled_voxels_changes_nothing(name):
+def test_a_step_without_unlabeled_voxels_changes_nothing(name):
     weighting = make(name)
     before = weighting.init(COUNTS)
     assert torch.equal(stepped(weighting, sure_logits([1, 2, 3]), torch.tensor([[0, 1, 2]])), before)
@@ -235,7 +235,7 @@ def test_adsh_streams_what_sorting_finds():
     assert torch.equal(kept.bool(), confidence >= found[label]) and 0 < kept.mean() < 1
 
 
-def test_adsh_takes_a_quarter_of_the_unlabelled_cases_and_only_unlabelled_patches():
+def test_adsh_takes_a_quarter_of_the_unlabeled_cases_and_only_unlabeled_patches():
     of_job = Adsh.of_job({"tau": 0.8}, statistics(4))
     assert (of_job.options.capacity, of_job.options.tau) == (1, 0.8)
     weighting = Adsh(4, capacity=8)

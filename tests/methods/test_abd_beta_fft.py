@@ -195,7 +195,7 @@ def test_a_step_of_beta_fft_adds_unmixed_and_linearly_mixed_patches(released: bo
         expected = expected + 5 * 0.1 * distance  # the ramp of the step is 0.1
     terms = method.training_step(batch, step)
     assert torch.allclose(terms["loss"], expected, atol=1e-5)
-    without = method.training_step(batch, replace(step, ramp=torch.tensor(0.0)))
+    without = method.training_step(batch, replace(step, consistency_weight=torch.tensor(0.0)))
     assert float(without["linear"].detach()) == 0 and float(terms["linear"].detach()) > 0
 
 

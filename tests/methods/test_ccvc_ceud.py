@@ -79,7 +79,7 @@ def fixed_ccvc(a: Tensor, b: Tensor, **options: Any) -> ConflictCrossView:
 
 def test_ccvc_cross_is_the_worked_number_and_each_network_learns_from_the_other_alone() -> None:
     method = fixed_ccvc(A, B)
-    terms = method.training_step(make_batch(), make_step(ramp=0.25))
+    terms = method.training_step(make_batch(), make_step(consistency_weight=0.25))
     close(terms["cross"], 1.054863930)
     mapped = cast(Any, method.b).encoder(A)[0][0, :, 0, 0].detach()
     close(terms["discrepancy"], float(1 + F.cosine_similarity(torch.ones(2), mapped, 0)))
@@ -287,7 +287,12 @@ def test_an_item_twice_in_a_batch_is_counted_once_by_the_later_patch() -> None:
 def ceud(dims: Any, spelling: str = "ceud") -> tuple[Subject, ConfidenceEstimation, Batch, Step]:
     subject = Subject(spelling, dims=dims)
     phase = subject.phases()[0]
-    return subject, cast(ConfidenceEstimation, subject.sure()), subject.batch(phase), subject.step(phase, ramp=0.5)
+    return (
+        subject,
+        cast(ConfidenceEstimation, subject.sure()),
+        subject.batch(phase),
+        subject.step(phase, consistency_weight=0.5),
+    )
 
 
 @pytest.mark.parametrize("dims", ["2d", "3d"])

@@ -63,7 +63,7 @@ def trusted(probabilities: Tensor, channel: int) -> Tensor:
 
 def test_cobionet_in_numbers() -> None:
     method = cobionet()
-    terms = method.training_step(make_batch(), make_step(ramp=0.3))
+    terms = method.training_step(make_batch(), make_step(consistency_weight=0.3))
     p, q = B.softmax(1), A.softmax(1)  # of the unlabelled patch, by a and by b
     by_a, by_b = trusted(p, 1), trusted(q, 0)
     assert by_a.tolist() == [[[False, False], [True, False]]] and by_b.tolist() == [[[True, False], [True, False]]]
@@ -113,7 +113,7 @@ def test_where_no_voxel_is_trusted_only_the_difference_teaches() -> None:
 def test_each_group_gets_the_gradient_of_its_own_loss() -> None:
     method = cobionet()
     networks, critics = [*method.a.parameters(), *method.b.parameters()], [*method.critics.parameters()]
-    terms = method.training_step(make_batch(), make_step(ramp=1.0))
+    terms = method.training_step(make_batch(), make_step(consistency_weight=1.0))
     expected = [
         *torch.autograd.grad(terms["loss/networks"], networks, retain_graph=True),
         *torch.autograd.grad(terms["loss/critics"], critics, retain_graph=True),
@@ -192,7 +192,7 @@ def test_critics_learn_to_tell_labels_from_predictions() -> None:
     assert (spec.name, spec.lr, spec.weight_decay, group.schedule) == ("adamw", 1e-4, 0.01, {"lr": "cosine"})
     optimizer, batch = make_optimizer(spec, group), experiment.sampler.batch(0, phase.streams)
     with torch.no_grad():
-        fake = {key: method.get_submodule(key)(batch.image["weak"]).softmax(1) for key in method.keys}
+        fake = {key: method.get_submodule(key)(batch.image["weak"]).softmax(1) for key in method.predictors}
     losses = []
     for _ in range(40):
         loss = method._discrimination(fake, batch.label["weak"][: batch.num_labeled])
@@ -224,14 +224,14 @@ def test_at_weight_zero_the_networks_train_as_supervised_ones(dims: Any) -> None
     """What the laws that the critics break say of the networks."""
     subject = Subject("cobionet", dims=dims)
     phase = subject.phases()[0]
-    found = subject.gradients(subject.sure().train(), phase, ramp=0.0)
+    found = subject.gradients(subject.sure().train(), phase, consistency_weight=0.0)
     method, batch = subject.sure().train(), subject.batch(phase)
     L, labels = batch.num_labeled, batch.label["weak"]
     # In training mode too: labelled patches go through the networks alone, and first.
     reseed(0, "forward")
     pair = method.pair(batch.image["weak"][:L])
     method.supervised(pair, labels, L).sum().backward()
-    for key in method.keys:
+    for key in method.predictors:
         for name, parameter in method.get_submodule(key).named_parameters(key):
             assert torch.allclose(found[name], parameter.grad, rtol=1e-4, atol=1e-6 + 1e-4 * parameter.grad.abs().max())
 
@@ -263,7 +263,7 @@ def desco(a: Tensor, b: Tensor, **options: Any) -> Any:
 
 def test_desco_in_numbers() -> None:
     method = desco(1.5 * A, B)
-    terms = method.training_step(make_batch(), make_step(30000, 30000, ramp=0.3))
+    terms = method.training_step(make_batch(), make_step(30000, 30000, consistency_weight=0.3))
     # The sheet's check of UA-MT: at the end the last voxel of B (entropy 0.665570) is below ln 2; of 1.5·A all are.
     assert (entropy(B) < LN2).tolist() == [[[False, False], [False, True]]] and (entropy(1.5 * A) < LN2).all()
     taught = cross_entropies(1.5 * A, B)[0, 1, 1] / (1 + 5e-6) + cross_entropies(B, A).sum() / (4 + 5e-6)
@@ -347,7 +347,7 @@ def test_noise_is_drawn_anew_for_each_network_and_round() -> None:
 
 
 def test_the_gradient_of_desco_is_the_derivative_of_its_loss() -> None:
-    method, batch, step = desco(A, B), make_batch(), make_step(30000, 30000, ramp=0.4)
+    method, batch, step = desco(A, B), make_batch(), make_step(30000, 30000, consistency_weight=0.4)
 
     def loss() -> Tensor:
         method.a.calls = method.b.calls = 0

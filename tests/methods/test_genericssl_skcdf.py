@@ -14,7 +14,7 @@ from sslbench.core.errors import UsageError
 from sslbench.core.step import Statistics
 from sslbench.losses.weighting import DiffDW, batch_dice
 from sslbench.methods import genericssl
-from sslbench.methods.genericssl import ddim_step, diffused, gumbel_softmax, kept_signal, sampling_times, smooth
+from sslbench.methods.genericssl import alpha_bars, ddim_step, diffuse, gumbel_softmax, sampling_times, smooth
 from sslbench.methods.skcdf import class_ratios
 from sslbench.training.experiment import Builder, build_method
 
@@ -24,14 +24,14 @@ def test_the_sampling_times_are_those_of_the_sheet() -> None:
 
 
 def test_the_kept_signal_goes_from_almost_all_to_almost_none() -> None:
-    kept = kept_signal(1000)
+    kept = alpha_bars(1000)
     assert kept[0] == pytest.approx(1 - 1e-4) and kept[1] == pytest.approx((1 - 1e-4) * (1 - 1e-4 - 0.0199 / 999))
     assert kept[-1] == pytest.approx(4.0358e-5, rel=1e-3)
 
 
 def test_a_ddim_step_from_the_truth_has_the_same_noise() -> None:
-    kept, clean, noise = kept_signal(1000), torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
-    noisy = diffused(clean, noise, kept[torch.tensor([700, 700])])
+    kept, clean, noise = alpha_bars(1000), torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
+    noisy = diffuse(clean, noise, kept[torch.tensor([700, 700])])
     expected = kept[300].sqrt() * clean + (1 - kept[300]).sqrt() * noise
     assert torch.allclose(ddim_step(noisy, clean, kept[700], kept[300]), expected, atol=1e-4)
 
@@ -60,8 +60,8 @@ def test_smoothing_is_a_gaussian_of_three() -> None:
 class Generic:
     """GenericSSL on a tiny network, one step taken."""
 
-    def __init__(self, ramp: float = 1.0) -> None:
-        subject = Subject("genericssl", dims="3d")
+    def __init__(self, consistency_weight: float = 1.0, spelt: str = "genericssl") -> None:
+        subject = Subject(spelt, dims="3d")
         self.method: Any = subject.fresh().train()
         phase = subject.phases()[0]
         self.before = {name: value.clone() for name, value in self.method.named_parameters()}
@@ -75,7 +75,7 @@ class Generic:
 
         self.method.loss.supervised = spy
         self.batch = subject.batch(phase)
-        self.terms = subject.terms(self.method, phase, self.batch, ramp)
+        self.terms = subject.terms(self.method, phase, self.batch, consistency_weight)
 
     def reached(self, term: str) -> set[str]:
         self.method.zero_grad()
@@ -101,7 +101,7 @@ def test_the_predicting_decoder_is_pulled_towards_the_two_others() -> None:
         assert torch.allclose(parameter, expected, atol=1e-7), name
 
 
-def test_labelled_patches_are_weighted_by_the_difficulty_that_denoising_had() -> None:
+def test_labeled_patches_are_weighted_by_the_difficulty_that_denoising_had() -> None:
     generic = Generic()
     denoised, weighted, taught = generic.asked
     known = generic.batch.label["weak"][: generic.batch.num_labeled]
@@ -114,14 +114,14 @@ def test_labelled_patches_are_weighted_by_the_difficulty_that_denoising_had() ->
 def test_pseudo_labels_are_what_the_sample_and_the_weighted_decoder_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(genericssl, "smooth", lambda x: torch.zeros_like(x))
     generic = Generic()
-    method, unlabelled = generic.method, generic.batch.image["weak"][generic.batch.num_labeled :]
+    method, unlabeled = generic.method, generic.batch.image["weak"][generic.batch.num_labeled :]
     assert method.net.denoiser.time is not None
     # Without the sample's share it is the weighted decoder's own label; dropout is off, so that a pass can be repeated.
     method.eval()
     subject = Subject("genericssl", dims="3d")
     generic.asked.clear()
     subject.terms(method, subject.phases()[0], generic.batch)
-    features = method.net.encode(unlabelled)
+    features = method.net.encode(unlabeled)
     decoder = method.net.decoders[1]
     assert torch.equal(generic.asked[2]["target"], decoder.head(decoder(features)[-1]).argmax(1))
 
@@ -134,6 +134,16 @@ def test_denoising_leaves_no_trace_in_the_statistics_that_inference_takes() -> N
         for part, module in (("encoder", net.encoder), ("embedding", net.embedding), ("denoiser", net.denoiser))
     }
     assert counts == {"encoder": {3}, "embedding": {3}, "denoiser": {11}}
+
+
+def test_the_released_statistics_count_the_denoising_passes_and_change_nothing_else() -> None:
+    plain, released = Generic(), Generic(spelt="genericssl[released_statistics=true]")
+    net = released.method.net
+    counts = {int(value) for name, value in net.encoder.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {3 + 11}
+    assert torch.equal(plain.terms["loss"], released.terms["loss"])
+    means = [dict(generic.method.net.encoder.named_buffers()) for generic in (plain, released)]
+    assert not any(torch.equal(means[0][name], means[1][name]) for name in means[0] if name.endswith("running_mean"))
 
 
 def test_a_two_dimensional_recipe_is_refused_in_a_line() -> None:
@@ -258,6 +268,30 @@ def test_the_decoders_learn_from_one_half_each() -> None:
     assert {name for name in pseudo if name.startswith("net.decoders")}
     assert {name for name in pseudo if name.startswith("unlabeled.balanced")}
     assert not {name for name in pseudo if name.startswith("labeled")}
+
+
+def test_the_released_second_pass_is_that_of_inference_too() -> None:
+    """The same weights, the heads' channels in the code's order, in windows no dropout of what comes out."""
+    decoupled, other = Decoupled(), Decoupled(set={"method.released_second_pass": True})
+    plain, released = decoupled.method, other.method
+    released.load_state_dict(plain.state_dict())
+    x = decoupled.batch.image["weak"]
+    for method in (plain, released):
+        method.eval()
+    features = released.net.encode(x)
+    deepest = features.maps[-1]
+    attended = released.whole.within(released.local.within(deepest, "interleaved", drop=False), "crossed")
+    last = len(features.maps) - 1
+    expected = released.unlabeled(features.map(lambda stage, content: attended if stage == last else content))[0]
+    assert torch.equal(released.predict(x), expected.softmax(1))
+    assert not torch.equal(released.predict(x), plain.predict(x))
+    assert not torch.allclose(attended, plain.whole.within(plain.local.within(deepest)), atol=1e-3)
+    # Training: of the windows' block the softmax of the scores drops out, what comes out does not.
+    released.train()
+    calls: list[float] = []
+    released.local.attention.dropout.register_forward_hook(lambda *_: calls.append(1))
+    released.local.within(deepest, "interleaved", drop=False)
+    assert len(calls) == 1
 
 
 def test_what_is_not_kept_has_logits_of_0_and_background_as_target() -> None:

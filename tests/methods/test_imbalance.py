@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.conformance.bench import Subject
+from sslbench.methods import basak
 from sslbench.methods.basak import fused_confidence, indicators
 from sslbench.methods.dst import reversal_factor, worst_case_loss
 from sslbench.networks.gradient_reversal import reverse_gradient
@@ -56,7 +57,9 @@ def test_dst_reversal_grows_from_0_to_its_largest():
 def test_dst_main_heads_learn_from_labels_alone():
     subject = Subject("dst", dims="3d")
     phase = subject.phases()[0]
-    with_terms, without = (subject.gradients(subject.sure().train(), phase, ramp=ramp) for ramp in (1.0, 0.0))
+    with_terms, without = (
+        subject.gradients(subject.sure().train(), phase, consistency_weight=weight) for weight in (1.0, 0.0)
+    )
     assert changed(with_terms, without) >= {"a.encoder", "b.encoder", "pseudo.a", "pseudo.b", "worst.a", "worst.b"}
     assert not {"a.decoders", "b.decoders"} & changed(with_terms, without)
 
@@ -64,7 +67,9 @@ def test_dst_main_heads_learn_from_labels_alone():
 def test_dst_released_pseudo_heads_take_no_gradient():
     subject = Subject("dst[released_pseudo_head=true]", dims="3d")
     phase = subject.phases()[0]
-    found, without = (subject.gradients(subject.sure().train(), phase, ramp=ramp) for ramp in (1.0, 0.0))
+    found, without = (
+        subject.gradients(subject.sure().train(), phase, consistency_weight=weight) for weight in (1.0, 0.0)
+    )
     assert not [name for name in found if name.startswith("pseudo.")]
     assert "a.decoders" in changed(found, without)
 
@@ -93,7 +98,7 @@ def one_step(method_spelling, change=lambda method: None):
     return method
 
 
-def test_depl_preferences_follow_the_unlabelled_predictions():
+def test_depl_preferences_follow_the_unlabeled_predictions():
     subject = Subject("depl")
     method = subject.fresh().train()
     seen = {}
@@ -135,7 +140,7 @@ def test_depl_pseudo_labels_are_made_before_the_preference_moves_and_without_it(
     assert all(not rest["voxel_weight"].requires_grad and rest.get("mask") is None for _, rest in debiased)
 
 
-def test_depl_paper_form_shifts_the_learner_on_unlabelled_patches():
+def test_depl_paper_form_shifts_the_learner_on_unlabeled_patches():
     asked = []
 
     def spy(method):
@@ -195,7 +200,8 @@ def test_basak_fused_confidence_by_hand():
     assert fused_confidence(means, 5).tolist() == pytest.approx([value / raw[0] for value in raw])
 
 
-def test_basak_rates_change_at_the_end_of_an_epoch():
+def test_basak_rates_change_in_the_last_step_of_an_epoch():
+    """DHC's code has them before that step's mask is drawn."""
     subject = Subject("basak")
     method, phase = subject.fresh().train(), subject.phases()[0]
     step = subject.step(phase)
@@ -203,13 +209,26 @@ def test_basak_rates_change_at_the_end_of_an_epoch():
     method.after_step(step)
     assert method.seen.any() and torch.equal(method.rate, torch.ones(4))
     assert method.seen[3].max() == 1  # the steps that held a class
-    fused = fused_confidence(method.seen[:3] / method.seen[3].clamp_min(1), 2)
     object.__setattr__(step, "last_of_epoch", True)
-    method.after_step(step)
-    assert not method.seen.any()
+    seen, drawn = [], method._voxels
+
+    def voxels(logits, step):
+        seen.append(method.rate.clone())
+        return drawn(logits, step)
+
+    method._voxels = voxels
+    fuse = basak.fused_confidence
+    with pytest.MonkeyPatch.context() as patch:
+        means = []
+        patch.setattr(basak, "fused_confidence", lambda found, top: means.append((found, top)) or fuse(found, top))
+        method.training_step(subject.batch(phase), step)
+    ((found, top),) = means
+    fused = fused_confidence(found, 2)
+    assert top == 2 and not method.seen.any()
     torch.testing.assert_close(method.confidence, 0.01 * fused)
     doubt = 1 - 0.01 * fused
     torch.testing.assert_close(method.rate, (doubt / doubt.max()) ** 2.5)
+    assert torch.equal(seen[0], method.rate)
 
 
 def test_basak_voxels_weigh_what_the_student_is_sure_of_where_its_class_is_kept():

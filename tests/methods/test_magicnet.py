@@ -157,10 +157,10 @@ def by_formula(method: Any, batch: Batch, step: Step) -> dict[str, Tensor]:
         ]
     ).mean()
     noise = torch.empty_like(image).normal_(generator=step.generator("teacher-noise"))
-    taught = method.teacher((image + (0.1 * noise).clamp(-0.2, 0.2))[L:])
+    teacher_logits = method.teacher((image + (0.1 * noise).clamp(-0.2, 0.2))[L:])
     share = method.class_counts / method.class_counts.max().clamp_min(1)
-    trust = share[taught.argmax(1)][:, None]
-    target = ((1 - trust) * taught + trust * cut[L:] if step.iteration > 100 else taught).argmax(1)
+    trust = share[teacher_logits.argmax(1)][:, None]
+    target = ((1 - trust) * teacher_logits + trust * cut[L:] if step.iteration > 100 else teacher_logits).argmax(1)
     consistency = dice(cross[L:], target)
     supervised = torch.stack(terms).sum() / 4
     return {
@@ -200,8 +200,8 @@ def test_places_teach_the_encoder_alone_and_pseudo_labels_take_no_gradient(subje
 
     assert reached("location") == {"student.encoder", *(f"location.{layer}" for layer in (0, 1, 3))}
     assert reached("consistency") == {"student.encoder", "student.decoders"}
-    taught = torch.randn(2, 4, 32, 32, 64)
-    labels = method._pseudo_labels(taught, subject_features(method, batch), step)
+    teacher_logits = torch.randn(2, 4, 32, 32, 64)
+    labels = method._pseudo_labels(teacher_logits, subject_features(method, batch), step)
     assert labels.dtype == torch.int64 and labels.shape == (2, 32, 32, 64)
 
 
@@ -214,8 +214,8 @@ def test_classes_are_counted_and_handed_on_every_twenty_iterations(
 ) -> None:
     method, batch, step = made(subject, 0)
     features = subject_features(method, batch)
-    taught = torch.randn(2, 4, 32, 32, 64, generator=torch.Generator().manual_seed(0))
-    counts = torch.bincount(taught.argmax(1).flatten(), minlength=4)
+    teacher_logits = torch.randn(2, 4, 32, 32, 64, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(teacher_logits.argmax(1).flatten(), minlength=4)
 
     def never(*_: Any) -> Any:
         raise AssertionError("nothing is blended yet")
@@ -223,7 +223,7 @@ def test_classes_are_counted_and_handed_on_every_twenty_iterations(
     with monkeypatch.context() as patched:
         patched.setattr(magicnet, "blend_pseudo_labels", never)
         for iteration in range(101):
-            method._pseudo_labels(taught, features, replace(step, iteration=iteration))
+            method._pseudo_labels(teacher_logits, features, replace(step, iteration=iteration))
             if iteration in (0, 19):
                 assert torch.equal(method.class_counts, counts)  # of iteration 0
                 assert torch.equal(method.pending, iteration * counts)
@@ -234,14 +234,14 @@ def test_classes_are_counted_and_handed_on_every_twenty_iterations(
     threes = torch.full((2, 32, 32, 64), 3)
     monkeypatch.setattr(method, "_together", lambda *_: 99.0 * F.one_hot(threes, 4).movedim(-1, 1))
     method.class_counts.fill_(1)
-    labels = method._pseudo_labels(taught, features, replace(step, iteration=101))
+    labels = method._pseudo_labels(teacher_logits, features, replace(step, iteration=101))
     assert torch.equal(labels, threes) and method.pending.tolist() == [0, 0, 0, threes.numel()]
 
 
 # -------------------------------------------------------------------------------------------------- what was released
 
 
-def test_the_released_code_blends_cubes_of_labelled_patches(monkeypatch: pytest.MonkeyPatch, subject: Subject) -> None:
+def test_the_released_code_blends_cubes_of_labeled_patches(monkeypatch: pytest.MonkeyPatch, subject: Subject) -> None:
     asked: dict[bool, slice] = {}
     for released in (False, True):
         method, batch, step = made(subject, 101)
@@ -315,10 +315,15 @@ def test_recipes_give_magicnet_its_own_schedule() -> None:
         ({}, "method.cube can be 16"),  # 112 x 112 x 80
         ({"network.norm": "instance"}, "set another patch_size"),  # a single voxel in the bottleneck of a cube of 16³
         ({"patch_size": [32, 32, 32], "inference.stride": [32, 32, 32]}, "method.cube can be 16"),  # one cube is no mix
+        (
+            {"network.name": "unet3d", "network.norm": None},
+            "set another patch_size",
+        ),  # instance norm without the option
     ],
 )
 def test_cubes_that_do_not_cut_a_patch_are_refused_in_one_line(settings: dict[str, Any], said: str) -> None:
-    chosen = {"patch_size": [112, 112, 80], "network.norm": "batch", "inference.validation_stride": None, **settings}
+    chosen = {"patch_size": [112, 112, 80], "network.name": "vnet", "network.norm": "batch", **settings}
+    chosen = {path: value for path, value in chosen.items() if value is not None}
     with pytest.raises(UsageError, match=said) as refused:
         Job(recipe="metassl-la", method="magicnet", labeled="10%", set=chosen).resolved  # noqa: B018
     assert "cubes of side 32" in refused.value.message and "\n" not in refused.value.message

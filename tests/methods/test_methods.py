@@ -33,9 +33,9 @@ def test_mt_consistency_is_the_mean_square_between_student_and_noisy_teacher() -
     with torch.no_grad():
         for parameter in method.teacher.parameters():
             parameter += 0.01
-    terms = method.training_step(batch, make_step(ramp=0.3))
-    unlabelled = batch.image["weak"][batch.num_labeled :]
-    expected = (method.student(unlabelled).softmax(1) - method.teacher(unlabelled).softmax(1)).square().mean()
+    terms = method.training_step(batch, make_step(consistency_weight=0.3))
+    unlabeled = batch.image["weak"][batch.num_labeled :]
+    expected = (method.student(unlabeled).softmax(1) - method.teacher(unlabeled).softmax(1)).square().mean()
     assert torch.allclose(terms["consistency"], expected, atol=1e-7)
     assert torch.allclose(terms["loss"], terms["supervised"] + 0.3 * expected)
 
@@ -79,7 +79,7 @@ def test_the_teacher_is_the_closed_form_of_the_average(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dims", DIMENSIONS)
-def test_cps_learns_from_unlabelled_patches_and_each_network_from_the_other(loss: str, dims: str) -> None:
+def test_cps_learns_from_unlabeled_patches_and_each_network_from_the_other(loss: str, dims: str) -> None:
     experiment = random_experiment(DIMENSIONS[dims]("cps", loss))
     method, batch = experiment.method, batch_of(experiment)
     terms = method.train().training_step(batch, make_step())
@@ -130,20 +130,20 @@ def test_cps_predicts_with_the_mean_of_the_logits() -> None:
     assert torch.allclose(method.predict(image, "b"), mean_logits([method.b], image))
 
 
-def test_supervised_never_draws_an_unlabelled_patch() -> None:
+def test_supervised_never_draws_an_unlabeled_patch() -> None:
     experiment = random_experiment(tiny_job())
     assert len(batch_of(experiment).image["weak"]) == experiment.resolved.recipe.batch.labeled
 
 
-def test_all_methods_of_a_seed_meet_the_same_labelled_patches() -> None:
-    with_unlabelled = batch_of(random_experiment(tiny_job_2d("cps")))
+def test_all_methods_of_a_seed_meet_the_same_labeled_patches() -> None:
+    with_unlabeled = batch_of(random_experiment(tiny_job_2d("cps")))
     without = batch_of(random_experiment(tiny_job_2d("supervised")))
     L = without.num_labeled
-    assert torch.equal(with_unlabelled.image["weak"][:L], without.image["weak"])
-    assert torch.equal(with_unlabelled.label["weak"][:L], without.label["weak"])
+    assert torch.equal(with_unlabeled.image["weak"][:L], without.image["weak"])
+    assert torch.equal(with_unlabeled.label["weak"][:L], without.label["weak"])
 
 
-def test_a_method_that_needs_unlabelled_images_objects_where_there_are_none() -> None:
+def test_a_method_that_needs_unlabeled_images_objects_where_there_are_none() -> None:
     with pytest.raises(UsageError, match="unlabelled"):
         tiny_job("cps", labeled="100%").resolved  # noqa: B018
     assert tiny_job("supervised", labeled="100%").resolved.job.labeled == "100pct"

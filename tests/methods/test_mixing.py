@@ -173,7 +173,7 @@ def test_rdrop_needs_a_network_that_drops() -> None:
     resolved = tiny_job("rdrop", set={"method.networks": "one", "network.dropout": 0.5}).resolved
     assert resolved.recipe.ramp.weight == 4.0
     one = random_experiment(tiny_job_2d("rdrop")).method
-    assert one.keys == ("net",) and random_experiment(tiny_job("rdrop")).method.keys == ("a", "b")
+    assert one.predictors == ("net",) and random_experiment(tiny_job("rdrop")).method.predictors == ("a", "b")
 
 
 def test_fixmatch_needs_a_strong_view() -> None:

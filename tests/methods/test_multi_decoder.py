@@ -188,7 +188,7 @@ def test_mcnet_draws_all_patches() -> None:
 def test_the_gradient_is_that_of_the_loss_all_of_it(kind: Callable[..., Any], options: Any) -> None:
     """Nothing is detached: every head and decoder moves with the others as with its own targets."""
     method = method_of(kind, options, [A, B, A / 2])
-    step = make_step(ramp=1.0)
+    step = make_step(consistency_weight=1.0)
     terms_of(method, step)["loss"].backward()
     learners = [parameter for parameter in method.parameters() if parameter.grad is not None]
     assert len(learners) == 3

@@ -183,7 +183,7 @@ def labeled_only(batch: Batch) -> Batch:
     return Batch(images, labels, L, batch.index[:L], batch.origin[:L])
 
 
-def test_both_students_learn_from_the_same_labelled_mix_before(self_training: tuple[Method, Batch]) -> None:
+def test_both_students_learn_from_the_same_labeled_mix_before(self_training: tuple[Method, Batch]) -> None:
     method, batch = self_training
     step, image, labels = make_step(phase="pretrain"), batch.image["weak"], batch.label["weak"]
     mask = draw_copy_paste_mask(image.shape[2:], step, image.device)

@@ -65,14 +65,14 @@ def make_method(**options: Any) -> SSNet:
     return method.train()
 
 
-def make_step(ramp: float = 0.3) -> Step:
+def make_step(consistency_weight: float = 0.3) -> Step:
     def nothing(*_: Any) -> Any:
         return None
 
     def generators(stream: str, device: Any) -> torch.Generator:
         return torch.Generator().manual_seed(len(stream))
 
-    return Step(1, 10, 1, 2, False, "train", torch.tensor(ramp), generators, nothing, nothing)
+    return Step(1, 10, 1, 2, False, "train", torch.tensor(consistency_weight), generators, nothing, nothing)
 
 
 def make_batch() -> Batch:
@@ -92,7 +92,7 @@ def rows(embedding: Tensor) -> Tensor:
     [
         {},
         {"ce": True, "distance": "pooled_dice", "eps": 10.0, "memory": 4},
-        {"ssnet_memory_weights": True, "memory": 4},
+        {"ssnet_memory_weights": True, "memory": 4, "distance": "linear_dice"},
     ],
 )
 def test_a_step_is_the_sum_of_its_terms(options: dict[str, Any]) -> None:
@@ -107,19 +107,19 @@ def test_a_step_is_the_sum_of_its_terms(options: dict[str, Any]) -> None:
     supervised = DiceLoss(1e-10)(logits[:L], labels[:L])
     if options.get("ce"):
         supervised = supervised + cross_entropy(logits[:L], labels[:L])
-    # The bank: voxel by voxel, projected in evaluation mode.
+    # The bank: voxel by voxel, projected in evaluation mode, scored together in training mode.
     heads.eval()
     candidates: list[list[Tensor]] = [[] for _ in range(C)]
     for row, truth, guess in zip(rows(embedding[:L]), labels[:L].flatten(), predicted[:L].flatten(), strict=True):
         if truth == guess and truth > 0:
             candidates[truth].append(heads.projection(row[None].detach())[0].detach())
     memory = []
+    heads.train()
     for c, (found, selector) in enumerate(zip(candidates, one_by_one(heads.selectors), strict=True)):
-        ranked = sorted(found, key=lambda vector, chosen=selector: chosen(vector[None]).item())  # type: ignore[misc]
-        kept = ranked[: method.options.memory]
+        scores = selector(torch.stack(found)).flatten().tolist() if found else []
+        kept = [found[place] for place in sorted(range(len(found)), key=scores.__getitem__)][: method.options.memory]
         assert (len(kept) > 1) is (c > 0), "the example has candidates of every class but the background"
         memory.append(torch.stack(kept) if kept else torch.zeros(0, 8))
-    heads.train()
     own, other = one_by_one(heads.selectors), one_by_one(heads.memory_selectors)
     contrast = torch.zeros(())
     for part, classes in ((embedding[:L], labels[:L]), (embedding[L:], predicted[L:])):

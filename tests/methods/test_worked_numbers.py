@@ -7,21 +7,33 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sslbench.config.recipe import CriteriaSpec
+from sslbench.conformance.bench import Subject
+from sslbench.core.options import NoOptions
+from sslbench.core.step import Batch, Statistics
+from sslbench.losses.base import Loss
+from sslbench.methods import genericssl
+from sslbench.methods.basak import Basak, BasakOptions
 from sslbench.methods.bcp import BCPOptions, BidirectionalCopyPaste
 from sslbench.methods.cps import CPSOptions, CrossPseudoSupervision
+from sslbench.methods.dst import DST, DSTOptions
 from sslbench.methods.fixmatch import FixMatch, FixMatchOptions, thresholded_labels, unlikely_class_loss
+from sslbench.methods.genericssl import GenericSSL, GenericSSLOptions
 from sslbench.methods.mt import MeanTeacher, MeanTeacherOptions
 from sslbench.methods.rdrop import RDrop, RDropOptions
 from sslbench.methods.shared import copy_paste
 from sslbench.methods.uamt import UAMTOptions, UncertaintyAwareMeanTeacher
+from sslbench.networks import Features
+from tests.helpers.losses import SHAPE, C, example_labels, example_logits
 from tests.helpers.methods import (
     CE_A,
     CRITERIA,
     DICE_A,
     A,
     B,
+    Build,
     Fixed,
     Y,
     close,
@@ -36,7 +48,7 @@ SMOOTH = CRITERIA.model_copy(update={"smooth": 1e-10})  # BCP's
 
 def test_supervised_terms_and_mean_teacher() -> None:
     method = method_of(MeanTeacher, MeanTeacherOptions(), {"student": Fixed(torch.cat([A, A]))}, Fixed(B))
-    terms = method.training_step(make_batch(), make_step(ramp=0.1))
+    terms = method.training_step(make_batch(), make_step(consistency_weight=0.1))
     close(terms["supervised"], 0.5 * (CE_A + DICE_A))
     close(terms["consistency"], 0.032590564)
     close(terms["loss"], 0.5 * (CE_A + DICE_A) + 0.1 * 0.032590564)
@@ -167,7 +179,7 @@ def one_of_each() -> dict[str, tuple[Any, str]]:
 def test_the_gradient_is_the_derivative_of_the_loss(name: str) -> None:
     """Central differences, in every logit of every network that learns; targets are constants or piecewise so."""
     method, phase = one_of_each()[name]
-    batch, step = make_batch(), make_step(phase=phase, iteration=9, ramp=1.0)
+    batch, step = make_batch(), make_step(phase=phase, iteration=9, consistency_weight=1.0)
 
     def loss() -> Tensor:
         for module in method.modules():
@@ -182,3 +194,173 @@ def test_the_gradient_is_the_derivative_of_the_loss(name: str) -> None:
     for parameter in learners:
         assert parameter.grad is not None
         assert torch.allclose(parameter.grad, derivative(loss, parameter), atol=1e-7)
+
+
+# --------------------------------------------------------------------- the numbers of the loss sheet, in 3-D steps
+
+# Two patches each; the second predictor has the classes of the first rotated (sheet of losses, section 4).
+LOGITS = example_logits(torch.float64)
+ROTATED = LOGITS.roll(-1, dims=1)
+TRUTH = example_labels("full")
+DCCE, CROSS, WORST = 1.195048, 3.854502, 4.147572
+FOREGROUND = CriteriaSpec(dice="foreground", smooth=1.0)
+CASES = Statistics(torch.ones(1, C, dtype=torch.int64), 1, 1, (SHAPE,), C, SHAPE, (2, 2))
+
+
+class Heads(nn.Module):
+    """A network of fixed logits for two patches, repeated to the batch; each of its decoders gives its own."""
+
+    def __init__(self, **outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = nn.ParameterDict({name: logits.clone() for name, logits in outputs.items()})
+
+    def encode(self, x: Tensor) -> Features:
+        return Features((x,))
+
+    def logits(self, features: Features, name: str = "main") -> Tensor:
+        patches: Tensor = self.outputs[name].repeat(len(features.maps[0]) // 2, 1, 1, 1, 1)
+        return patches
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.encode(x))
+
+
+class Role(nn.Module):
+    """A decoder that gives one of the outputs of `Heads`."""
+
+    def __init__(self, net: Heads, name: str) -> None:
+        super().__init__()
+        self.heads, self.name = [net], name  # no submodule: its parameters are the network's
+
+    def logits(self, features: Features) -> Tensor:
+        return self.heads[0].logits(features, self.name)
+
+
+class HeadsBuild(Build):
+    def __init__(self, networks: dict[str, Any], teacher: Any = None) -> None:
+        super().__init__(networks, teacher)
+
+    def decoder(self, like: Any, key: str, **options: Any) -> Any:
+        return Role(like, key.split("/")[-1])
+
+
+def in_three_dimensions(kind: Any, options: Any, networks: dict[str, Any], teacher: Any = None) -> Any:
+    return kind(options, HeadsBuild(networks, teacher), Loss(NoOptions(), FOREGROUND, CASES), CASES)
+
+
+def four_patches() -> Batch:
+    """The labels of the sheet, and two patches without."""
+    labels = torch.cat([TRUTH, torch.full_like(TRUTH, -1)])
+    image = torch.zeros(4, 1, *SHAPE)
+    return Batch({"weak": image}, {"weak": labels}, 2, torch.arange(4), torch.zeros(4, 3))
+
+
+def dcce_of(logits: Tensor, labels: Tensor) -> float:
+    """Cross-entropy and Dice of the foreground, for what the sheet has no number of."""
+    p, found = logits.softmax(1), []
+    for c in range(1, C):
+        one = (labels == c).double()
+        found.append((2 * (p[:, c] * one).sum() + 1) / (p[:, c].sum() + one.sum() + 1 + 1e-8))
+    return float(torch.nn.functional.cross_entropy(logits, labels) - sum(found) / len(found))
+
+
+def near(value: Tensor, expected: float) -> None:
+    assert float(value.detach()) == pytest.approx(expected, rel=2e-6)
+
+
+def test_what_the_sheet_has_no_number_of_is_summed_as_what_it_has() -> None:
+    assert dcce_of(LOGITS, TRUTH) == pytest.approx(DCCE, abs=1e-6)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_dst_is_cross_supervision_and_the_worst_case_of_either_network(released: bool) -> None:
+    """All voxels confident: cross-entropy with the other's classes, whichever head has which part."""
+    if released:  # main heads learn what sure pseudo heads say
+        networks = {
+            "a": Heads(main=LOGITS, pseudo=1000 * LOGITS, worst=ROTATED),
+            "b": Heads(main=ROTATED, pseudo=1000 * ROTATED, worst=ROTATED.roll(-1, dims=1)),
+        }
+    else:
+        networks = {
+            "a": Heads(main=LOGITS, pseudo=LOGITS, worst=ROTATED),
+            "b": Heads(main=ROTATED, pseudo=ROTATED, worst=ROTATED.roll(-1, dims=1)),
+        }
+    options = DSTOptions(released_pseudo_head=released, threshold=0.95 if released else 0)
+    terms = in_three_dimensions(DST, options, networks).training_step(four_patches(), make_step(consistency_weight=0.3))
+    near(terms["supervised"], DCCE + dcce_of(ROTATED, TRUTH))
+    near(terms["cross"], CROSS)
+    near(terms["worst"], 2 * WORST)  # that of b has all classes rotated
+    near(terms["loss"], DCCE + dcce_of(ROTATED, TRUTH) + 0.3 * (CROSS + 2 * WORST))
+
+
+def test_basak_weighs_the_teachers_classes_by_the_students_confidence() -> None:
+    method = in_three_dimensions(Basak, BasakOptions(), {"student": Heads(main=LOGITS)}, Heads(main=ROTATED))
+    terms = method.training_step(four_patches(), make_step(consistency_weight=0.3))
+    near(terms["supervised"], DCCE)
+    sure = LOGITS.softmax(1).amax(1) ** 1.5  # every rate is 1 in the first epoch
+    nll = torch.nn.functional.cross_entropy(LOGITS, ROTATED.argmax(1), reduction="none")
+    near(terms["pseudo"], float((sure * nll).mean()))
+    near(terms["loss"], DCCE + 0.3 * float((sure * nll).mean()))
+    assert method.seen[1].tolist() == pytest.approx([0.3253, 0.2631, 0.5333], abs=6e-5)
+
+
+class Diffusion(Heads):
+    """What GenericSSL asks of its network: a denoiser and two plain decoders."""
+
+    @property
+    def decoders(self) -> tuple[Role, Role]:
+        return Role(self, "theta"), Role(self, "psi")
+
+
+def test_genericssl_is_denoising_difficulty_and_what_both_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Diffusion(xi=LOGITS, theta=LOGITS, psi=LOGITS)
+    method = in_three_dimensions(GenericSSL, GenericSSLOptions(), {"net": net})
+    monkeypatch.setattr(method, "_decoders", lambda: net.decoders)
+    monkeypatch.setattr(method, "_pull", lambda *_: None)
+    monkeypatch.setattr(method, "_denoised", lambda *_: net.outputs["xi"])
+    # The sample says the rotated classes so surely that no smoothing makes another one larger than ψ's doubt of it.
+    target = ROTATED.argmax(1)
+    monkeypatch.setattr(method, "_sample", lambda *_: torch.zeros_like(LOGITS))
+    monkeypatch.setattr(genericssl, "smooth", lambda x: 2.0 * torch.nn.functional.one_hot(target, C).movedim(-1, 1))
+    # The sheet's weights (0, 1.5, 3) are C times this difficulty.
+    monkeypatch.setattr(method.difficulty, "difficulty", lambda dice: torch.tensor([0.0, 0.5, 1.0]))
+    terms = method.training_step(four_patches(), make_step(consistency_weight=0.3))
+    near(terms["supervised"], DCCE + 0.766236)
+    near(terms["pseudo"], dcce_of(LOGITS, target))
+    near(terms["loss"], DCCE + 0.766236 + 0.3 * dcce_of(LOGITS, target))
+
+
+class Pair(nn.Module):
+    """A main and a balanced head of fixed logits."""
+
+    def __init__(self, main: Tensor, balanced: Tensor) -> None:
+        super().__init__()
+        self.main, self.balanced = nn.Parameter(main.clone()), nn.Parameter(balanced.clone())
+
+    def forward(self, features: Features) -> tuple[Tensor, Tensor]:
+        times = len(features.maps[-1]) // 2
+        return self.main.repeat(times, 1, 1, 1, 1), self.balanced.repeat(times, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("kept", [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]], ids=["all kept", "no background"])
+def test_skcdf_teaches_one_decoder_labels_and_the_other_what_that_says(kept: list[float]) -> None:
+    subject = Subject("skcdf", dims="3d")
+    method: Any = subject.fresh().train()
+    method.loss = Loss(NoOptions(), FOREGROUND, CASES)
+    method.kept = torch.tensor(kept)
+    method.labeled, method.unlabeled = Pair(LOGITS, ROTATED), Pair(LOGITS, ROTATED)
+    method._follow = lambda: None
+    method.net.encode = lambda x: Features((torch.zeros(len(x), 32, 2, 2, 2),))
+    method.local.across = method.whole.across = lambda x, first: x
+    method.local.within = method.whole.within = lambda x, *_, **__: x
+    step = make_step(consistency_weight=0.3)  # the last epoch: unlabelled voxels are kept at the same rate
+    terms = method.training_step(four_patches(), step)
+
+    def balanced(labels: Tensor) -> float:
+        inside = torch.tensor(kept, dtype=torch.float64)[labels]
+        return dcce_of(ROTATED * inside.unsqueeze(1), labels * inside.long())
+
+    near(terms["supervised"], DCCE + balanced(TRUTH))
+    taught = dcce_of(LOGITS, LOGITS.argmax(1)) + balanced(ROTATED.argmax(1))
+    near(terms["pseudo"], taught)
+    near(terms["loss"], DCCE + balanced(TRUTH) + 0.3 * taught)

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs/reference/protocols.md"
 
 def shipped() -> list[Protocol]:
     """In the order of the index."""
-    return [registry.component("protocol", name) for names in registry._BUILTIN["protocol"].values() for name in names]
+    return [registry.component("protocol", name) for names in registry.BUILTIN["protocol"].values() for name in names]
 
 
 def grid(protocol: Protocol) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,35 @@ def test_within_goes_head_by_head() -> None:
     q, k, v = (layer(tokens)[1, 2] for layer in (attention.query, attention.key, attention.value))
     heads = [standardised(q[:, part].T @ k[:, part]).softmax(-1) @ v[:, part].T for part in (slice(3), slice(3, 6))]
     assert torch.allclose(found[1, 2], attention.out(torch.cat(heads).T), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("order", "split", "joined"),
+    [
+        ("interleaved", ([0, 2, 4], [1, 3, 5]), ([0, 2, 4], [1, 3, 5])),
+        ("crossed", ([0, 1, 2], [3, 4, 5]), ([0, 2, 4], [1, 3, 5])),
+    ],
+)
+def test_the_released_orders_of_the_heads_channels(order: Any, split: Any, joined: Any) -> None:
+    """SKCDF's second pass: in windows a head has every second channel; the global block splits in halves and joins in
+    turn."""
+    torch.manual_seed(0)
+    attention = ChannelAttention(3).eval()
+    tokens = torch.randn(2, 4, 5, 3)
+    found = attention.within(tokens, order)
+    q, k, v = (layer(tokens)[1, 2] for layer in (attention.query, attention.key, attention.value))
+    mixed = torch.empty(6, 5)
+    for own, places in zip(split, joined, strict=True):
+        mixed[places] = standardised(q[:, own].T @ k[:, own]).softmax(-1) @ v[:, own].T
+    assert torch.allclose(found[1, 2], attention.out(mixed.T), atol=1e-5)
+    assert not torch.allclose(found, attention.within(tokens), atol=1e-3)
+
+
+def test_the_layer_norms_have_the_epsilon_of_the_code() -> None:
+    attention = TokenAttention(4, (2, 2))
+    small = 1e-3 * torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    for norm in (attention.before, attention.after):
+        assert torch.allclose(norm(small), small / (1e-6 + 1e-6) ** 0.5)
 
 
 def test_a_tenth_of_scores_and_of_what_comes_out_drops_out_in_training() -> None:

@@ -163,6 +163,28 @@ def test_a_decoder_alone_reaches_its_encoder_and_no_other_decoder(name):
     assert all(parameter.grad is not None for parameter in network.encoder.parameters())
 
 
+@pytest.mark.parametrize("name", ["vnet", "unet", "unet3d", "resunet", "resvnet", "diffusion_vnet"])
+@torch.no_grad()
+def test_a_decoder_with_its_own_outputs_and_refined_maps(name):
+    flat = name.endswith("unet")
+    network = build_network(name, 1, 3, **({} if flat else SMALL_VNET))
+    image = torch.randn(2, 1, 32, 48) if flat else torch.randn(2, 1, 16, 16, 32)
+    features, decoder = network.eval().encode(image), build_decoder(network, num_classes=7).eval()
+    plain = decoder(features)
+    assert decoder.head(plain[-1]).shape[1] == 7
+    assert [content.shape[1] for content in plain] == [*decoder.channels]
+    seen = []
+
+    def refine(stage, content):
+        seen.append(content)
+        return 2 * content if stage == 1 else content
+
+    refined = decoder(features, refine)
+    assert len(seen) == 4 and torch.equal(refined[0], plain[0]) and torch.equal(refined[1], 2 * plain[1])
+    assert not torch.equal(seen[2], plain[2]), "the next stage goes on from the refined map"
+    assert torch.equal(refined[3], seen[3])
+
+
 def test_options_of_a_further_decoder():
     network, _ = small("vnet", dropout=0.5)
     assert build_decoder(network).dropout.p == 0.5

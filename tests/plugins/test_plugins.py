@@ -48,10 +48,10 @@ def test_a_plugin_joins_any_method(method: str, tmp_path: Path) -> None:
     plain = random_experiment(tiny_job(method))
     experiment = random_experiment(tiny_job(method, plugin="shift"))
     attached = [module for module in experiment.method.modules() if isinstance(module, Attached)]
-    assert len(attached) == len(experiment.method.keys)
+    assert len(attached) == len(experiment.method.predictors)
     image = experiment.sampler.batch(0).image["weak"]
     # The networks begin as they do without it, and a prior of zeros changes nothing.
-    for key in experiment.method.keys:
+    for key in experiment.method.predictors:
         with_plugin, without = experiment.method.get_submodule(key).eval(), plain.method.get_submodule(key).eval()
         assert torch.equal(with_plugin(image), without(image))
     records = MemoryRecorder()

@@ -60,7 +60,7 @@ def test_the_released_forms() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(5, 256)
     torch.manual_seed(1)
-    found = plugin._held_against(tokens)
+    found = plugin._cosines(tokens)
     torch.manual_seed(1)
     draws = plugin.centres + plugin.spread * torch.randn(50, 14, 256)
     by_draw = torch.stack([cosines(tokens, draw) for draw in draws])
@@ -239,7 +239,7 @@ def test_masked_patches_leave_batch_statistics_and_modes_as_they_were() -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_labels_of_unlabelled_patches_change_nothing() -> None:
+def test_labels_of_unlabeled_patches_change_nothing() -> None:
     network, batch = patches("3d")
     network.eval()
     terms = network.plugin.terms(network, batch, make_step())

@@ -139,6 +139,21 @@ def test_missing_runs_are_counted(recipe: str, write_job: Write, tmp_path: Path)
     assert "5 of 6 runs have no result (1 failed, 1 interrupted, 3 not started); --: no value." in table.notes
 
 
+def test_a_method_says_once_what_its_numbers_are_not(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    caution = "Redrawn is a reconstruction: its rows do not reproduce the published ones."
+    registry.register("method", "redrawn")(component("Redrawn (reconstructed)", "Imbalance", caution=caution))
+    grid = Grid(
+        name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": ["cps", "redrawn"], "loss": ["default", "ga"]}]
+    )
+    for job in grid.expand():
+        write_job(job)
+    (table,) = tables_of(grid, tmp_path)
+    assert table.notes.count(caution) == 1 and labels(table)["Imbalance"][0] == "Redrawn (reconstructed)"
+    registry.unregister("method", "redrawn")
+    (results,) = tables_of_runs(tmp_path / "results")  # which outlive the package that made them
+    assert "redrawn" in {item.method for item in results.rows} and caution not in results.notes
+
+
 def test_a_table_without_any_run_has_all_its_columns(recipe: str, tmp_path: Path) -> None:
     grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}])
     (table,) = tables_of(grid, tmp_path)

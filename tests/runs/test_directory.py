@@ -20,14 +20,14 @@ from filelock import FileLock
 import sslbench
 from sslbench.core.errors import SSLBenchError
 from sslbench.runs.directory import Busy, Run, runs_below
-from tests.helpers.holders import start_holder
+from tests.helpers.owners import start_owner
 
 Write = Callable[..., Path]
 
 
 def test_a_killed_process_leaves_a_run_that_another_takes_over(write_run: Write) -> None:
     run = Run(write_run(state="interrupted"))
-    process = start_holder(run.directory)
+    process = start_owner(run.directory)
     try:
         owner = run.owner()
         assert owner is not None and owner["pid"] == process.pid

@@ -14,7 +14,7 @@ from sslbench.config.job import Job
 from sslbench.conformance.bench import MemoryRecorder
 from sslbench.core.errors import TrainingError, UsageError
 from sslbench.core.step import Batch, Step
-from sslbench.losses.base import Loss
+from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Group, Method, Phase
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Interrupted, Trainer
@@ -122,8 +122,8 @@ def explodes(throw_away: Callable[..., Any], at: Callable[[int], bool]) -> None:
         def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
             self.bad = at(step.iteration + 1)
 
-        def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
-            return super().ce(logits, target, **rest) * (torch.inf if self.bad else 1.0)
+        def ce_term(self, term: Term) -> Tensor:
+            return super().ce_term(term) * (torch.inf if self.bad else 1.0)
 
 
 def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path: Path, throw_away: Callable[..., Any]) -> None:
@@ -169,7 +169,7 @@ def test_a_state_that_holds_nan_stops_the_job_at_once(tmp_path: Path) -> None:
         train(job, tmp_path)
 
 
-def test_training_is_handed_no_label_of_an_unlabelled_case_and_no_test_case() -> None:
+def test_training_is_handed_no_label_of_an_unlabeled_case_and_no_test_case() -> None:
     experiment = random_experiment(tiny_job("cps"))
     batch = experiment.sampler.batch(0)
     assert (batch.label["weak"][batch.num_labeled :] == -1).all()
@@ -183,7 +183,7 @@ class TwoGroups(Method):
     """A generator and a critic-like pair whose losses would leak into each other if gradients were not kept apart."""
 
     title = "Two groups"
-    keys = ("net",)
+    predictors = ("net",)
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -268,7 +268,7 @@ class Heirs(Method):
     """One network's shift is trained before; its optimiser state goes on twice, where only momentum moves."""
 
     title = "Heirs"
-    keys = ("a", "b")
+    predictors = ("a", "b")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -278,7 +278,7 @@ class Heirs(Method):
 
     def phases(self) -> list[Phase]:
         return [
-            Phase("before", iterations=4, streams=("labeled",), hand_on="last", keys=("a",)),
+            Phase("before", iterations=4, streams=("labeled",), hand_on="last", predictors=("a",)),
             Phase("after", iterations=3, optimizer="keep"),
         ]
 

@@ -4,7 +4,7 @@ import torch
 
 import sslbench
 from sslbench.losses.consistency import mse_consistency
-from sslbench.methods.base import Average
+from sslbench.methods.base import EMA
 from sslbench.methods.shared.teacher_student import TeacherStudent
 
 
@@ -14,17 +14,17 @@ class ICT(TeacherStudent):
     class Options(sslbench.Options):
         mix: float = 0.3  # share of the second patch
 
-    terms = ("label", "consistency")
+    term_kinds = ("label", "consistency")
 
     def average(self):
-        return Average("teacher", "student", decay=0.99)
+        return EMA("teacher", "student", decay=0.99)
 
     def training_step(self, batch, step):
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(torch.cat([image[:L], image[L:].lerp(image[L:].flip(0), self.options.mix)]))
-        taught = self.taught(image, logits, labels, L, step)[1].float().softmax(1)
+        taught = self.teacher_logits(image, logits, labels, L, step)[1].float().softmax(1)
         target = taught.lerp(taught.flip(0), self.options.mix)
         supervised = self.loss.supervised(logits[:L], labels[:L], key="student")
         own, reference = lambda: mse_consistency(logits[L:], target), ("teacher", target)
         drawn = self.loss.consistency(logits[L:], own, key="student", reference=reference)
-        return {"loss": supervised + step.ramp * drawn, "supervised": supervised, "consistency": drawn}
+        return {"loss": supervised + step.consistency_weight * drawn, "supervised": supervised, "consistency": drawn}

@@ -76,7 +76,7 @@ def _options(console: Console, facts: Mapping[str, Any]) -> None:
     how = {
         "network": "--set network.NAME=VALUE",
         "dataset": f"sslbench prepare {name} --set NAME=VALUE",
-        "weighting": f"weighting={name}[NAME=VALUE] of any method, or --set method.weighting.NAME=VALUE",
+        "weighting": f"weighting={name}[NAME=VALUE] of any method, or --set weighting.NAME=VALUE",
     }.get(kind, f"{name}[NAME=VALUE] or --set {kind}.NAME=VALUE")
     console.print()
     console.print(Text.assemble(("Options", "bold"), f"  {how}"))
@@ -96,15 +96,16 @@ def _method_card(console: Console, facts: Mapping[str, Any]) -> None:
     phases = ["they depend on the data"] if facts["phases"] is None else [_phase(phase) for phase in facts["phases"]]
     changes = [f"{path} = {value_text(value)}" for path, value in facts["defaults"].items()]
     more = [
+        ("caution", facts["caution"]),
         ("group", facts["group"]),
-        ("predictors", ", ".join(facts["keys"])),
+        ("predictors", ", ".join(facts["predictors"])),
         ("learners", ", ".join(facts["learners"])),
         ("weightings", [f"{key}: {name}" for key, name in facts["weightings"].items()]),
         ("views", "; ".join(views)),
         ("phases", phases),
         ("recipe fields", changes or "as the recipe has them"),
         ("teachers", [_teacher(average) for average in facts["teachers"]]),
-        ("exempt from", [f"{law}: {reason}" for law, reason in facts["exempt"].items()]),
+        ("exempt from", [f"{law}: {reason}" for law, reason in facts["check_exemptions"].items()]),
     ]
     _pluggable_card(console, facts, more)
 

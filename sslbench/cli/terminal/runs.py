@@ -1,4 +1,4 @@
-"""Where runs stand, and the plan of a launch."""
+"""The standing of runs, and the plan of a launch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _JOB = ("recipe", "labeled", "cell")  # what names a job, the seed apart
 
 
 def runs(console: Console, rows: Rows) -> None:
-    """Where runs stand, under headings of recipe and budget; then the reasons of those that did not end well."""
+    """Draw where runs stand, under headings of recipe and budget; then the reasons of those that did not end well."""
     from sslbench.cli.terminal.live import progress_cells
 
     twins = Counter((*(row[part] for part in _JOB), row["seed"]) for row in rows)
@@ -98,7 +98,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
     widths = {place: max(len(headers[place]), *(len(line[place].plain) for line in cells)) for place in used}
 
     def room() -> int:
-        """What is left for the names, after an indent of one and two blanks behind each column."""
+        """Return the width left for the names, after an indent of one and two blanks behind each column."""
         return console.width - 3 - sum(widths[place] + 2 for place in used)
 
     shared = _shared(rows)
@@ -137,7 +137,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
 
 
 def _shared(rows: Rows) -> list[str]:
-    """What all of several runs set to the same value."""
+    """Return what all of several runs set to the same value."""
     variants = [split_outside_brackets(row["cell"].partition("~")[2]) for row in rows]
     several = len({row["cell"] for row in rows}) > 1
     return [part for part in variants[0] if several and all(part in parts for parts in variants)]

@@ -18,7 +18,7 @@ _COUNTS = ("missed", "spurious", "absent")  # of pairs of case and class
 
 
 def scores(console: Console, rows: Rows) -> None:
-    """What predictions score: class by class under one protocol; one line each of several runs under one protocol;
+    """Draw scores of predictions: class by class under one protocol; one line each of several runs under one protocol;
     or the conversion table, a block per run with a line per protocol."""
     alone = len({row["protocol"] for row in rows}) == 1
     if alone:
@@ -138,7 +138,7 @@ def _cases(row: Mapping[str, Any]) -> str:
 
 
 def _of_cases(row: Mapping[str, Any]) -> str:
-    """How many cases were scored, and of how many where that is fewer."""
+    """Say how many cases were scored, and of how many where that is fewer."""
     if row["why"]:
         return ""
     return f"{row['cases']}" if row["cases"] == row["expected"] else f"{row['cases']} of {row['expected']}"

@@ -41,6 +41,7 @@ class DigestPath(Dataset):
     name = "digestpath"
     title = "DigestPath (colonoscopy tissue segmentation)"
     modality = "rgb"
+    palette_indices = "coloured"
     pixel_mm = _PIXEL_MM
     channels = ("red", "green", "blue")
     classes = (ClassInfo("lesion", "lesion"),)

@@ -28,7 +28,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server says that may an
 
 
 def can_download(kind: type[Dataset]) -> bool:
-    """Whether `download` can get a dataset here: it is open, or the user has its site's client installed."""
+    """Tell whether `download` can get a dataset here: it is open, or the user has its site's client installed."""
     from importlib.util import find_spec
 
     return kind.remote is not None or (kind.synapse_id is not None and find_spec("synapseclient") is not None)
@@ -92,7 +92,7 @@ def fetch(
 
 
 def _record(remote: Remote, path: Path) -> dict[str, Any]:
-    """What shows that a file is the one that was held against the checksum: to read it all again takes minutes."""
+    """Return what shows that a file is the one whose checksum was compared: to read it all again takes minutes."""
     found = path.stat()
     return {"url": remote.url, "hash": remote.hash, "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 
@@ -133,7 +133,7 @@ class _Resuming:
         """Fetch what is missing, in one request."""
         import requests
 
-        version = self._known_version()
+        version = self._part_version()
         have = self.part.stat().st_size if version is not None else 0
         headers = {"Accept-Encoding": "identity"}
         if have:
@@ -163,7 +163,7 @@ class _Resuming:
         if total is not None and have < total:
             raise requests.ConnectionError(f"the connection ended after {have} of {total} bytes")
 
-    def _known_version(self) -> str | None:
+    def _part_version(self) -> str | None:
         """The version of the part that is there, empty where only the checksum can tell; None: start anew."""
         record = read_json(self._version_file)
         if not self.part.exists() or not isinstance(record, dict) or record.get("url") != self.remote.url:

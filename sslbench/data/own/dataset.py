@@ -30,7 +30,7 @@ from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.core.files import write_beside
 from sslbench.core.options import Frozen
 from sslbench.data.base import ClassInfo, Dataset, Form, Modality, Preprocessing, RawCase
-from sslbench.data.own.layouts import TITLES, HeldCase, Layout, read_holding
+from sslbench.data.own.layouts import TITLES, CaseFiles, Layout, read_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ NAME = r"[a-z0-9][a-z0-9_-]{0,63}"  # of a dataset of one's own
 
 
 class Definition(Frozen):
-    """How own data are read and preprocessed: the file `definition.yaml`.
+    """The way own data are read and preprocessed: the file `definition.yaml`.
 
     `title` and the abbreviations `short` are for tables, and may be changed at any time. To change anything else is
     to define another dataset: prepare it again, and run it again.
@@ -83,16 +83,16 @@ class OwnDataset(Dataset, metaclass=_OwnMeta):
             UsageError: its classes or channels have changed.
         """
         names = [info.name for info in self.classes]
-        held = read_holding(self.definition.layout, source, names, self.channels)
-        for what, now, defined in (("classes", held.classes, names), ("channels", held.channels, self.channels)):
+        content = read_source(self.definition.layout, source, names, self.channels)
+        for what, now, defined in (("classes", content.classes, names), ("channels", content.channels, self.channels)):
             if tuple(now) != tuple(defined):
                 raise UsageError(
                     f"{source} has the {what} {', '.join(now)}, and {self.name} was defined with {', '.join(defined)}",
                     "give it another name, or define it anew with --force",
                 )
-        self.notes += held.notes
-        patients = patients_of(held.cases, self.definition.patients)
-        return [raw_case(case, patients[case.id], form) for case in held.cases]
+        self.notes += content.notes
+        patients = patients_of(content.cases, self.definition.patients)
+        return [raw_case(case, patients[case.id], form) for case in content.cases]
 
     @classmethod
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:
@@ -127,6 +127,8 @@ def dataset_class(definition: Definition) -> type[OwnDataset]:
         "preprocessings": dict(definition.preprocessings),
         "forms": (Form(definition.layout, title),),
         "official_cases": definition.cases,
+        # A mask in black and white is told by its brightness, with a palette of greys too.
+        "palette_indices": "always" if definition.foreground_from is None else "coloured",
         "source_hint": f"name its {title} again: sslbench prepare {definition.name} --source FOLDER",
     }
     return cast(type[OwnDataset], _OwnMeta(definition.name, (OwnDataset,), attributes))
@@ -141,13 +143,13 @@ def _pickled(kind: Any) -> Any:
 copyreg.pickle(_OwnMeta, _pickled)
 
 
-def raw_case(case: HeldCase, patient: str, form: Form) -> RawCase:
+def raw_case(case: CaseFiles, patient: str, form: Form) -> RawCase:
     """A case of a folder, as preparing takes it."""
     several = case.images if len(case.images) > 1 else ()
     return RawCase(case.id, patient, case.images[0], case.label, form, channels=several)
 
 
-def patients_of(cases: Sequence[HeldCase], pattern: str | None) -> dict[str, str]:
+def patients_of(cases: Sequence[CaseFiles], pattern: str | None) -> dict[str, str]:
     """Case id -> patient: what the pattern's first group finds in the id, or the whole match; without one, the id.
 
     Raises:

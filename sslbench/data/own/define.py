@@ -20,6 +20,7 @@ from sslbench.config.splits import (
     draw_splits,
     expand,
     groups_of,
+    has_plain_lists,
     load_splits,
     parse_splits,
     read_split_file,
@@ -31,6 +32,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.core.files import move_aside, write_beside
 from sslbench.core.settings import data_dir as data_folder
+from sslbench.core.settings import user_path
 from sslbench.data.base import ClassInfo, Dataset
 from sslbench.data.files.volumes import PLAIN_IMAGES, read_volume
 from sslbench.data.own import planning
@@ -43,7 +45,7 @@ from sslbench.data.own.dataset import (
     read_definition,
     write_definition,
 )
-from sslbench.data.own.layouts import TITLES, Holding, Layout, read_holding
+from sslbench.data.own.layouts import TITLES, Layout, SourceContent, read_source
 
 if TYPE_CHECKING:
     from sslbench.data.store import Case
@@ -53,7 +55,7 @@ _GREY_LEVELS = 128  # a mask stored as a picture, perhaps with losses, is foregr
 
 @dataclass(frozen=True)
 class Defined:
-    """What `define` did.
+    """The result of `define`.
 
     Attributes:
         definition: of the dataset.
@@ -97,7 +99,7 @@ def define(
         classes, channels: names of the mask values and of an image's channels, for `pairs`; `CT` means something.
         dims: 2 or 3; decided from the voxels by default.
         patients: pattern that finds the patient in a case's name; a case is a patient by default.
-        splits: the user's lists; drawn by default.
+        splits: the user's lists; by default those beside the data (`train.list` and `test.list`), else drawn.
         seed, fractions, budgets: of what is drawn, see `splits.draw_splits`; None: its defaults.
         force: define anew; what was there is kept beside, as `<file>.old-<n>`.
 
@@ -105,7 +107,7 @@ def define(
         UsageError: a name that is taken, a folder or lists that cannot be used, or what contradicts the definition
             that is there.
     """
-    root, source = data_folder(data_dir), Path(source).expanduser()
+    root, source = data_folder(data_dir), user_path(source)
     load_all(root)
     check_name(name)
     folder = root / name
@@ -117,18 +119,20 @@ def define(
         patients = patients or there.patients
         dims = dims or dims_of(there)
 
-    held = read_holding(layout, source, classes, channels)
-    of = patients_of(held.cases, patients)
-    lists = _lists(name, held, of, splits, seed, fractions or FRACTIONS, budgets or BUDGETS)
+    if splits is None and has_plain_lists(source):
+        splits = source
+    content = read_source(layout, source, classes, channels)
+    of = patients_of(content.cases, patients)
+    lists = _lists(name, content, of, splits, seed, fractions or FRACTIONS, budgets or BUDGETS)
     first = lists[0]
     if there is not None and there.measured_on in split_files(name):
         first = load_splits(name, there.measured_on)
-    definition, measured = _plan(name, held, of, patients, dims, first, there)
+    definition, measured = _plan(name, content, of, patients, dims, first, there)
     if there is not None:
         _refuse_change(there, definition, place)
         definition = there
     for made in lists:
-        _refuse_shown(definition, made, of)
+        _refuse_unlabeled(definition, made, of)
 
     for made in lists:
         keep_lists(folder, made, force)
@@ -136,9 +140,11 @@ def define(
         write_definition(place, definition, f"How sslbench reads {name}; titles and `short` names are free to change.")
     if there is None or not recipe.exists():
         preprocessing, prep = next(iter(definition.preprocessings.items()))
-        write_beside(recipe, planning.recipe_text(name, measured, preprocessing, prep, first, held.classes))
+        write_beside(recipe, planning.recipe_text(name, measured, preprocessing, prep, first, content.classes))
     load_all(root)
-    return Defined(definition, recipe, tuple(lists), tuple(_told(definition, held, of, measured, lists, recipe)))
+    return Defined(
+        definition, recipe, tuple(lists), tuple(_definition_notes(definition, content, of, measured, lists, recipe))
+    )
 
 
 def plan_class(
@@ -167,11 +173,11 @@ def plan_class(
     published = split_files(name)
     try:
         if published:
-            lists, told = load_splits(name, next(iter(published))), []
+            lists, notes = load_splits(name, next(iter(published))), []
         else:
             patients = {case.group: groups[case.group] for case in cases.values()}
             lists = draw_splits(name, "drawn-0", patients)
-            told = told_lists([lists])
+            notes = split_notes([lists])
             keep_lists(folder, lists, force=False)
     except UsageError as error:
         return [f"no recipe was planned: {error}"]
@@ -185,11 +191,11 @@ def plan_class(
     dataset = registry.home("dataset", name) or name
     write_beside(recipe, planning.recipe_text(name, measured, preprocessing, prep, lists, classes, dataset))
     load_all(data_dir)
-    return [*told, _next_step(name, recipe, lists)]
+    return [*notes, _next_step(name, recipe, lists)]
 
 
 def check_name(name: str) -> None:
-    """Whether own data can have a name, once their data folder is known.
+    """Tell whether own data can have a name, once their data folder is known.
 
     Raises:
         UsageError: it is no name of a folder, or that of a dataset or recipe that is not the user's.
@@ -225,7 +231,7 @@ def _home(path: Path) -> str:
 
 def _lists(
     name: str,
-    held: Holding,
+    content: SourceContent,
     of: Mapping[str, str],
     file: Path | str | None,
     seed: int,
@@ -233,12 +239,15 @@ def _lists(
     budgets: Sequence[str],
 ) -> list[Splits]:
     """The lists of a file, or those that are drawn."""
-    tested = [case.id for case in held.cases if case.test]
+    tested = [case.id for case in content.cases if case.test]
+    bare = [case.id for case in content.cases if case.label is None]
+    if len(bare) == len(content.cases):
+        raise UsageError(f"none of the {len(bare)} images of {name} has a label", "some have to be annotated")
     if file is not None:
-        return lists_of_file(name, Path(file), of, tested, seed=seed, budgets=budgets)
+        return lists_of_file(name, Path(file), of, tested, seed=seed, budgets=budgets, unlabeled=bare)
     patients = {patient: cases for patient, cases in groups_of(of).items() if patient in set(of.values())}
     aside = {of[id] for id in tested}
-    torn = next((case.id for case in held.cases if not case.test and of[case.id] in aside), None)
+    torn = next((case.id for case in content.cases if not case.test and of[case.id] in aside), None)
     if torn is not None:
         raise UsageError(f"the patient {of[torn]} of the training case {torn} is among the test cases too")
     return [
@@ -250,6 +259,7 @@ def _lists(
             fractions=fractions,
             test=aside or None,
             budgets=budgets,
+            unlabeled=bare,
         )
     ]
 
@@ -263,6 +273,7 @@ def lists_of_file(
     *,
     seed: int = 0,
     budgets: Sequence[str] = BUDGETS,
+    unlabeled: Sequence[str] = (),
 ) -> list[Splits]:
     """The lists in a user's file, held against the cases; label budgets that it lacks are drawn.
 
@@ -273,24 +284,26 @@ def lists_of_file(
         tested: cases that are for testing wherever the file does not say which are.
         others: names that are right though nobody holds their cases here.
         seed, budgets: as for `splits.with_budgets`.
+        unlabeled: case ids without a label.
 
     Raises:
         UsageError: the file or a list in it cannot be used.
     """
-    lists = []
-    for name, raw in read_split_file(file, tested).items():
+    lists, groups = [], groups_of(of)
+    for name, raw in read_split_file(file, tested, unlabeled).items():
         made = parse_splits(raw, dataset, name)
-        check_entries(made, of, others)
+        check_entries(made, of, others, unlabeled)
         if not made.budgets:
             patients = {entry: of.get(entry, entry) for entry in made.train}
-            made = with_budgets(made, patients, seed, budgets)
+            bare = [entry for entry in made.train if {*unlabeled}.intersection(groups.get(entry, ()))]
+            made = with_budgets(made, patients, seed, budgets, bare)
         lists.append(made)
     return lists
 
 
 def _plan(
     name: str,
-    held: Holding,
+    content: SourceContent,
     of: Mapping[str, str],
     patients: str | None,
     dims: int | None,
@@ -298,41 +311,42 @@ def _plan(
     there: Definition | None,
 ) -> tuple[Definition, planning.Measured]:
     """The definition that follows from what the training images of some lists measure, and what that is."""
-    groups, by_id = groups_of(of), {case.id: case for case in held.cases}
+    groups, by_id = groups_of(of), {case.id: case for case in content.cases}
     images = [by_id[id].images[0] for id in expand(lists.train, groups)]
     measured = planning.measure(images)
     dims = dims or measured.dims
     if dims == 3 and min(measured.size) <= 1:
         raise UsageError(f"the images of {name} are single slices", "they are trained on as such: --dims 2")
-    modality = planning.modality_of(held.channels, images)
+    modality = planning.modality_of(content.channels, images)
     shown, clip = list(there.clipped_by if there is not None else expand(lists.labeled_always(), groups)), None
     if modality == "ct" and shown:
-        clip = planning.ct_range([by_id[id] for id in shown if id in by_id])
+        clip = planning.ct_range([by_id[id] for id in shown if id in by_id and by_id[id].label is not None])
     prep = planning.plan_preprocessing(measured, dims, modality, clip)
     definition = Definition(
         name=name,
         title=f"{name} (own data)",
-        layout=held.layout,
-        classes=[ClassInfo(title, title) for title in held.classes],
-        channels=list(held.channels),
+        layout=content.layout,
+        classes=[ClassInfo(title, title) for title in content.classes],
+        channels=list(content.channels),
         modality=modality,
         patients=patients,
-        foreground_from=_GREY_LEVELS if _two_valued(held) else None,
+        foreground_from=_GREY_LEVELS if _two_valued(content) else None,
         preprocessings={f"{dims}d": prep},
         measured_on=lists.name,
         clipped_by=shown if clip is not None else [],
-        cases=len(held.cases),
+        cases=len(content.cases),
     )
     return definition, measured
 
 
-def _two_valued(held: Holding, look_at: int = 8) -> bool:
-    """Whether masks of one class are pictures in black and white, and not in 0 and 1."""
-    if len(held.classes) > 1:
+def _two_valued(content: SourceContent, look_at: int = 8) -> bool:
+    """Tell whether masks of one class are pictures in black and white, and not in 0 and 1."""
+    if len(content.classes) > 1:
         return False
-    for case in [case for case in held.cases if case.label.suffix.lower() in PLAIN_IMAGES][:look_at]:
+    masks = [case.label for case in content.cases if case.label is not None]
+    for mask in [mask for mask in masks if mask.suffix.lower() in PLAIN_IMAGES][:look_at]:
         try:
-            if read_volume(case.label)[0].max() > 1:
+            if read_volume(mask, indices="always")[0].max() > 1:
                 return True
         except SSLBenchError:
             continue  # preparing it will say what is wrong
@@ -340,7 +354,7 @@ def _two_valued(held: Holding, look_at: int = 8) -> bool:
 
 
 def _refuse_change(there: Definition, now: Definition, place: Path) -> None:
-    """What a second run of the same command finds otherwise than the first."""
+    """Refuse what a second run of the same command finds otherwise than the first."""
     free = {"title", "classes", "measured_on"}
     changed = [key for key in Definition.model_fields if key not in free and getattr(there, key) != getattr(now, key)]
     if [info.name for info in there.classes] != [info.name for info in now.classes]:
@@ -354,7 +368,7 @@ def _refuse_change(there: Definition, now: Definition, place: Path) -> None:
         )
 
 
-def _refuse_shown(definition: Definition, lists: Splits, of: Mapping[str, str]) -> None:
+def _refuse_unlabeled(definition: Definition, lists: Splits, of: Mapping[str, str]) -> None:
     """Labels have shown what to clip CT to, so lists have to label the cases that they are of, under every budget."""
     labeled = set(expand(lists.labeled_always(), groups_of(of)))
     stray = [id for id in definition.clipped_by if id not in labeled]
@@ -416,25 +430,27 @@ def add_splits(
     if not prepared:
         hint = f"run {command(kind, next(iter(kind.preprocessings)))} --splits {file}"
         raise UsageError(f"{kind.name} is not prepared in {root}, so nobody knows its cases", hint)
-    of = {id: case.group for prep in prepared for id, case in Store.open(root, kind.name, prep).cases.items()}
+    cases = [case for prep in prepared for case in Store.open(root, kind.name, prep).cases.values()]
+    of = {case.id: case.group for case in cases}
+    bare = sorted({case.id for case in cases if not case.labeled})
     published = {name: path for name, path in split_files(kind.name).items() if not path.is_relative_to(root)}
     listed = [load_splits(kind.name, name) for name in published]
     others = [entry for lists in listed for entry in (*lists.train, *lists.val, *lists.test)]
-    made = lists_of_file(kind.name, Path(file), of, (), others, seed=seed, budgets=budgets or BUDGETS)
+    made = lists_of_file(kind.name, Path(file), of, (), others, seed=seed, budgets=budgets or BUDGETS, unlabeled=bare)
     for lists in made:
         if lists.name in published:
             raise UsageError(f"{kind.name} has published splits '{lists.name}'", f"rename {file}")
         if issubclass(kind, OwnDataset):
-            _refuse_shown(kind.definition, lists, of)
+            _refuse_unlabeled(kind.definition, lists, of)
     for lists in made:
         keep_lists(root / kind.name, lists, force)
     load_all(root)
     return made
 
 
-def _told(
+def _definition_notes(
     definition: Definition,
-    held: Holding,
+    content: SourceContent,
     of: Mapping[str, str],
     measured: planning.Measured,
     lists: Sequence[Splits],
@@ -444,13 +460,15 @@ def _told(
     preprocessing, prep = next(iter(definition.preprocessings.items()))
     people = f" of {patients} patients" if patients < len(of) else ""
     classes = ", ".join(info.name for info in definition.classes)
-    channels = ", ".join(held.channels)
+    channels = ", ".join(content.channels)
+    bare = sum(case.label is None for case in content.cases)
+    people += f", {bare} of them without a label" if bare else ""
     lines = [
-        f"{name}: {TITLES[held.layout]}, {len(of)} cases{people}; channels {channels}; classes {classes}",
+        f"{name}: {TITLES[content.layout]}, {len(of)} cases{people}; channels {channels}; classes {classes}",
         f"measured: {measured}",
         f"preprocessing {preprocessing}: {prep.description}",
     ]
-    return [*lines, *told_lists(lists), _next_step(name, recipe, lists[0])]
+    return [*lines, *split_notes(lists), _next_step(name, recipe, lists[0])]
 
 
 def _next_step(name: str, recipe: Path, lists: Splits) -> str:
@@ -461,7 +479,7 @@ def _next_step(name: str, recipe: Path, lists: Splits) -> str:
     return f"recipe {recipe}: sslbench run -r {name} -m {methods} --labeled {budget.slug}"
 
 
-def told_lists(lists: Sequence[Splits]) -> list[str]:
+def split_notes(lists: Sequence[Splits]) -> list[str]:
     """A line about each of some lists: how many entries they have, and which label budgets."""
     lines = []
     for made in lists:

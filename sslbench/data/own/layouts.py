@@ -8,14 +8,16 @@ here, in one line with the remedy; what is wrong with single cases comes out whe
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sslbench.core.endings import ENDINGS, without_ending
 from sslbench.core.errors import DataError, UsageError
+from sslbench.core.files import read_text, same_file, walk_files
+from sslbench.data.base import is_labeled
 
 Layout = Literal["nnunet", "msd", "pairs"]
 
@@ -24,8 +26,6 @@ TITLES: dict[Layout, str] = {
     "msd": "MSD (Decathlon) folder",
     "pairs": "images with masks",
 }
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-ENDINGS = (*VOLUME_ENDINGS, ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 MASK_WORDS = ("mask", "label", "labels", "gt", "seg", "segmentation", "annotation")
 MASK_FOLDERS = ("mask", "masks", "label", "labels", "gt", "annotations", "segmentations")
 
@@ -34,25 +34,25 @@ _RAW_FOLDER = "the folder that holds dataset.json, imagesTr and labelsTr"
 
 
 @dataclass(frozen=True)
-class HeldCase:
+class CaseFiles:
     """A case of a folder: its image, one file or one per channel, and its label.
 
     Attributes:
         id: the file's name without channel and ending.
         images: in the order of the channels; those that should be there and are not are named all the same.
-        label: likewise.
+        label: its file; None: an unlabelled training case.
         test: whether the folder sets it aside for testing.
     """
 
     id: str
     images: tuple[Path, ...]
-    label: Path
+    label: Path | None
     test: bool = False
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What a folder holds.
+class SourceContent:
+    """The contents of a folder.
 
     Attributes:
         layout: how it is laid out.
@@ -65,12 +65,14 @@ class Holding:
     layout: Layout
     classes: tuple[str, ...]
     channels: tuple[str, ...]
-    cases: tuple[HeldCase, ...]
+    cases: tuple[CaseFiles, ...]
     notes: tuple[str, ...] = ()
 
 
-def read_holding(layout: Layout, source: Path, classes: Sequence[str] = (), channels: Sequence[str] = ()) -> Holding:
-    """What a folder holds, by its layout; a folder with a `dataset.json` may be either `nnunet` or `msd`.
+def read_source(
+    layout: Layout, source: Path, classes: Sequence[str] = (), channels: Sequence[str] = ()
+) -> SourceContent:
+    """Read what a folder holds, by its layout; a folder with a `dataset.json` may be either `nnunet` or `msd`.
 
     Args:
         layout: how it is meant to be laid out.
@@ -89,13 +91,14 @@ def read_holding(layout: Layout, source: Path, classes: Sequence[str] = (), chan
 # --------------------------------------------------------------------------------------- folders with dataset.json
 
 
-def read_described(source: Path) -> Holding:
+def read_described(source: Path) -> SourceContent:
     """A folder in nnU-Net's raw format, of version 1 or 2, or one of the Medical Segmentation Decathlon.
 
     Version 2 writes `labels: {"background": 0, "liver": 1}`, `channel_names` and `file_ending`; version 1 and MSD
     write `labels: {"0": "background", "1": "liver"}`, `modality` and a list `training`. Both versions keep a file per
-    channel (`CASE_0000.nii.gz`), MSD one file whose last axis are the channels. Images in `imagesTs` count as
-    test cases where `labelsTs` has their labels.
+    channel (`CASE_0000.nii.gz`), MSD one file whose last axis are the channels. Training images without a label are
+    unlabelled cases; of MSD these are those that `training` names without one, and those beside the named ones.
+    Images in `imagesTs` count as test cases where `labelsTs` has their labels.
 
     Raises:
         UsageError: there is no such description, it is no JSON, contradicts itself, has classes that overlap
@@ -103,7 +106,7 @@ def read_described(source: Path) -> Holding:
     """
     path = source / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise UsageError(
             f"there is no dataset.json in {source}",
@@ -111,7 +114,7 @@ def read_described(source: Path) -> Holding:
         ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no fields", "nnU-Net's has labels, channel_names, file_ending and numTraining")
@@ -131,12 +134,12 @@ def read_described(source: Path) -> Holding:
         raise UsageError(f"there is no case in {source}", f"name {_RAW_FOLDER}")
     _ids(cases, source)
     said = content.get("numTraining")
-    found = sum(not case.test for case in cases)
-    if isinstance(said, int) and said != found:
-        notes.append(f"dataset.json speaks of {said} training cases; {found} are here")
-    if layout == "msd" and content.get("test"):
+    found = [case for case in cases if not case.test]
+    if isinstance(said, int) and said not in (len(found), sum(case.label is not None for case in found)):
+        notes.append(f"dataset.json speaks of {said} training cases; {len(found)} are here")
+    if layout == "msd" and isinstance(content.get("test"), list) and content["test"]:
         notes.append(f"left out {len(content['test'])} test images without labels")
-    return Holding(layout, classes, channels, tuple(sorted(cases, key=lambda case: case.id)), tuple(notes))
+    return SourceContent(layout, classes, channels, tuple(sorted(cases, key=lambda case: case.id)), tuple(notes))
 
 
 def _classes(labels: Any, path: Path) -> tuple[str, ...]:
@@ -211,8 +214,9 @@ def _ending(content: Mapping[str, Any], source: Path, path: Path) -> str:
     return str(ending)
 
 
-def _in_folders(source: Path, ending: str, channels: int, notes: list[str]) -> Iterator[HeldCase]:
-    """The cases of `imagesTr`/`labelsTr` and, where they have labels, `imagesTs`/`labelsTs`."""
+def _in_folders(source: Path, ending: str, channels: int, notes: list[str]) -> Iterator[CaseFiles]:
+    """The cases of `imagesTr`/`labelsTr` and of `imagesTs`/`labelsTs`: what the folder sets aside for testing is of no
+    use without a label."""
     for part, test in (("Tr", False), ("Ts", True)):
         image_folder, label_folder = source / f"images{part}", source / f"labels{part}"
         if not test and not (image_folder.is_dir() and label_folder.is_dir()):
@@ -220,7 +224,7 @@ def _in_folders(source: Path, ending: str, channels: int, notes: list[str]) -> I
             raise UsageError(f"there is no folder {missing}", f"name {_RAW_FOLDER}")
         images: dict[str, set[int]] = {}
         for name in _names(image_folder, ending):
-            match = re.fullmatch(r"(.+)_(\d{4})", name)
+            match = re.fullmatch(r"(.+)_(\d{4})", name, re.DOTALL)  # names with a line's end are refused below
             if match is None:
                 raise UsageError(
                     f"{image_folder / (name + ending)} does not say which channel it holds",
@@ -240,7 +244,7 @@ def _in_folders(source: Path, ending: str, channels: int, notes: list[str]) -> I
             notes.append(f"left out {len(unlabeled)} images of {image_folder.name} without a label in labelsTs")
         for id in sorted((set(images) | labels) - set(unlabeled)):
             files = tuple(image_folder / f"{id}_{channel:04d}{ending}" for channel in range(channels))
-            yield HeldCase(id, files, label_folder / f"{id}{ending}", test)
+            yield CaseFiles(id, files, label_folder / f"{id}{ending}" if id in labels else None, test)
 
 
 def _names(folder: Path, ending: str) -> list[str]:
@@ -251,19 +255,19 @@ def _names(folder: Path, ending: str) -> list[str]:
     return [name.removesuffix(ending) for name in names if name.endswith(ending)]
 
 
-def _listed_by_case(listed: dict[str, Any], channels: int, source: Path, path: Path) -> Iterator[HeldCase]:
+def _listed_by_case(listed: dict[str, Any], channels: int, source: Path, path: Path) -> Iterator[CaseFiles]:
     """Version 2's own list of files, for data that stay where they are."""
     for id, files in listed.items():
         images = files.get("images") if isinstance(files, dict) else None
-        if not isinstance(images, list) or not isinstance(files.get("label"), str):
+        if not isinstance(images, list) or not isinstance(files.get("label"), str | None):
             raise UsageError(f"{path}: dataset.{id} is no case with images and a label")
         if len(images) != channels:
             raise UsageError(f"{path}: {id} has {len(images)} images where dataset.json names {channels} channels")
-        yield HeldCase(id, tuple(source / str(image) for image in images), source / files["label"])
+        yield CaseFiles(id, tuple(source / str(image) for image in images), _there(source, files.get("label")))
 
 
 def _is_msd(content: Mapping[str, Any], source: Path) -> bool:
-    """Whether the listed training images are there by their listed names; nnU-Net's have a channel behind."""
+    """Tell whether the listed training images are there by their listed names; nnU-Net's have a channel behind."""
     listed = content.get("training")
     if not isinstance(listed, list) or "channel_names" in content:
         return False
@@ -273,28 +277,52 @@ def _is_msd(content: Mapping[str, Any], source: Path) -> bool:
     return any(image.exists() for image in images)
 
 
-def _listed_in_msd(content: Mapping[str, Any], source: Path, path: Path) -> Iterator[HeldCase]:
+def _listed_in_msd(content: Mapping[str, Any], source: Path, path: Path) -> Iterator[CaseFiles]:
+    """The listed pairs, listed images alone, and what lies beside them without being listed or labelled."""
+    images: list[Path] = []
+    labels: list[Path] = []
     for item in content["training"]:
-        if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in ("image", "label")):
+        if (
+            not isinstance(item, dict)
+            or not isinstance(item.get("image"), str)
+            or not isinstance(item.get("label"), str | None)
+        ):
             raise UsageError(f"{path}: training holds {str(item)[:60]!r}, which is no image with its label")
-        image, label = source / item["image"], source / item["label"]
-        ending = ending_of(image)
-        if not ending:
+        image, label = source / item["image"], _there(source, item.get("label"))
+        if without_ending(image.name) == image.name:
             raise UsageError(f"{path}: {item['image']} cannot be read", f"files that can: {', '.join(ENDINGS)}")
-        yield HeldCase(image.name[: -len(ending)], (image,), label)
+        images.append(image)
+        labels += [label] if label is not None else []
+        yield CaseFiles(without_ending(image.name), (image,), label)
+    tests = content.get("test")
+    tests = [item.get("image") if isinstance(item, dict) else item for item in tests] if isinstance(tests, list) else []
+    listed = {image.resolve() for image in (*images, *(source / test for test in tests if isinstance(test, str)))}
+    labeled = {without_ending(file) for folder in {label.parent for label in labels} for file in _files(folder)}
+    for folder in sorted({image.parent for image in images} - {label.parent for label in labels}):
+        for name in _files(folder):
+            id = without_ending(name)
+            if id != name and id not in labeled and (folder / name).resolve() not in listed:
+                yield CaseFiles(id, (folder / name,), None)
 
 
-def ending_of(path: Path, endings: Sequence[str] = ENDINGS) -> str:
-    """Return which of some endings a file's name has, in small letters; empty where it has none of them."""
-    return next((ending for ending in endings if path.name.lower().endswith(ending)), "")
+def _files(folder: Path) -> list[str]:
+    """The names of a folder's files but hidden ones, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _ids(cases: Sequence[HeldCase], source: Path) -> None:
+def _there(source: Path, label: str | None) -> Path | None:
+    """The label file that a list names, where it is there."""
+    return source / label if label and is_labeled(source / label) else None
+
+
+def _ids(cases: Sequence[CaseFiles], source: Path) -> None:
     """Ids become file names, so they must be such, and differ."""
-    seen: dict[str, HeldCase] = {}
+    seen: dict[str, CaseFiles] = {}
     for case in cases:
-        if not re.fullmatch(r"[^\s./\\][^/\\\0]*", case.id):
-            raise UsageError(f"{source}: '{case.id}' cannot be a case: it names files", "rename it")
+        if not re.fullmatch(r"[^\s./\\][^/\\]*", case.id) or not case.id.isprintable():
+            raise UsageError(f"{source}: {case.id!a} cannot be a case: it names files", "rename it")
         other = seen.setdefault(case.id, case)
         if other is not case:
             raise UsageError(f"{source}: {case.images[0]} is a second {case.id} beside {other.images[0]}", "rename one")
@@ -303,13 +331,14 @@ def _ids(cases: Sequence[HeldCase], source: Path) -> None:
 # ------------------------------------------------------------------------------------------------ images with masks
 
 
-def read_pairs(source: Path, classes: Sequence[str], channels: Sequence[str] = ()) -> Holding:
+def read_pairs(source: Path, classes: Sequence[str], channels: Sequence[str] = ()) -> SourceContent:
     """Images with masks: `NAME.jpg` beside `NAME_mask.jpg`, `images/NAME.png` and `masks/NAME.png`, or `img0001.nii.gz`
     and `label0001.nii.gz`.
 
     A mask is a file whose name ends in one of `MASK_WORDS`, or has one before a number, or that lies in one of
-    `MASK_FOLDERS`; its image has the same name without that, at any depth, and may have another ending. `img` or
-    `image` before a number counts for nothing. There are as many channels as in the first image.
+    `MASK_FOLDERS`; its image has the same name without that, at any depth, and may have another ending (`case.nrrd`
+    with 3D Slicer's `case.seg.nrrd`). `img` or `image` before a number counts for nothing. There are as many channels
+    as in the first image with a mask. Images without a mask are unlabelled cases.
 
     Raises:
         UsageError: no classes are named, there is no pair, two files mean the same, or other channels are named.
@@ -326,43 +355,37 @@ def read_pairs(source: Path, classes: Sequence[str], channels: Sequence[str] = (
         raise UsageError(
             f"no file in {source} is {what} of a pair", "NAME.jpg beside NAME_mask.jpg, or images/ and masks/ are read"
         )
-    notes = []
-    if alone := sorted(set(images) - set(masks)):
-        named = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
-        notes.append(f"left out {len(alone)} images without a mask: {named}")
     # A mask without its image is a fault of the case; it is told when the case is read.
-    cases = [HeldCase(id, (images.get(id, masks[id].with_name(f"{id}.*")),), masks[id]) for id in sorted(masks)]
+    cases = [
+        CaseFiles(id, (images[id] if id in images else masks[id].with_name(f"{id}.*"),), masks.get(id))
+        for id in sorted({*images, *masks})
+    ]
     _ids(cases, source)
     found = _channels_of(images[pairs[0]])
     if channels and len(channels) != len(found):
         there = f"{images[pairs[0]]} has {len(found)} channels"
         raise UsageError(f"{there}, and {len(channels)} are named: {', '.join(channels)}")
-    return Holding("pairs", names, tuple(channels) or found, tuple(cases), tuple(notes))
+    return SourceContent("pairs", names, tuple(channels) or found, tuple(cases))
 
 
 def _sorted_out(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """Images and masks by the name that a pair has in common."""
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
-    for folder, _, files in os.walk(source, followlinks=True):
-        for path in sorted(Path(folder) / name for name in files if not name.startswith(".")):
-            stem = _stem(path)
-            if stem is None:
+    for path in walk_files(source):
+        stem = without_ending(path.name)
+        if path.name.startswith(".") or stem == path.name or not path.name.lower().endswith(ENDINGS):
+            continue
+        in_folder = path.parent != source and path.parent.name.lower() in MASK_FOLDERS
+        marked = re.sub(rf"^{_MARK}[_-]?(?=\d)|(?<=.)(?:[._-]{_MARK})+$", "", stem, flags=re.IGNORECASE)
+        found = masks if marked != stem or in_folder else images
+        key = re.sub(r"^(img|image)[_-]?(?=\d)", "", marked, flags=re.IGNORECASE)
+        if key in found:
+            if same_file(path, found[key]):
                 continue
-            in_folder = path.parent != source and path.parent.name.lower() in MASK_FOLDERS
-            marked = re.sub(rf"^{_MARK}[_-]?(?=\d)|(?<=.)[_-]{_MARK}$", "", stem, flags=re.IGNORECASE)
-            found = masks if marked != stem or in_folder else images
-            key = re.sub(r"^(img|image)[_-]?(?=\d)", "", marked, flags=re.IGNORECASE)
-            if key in found:
-                raise UsageError(f"{path} is a second {found[key]}", "keep one of them, or name the folder to read")
-            found[key] = path
+            raise UsageError(f"{path} is a second {found[key]}", "keep one of them, or name the folder to read")
+        found[key] = path
     return images, masks
-
-
-def _stem(path: Path) -> str | None:
-    """A file's name without its ending; None where that is of no image."""
-    ending = ending_of(path)
-    return path.name[: -len(ending)] if ending else None
 
 
 def _channels_of(image: Path) -> tuple[str, ...]:

@@ -29,11 +29,13 @@ from numpy.typing import NDArray
 
 from sslbench.core.errors import DataError, UsageError
 from sslbench.data.base import Modality, Preprocessing
-from sslbench.data.files.volumes import PLAIN_IMAGES, itk_affine, read_volume
+from sslbench.data.files.damage import quiet
+from sslbench.data.files.headers import HEADER_BYTES, header_text, in_mm, itk_mm, nifti_mm
+from sslbench.data.files.volumes import PLAIN_IMAGES, itk_affine, open_nifti_header, read_volume
 
 if TYPE_CHECKING:
     from sslbench.config.splits import Splits
-    from sslbench.data.own.layouts import HeldCase
+    from sslbench.data.own.layouts import CaseFiles
 
 DIVISOR = 16  # of the sides that the generic recipes' networks take
 THICK = 3.0  # ratio of voxel sides from which volumes are cut into slices
@@ -49,7 +51,7 @@ _ORIENTATIONS = ("ASR", "RSA", "RAS")
 
 @dataclass(frozen=True)
 class Measured:
-    """What the training images have in common.
+    """Measurements that the training images have in common.
 
     Attributes:
         images: how many were measured.
@@ -117,13 +119,9 @@ def read_header(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
         DataError: it cannot be read.
     """
     if path.name.endswith((".nii", ".nii.gz")):
-        import nibabel as nib
-
-        try:
-            nifti: Any = nib.load(path)
-            shape, affine = nifti.shape, np.asarray(nifti.affine, np.float64)
-        except Exception as error:  # nibabel's own kinds differ between versions; reading says which
-            raise DataError(f"{path}: {str(error).splitlines()[0]}") from error
+        nifti = open_nifti_header(path)
+        shape = nifti.shape
+        affine = in_mm(np.asarray(nifti.affine, np.float64), nifti_mm(nifti.header, path))
         if len(shape) < 3 or not np.isfinite(affine).all():
             raise DataError(f"{path}: shape {shape} is not a volume with a place")
         x, y, z = (int(side) for side in shape[:3])
@@ -134,16 +132,22 @@ def read_header(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
         return (x, y, z), affine
     import SimpleITK
 
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with path.open("rb") as file:
+            fields = header_text(file.read(HEADER_BYTES))
+        with quiet():
+            reader.ReadImageInformation()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
     except RuntimeError as error:
         raise DataError(f"{path}: its header cannot be read") from error
     if reader.GetDimension() != 3:
         raise DataError(f"{path}: {reader.GetDimension()} dimensions are not a volume")
     x, y, z = reader.GetSize()
-    return (x, y, z), itk_affine(reader)
+    return (x, y, z), in_mm(itk_affine(reader), itk_mm(path, fields))
 
 
 def world_axes(affine: NDArray[np.float64]) -> list[int]:
@@ -217,7 +221,7 @@ def target_spacing(measured: Measured) -> tuple[float, float, float]:
     return x, y, z
 
 
-def ct_range(cases: Sequence[HeldCase]) -> tuple[float, float]:
+def ct_range(cases: Sequence[CaseFiles]) -> tuple[float, float]:
     """The intensities that CT is clipped to: percentiles of all labelled voxels of some cases.
 
     Args:
@@ -230,6 +234,7 @@ def ct_range(cases: Sequence[HeldCase]) -> tuple[float, float]:
     trouble = ""
     for case in cases:
         try:
+            assert case.label is not None  # who asks has seen to that
             image, label = read_volume(case.images[0], np.float32)[0], read_volume(case.label)[0]
         except DataError as error:
             trouble = trouble or error.message
@@ -255,7 +260,7 @@ def ct_range(cases: Sequence[HeldCase]) -> tuple[float, float]:
 def measured_as_prepared(
     shapes: Sequence[Sequence[int]], spacings_mm: Sequence[Sequence[float]], prep: Preprocessing, placed: bool
 ) -> Measured:
-    """What prepared training images have in common, for data that a class reads: only it knows what its files say.
+    """Measure what prepared images have in common, for data that a class reads: only it knows what its files say.
 
     Args:
         shapes, spacings_mm: of the stored arrays, axis by axis.
@@ -293,7 +298,7 @@ def plan_patch(measured: Measured, spacing_mm: Sequence[float]) -> list[int]:
 
 
 def sided(classes: Sequence[str]) -> bool:
-    """Whether classes are told apart by the side of the body they are on: no flip may be learned then."""
+    """Tell whether classes are told apart by the side of the body they are on: no flip may be learned then."""
     words = {word for name in classes for word in name.lower().replace("_", " ").replace("-", " ").split()}
     return bool(words & {"left", "right"})
 

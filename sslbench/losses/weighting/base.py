@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Weighting(nn.Module):
     """Class weights, updated every step before the terms, and voxel weights of terms on pseudo-labels.
 
-    Two members must be written: `observe` and `update`. `init`, `voxel_weight`, `Options` and `changes` may be.
+    Two members must be written: `observe` and `update`. `init`, `voxel_weight`, `masked`, `Options` and `changes` may
+    be.
 
     There is one per predictor that learns; `losses.compose.Weighted` calls it and keeps the weights that `init` and
     `update` return. All it remembers must be in its `state_dict()`; it works in fp32, without gradient, and never waits
@@ -59,7 +60,7 @@ class Weighting(nn.Module):
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
         """The one line why it has no meaning in a job; None where it has one."""
-        if {*cls.changes} & {*registry.component("method", job.method["name"]).terms}:
+        if {*cls.changes} & {*registry.component("method", job.method["name"]).term_kinds}:
             return None
         return f"a weighting of terms on {'- and '.join(cls.changes)}-labels changes nothing: the method has none"
 
@@ -91,6 +92,18 @@ class Weighting(nn.Module):
             reference: (B, C, *S) probabilities that it is held against; its own where the method names none.
         """
         return None
+
+    def masked(self, logits: Tensor, reference: Tensor) -> Tensor:
+        """What a cross-entropy with pseudo-labels is taken of: the learner's logits, unless the weighting masks them.
+
+        It is asked of the weighting of the predictor that the learner is held against, if that has one of the same
+        kind.
+
+        Args:
+            logits: (B, C, *S) of the learner, with gradient.
+            reference: (B, C, *S) probabilities that it is held against.
+        """
+        return logits
 
 
 def voxels_of(labels: Tensor, inside: Tensor, num_classes: int) -> Tensor:

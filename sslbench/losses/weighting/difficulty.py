@@ -67,8 +67,8 @@ class DiffDW(Weighting):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        untaught = registry.component("method", job.method["name"]).untaught
-        blind = [key for key, spec in job.weightings.items() if spec["name"] == "diffdw" and key in untaught]
+        unlabeled = registry.component("method", job.method["name"]).unlabeled_learners
+        blind = [key for key, spec in job.weightings.items() if spec["name"] == "diffdw" and key in unlabeled]
         if blind:
             return (
                 f"diffdw follows the Dice of labelled patches, and '{blind[0]}' sees none: name it for other learners"

@@ -67,10 +67,10 @@ class ConfidenceBank(nn.Module):
             logits: (B, C, *S).
             target: (B, *S) int64, -1 where there is no truth.
         """
-        sums, counts = self.seen(logits, target)
+        sums, counts = self.confidence_sums(logits, target)
         return self.add(sums, counts)
 
-    def seen(self, logits: Tensor, target: Tensor) -> Tensor:
+    def confidence_sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """(2, C): the sum of the true class's probability over the voxels of each class, and how many they are."""
         known, truth = (target >= 0).flatten(1).float(), target.clamp_min(0)
         sure = logits.float().softmax(1).gather(1, truth.unsqueeze(1)).flatten(1)
@@ -78,7 +78,7 @@ class ConfidenceBank(nn.Module):
         return torch.stack([per_class.sum(sure * known).sum(0), per_class.sum(known).sum(0)])
 
     def add(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """`update` from what `seen` gave."""
+        """`update` from the result of `confidence_sums`."""
         self.sums, self.counts, self.steps = self.sums + sums, self.counts + counts, self.steps + 1
         new = self.sums / self.counts.clamp_min(1)
         averaged = self.momentum * self.confidence + (1 - self.momentum) * new
@@ -128,7 +128,7 @@ class CLD(Weighting):
     def observe(self, step: Step, logits: Tensor, labels: Tensor) -> Tensor:
         """(2, C) of labelled voxels: sums of the true class's probability, and counts."""
         self._draws = step.generator("voxel-sampling", logits.device)
-        return self.bank.seen(logits, labels)
+        return self.bank.confidence_sums(logits, labels)
 
     def update(self, observation: Tensor) -> Tensor:
         self.bank.add(*observation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field
@@ -54,6 +54,11 @@ class AdshOptions(Options):
     capacity: int | None = Field(
         default=None, gt=0, description="patches that make new thresholds; none: a quarter of the unlabelled cases"
     )
+    form: Literal["paper", "released"] = Field(
+        default="paper",
+        description="paper: a voxel under the threshold of its class is left out; released: the learner's logits are "
+        "multiplied by the classes that are over theirs (DHC port, which the tables of DHC and GA were made with)",
+    )
     bins: int = Field(default=4096, ge=4096, description="of the histogram of each class's probabilities")
 
 
@@ -70,9 +75,11 @@ class Adsh(Weighting):
     Deviations:
     - probabilities are kept as a histogram of 4096 bins for each class, not as volumes: a threshold is the lower edge
       of the bin of the exact one, so at most 1/4096 below it. State: C·4096 counts instead of gigabytes.
-    - the released code multiplies the learner's logits by a mask of classes over their thresholds, which masks no
-      voxel; here a voxel under its threshold is left out, as in Adsh, and the mean stays one over all voxels.
-    - the last place of a bank of odd capacity is left empty by the code and read as background; here it is not there.
+    - the released code multiplies the learner's logits, in every term on pseudo-labels, by a mask of the classes whose
+      probability the reference has over the reference's own thresholds, which masks no voxel: `form=released`. By
+      default a voxel under its threshold is left out, as in Adsh, and the mean stays one over all voxels.
+    - the last place of a bank of odd capacity is left empty by the code and read as background; so it is with
+      `form=released`, else it is not there.
     """
 
     changes = ("pseudo",)
@@ -118,8 +125,17 @@ class Adsh(Weighting):
             setattr(self, name, (getattr(self, name) + seen).masked_fill(full, 0))
         return self.weights
 
-    def voxel_weight(self, logits: Tensor, reference: Tensor) -> Tensor:
-        """1 where the reference is sure enough of what it predicts, else 0."""
+    def masked(self, logits: Tensor, reference: Tensor) -> Tensor:
+        """The released form: logits times 1 where the reference has the class over its threshold, else 0."""
+        if self.options.form == "paper":
+            return logits
+        over = reference > self.thresholds.to(reference.dtype).view(-1, *[1] * (reference.ndim - 2))
+        return logits * over.to(logits.dtype)
+
+    def voxel_weight(self, logits: Tensor, reference: Tensor) -> Tensor | None:
+        """1 where the reference is sure enough of what it predicts, else 0; none in the released form."""
+        if self.options.form == "released":
+            return None
         confidence, label = reference.max(1)
         return (confidence >= self.thresholds[label]).float()
 
@@ -139,5 +155,14 @@ class Adsh(Weighting):
     def _of_histogram(self) -> Tensor:
         """The thresholds (C,) of what is kept."""
         at_least = self.histogram.flip(1).cumsum(1)  # voxels in the bin or above, highest bin first
-        above = (at_least <= _ranks(self.counts, self.sure).unsqueeze(1)).sum(1)
+        above = (at_least <= _ranks(self._counts(), self.sure).unsqueeze(1)).sum(1)
         return (self.options.bins - 1 - above).clamp_min(0) / self.options.bins
+
+    def _counts(self) -> Tensor:
+        """The predicted voxels (C,) of what is kept; released, with the places that were left empty as background."""
+        if self.options.form == "paper":
+            return self.counts
+        voxels = self.counts.sum() / self.patches.clamp_min(1)
+        counts = self.counts.clone()
+        counts[0] += (voxels * ((self.options.capacity or 1) - self.patches).clamp_min(0)).round().long()
+        return counts

@@ -13,7 +13,7 @@ from sslbench.core.options import Options
 from sslbench.core.step import Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 
 Init = Literal["recipe", "default", "kaiming", "xavier"]
 
@@ -36,7 +36,7 @@ class CoTraining(Method):
     """Two networks that see the same patches, or one that sees them twice; inference averages the networks' logits."""
 
     Options: ClassVar[type[BaseModel]] = CoTrainingOptions
-    keys: tuple[str, ...] = ("a", "b")
+    predictors: tuple[str, ...] = ("a", "b")
     options: CoTrainingOptions
 
     def __init__(self, options: CoTrainingOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
@@ -50,7 +50,7 @@ class CoTraining(Method):
 
     def pair(self, image: Tensor) -> tuple[Prediction, Prediction]:
         """The two predictions."""
-        a, b = (Prediction(key, self.get_submodule(key)(image)) for key in (self.keys * 2)[:2])
+        a, b = (Prediction(key, self.get_submodule(key)(image)) for key in (self.predictors * 2)[:2])
         return a, b
 
     def observe(self, step: Step, pair: Sequence[Prediction], labels: Tensor) -> None:
@@ -91,8 +91,8 @@ class CoTraining(Method):
             voxel_weight=voxel_weight,
         )
 
-    def passes(self, phase: Phase) -> Passes | None:
-        return Passes(labeled=2, unlabeled=2)
+    def step_cost(self, phase: Phase) -> StepCost | None:
+        return StepCost(labeled=2, unlabeled=2)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        return mean_logits([self.get_submodule(name) for name in (self.keys if key is None else (key,))], x)
+        return mean_logits([self.get_submodule(name) for name in (self.predictors if key is None else (key,))], x)

@@ -3,6 +3,7 @@ into each other, supervised region by region, after a phase on labelled patches 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,11 +12,12 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core import registry
 from sslbench.core.options import Options
 from sslbench.core.step import Batch, Statistics, Step
-from sslbench.losses.base import Loss, Source, Term, TermArguments
+from sslbench.losses.base import Loss, Source, TermArguments, TermKind
 from sslbench.losses.cross_entropy import classes_of
-from sslbench.methods.base import Average, Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import EMA, Build, Method, Phase, StepCost, mean_logits
 from sslbench.methods.mixing import draw_copy_paste_mask, largest_components, paste
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ class Mixes:
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What a batch is taught.
+class TeacherOutput:
+    """The teacher's output for a batch, and the targets that follow.
 
     Attributes:
         logits: the teacher's, of the unlabelled patches (L, C, *S), or with a loss that needs references of all
@@ -103,9 +105,9 @@ class CopyPaste(Method):
 
     Options: ClassVar[type[BaseModel]] = CopyPasteOptions
     defaults = {"criteria.smooth": 1e-10}
-    terms: ClassVar[tuple[Term, ...]] = ("label", "pseudo")
+    term_kinds: ClassVar[tuple[TermKind, ...]] = ("label", "pseudo")
     unlabeled_weight = "unlabeled_weight"
-    exempt = {
+    check_exemptions = {
         "blind_at_zero": "pasted unlabelled content is what labelled voxels are seen beside",
         "supervised_at_zero": "it never sees a labelled patch unmixed",
     }
@@ -113,12 +115,12 @@ class CopyPaste(Method):
 
     def __init__(self, options: CopyPasteOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
-        for key in self.keys:
+        for key in self.predictors:
             self.add_module(key, self.make_student(build, key))
-        self.teacher = build.ema(self.get_submodule(self.keys[0]))
+        self.teacher = build.ema(self.get_submodule(self.predictors[0]))
 
     def make_student(self, build: Build, key: str) -> nn.Module:
-        """The network of a student, made in the order of `keys`: the recipe's unless the method says otherwise."""
+        """The network of a student, in the order of `predictors`: the recipe's unless the method says otherwise."""
         return build(key)
 
     @classmethod
@@ -128,6 +130,16 @@ class CopyPaste(Method):
             return (
                 f"it pastes halves of the batch into each other: batch.labeled and batch.unlabeled must be even and "
                 f"equal, not {batch.labeled} and {batch.unlabeled}"
+            )
+        network = registry.component("network", job.recipe.network.name)
+        norm = getattr(network.Options(**job.recipe.network.options), "norm", "batch")
+        deepest = math.prod(side // network.divisor for side in job.recipe.patch_size)
+        mixed = 1 if norm == "instance" else batch.labeled // 2  # patches that are normalised together
+        if norm != "none" and deepest * mixed == 1:
+            return (
+                f"it mixes {batch.labeled // 2} patch at a time, of which {job.recipe.patch_size} leaves one voxel"
+                f" in the deepest stage and nothing to normalise by: set a larger patch_size, for example"
+                f" {[2 * side for side in job.recipe.patch_size]}"
             )
         return None
 
@@ -139,11 +151,11 @@ class CopyPaste(Method):
 
     def begin(self, phase: Phase) -> None:
         if phase.name == "self-train":
-            self.teacher.load_state_dict(self.get_submodule(self.keys[0]).state_dict())
+            self.teacher.load_state_dict(self.get_submodule(self.predictors[0]).state_dict())
 
-    def averages(self) -> Sequence[Average]:
+    def averages(self) -> Sequence[EMA]:
         decay, buffers = self.options.ema_decay, self.options.ema_buffers
-        return [Average("teacher", self.keys[0], decay, warm_up=None, buffers=buffers, phase="self-train")]
+        return [EMA("teacher", self.predictors[0], decay, warm_up=None, buffers=buffers, phase="self-train")]
 
     # ------------------------------------------------------------------------------------------- pieces of a step
 
@@ -167,33 +179,37 @@ class CopyPaste(Method):
             key, logits, labels[b], 1 - mask, "label"
         )
 
-    def taught(self, image: Tensor, labels: Tensor, mixes: Mixes) -> Taught:
-        """What the teacher says of the patches (2L, channels, *S) of a batch, half by half, and what follows as targets
-        beside the labels (2L, *S)."""
+    def teacher_output(self, image: Tensor, labels: Tensor, mixes: Mixes) -> TeacherOutput:
+        """The teacher's output for the patches (2L, channels, *S) of a batch, half by half, and the targets that follow
+        from it beside the labels (2L, *S)."""
         L, halves = mixes.num_labeled, mixes.halves
         with torch.no_grad():
             logits = torch.cat([self.teacher(image[half]) for half in halves[0 if self.loss.needs_reference else 2 :]])
         pseudo = classes_of(logits[-L:])
         if self.options.largest_component:
             pseudo = largest_components(pseudo, self.statistics.num_classes)
-        return Taught(logits, torch.cat([labels[:L], pseudo]))
+        return TeacherOutput(logits, torch.cat([labels[:L], pseudo]))
 
-    def mixed_losses(self, key: str, logits: Sequence[Tensor], taught: Taught, mixes: Mixes) -> tuple[Tensor, Tensor]:
+    def mixed_losses(
+        self, key: str, logits: Sequence[Tensor], teacher_output: TeacherOutput, mixes: Mixes
+    ) -> tuple[Tensor, Tensor]:
         """The criteria over the labelled and over the pseudo-labelled regions of both mixes, each the sum of the two.
 
         Args:
             key: the student that learns.
             logits: its own (L/2, C, *S), of either mix.
-            taught: of the same view of the batch.
+            teacher_output: of the same view of the batch.
             mixes: of this step.
         """
         terms: dict[Source, list[Tensor]] = {"label": [], "pseudo": []}
         for mixed, pair in zip(logits, mixes.pairs, strict=True):
             for half, region in zip(pair, (mixes.mask, 1 - mixes.mask), strict=True):
                 source: Source = "label" if half.start < mixes.num_labeled else "pseudo"
-                known = len(taught.logits) == len(taught.targets)
-                reference = self.reference("teacher", taught.logits[half]) if known else None
-                terms[source].append(self.region_loss(key, mixed, taught.targets[half], region, source, reference))
+                known = len(teacher_output.logits) == len(teacher_output.targets)
+                reference = self.reference("teacher", teacher_output.logits[half]) if known else None
+                terms[source].append(
+                    self.region_loss(key, mixed, teacher_output.targets[half], region, source, reference)
+                )
         labeled, unlabeled = (torch.stack(terms[source]).sum() for source in ("label", "pseudo"))
         return labeled, unlabeled
 
@@ -220,12 +236,14 @@ class CopyPaste(Method):
         whole = loss.dice(logits, target, source=source, key=key, **everywhere)
         return criteria.ce_weight * ce + criteria.dice_weight * (dice + whole)
 
-    def passes(self, phase: Phase) -> Passes:
-        mixed = 0.5 * len(phase.keys or self.keys)  # every student of the phase sees halves pasted into each other
+    def step_cost(self, phase: Phase) -> StepCost:
+        mixed = 0.5 * len(
+            phase.predictors or self.predictors
+        )  # every student of the phase sees halves pasted into each other
         if phase.name == "pretrain":
-            return Passes(labeled=mixed, unlabeled=0)
+            return StepCost(labeled=mixed, unlabeled=0)
         known = float(self.loss.needs_reference)
-        return Passes(labeled=mixed, unlabeled=mixed, labeled_forward=known, unlabeled_forward=1)
+        return StepCost(labeled=mixed, unlabeled=mixed, labeled_forward=known, unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        return mean_logits([self.get_submodule(self.keys[0] if key is None else key)], x)
+        return mean_logits([self.get_submodule(self.predictors[0] if key is None else key)], x)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from sslbench.core.step import Batch, Step, View
 from sslbench.losses.cross_entropy import classes_of
-from sslbench.methods.base import Group, Passes, Phase, no_strong_view
+from sslbench.methods.base import Group, Phase, StepCost, no_strong_view
 from sslbench.methods.shared.co_training import Prediction
-from sslbench.methods.shared.copy_paste import CopyPaste, CopyPasteOptions, Taught
+from sslbench.methods.shared.copy_paste import CopyPaste, CopyPasteOptions, TeacherOutput
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
@@ -37,7 +37,7 @@ class CrossCopyPaste(CopyPaste):
     follows a.
     """
 
-    keys = ("a", "b")
+    predictors = ("a", "b")
     view_of: ClassVar[Mapping[str, View]] = {"a": "weak", "b": "strong"}
     views = {"labeled": ("weak", "strong"), "unlabeled": ("weak", "strong")}
     Options: ClassVar[type[BaseModel]] = CrossCopyPasteOptions
@@ -51,7 +51,7 @@ class CrossCopyPaste(CopyPaste):
 
     def phases(self) -> list[Phase]:
         before, after = super().phases()
-        return [replace(before, keys=("a",)), after]
+        return [replace(before, predictors=("a",)), after]
 
     def begin(self, phase: Phase) -> None:
         super().begin(phase)
@@ -59,33 +59,35 @@ class CrossCopyPaste(CopyPaste):
             self.b.load_state_dict(self.a.state_dict())
 
     def groups(self, phase: Phase) -> dict[str, Group]:
-        a, b = (list(self.get_submodule(key).parameters()) for key in self.keys)
+        a, b = (list(self.get_submodule(key).parameters()) for key in self.predictors)
         return {"a": Group(a)} if phase.name == "pretrain" else {"a": Group(a), "b": Group(b, heir_of="a")}
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         mixes = self.mixes(batch, step)
         if step.phase == "pretrain":
             return {"loss": self.pretrain_loss("a", batch, mixes.mask, step)}
-        taught = {key: self.taught(batch.image[view], batch.label[view], mixes) for key, view in self.view_of.items()}
-        n = len(taught["a"].logits)
+        outputs = {
+            key: self.teacher_output(batch.image[view], batch.label[view], mixes) for key, view in self.view_of.items()
+        }
+        n = len(outputs["a"].logits)
         self.loss.observe(
             step,
             "teacher",
-            torch.cat([taught[key].logits for key in self.keys]),
+            torch.cat([outputs[key].logits for key in self.predictors]),
             torch.cat([batch.label[view][-n:] for view in self.view_of.values()]),
         )
         mixed = {key: mixes(batch.image[view]) for key, view in self.view_of.items()}
-        halves = {key: [self.get_submodule(key)(image) for image in mixed[key]] for key in self.keys}
-        pair = [Prediction(key, torch.cat(halves[key])) for key in self.keys]
+        halves = {key: [self.get_submodule(key)(image) for image in mixed[key]] for key in self.predictors}
+        pair = [Prediction(key, torch.cat(halves[key])) for key in self.predictors]
         for key, logits in pair:
             self.loss.observe(step, key, logits, torch.cat(mixes(batch.label[self.view_of[key]])))
-        sums = [self.mixed_losses(key, halves[key], taught[key], mixes) for key in self.keys]
+        sums = [self.mixed_losses(key, halves[key], outputs[key], mixes) for key in self.predictors]
         labeled, unlabeled = (torch.stack(parts).sum() for parts in zip(*sums, strict=True))
-        weak, strong = (torch.cat(mixed[key]) for key in self.keys)
+        weak, strong = (torch.cat(mixed[key]) for key in self.predictors)
         altered = self.altered(weak, strong, pair[0].logits, pair[1].logits, step)
         cross = self.cross(pair)
-        cross_altered = self.cross([Prediction(key, self.get_submodule(key)(altered)) for key in self.keys])
-        further = self.further(batch, taught, step)
+        cross_altered = self.cross([Prediction(key, self.get_submodule(key)(altered)) for key in self.predictors])
+        further = self.further(batch, outputs, step)
         loss = labeled + self.options.unlabeled_weight * unlabeled + self.options.cross_weight * (cross + cross_altered)
         terms = {"labeled": labeled, "unlabeled": unlabeled, "cross": cross, "cross_altered": cross_altered}
         return {"loss": sum(further.values(), loss), **terms, **further}
@@ -96,7 +98,7 @@ class CrossCopyPaste(CopyPaste):
         (L, C, *S), a's of the weak and b's of the strong ones."""
         raise NotImplementedError
 
-    def further(self, batch: Batch, taught: Mapping[str, Taught], step: Step) -> dict[str, Tensor]:
+    def further(self, batch: Batch, outputs: Mapping[str, TeacherOutput], step: Step) -> dict[str, Tensor]:
         """What the loss has beside these terms, in its weights."""
         return {}
 
@@ -114,9 +116,9 @@ class CrossCopyPaste(CopyPaste):
         ]
         return torch.stack(terms).sum()
 
-    def passes(self, phase: Phase) -> Passes:
+    def step_cost(self, phase: Phase) -> StepCost:
         if phase.name == "pretrain":
-            return super().passes(phase)
+            return super().step_cost(phase)
         # Either student sees the L mixes of its view and the 2L altered ones of both.
         known = 2 * float(self.loss.needs_reference)
-        return Passes(labeled=3, unlabeled=3, labeled_forward=known, unlabeled_forward=2)
+        return StepCost(labeled=3, unlabeled=3, labeled_forward=known, unlabeled_forward=2)

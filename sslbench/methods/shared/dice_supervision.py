@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslbench.core import registry
 from sslbench.core.options import Options
-from sslbench.losses.base import Loss, Term
+from sslbench.losses.base import Loss, TermKind
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
@@ -41,10 +41,10 @@ def dice_terms(
     return [criterion(logits[:L], labels[:L], source="label", key="net", reference=reference) for criterion in criteria]
 
 
-def nothing_but_ce(job: ResolvedJob, terms: Iterable[Term]) -> str | None:
-    """The objection of a method of `terms`, its option `ce` off, to one that changes cross-entropy of labels alone."""
+def nothing_but_ce(job: ResolvedJob, term_kinds: Iterable[TermKind]) -> str | None:
+    """The objection of a method, its option `ce` off, to a loss that changes cross-entropy of labels alone."""
     loss = registry.component("loss", job.loss["name"])
-    beside = {*loss.changes} & {*terms} - {"label"} if job.loss.get("applies_to") != "label" else set()
+    beside = {*loss.changes} & {*term_kinds} - {"label"} if job.loss.get("applies_to") != "label" else set()
     if not loss.changes or beside or job.method["ce"] or loss.changes_dice(job.loss):
         return None
     return "it asks for no cross-entropy of labels, and the loss changes nothing else: set method.ce=true"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sslbench.core import registry
 from sslbench.core.step import Statistics, Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import Build, Method, Phase, StepCost, mean_logits
 from sslbench.methods.shared.co_training import Prediction
 from sslbench.methods.shared.dice_supervision import DiceOptions, dice_terms, nothing_but_ce
 from sslbench.networks import Features
@@ -44,7 +44,7 @@ class MultiDecoder(Method):
     """
 
     Options: ClassVar[type[BaseModel]] = DiceOptions
-    exempt = {"supervised_at_zero": "its supervised term is the Dice, summed over decoders"}
+    check_exemptions = {"supervised_at_zero": "its supervised term is the Dice, summed over decoders"}
     options: DiceOptions
 
     @classmethod
@@ -60,7 +60,7 @@ class MultiDecoder(Method):
         if wanted >= len(kinds):
             known = f"{len(kinds)} upsamplings" if kinds else "one upsampling"
             return f"it has {1 + wanted} decoders that upsample differently, and {name} knows {known}"
-        return nothing_but_ce(job, cls.terms)
+        return nothing_but_ce(job, cls.term_kinds)
 
     def __init__(self, options: DiceOptions, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
@@ -95,8 +95,8 @@ class MultiDecoder(Method):
             terms += dice_terms(self.loss, own.logits, labels, L, self.options.ce, reference)
         return torch.stack(terms).sum()
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(decoders=1 + self.further(self.options.model_dump()))
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(decoders=1 + self.further(self.options.model_dump()))
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.net], x)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sslbench.core.options import Options
 from sslbench.core.step import Statistics, Step
 from sslbench.losses.base import Loss
-from sslbench.methods.base import Average, Build, Method, Passes, Phase, mean_logits
+from sslbench.methods.base import EMA, Build, Method, Phase, StepCost, mean_logits
 
 
 class TeacherStudent(Method):
@@ -22,14 +22,14 @@ class TeacherStudent(Method):
     inputs. `average` says how it follows.
     """
 
-    keys = ("student",)
+    predictors = ("student",)
 
     def __init__(self, options: BaseModel, build: Build, loss: Loss, statistics: Statistics) -> None:
         super().__init__(options, build, loss, statistics)
         self.student = build("student")
         self.teacher = build.ema(self.student)
 
-    def taught(
+    def teacher_logits(
         self, image: Tensor, logits: Tensor, labels: Tensor, num_labeled: int, step: Step
     ) -> tuple[Tensor, Tensor]:
         """What the teacher says of labelled patches (none, unless the loss needs a reference) and of unlabelled ones.
@@ -48,21 +48,21 @@ class TeacherStudent(Method):
         """
         first = 0 if self.loss.needs_reference else num_labeled
         with torch.no_grad():
-            taught = self.teacher(image[first:])
+            teacher_logits = self.teacher(image[first:])
         self.loss.observe(step, "student", logits, labels)
-        self.loss.observe(step, "teacher", taught, labels[first:])
-        return taught[: num_labeled - first], taught[num_labeled - first :]
+        self.loss.observe(step, "teacher", teacher_logits, labels[first:])
+        return teacher_logits[: num_labeled - first], teacher_logits[num_labeled - first :]
 
     @abstractmethod
-    def average(self) -> Average:
+    def average(self) -> EMA:
         """How the teacher follows the student."""
         raise NotImplementedError
 
-    def averages(self) -> Sequence[Average]:
+    def averages(self) -> Sequence[EMA]:
         return (self.average(),)
 
-    def passes(self, phase: Phase) -> Passes:
-        return Passes(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
+    def step_cost(self, phase: Phase) -> StepCost:
+        return StepCost(labeled_forward=float(self.loss.needs_reference), unlabeled_forward=1)
 
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
         return mean_logits([self.student], x)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HOLDER = """
+OWNER = """
 import sys, time
 from pathlib import Path
 from sslbench.runs.directory import Run
@@ -18,8 +18,8 @@ with run.lease():
 """
 
 
-def start_holder(directory: Path) -> subprocess.Popen[str]:
+def start_owner(directory: Path) -> subprocess.Popen[str]:
     """A process that holds a run until it is killed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", OWNER, str(directory)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process

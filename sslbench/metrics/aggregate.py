@@ -1,0 +1,117 @@
+"""Means of the records of one run: over its cases, then over classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sslbench.metrics.case import ClassState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sslbench.metrics.protocol import Protocol
+
+AVERAGE = "avg"
+_COUNTED: tuple[ClassState, ...] = ("missed", "spurious", "absent")
+
+
+def aggregate(protocol: Protocol, records: pd.DataFrame) -> pd.DataFrame:
+    """Average the records of one run; see `Protocol.aggregate`."""
+    import pandas as pd
+
+    block = _Block.of(records, protocol.metrics, protocol.skip_cases)
+    table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED, "sd")}
+
+    def add(metric: str, name: str, value: float, cases: int, states: NDArray[Any], sd: float) -> None:
+        counts = [int(np.count_nonzero(states == state)) for state in _COUNTED]
+        for column, cell in zip(table, (metric, name, value, cases, *counts, sd), strict=True):
+            table[column].append(cell)
+
+    for metric, values, states in zip(block.metrics, block.values, block.states, strict=True):
+        entered = [of_class[~np.isnan(of_class)] for of_class in values]
+        means = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
+        sds = [protocol.spread_of(kept) for kept in entered]
+        for name, mean, kept, of_class, sd in zip(block.classes, means, entered, states, sds, strict=True):
+            add(metric, name, mean, int(kept.size), of_class, sd)
+        cases = int(np.count_nonzero((~np.isnan(values)).any(axis=0)))
+        add(metric, AVERAGE, _mean_of_defined(means), cases, states, _mean_of_defined(sds))
+    if protocol.spread != "cases":
+        del table["sd"]
+    return pd.DataFrame(table)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The records of a run, complete: metrics × classes × cases.
+
+    Attributes:
+        metrics, classes: of the first and second axis; classes in the order of their ids.
+        values: float64, nan where excluded.
+        states: strings.
+    """
+
+    metrics: tuple[str, ...]
+    classes: tuple[str, ...]
+    values: NDArray[np.float64]
+    states: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, records: pd.DataFrame, metrics: tuple[str, ...], skip: int) -> _Block:
+        """The rows that have one of `metrics`, without the first `skip` cases.
+
+        Raises:
+            ValueError: as for `Protocol.aggregate`.
+        """
+        import pandas as pd
+
+        needed = ("case", "class_id", "class", "metric", "value", "state")
+        if missing := [name for name in needed if name not in records.columns]:
+            raise ValueError(f"the records lack the columns {', '.join(missing)}")
+        ours = records.loc[records["metric"].isin(metrics), list(needed)]
+        values = ours["value"].to_numpy(dtype=np.float64, na_value=np.nan)
+        states = ours["state"].to_numpy(dtype=object)
+        of_metric, found = pd.factorize(ours["metric"])
+        of_class, ids = pd.factorize(ours["class_id"], sort=True)
+        of_case, cases = pd.factorize(ours["case"])
+
+        of_name, names = pd.factorize(ours["class"])
+        name_of = np.zeros(len(ids), dtype=np.int64)
+        name_of[of_class] = of_name
+        if AVERAGE in names or (name_of[of_class] != of_name).any():
+            raise ValueError(f"a class id has several names, or a class is called '{AVERAGE}'")
+        classes = tuple(str(name) for name in np.asarray(names, dtype=object)[name_of])
+
+        present = tuple(metric for metric in metrics if metric in set(found))
+        shape = (len(present), len(ids), len(cases))
+        rank = np.array([present.index(metric) for metric in found], dtype=np.int64)
+        place = (rank[of_metric] * shape[1] + of_class) * shape[2] + of_case
+        counts = np.bincount(place, minlength=math.prod(shape))
+
+        def said(row: int) -> str:
+            one = ours.iloc[row]
+            return f"{one['metric']} of class {one['class']}"
+
+        if (counts > 1).any():
+            row = int(np.flatnonzero(counts[place] > 1)[0])
+            raise ValueError(f"case {ours['case'].iloc[row]} has {said(row)} twice: rows of several runs?")
+        if (counts < 1).any():
+            m, k, _ = np.unravel_index(np.flatnonzero(counts < 1)[0], shape)
+            raise ValueError(f"a case has no row for {present[m]} of class {classes[k]}")
+        wrong = np.isinf(values) | (np.isnan(values) & (states == "both"))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(f"case {ours['case'].iloc[row]}: {said(row)} has no finite value")
+
+        order = np.argsort(place)
+        return cls(present, classes, values[order].reshape(shape)[..., skip:], states[order].reshape(shape)[..., skip:])
+
+
+def _mean_of_defined(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
