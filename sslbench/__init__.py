@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sslbench.core.registry import register
     from sslbench.data.base import Dataset
     from sslbench.execution.worker import run_job
-    from sslbench.losses.base import Loss
+    from sslbench.losses.base import Loss, Term
     from sslbench.losses.weighting import Weighting
     from sslbench.methods.base import Method
     from sslbench.metrics.protocol import Protocol
@@ -32,6 +32,7 @@ _PUBLIC = {
     "Job": "sslbench.config.job",
     "Recipe": "sslbench.config.recipe",
     "Loss": "sslbench.losses.base",
+    "Term": "sslbench.losses.base",
     "Method": "sslbench.methods.base",
     "Network": "sslbench.networks.base",
     "Options": "sslbench.core.options",
@@ -54,6 +55,7 @@ __all__ = [
     "Plugin",
     "Protocol",
     "Recipe",
+    "Term",
     "Weighting",
     "__version__",
     "load_results",

@@ -119,7 +119,7 @@ def test_a_model_that_refuses_unknown_names_by_itself_may_stay() -> None:
         ("weighting", "Weighting", "lacks observe and update"),
         ("network", "Network", "lacks dims, encoder_class and decoder_class"),
         ("dataset", "Dataset", "lacks name, title, classes, preprocessings, official_cases and cases_of"),
-        ("loss", "Loss", "changes nothing: it writes none of ce, dice, supervised and consistency"),
+        ("loss", "Loss", "changes nothing: it writes none of ce_term, dice_term, supervised_term and consistency_term"),
         ("plugin", "Plugin", "changes nothing: it writes none of prior and terms"),
     ],
 )
@@ -171,7 +171,16 @@ def test_a_loss_that_writes_one_term_is_complete() -> None:
     class Steep(sslbench.Loss):
         Options = LossOptions
 
-        def ce(self, *parts: Any, **rest: Any) -> Any: ...
+        def ce_term(self, term: Any) -> Any: ...
+
+    check_component("loss", Steep)
+
+
+def test_a_loss_that_takes_the_arguments_apart_is_complete() -> None:
+    class Steep(sslbench.Loss):
+        Options = LossOptions
+
+        def ce(self, logits: Any, target: Any, **rest: Any) -> Any: ...
 
     check_component("loss", Steep)
 

@@ -41,7 +41,7 @@ def announce(monkeypatch):
 def test_everything_that_is_registered_stands_in_the_index():
     """In an interpreter of its own: other tests register throw-away components."""
     code = (
-        "from sslbench import registry as r\n"
+        "from sslbench.core import registry as r\n"
         "for kind in r.KINDS:\n"
         "    index = sorted(n for names in r.BUILTIN[kind].values() for n in names)\n"
         "    found = [e.name for e in r.entries(kind) if not any(p.name == e.name for p in r._entry_points(kind))]\n"
@@ -58,7 +58,7 @@ def test_everything_that_is_registered_stands_in_the_index():
 def test_listing_names_imports_no_component():
     code = (
         "import sys\n"
-        "from sslbench import registry as r\n"
+        "from sslbench.core import registry as r\n"
         "for kind in r.KINDS:\n"
         "    assert {n for names in r.BUILTIN[kind].values() for n in names} <= {*r.names(kind)}, kind\n"
         "assert not {'torch', 'numpy', 'pydantic', 'monai'} & set(sys.modules), 'something heavy was imported'\n"
@@ -159,7 +159,7 @@ def test_a_value_does_not_replace_another_of_its_name(throw_away):
 @pytest.mark.parametrize("how", ["'cps'", "'mine', aliases=('cps',)"])
 def test_a_builtin_name_is_taken_before_its_module_is_imported(how):
     code = (
-        "from sslbench import registry as r\n"
+        "from sslbench.core import registry as r\n"
         "from sslbench.core.errors import SSLBenchError\n"
         "try:\n"
         f"    r.register('method', {how})(int)\n"
@@ -204,7 +204,7 @@ def test_an_unknown_kind_is_refused():
 
 def test_a_package_of_a_stranger_is_loaded_when_its_component_is_asked_for(announce, throw_away, monkeypatch, tmp_path):
     (tmp_path / "strangers_loss.py").write_text(
-        "from sslbench import registry\n@registry.register('loss', 'strange')\nclass Strange: ...\n"
+        "from sslbench.core import registry\n@registry.register('loss', 'strange')\nclass Strange: ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     announce("loss", EntryPoint("strange", "strangers_loss", "sslbench.loss"))

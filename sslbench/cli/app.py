@@ -51,13 +51,11 @@ def _run(debug: bool) -> int:
         return _failed(error.message, error.hint, error.exit_code)
     except typer.Abort:
         return 130
-    except BrokenPipeError:
-        return streams.reader_left()
+    except streams.ReaderLeft:
+        return streams.READER_LEFT
     except OSError as error:
         if debug:
             raise
-        if error.filename is None and (lost := streams.end_of_results(0)):
-            return lost
         return _failed(f"{error.filename or 'the system'}: {error.strerror or error}", "", 1)
     except Exception as error:
         if (told := _typers_error(error)) is not None:

@@ -1,4 +1,4 @@
-"""What the shell offers after Tab: names of the registries' index and of files; no component and no torch is imported.
+"""Words that the shell offers after Tab: names of the registries' index and files; no component, no torch is imported.
 
 Each completer takes what Typer hands over (the context, the unfinished word) and gives whole words that begin with it.
 A fault (a broken recipe file, say) means no offer: a traceback in the middle of somebody's prompt helps nobody.
@@ -65,7 +65,7 @@ def _component(kind: str) -> Completer:
 
 
 methods, losses, plugins = _component("method"), _component("loss"), _component("plugin")
-datasets, protocols = _component("dataset"), _component("protocol")
+weightings, datasets, protocols = _component("weighting"), _component("dataset"), _component("protocol")
 
 
 @_quiet
@@ -122,7 +122,7 @@ def devices(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quiet
 def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
-    """What `list` lists."""
+    """Return the kinds that `list` takes."""
     from sslbench.cli.listing import LISTS
 
     return LISTS
@@ -130,7 +130,7 @@ def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quiet
 def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
-    """What `show` shows."""
+    """Return the kinds that `show` takes."""
     from sslbench.cli.show import SHOW_KINDS
 
     return SHOW_KINDS
@@ -138,7 +138,7 @@ def kinds(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 @_quiet
 def checks(context: typer.Context, incomplete: str) -> Iterable[str]:
-    """What `check` checks."""
+    """Return the kinds that `check` takes."""
     return "method", "matrix"
 
 

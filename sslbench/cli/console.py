@@ -1,4 +1,4 @@
-"""How every command speaks: results on stdout; notes, warnings, errors, bars and spinners on stderr."""
+"""The voice of every command: results on stdout; notes, warnings, errors, bars and spinners on stderr."""
 
 from __future__ import annotations
 
@@ -18,21 +18,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 # A text, or a text with its style.
-Part = str | tuple[str, str | Style]
+Piece = str | tuple[str, str | Style]
 
-_PIECE = re.compile(r"~?[^\s,~=/+]*[\s,=/+]*")
-
-
-class _Results(Console):
-    """A console whose reader may leave: what that means is for the command line to say."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+# What lies between the places where a line may be broken, best places first.
+_JOINTS = [re.compile(form) for form in (r"\s*\S*\s*", r"\s*~?[^\s,~]*[\s,]*", r"\s*~?[^\s,~=/+]*[\s,=/+]*")]
 
 
 def out() -> Console:
     """Make the console of results: stdout, at least 100 columns wide where it is no terminal."""
-    return _Results(width=None if sys.stdout.isatty() else max(100, int(os.environ.get("COLUMNS", 0) or 0)))
+    return Console(width=None if sys.stdout.isatty() else max(100, int(os.environ.get("COLUMNS", 0) or 0)))
 
 
 def err() -> Console:
@@ -45,7 +39,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def say(console: Console, *parts: Part) -> None:
+def say(console: Console, *parts: Piece) -> None:
     """Print one line, letter by letter. A terminal that it is too long for gets several, broken between words."""
     text = Text.assemble(*parts)
     if console.is_terminal:
@@ -53,32 +47,38 @@ def say(console: Console, *parts: Part) -> None:
     console.print(text, soft_wrap=True)
 
 
-def wrapped(text: Text, width: int, names: bool = False) -> Text:
-    """Break a text into lines: at blanks, and where a word is longer than a line behind `, = / +` or before `~`.
+def wrapped(text: Text, width: int) -> Text:
+    """Break a text into lines: at blanks; where a word is longer than a line, behind its commas and before its `~`; where
+    a part is still longer, behind `= / +`. Its styles stay.
 
     Args:
-        text: its styles stay.
+        text: of any number of lines.
         width: of a line; one without a place to break may be longer.
-        names: break there wherever a line is full, as suits a job's name.
     """
     lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
-        words = [line.plain] if names else re.findall(r"\s*\S+\s*", line.plain)
         places, start, end = [], 0, 0
-        for word in words:
-            pieces = [word] if not names and len(word.rstrip()) <= width else _PIECE.findall(word)
-            for piece in filter(None, pieces):
-                if end > start and end + len(piece.rstrip()) - start > width:
-                    places.append(end)
-                    start = end
-                end += len(piece)
+        for piece in _pieces(line.plain, width):
+            if end > start and end + len(piece.rstrip()) - start > width:
+                places.append(end)
+                start = end
+            end += len(piece)
         lines += line.divide(places)
     for line in lines:
         line.rstrip()
     return Text("\n").join(lines)
 
 
-def note(*parts: Part) -> None:
+def _pieces(text: str, width: int, level: int = 0) -> Iterator[str]:
+    """What may not be broken in lines of a width."""
+    for piece in filter(None, _JOINTS[level].findall(text)):
+        if len(piece.rstrip()) > width and level + 1 < len(_JOINTS):
+            yield from _pieces(piece, width, level + 1)
+        else:
+            yield piece
+
+
+def note(*parts: Piece) -> None:
     """Say a line on stderr."""
     say(err(), *parts)
 

@@ -1,4 +1,4 @@
-"""What `sslbench doctor` finds: versions, hardware, folders, prepared data, and what to do where something is wrong.
+"""The findings of `sslbench doctor`: versions, hardware, folders, prepared data, and remedies where something is wrong.
 
 Nothing is written but short-lived files that show whether a folder can be written and locked.
 """
@@ -196,7 +196,7 @@ def _installed(package: str) -> str | None:
 
 
 def _components() -> Iterator[Check]:
-    """Whether everything that is registered can be loaded, third parties' components included."""
+    """Tell whether everything that is registered can be loaded, third parties' components included."""
     import warnings
 
     counts: dict[str, int] = {}
@@ -278,7 +278,7 @@ def _computes(device: Any) -> None:
 
 
 def _bf16(device: Any) -> dict[str, Any]:
-    """What the precision `auto` makes of a device, before a job's own network decides."""
+    """Report what the precision `auto` makes of a device, before a job's own network decides."""
     from sslbench.networks.precision import fast_bf16
 
     fast = fast_bf16(device)
@@ -360,7 +360,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _locks(results_dir: Path) -> Check:
-    """Whether a lock keeps a second holder out: what keeps two launchers from repeating each other's work."""
+    """Tell whether a lock keeps a second holder out: what keeps two launchers from repeating each other's work."""
     remedy = "put the results on a local disk, or mount the shared one with file locks"
     try:
         with tempfile.TemporaryDirectory(dir=_existing(results_dir), prefix=".lock-test-") as folder:

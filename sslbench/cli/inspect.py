@@ -9,7 +9,7 @@ import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import note, out, print_json, spinner
-from sslbench.cli.options import DataDir, Json, Preprocessing, ResultsDir, argument, flag, opened, option, several
+from sslbench.cli.options import DataDir, Json, PreprocessingName, ResultsDir, argument, flag, opened, option, several
 from sslbench.core.errors import UsageError
 
 
@@ -144,7 +144,7 @@ def doctor(
 
 def audit(
     dataset: Annotated[str, argument("DATASET", "A prepared dataset.", completion.datasets)],
-    preprocessing: Preprocessing = None,
+    preprocessing: PreprocessingName = None,
     splits: Annotated[str | None, option("NAME", "Lists to look at; default: all of the dataset.")] = None,
     recipe: Annotated[
         str | None,

@@ -121,7 +121,7 @@ def _grid(name: str, path: str) -> dict[str, Any]:
 
 
 def runs(results: Path, jobs: Iterable[Job] | None = None) -> list[dict[str, Any]]:
-    """Where runs stand: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`; of
+    """List the runs: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`; of
     a running one also its `process` (host and pid).
 
     Args:

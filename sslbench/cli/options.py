@@ -40,7 +40,7 @@ ResultsDir = Annotated[Path | None, option("DIR", "Runs and reports: SSLBENCH_RE
 Sets = Annotated[list[str] | None, setting("Change a field, e.g. optimizer.lr=0.005.", completion.settings)]
 Json = Annotated[bool, flag("Machine-readable, alone on stdout.", "--json/--no-json", panel=OUTPUT)]
 Quiet = Annotated[bool, flag("Print less.", "--quiet/--no-quiet", "-q", panel=OUTPUT)]
-Preprocessing = Annotated[
+PreprocessingName = Annotated[
     str | None,
     option("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
 ]

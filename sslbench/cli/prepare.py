@@ -13,7 +13,7 @@ from sslbench.cli.console import failures, note, print_json, progress
 from sslbench.cli.options import (
     DataDir,
     Json,
-    Preprocessing,
+    PreprocessingName,
     Quiet,
     Workers,
     argument,
@@ -61,7 +61,7 @@ def prepare(
     budgets: Annotated[
         list[str] | None, option("BUDGETS", "Shares or numbers of patients (5%,10%,20%,100%).", panel=_LISTS)
     ] = None,
-    preprocessing: Preprocessing = None,
+    preprocessing: PreprocessingName = None,
     set: Annotated[
         list[str] | None,
         setting("Change an option of the dataset: see `sslbench show dataset`.", completion.dataset_settings),

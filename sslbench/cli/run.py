@@ -52,6 +52,17 @@ def run(
             "NAMES", "Methods: a,b or name\\[option=value].", "--method", "-m", panel=_WHAT, complete=completion.methods
         ),
     ] = None,
+    weighting: Annotated[
+        list[str] | None,
+        option(
+            "NAMES",
+            "Weightings of all learners, or none; default: the method's.",
+            "--weighting",
+            "-w",
+            panel=_WHAT,
+            complete=completion.weightings,
+        ),
+    ] = None,
     loss: Annotated[
         list[str] | None,
         option("NAMES", "Losses; default: default.", "--loss", "-l", panel=_WHAT, complete=completion.losses),
@@ -108,7 +119,7 @@ def run(
     from sslbench.execution import local
 
     data, results = opened(data_dir), settings.results_dir(results_dir)
-    axes = {"-r": recipe, "-m": method, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
+    axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
     table = _report_command(chosen, name, set, data_dir, results_dir)
     expanded = chosen.expand(parse_set(set or []))
@@ -244,6 +255,7 @@ def _grid_of(name: str | None, axes: dict[str, Any]) -> Grid:
         raise UsageError(f"missing {', '.join(missing)}", "or run a grid: sslbench run --grid [NAME]")
     entry = GridEntry(
         method=several(axes["-m"]),
+        weighting=several(axes["-w"]) or [None],
         loss=several(axes["-l"]) or ["default"],
         plugin=several(axes["-p"]) or [None],
         labeled=several(axes["--labeled"]),

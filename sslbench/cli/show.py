@@ -1,4 +1,4 @@
-"""What `sslbench show` tells of one name: its options, where they come from, and what is known to be different.
+"""The facts of `sslbench show` about one name: its options, where they come from, and what is known to be different.
 
 A component describes itself in its docstring, in plain paragraphs. The first says what it is, with the paper in
 brackets. One that begins with `Deviations:` tells where it leaves the paper or its code on purpose. `Cost:`, to the
@@ -18,7 +18,7 @@ from typing import Any
 from sslbench.cli.listing import PLURALS, spelling_of
 from sslbench.config import weightings
 from sslbench.config.fields import fields_of
-from sslbench.config.layers import PARTS, load_recipe, read_recipe
+from sslbench.config.layers import JOB_PARTS, load_recipe, read_recipe
 from sslbench.config.recipe import ABOUT, recipe_path
 from sslbench.config.text import flatten, load_yaml
 from sslbench.core import registry
@@ -124,7 +124,7 @@ def _module(target: Any) -> str | None:
 
 
 def _pluggable(base: registry.Entry, asked: registry.Entry) -> dict[str, Any]:
-    """What losses, plugins, weightings and methods have in common."""
+    """Collect the facts that losses, plugins, weightings and methods have in common."""
     target, doc, own = base.target, _documented(base.kind, base.target), read_doc(asked.about)
     facts: dict[str, Any] = {
         "title": asked.title or getattr(target, "title", ""),
@@ -209,7 +209,7 @@ def _phases(kind: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]] | None
 
 
 def _unbuilt(kind: Any, chosen: Mapping[str, Any], read: Callable[[Any], Any]) -> Any:
-    """What a method tells under its options, without building its networks; None where that takes more."""
+    """Read a method under its options, without building its networks; None where that takes more."""
     from torch import nn
 
     method = kind.__new__(kind)
@@ -324,7 +324,7 @@ def _recipe(name: str) -> dict[str, Any]:
         path: values.get(path, default) for path, default in network.items()
     }
     # A recipe may set options of a method or loss too, for all jobs that have it.
-    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in PARTS}
+    values |= {path: value for path, value in layers.values.items() if path.split(".")[0] in JOB_PARTS}
     return {
         "kind": "recipe",
         "name": recipe.name,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from sslbench.cli import console
+from sslbench.core.errors import SSLBenchError
 
 READER_LEFT = 141  # as a shell reports the signal that ends other programs there
 
@@ -30,7 +31,7 @@ def standard_streams() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show ± gets a question mark, not a traceback.
         getattr(stream, "reconfigure", lambda **how: None)(errors="replace")
-    sys.stderr = cast(TextIO, _Tolerant(sys.stderr))
+    sys.stdout, sys.stderr = cast(TextIO, _Results(sys.stdout)), cast(TextIO, _Tolerant(sys.stderr))
     try:
         yield
     finally:
@@ -41,32 +42,62 @@ def end_of_results(code: int) -> int:
     """Write out what was printed, and return the exit code: that given, unless results were lost."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        return reader_left()
-    except OSError as error:
-        _forget()
-        console.error(f"the results cannot be written to stdout: {error.strerror}")
+    except ReaderLeft:
+        return READER_LEFT
+    except SSLBenchError as error:
+        console.error(error.message)
         return code or 1
     return code
 
 
-def reader_left() -> int:
-    """Return the exit code where a reader like `head` had enough."""
-    _forget()
-    return READER_LEFT
+class ReaderLeft(Exception):
+    """The end of a command whose reader, like `head`, had enough; an error of the system would end in Typer's hands."""
 
 
-def _forget() -> None:
-    """Let what could not be written go nowhere, or the interpreter would try again at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _Tolerant:
-    """A stream whose failures are nobody's concern."""
+class _Stream:
+    """A stream like the one given."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Results(_Stream):
+    """A stream of results: losing them is an error."""
+
+    def write(self, text: str) -> int:
+        """Write.
+
+        Raises:
+            ReaderLeft: nobody reads on.
+            SSLBenchError: the system refuses.
+        """
+        with self._watched():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush; raises what `write` does."""
+        with self._watched():
+            self._stream.flush()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What could not be written goes nowhere, or the interpreter would try again at its end.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise ReaderLeft from None
+            raise SSLBenchError(f"the results cannot be written to stdout: {error.strerror}") from error
+
+
+class _Tolerant(_Stream):
+    """A stream whose failures are nobody's concern."""
 
     def write(self, text: str) -> int:
         """Write, if that is possible."""
@@ -78,6 +109,3 @@ class _Tolerant:
         """Flush, if that is possible."""
         with suppress(OSError, ValueError):
             self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fields_of(model: type[BaseModel], prefix: str = "", instance: BaseModel | None = None) -> Iterator[dict[str, Any]]:
-    """The settable fields of a model, groups of fields opened into dotted paths.
+    """Yield the settable fields of a model, groups of fields opened into dotted paths.
 
     Each has `name`, `type` (for people), `choices` (empty where the values are not named), `default`, `required`
     and `description`.

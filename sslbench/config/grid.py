@@ -24,7 +24,7 @@ _AXES = ("recipe", "method", "weighting", "loss", "plugin", "labeled", "seeds")
 
 
 def _axes_as_lists(data: Any) -> Any:
-    """An axis of a grid may be written as one value, seeds as a range: `0-4`."""
+    """Read axes written as one value, and seeds written as a range: `0-4`."""
     if not isinstance(data, dict):
         return data
     data = {key: [value] if key in _AXES and not isinstance(value, list) else value for key, value in data.items()}
@@ -36,7 +36,7 @@ def _axes_as_lists(data: Any) -> Any:
 
 
 def seed_range(value: Any) -> list[Any]:
-    """The seeds that `0-4` means; any other value alone.
+    """Expand `0-4` to its seeds; any other value stays.
 
     Raises:
         ValueError: a range that runs backwards, or holds more seeds than anybody means.
@@ -68,7 +68,7 @@ class JobFilter(Frozen):
         return _axes_as_lists(data)
 
     def matches(self, job: Job) -> bool:
-        """Whether the job is meant, however both are spelt. Only options and `set` need the job to be valid.
+        """Tell whether the job is meant, however both are spelt. Only options and `set` need the job to be valid.
 
         Raises:
             UsageError: a name or budget that nothing answers to.
@@ -117,7 +117,7 @@ def _learners(resolved: ResolvedJob) -> tuple[str, ...]:
 
 
 def _layer(layers: Mapping[str, str], path: str) -> str:
-    """The layer of a path, or of the first below it."""
+    """Return the layer of a path, or of the first below it."""
     return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
 
 
@@ -126,7 +126,7 @@ class GridEntry(JobFilter):
 
 
 class TableSpec(Frozen):
-    """What a grid's table shows.
+    """The content of a grid's table.
 
     `columns`: metrics of the protocol, averaged over classes (`dsc`) or one column per class (`dsc/class`). Where it is
     not given, those of its default that the protocol has.
@@ -186,7 +186,7 @@ class Grid(Frozen):
         return _axes_as_lists(data)
 
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
-        """The canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
+        """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
         The table is checked too: what nobody can print is not worth a training.
 
@@ -238,7 +238,7 @@ class Grid(Frozen):
 
 
 def load_grid(name: str) -> Grid:
-    """A grid by name (looked up in `benchmarks/`, then among the shipped ones) or by file.
+    """Load a grid by name (looked up in `benchmarks/`, then among the shipped ones) or by file.
 
     Raises:
         UsageError: no such grid, or a file that is not a valid one.
@@ -256,7 +256,7 @@ def load_grid(name: str) -> Grid:
 
 
 def grid_files() -> dict[str, Path]:
-    """The grids that can be named, with their files."""
+    """Return the grids that can be named, with their files."""
     found: dict[str, Path] = {}
     for folder in settings.grid_dirs():
         for path in sorted(folder.glob("*.yaml")):

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from sslbench.config import weightings
-from sslbench.config.layers import COMPONENTS, PARTS, Layers, read_recipe, recipe_of, under
+from sslbench.config.layers import COMPONENTS, JOB_PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
 from sslbench.config.recipe import ABOUT, Cutout, Jitter, Override, Recipe, Seed
 from sslbench.config.splits import HELD, Splits, load_splits
@@ -63,8 +63,8 @@ class Job(Frozen):
         return hash(_stable_json(self.model_dump()))
 
     def canonical(self) -> Job:
-        """The form that all spellings of this job share: options that make a preset take its name, values that the
-        lower layers give anyway drop out, the budget is a slug."""
+        """Return the form that all spellings of this job share: options that make a preset take its name, values that
+        the lower layers give anyway drop out, the budget is a slug."""
         return self.resolved.job
 
     @cached_property
@@ -77,7 +77,7 @@ class Job(Frozen):
         return resolve(self)
 
     def digest(self) -> str:
-        """64 hexadecimal digits over all that changes the result, the seed apart. Jobs that share it are averaged."""
+        """Hash all that changes the result but the seed: 64 hexadecimal digits. Jobs that share it are averaged."""
         return self.resolved.digest
 
     @property
@@ -100,8 +100,8 @@ class Job(Frozen):
 
 
 def settings_of(job: Mapping[str, Any]) -> dict[str, Any]:
-    """How a canonical job, as `config.yaml` has it, differs from its named parts: by dotted path, sorted. These make
-    the variant in its directory's name, where a weighting is spelt as an option of the method."""
+    """Return how a canonical job, as `config.yaml` has it, differs from its named parts: by dotted path, sorted. These
+    make the variant in its directory's name, where a weighting is spelt as an option of the method."""
     return dict(sorted({**(job.get("set") or {}), **weightings.settings(job.get("weighting"))}.items()))
 
 
@@ -130,7 +130,7 @@ class ResolvedJob(Frozen):
 
     @property
     def homes(self) -> dict[str, dict[str, str]]:
-        """Where another process finds the names that only a stranger's module knows: by kind and name."""
+        """References, by kind and name, by which another process finds what only a stranger's module knows."""
         used = [(part, chosen["name"]) for part in COMPONENTS if (chosen := getattr(self, part))]
         used += [(part, name) for part in COMPONENTS if (name := getattr(self.job, part))]  # presets
         used += [(weightings.PART, spec["name"]) for spec in self.weightings.values()]
@@ -140,7 +140,7 @@ class ResolvedJob(Frozen):
 
 
 def _homes(used: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
-    """Where names of some kinds are found that only a stranger's module knows."""
+    """Find where names of some kinds are defined that only a stranger's module knows."""
     found: dict[str, dict[str, str]] = {}
     for kind, name in used:
         if home := registry.home(kind, name):
@@ -219,13 +219,13 @@ _MISSING = object()
 
 
 def _job_settings(job: Job, parts: Mapping[str, Part]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Give the fields that the job itself sets, by path, and the layer that set each."""
+    """Return the fields that the job itself sets, by path, and the layer that set each."""
     otherwise = job.layers.get("*", "job")
     given, origins = {}, {weightings.PART: job.layers.get(weightings.PART, otherwise)}
     for path, value in job.set.items():
         for spelt, content in flatten({path: value}).items():
             leaf = weightings.respelt(spelt)
-            if leaf.split(".")[0] not in PARTS:
+            if leaf.split(".")[0] not in JOB_PARTS:
                 given[leaf] = content
             origins[leaf] = job.layers.get(path, otherwise)
     for part in parts.values():
@@ -234,14 +234,14 @@ def _job_settings(job: Job, parts: Mapping[str, Part]) -> tuple[dict[str, Any], 
 
 
 def _above(origins: Mapping[str, str], path: str, otherwise: str) -> str:
-    """The layer of a path, or of the nearest path above it."""
+    """Return the layer of a path, or of the nearest path above it."""
     while path not in origins and "." in path:
         path = path.rpartition(".")[0]
     return origins.get(path, otherwise)
 
 
 def splits_of(below: Layers, parts: Mapping[str, Part], given: Mapping[str, Any]) -> Splits:
-    """The case lists of a job: overrides may depend on its budget, so they cannot change them."""
+    """Return the case lists of a job: overrides may depend on its budget, so they cannot change them."""
     layers = below.copy()
     layers.put(parts["method"].component.defaults, "")
     layers.put({path: value for path, value in given.items() if path in ("dataset", "splits")}, "")
@@ -256,7 +256,7 @@ def _complete(
     layers: Layers, parts: Mapping[str, Part], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Validate and fill in every default, so that a default spelt out and one left out are the same."""
-    known = {*Recipe.model_fields, *PARTS} - ABOUT
+    known = {*Recipe.model_fields, *JOB_PARTS} - ABOUT
     unknown = [path for path in layers.values if path.split(".")[0] not in known]
     if unknown:
         raise UnknownNameError("field", unknown[0], known | {path for path in layers.values if path not in unknown})
@@ -321,14 +321,14 @@ def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, Part], la
         elif key == "recipe":
             fits = recipe in asked
         else:
-            raise UnknownNameError("part of a job", key, ("recipe", "labeled", *PARTS))
+            raise UnknownNameError("part of a job", key, ("recipe", "labeled", *JOB_PARTS))
         if not fits:
             return False
     return True
 
 
 def _weighted_by(method: Part) -> set[str]:
-    """The weightings that a job asks for, of whichever learner."""
+    """Return the weightings that a job asks for, of whichever learner."""
     layers = Layers()
     for values in (method.preset, method.given):
         layers.put(values, "")
@@ -370,7 +370,7 @@ def _digest(values: Mapping[str, Any], parts: Mapping[str, Part], lists: str, re
 
 
 def _version(component: Any) -> list[int]:
-    """The version of a component and of the classes that it is built on: a fix below invalidates what stands on it."""
+    """Return the versions of a component and of the classes below it: a fix there invalidates what stands on it."""
     if not isinstance(component, type):
         return [component.version]
     return [vars(kind)["version"] for kind in component.__mro__ if "version" in vars(kind)]

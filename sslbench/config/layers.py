@@ -13,7 +13,7 @@ from sslbench.config.text import flatten, load_yaml, unflatten, validated
 from sslbench.core.errors import UnknownNameError, UsageError
 
 COMPONENTS = ("method", "loss", "plugin")  # the parts of a job that have options under their own prefix
-PARTS = (*COMPONENTS, weightings.PART)  # those that a recipe may say something about, outside of its fields
+JOB_PARTS = (*COMPONENTS, weightings.PART)  # those that a recipe may say something about, outside of its fields
 
 
 class Layers:
@@ -23,7 +23,7 @@ class Layers:
         self.values, self.origins = dict(values or {}), dict(origins or {})
 
     def copy(self) -> Layers:
-        """The same values, to lay more over."""
+        """Copy the values, to lay more over."""
         return Layers(self.values, self.origins)
 
     def put(self, new: Mapping[str, Any], layer: str) -> None:
@@ -42,8 +42,8 @@ class Layers:
 def read_recipe(
     name: str, chain: tuple[str, ...] = ()
 ) -> tuple[Layers, tuple[tuple[str, Override], ...], dict[str, Any]]:
-    """A recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what the
-    recipe says about itself."""
+    """Read a recipe file with those it extends: values, overrides with their layer (the base recipe's first), and what
+    the recipe says about itself."""
     path = recipe_path(name)
     if not path.exists():
         raise UnknownNameError("recipe", name, recipe_names())
@@ -74,7 +74,7 @@ def _recipe_file(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe as written, before any method's defaults or overrides.
+    """Load the recipe as written, before any method's defaults or overrides.
 
     Raises:
         UsageError: no such recipe, or a field that is unknown, missing or of the wrong type.
@@ -91,13 +91,13 @@ def recipe_of(
     Raises:
         UsageError: a field that is unknown, missing or of the wrong type.
     """
-    fields = {path: value for path, value in values.items() if path.split(".")[0] not in PARTS}
+    fields = {path: value for path, value in values.items() if path.split(".")[0] not in JOB_PARTS}
     more = {"overrides": [override.model_dump() for _, override in overrides]}
     found: Recipe = validated(Recipe, unflatten(fields) | dict(about) | more, f"recipe {about['name']}", fields)
     return found
 
 
 def under(values: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The values below a dotted path, by the rest of theirs."""
+    """Return the values below a dotted path, by the rest of theirs."""
     prefix = part + "."
     return {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}

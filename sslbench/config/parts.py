@@ -43,7 +43,7 @@ class Part:
 
 
 def read_parts(job: Job) -> dict[str, Part]:
-    """The components of a job by kind.
+    """Read the components of a job by kind.
 
     Raises:
         UsageError: a name that nothing answers to, or a field that cannot be set.
@@ -100,7 +100,7 @@ def read_part(
 
 
 def _paths(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a component by dotted path of the whole job."""
+    """Return options of a component by dotted path of the whole job."""
     return {weightings.respelt(f"{kind}.{path}"): value for path, value in flatten(options).items()}
 
 
@@ -118,7 +118,7 @@ def _makes(preset: registry.Entry, component: Any, values: Mapping[str, Any]) ->
 
 
 def _typed(model: type[BaseModel], options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options as their types read them, `1` and `1.0` alike; what is not valid stays, for the one who checks it all."""
+    """Return options as their types read them, `1` and `1.0` alike; what is not valid stays, to be refused later."""
     try:
         typed = flatten(model.model_validate(unflatten(options)).model_dump(mode="json"))
     except ValidationError:

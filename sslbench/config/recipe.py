@@ -132,7 +132,7 @@ class AugmentSpec(Frozen):
     @field_validator("weak", "strong", mode="before")
     @classmethod
     def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
-        """A bare name means the augmentation with its defaults."""
+        """Read a bare name as the augmentation with its defaults."""
         if not isinstance(value, list):
             return value
         weak = info.field_name == "weak"
@@ -325,7 +325,7 @@ _RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The names of the shipped recipes and of those in the data folder that was opened, sorted."""
+    """Return the names of the shipped recipes and of those in the data folder that was opened, sorted."""
     return tuple(sorted({*_shipped_recipes(), *registry.kept_files("recipe")}))
 
 
@@ -335,7 +335,7 @@ def _shipped_recipes() -> tuple[str, ...]:
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe, by name or as it is; it need not be there."""
+    """Return the file of a recipe, by name or as it is; it need not be there."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     shipped = _RECIPES / f"{name}.yaml"

@@ -84,7 +84,7 @@ class Splits:
     refused: dict[str, str] = field(default_factory=dict)
 
     def budget(self, text: str) -> Budget:
-        """The budget that a slug, title or alias means.
+        """Return the budget that a slug, title or alias means.
 
         Raises:
             UnknownNameError: the split has no such budget.
@@ -104,18 +104,18 @@ class Splits:
         raise UnknownNameError(f"label budget of {self.dataset} (splits {self.name})", str(text), known)
 
     def fingerprint(self, labeled: str) -> str:
-        """Hash of the lists that decide a job: train, val, test and the budget's labelled entries."""
+        """Hash the lists that decide a job: train, val, test and the budget's labelled entries."""
         lists = [self.train, self.val, self.test, self.budget(labeled).labeled]
         return hashlib.sha256(json.dumps(lists).encode()).hexdigest()
 
     def labeled_always(self) -> tuple[str, ...]:
-        """The entries that are labelled under every budget: what may be known of labels before one is chosen."""
+        """Return the entries that are labelled under every budget: what may be known of labels before one is chosen."""
         lists = [set(budget.labeled) for budget in self.budgets.values()]
         return tuple(entry for entry in self.train if all(entry in labeled for labeled in lists))
 
 
 def slug_of(text: str) -> str:
-    """The folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
+    """Return the folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
     text = re.sub(r"\s*%", "pct", str(text).strip().lower())
     text = re.sub(r"[\s_]+", "-", text)
     return re.sub(r"\.0+(?=pct|$)", "", text)
@@ -125,7 +125,7 @@ def slug_of(text: str) -> str:
 
 
 def load_splits(dataset: str, name: str) -> Splits:
-    """The named splits of a dataset, checked.
+    """Load the named splits of a dataset, and check them.
 
     Raises:
         UsageError: no such dataset or splits, or lists that overlap.
@@ -139,7 +139,7 @@ def load_splits(dataset: str, name: str) -> Splits:
 
 
 def split_files(dataset: str) -> dict[str, Path]:
-    """The split lists of a dataset by name: the packaged ones, and the user's in the data folder that was opened."""
+    """Return the split lists of a dataset by name: packaged ones, and the user's in the data folder that was opened."""
     component = registry.component("dataset", dataset)
     owner = component.splits_from or component.name
     packaged = (Path(__file__).parent.parent / "splits").glob(f"{owner}-*.yaml")
@@ -333,7 +333,7 @@ def with_budgets(
     budgets: Sequence[str] = BUDGETS,
     unlabeled: Collection[str] = (),
 ) -> Splits:
-    """The same lists with nested budgets drawn from `train` by patient; see `draw_splits`.
+    """Draw nested budgets for lists from `train` by patient; see `draw_splits`.
 
     A share is one of all training patients; what is more than have labels is all of these.
 
@@ -405,7 +405,7 @@ def _budget_size(text: str, patients: int, where: str) -> int:
 
 
 def read_split_file(path: Path, tested: Sequence[str] = (), unlabeled: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The lists in a user's file, by name: the file's own, or that of a fold (`fold-0`, ...).
+    """Read the lists in a user's file, by name: the file's own, or that of a fold (`fold-0`, ...).
 
     Read are the YAML form of the packaged lists, the same fields as JSON, nnU-Net's `splits_final.json`, a list of
     folds with `train` and `val`, and SSL4MIS's `train.list`, `val.list` and `test.list`, a name on every line: name the
@@ -454,7 +454,7 @@ def read_split_file(path: Path, tested: Sequence[str] = (), unlabeled: Sequence[
 
 
 def has_plain_lists(folder: Path) -> bool:
-    """Whether a folder holds lists as SSL4MIS and its descendants keep them."""
+    """Tell whether a folder holds lists as SSL4MIS and its descendants keep them."""
     return all((folder / f"{part}.list").is_file() for part in ("train", "test"))
 
 

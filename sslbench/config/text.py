@@ -1,4 +1,4 @@
-"""How people write things down, read into values: YAML files, `a.b=c`, `name[option=value]`, dotted paths."""
+"""Readers of what people write down: YAML files, `a.b=c`, `name[option=value]`, dotted paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sslbench.core.files import read_text
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, read by the safe loader.
+    """Load the mapping in a YAML file, read by the safe loader.
 
     Raises:
         UsageError: the file cannot be read as YAML, repeats a key, or holds no mapping.
@@ -64,7 +64,7 @@ for _way in (_Loader, _Dumper):
 
 
 def yaml_text(value: Any, flow: bool | None = None, width: int = 110) -> str:
-    """A value as YAML that `load_yaml` reads as the same, in the order that it has.
+    """Write a value as YAML that `load_yaml` reads as the same, in the order that it has.
 
     Args:
         value: of plain types.
@@ -76,7 +76,7 @@ def yaml_text(value: Any, flow: bool | None = None, width: int = 110) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value of an option as typed on a command line: `0.75`, `true`, `[1, 2]`, `name`."""
+    """Parse the value of an option as typed on a command line: `0.75`, `true`, `[1, 2]`, `name`."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
@@ -94,7 +94,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def parse_set(items: Iterable[str]) -> dict[str, Any]:
-    """`a.b=c` strings as dotted paths and values."""
+    """Parse `a.b=c` strings as dotted paths and values."""
     return _pairs(items, "--set takes PATH=VALUE, not '{}'", "for example --set optimizer.lr=0.005")
 
 
@@ -109,7 +109,7 @@ def _pairs(items: Iterable[str], message: str, hint: str) -> dict[str, Any]:
 
 
 def parse_component(text: str) -> tuple[str, dict[str, Any]]:
-    """`ga[gamma=0.75,k=5]` as its name and options; in place of a name `module:Class` may stand.
+    """Parse `ga[gamma=0.75,k=5]` as its name and options; in place of a name `module:Class` may stand.
 
     Raises:
         UsageError: brackets that do not close, or an item that is no `key=value`.
@@ -165,7 +165,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()) -> Any:
-    """`model(**data)`, its first fault told in one line, with near names for an unknown key."""
+    """Return `model(**data)`; its first fault raises one line, with near names for an unknown key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -186,13 +186,13 @@ def validated(model: type[Any], data: Any, where: str, known: Iterable[str] = ()
 
 
 def dumped(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:
-    """All fields of a model as JSON has them. Twice: a default is not validated, and 10 is to be what 10.0 is."""
+    """Dump all fields of a model as JSON has them. Twice: a default is not validated, and 10 is to be what 10.0 is."""
     once = validated(model, data, where)
     return dict(model.model_validate(once.model_dump()).model_dump(mode="json"))
 
 
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted path of a model, for suggestions."""
+    """Yield every dotted path of a model, for suggestions."""
     for name, info in model.model_fields.items():
         yield prefix + name
         for part in (info.annotation, *get_args(info.annotation)):

@@ -28,7 +28,7 @@ def concerns(path: str) -> bool:
 
 
 def respelt(path: str) -> str:
-    """A dotted path as a part of the job has it: `weighting.a` for `method.weighting.a`."""
+    """Spell a dotted path as a part of the job has it: `weighting.a` for `method.weighting.a`."""
     return path.removeprefix("method.") if concerns(path.removeprefix("method.")) else path
 
 
@@ -39,24 +39,24 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def flat(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The value of a job's weighting by dotted path; empty where nothing is said."""
+    """Flatten a job's weighting by dotted path; empty where nothing is said."""
     return {} if value is None else flatten({PART: value})
 
 
 def settings(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The same as run directories and tables spell it, as options of the method; null where there is none."""
+    """Spell it as run directories and tables spell it, as options of the method; null where there is none."""
     return {f"method.{path}": None if text == NONE else text for path, text in flat(value).items()}
 
 
 def learners_of(method: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys that weightings serve in a method with these options; those that are not named have their defaults."""
+    """Return the keys that weightings serve in a method with these options; others have their defaults."""
     usual = {name: field.get_default(call_default_factory=True) for name, field in method.Options.model_fields.items()}
     keys: tuple[str, ...] = method.learners_of({**usual, **options})
     return keys
 
 
 def replaced(below: Mapping[str, Any], above: Mapping[str, Any]) -> set[str]:
-    """The paths of `below` about weightings that mean nothing under `above`: a name takes the place of another with its
+    """Return the paths of `below` about weightings that mean nothing under `above`: a name replaces another with its
     options, the name for all that of each."""
     named = {path.removesuffix(".name") for path in split(above)[1]}
     return {path for path in split(below)[1] if any(path == name or path.startswith(f"{name}.") for name in named)}
@@ -103,7 +103,7 @@ def read(values: Mapping[str, Any], keys: Sequence[str]) -> tuple[dict[str, Spec
 
 
 def _spec_of(path: str, spelling: Any) -> Spec:
-    """`cld[window=2]` as name and options; nothing for `none`."""
+    """Parse `cld[window=2]` as name and options; nothing for `none`."""
     if spelling in (None, NONE):
         return {}
     if not isinstance(spelling, str):
@@ -114,7 +114,7 @@ def _spec_of(path: str, spelling: Any) -> Spec:
 
 
 def complete(spec: Spec) -> Spec:
-    """The same with every option, typed.
+    """Complete a weighting with every option, typed.
 
     Raises:
         UsageError: an option that it has not, or a value that is not valid.
@@ -125,12 +125,12 @@ def complete(spec: Spec) -> Spec:
 
 
 def completed(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Spec]:
-    """The weightings that flat values give each learner, complete."""
+    """Return the weightings that flat values give each learner, complete."""
     return {key: complete(spec) for key, spec in read(values, keys)[0].items() if spec is not None}
 
 
 def by_learner(values: Mapping[str, Any]) -> dict[str, Spec]:
-    """The weightings among resolved values."""
+    """Return the weightings among resolved values."""
     found: dict[str, Spec] = {}
     for path, value in split(values)[1].items():
         _, key, option = path.split(".", 2)
@@ -139,7 +139,7 @@ def by_learner(values: Mapping[str, Any]) -> dict[str, Spec]:
 
 
 def difference(chosen: Mapping[str, Spec], otherwise: Mapping[str, Spec], keys: Sequence[str]) -> str | dict[str, str]:
-    """The value of a job's weighting that makes `chosen` of `otherwise`, as short as it can be.
+    """Return the shortest value of a job's weighting that makes `chosen` of `otherwise`.
 
     Args:
         chosen, otherwise: complete weightings by learner.
@@ -152,7 +152,7 @@ def difference(chosen: Mapping[str, Spec], otherwise: Mapping[str, Spec], keys: 
 
 
 def spell(spec: Spec) -> str:
-    """A complete weighting in one word: `cld[window=2]`, options that are its defaults left out."""
+    """Spell a complete weighting in one word: `cld[window=2]`, options that are its defaults left out."""
     plain = complete({"name": spec["name"]})
     options = [f"{path}={compact(value)}" for path, value in sorted(spec.items()) if value != plain[path]]
     return spec["name"] + (f"[{','.join(options)}]" if options else "")

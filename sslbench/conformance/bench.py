@@ -1,4 +1,4 @@
-"""What a law is tried on: a method with a loss on tiny networks and random volumes; no file is read or written."""
+"""The bench of the laws: a method with a loss on tiny networks and random volumes; no file is read or written."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tiny_job(
     set: Mapping[str, Any] | None = None,
     plugin: str | None = None,
 ) -> Job:
-    """A job of seconds with the settings of a 2-D or a 3-D recipe; `set` adds to what makes it tiny."""
+    """Make a job of seconds with the settings of a 2-D or a 3-D recipe; `set` adds to what makes it tiny."""
     recipe, labeled, small = _RECIPES[dims]
     own = registry.component("method", parse_component(method)[0]).check_settings
     chosen = {**_COMMON, **small, **own, **(set or {})}
@@ -74,7 +74,7 @@ def random_experiment(
     channels: int = 1,
     classes: int = CLASSES,
 ) -> Experiment:
-    """A job put together on random volumes whose labels are bright blobs.
+    """Put a job together on random volumes whose labels are bright blobs.
 
     Args:
         job: its data are not looked at.
@@ -163,7 +163,7 @@ class Subject:
         self.plugin = self.job.resolved.job.plugin
 
     def experiment(self) -> Experiment:
-        """A fresh one, its phases cut to a few iterations."""
+        """Make a fresh experiment, its phases cut to a few iterations."""
         experiment = random_experiment(self.job)
         phases = [replace(phase, iterations=self.iterations) for phase in experiment.method.phases()]
         experiment.method.phases = lambda: phases  # type: ignore[method-assign]
@@ -177,7 +177,7 @@ class Subject:
         return self.experiment()
 
     def fresh(self) -> Method:
-        """The method as it begins its last phase."""
+        """Build the method as it begins its last phase."""
         method = copy.deepcopy(self.built.method)
         for phase in method.phases():
             method.begin(phase)
@@ -200,8 +200,7 @@ class Subject:
         return method
 
     def sure(self, factor: float = 20) -> Method:
-        """The method with networks as sure as trained ones, their heads times `factor`, none of which is a copy of
-        another.
+        """Build the method with networks as sure as trained ones, their heads times `factor`, none a copy of another.
 
         Thresholds of confidence let nothing through an untrained network, one with the batch statistics that it began
         with names one class everywhere in evaluation mode, and a teacher or peer that is a copy agrees with its
@@ -219,7 +218,7 @@ class Subject:
         return method
 
     def phases(self, unlabeled: bool = False) -> list[Phase]:
-        """Its phases; those alone that draw unlabelled patches."""
+        """Return its phases; those alone that draw unlabelled patches."""
         return [phase for phase in self.built.method.phases() if not unlabeled or "unlabeled" in phase.streams]
 
     @property
@@ -228,12 +227,12 @@ class Subject:
         return self.built.method.views["labeled"][0]
 
     def batch(self, phase: Phase) -> Batch:
-        """A batch of a phase, whose tensors may be written to."""
+        """Draw a batch of a phase, whose tensors may be written to."""
         views = [view for stream in phase.streams for view in self.built.method.views.get(stream, ())]
         return self.built.sampler.batch(0, phase.streams, tuple(dict.fromkeys(views)))
 
     def step(self, phase: Phase, consistency_weight: float = 1.0, iteration: int | None = None, epoch: int = 1) -> Step:
-        """The last step of a long phase, unless said otherwise."""
+        """Make the last step of a long phase, unless said otherwise."""
         length = 100_000
         return Step(
             iteration=length - 1 if iteration is None else iteration,
@@ -256,7 +255,7 @@ class Subject:
         consistency_weight: float = 1.0,
         bf16: bool = False,
     ) -> dict[str, Tensor]:
-        """The terms of a step; the same draws every time."""
+        """Compute the terms of a step; the same draws every time."""
         reseed(0, "forward")
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             return dict(
@@ -273,12 +272,12 @@ class Subject:
         consistency_weight: float = 1.0,
         bf16: bool = False,
     ) -> dict[str, Tensor]:
-        """The gradient of a step in every parameter that it reaches, and the values of its losses."""
+        """Compute the gradient of a step in every parameter that it reaches, and the values of its losses."""
         method.zero_grad()
         return _gradients(method, phase, self.terms(method, phase, batch, consistency_weight, bf16))
 
     def reached(self, method: Method, key: str, phase: Phase) -> set[str]:
-        """Names of the parameters that the predictor `key` is made of."""
+        """Return names of the parameters that the predictor `key` is made of."""
         method.zero_grad()
         image = self.batch(phase).image[self.view][:2]
         probabilities = method.predict(image, key)
@@ -289,12 +288,12 @@ class Subject:
 
     @cached_property
     def watched(self) -> dict[str, WatchedStep]:
-        """By phase, a step of the sure method with every term on."""
+        """Take, by phase, a step of the sure method with every term on."""
         return {phase.name: self._watched(self.sure().train(), phase) for phase in self.phases()}
 
     @cached_property
     def referenced(self) -> dict[str, WatchedStep]:
-        """The same under a loss that needs a reference, as far as the method can tell."""
+        """Take the same under a loss that needs a reference, as far as the method can tell."""
         if self.built.method.loss.needs_reference:
             return self.watched
         found = {}
@@ -356,7 +355,7 @@ def _gradients(method: Method, phase: Phase, terms: Mapping[str, Tensor]) -> dic
 
 
 def is_loss(term: str) -> bool:
-    """Whether a term of a step is one of its losses: `loss`, or `loss/<group>`."""
+    """Tell whether a term of a step is one of its losses: `loss`, or `loss/<group>`."""
     return term.split("/")[0] == "loss"
 
 
@@ -383,14 +382,14 @@ class MemoryCheckpoints(Checkpoints):
 
 
 def packed(state: Mapping[str, Any]) -> bytes:
-    """A state as a checkpoint holds it."""
+    """Pack a state as a checkpoint holds it."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
 
 
 def unpacked(content: bytes) -> dict[str, Any]:
-    """What `packed` wrote; whatever is neither a tensor nor a plain value is refused."""
+    """Unpack what `packed` wrote; whatever is neither a tensor nor a plain value is refused."""
     found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
     return found
 

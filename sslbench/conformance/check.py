@@ -1,4 +1,4 @@
-"""What `sslbench check` runs: laws on methods, and every cell of methods, losses and a plugin for some steps."""
+"""The work of `sslbench check`: laws on methods, and every cell of methods, losses and a plugin for some steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_methods(
     tell: Tell = _nobody,
     plugin: str | None = None,
 ) -> list[Verdict]:
-    """`check_method` for several methods; none named: for every one that is registered, presets left out."""
+    """Run `check_method` on several methods; none named: for every one that is registered, presets left out."""
     every = [entry.name for entry in registry.entries("method") if not entry.preset_of]
     return [
         verdict for method in methods or every for verdict in check_method(method, losses, dims, laws, tell, plugin)
@@ -84,7 +84,7 @@ def _subjects(method: str, loss: str, dims: Sequence[Dims], plugin: str | None) 
 
 
 def find_method(spelling: str) -> str:
-    """A method as a job names it, once it is found.
+    """Find a method by its spelling, and return that.
 
     Raises:
         UsageError: nothing answers to the name, nothing can be imported under the reference, or it is no method.
@@ -112,7 +112,7 @@ class Combination:
 
 
 def matrix(methods: Sequence[str] = (), losses: Sequence[str] = (), plugin: str | None = None) -> list[Combination]:
-    """Every method, or those named, with every loss; presets stand for themselves. Nothing is built.
+    """Pair every method, or those named, with every loss; presets stand for themselves. Nothing is built.
 
     With a plugin, every method carries it.
 
@@ -142,7 +142,7 @@ def _holes(method: str, loss: str, plugin: str | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CombinationRun:
-    """What came of training a cell for some steps.
+    """The result of training a cell for some steps.
 
     Attributes:
         method, loss, dims, plugin: the cell.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.conformance.bench import Dims, Subject, TrainedMethod, WatchedStep, is_loss, packed, unpacked
-from sslbench.conformance.watch import TOLERANCE, Shown, Term
+from sslbench.conformance.watch import TOLERANCE, Asked, Shown
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.step import Batch
 from sslbench.methods.base import EMA, Method, Phase
@@ -28,7 +28,7 @@ class Irrelevant(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a law.
+    """The result of a law.
 
     Attributes:
         law: its name.
@@ -401,7 +401,7 @@ def referenced_as_named(subject: Subject) -> None:
         raise Broken(f"{_listed(unused)}: declared as alone, and not found so")
 
 
-def _held(step: WatchedStep, term: Term, what: str) -> None:
+def _held(step: WatchedStep, term: Asked, what: str) -> None:
     assert term.reference is not None
     peer, probabilities = term.reference
     own = term.logits.float().softmax(1)
@@ -421,8 +421,8 @@ def _held(step: WatchedStep, term: Term, what: str) -> None:
 
 
 def _alike(step: WatchedStep, learner: str, i: int, peer: str, j: int) -> bool:
-    """Whether patch i of what was shown of one key may be patch j of another's: the same place in the batch where both
-    were shown equally many, else in its half, as far as one can tell."""
+    """Tell whether patch i of what was shown of one key may be patch j of another's: at the same place of the batch
+    where both were shown equally many, else of its half, as far as one can tell."""
     sizes = [len(step.watch.shown[key].logits) for key in (learner, peer)]
     return (i - j) % (len(step.batch.index) if sizes[0] == sizes[1] else step.batch.num_labeled) == 0
 
@@ -475,7 +475,7 @@ def taught_as_declared(subject: Subject) -> None:
             raise Broken(f"{learner} learns from {_listed(peers)}; declared: {said}")
 
 
-def _taught(step: WatchedStep, term: Term, what: str) -> None:
+def _taught(step: WatchedStep, term: Asked, what: str) -> None:
     assert term.reference is not None and term.target is not None
     peer, probabilities = term.reference
     nobody = Shown(probabilities[:0], term.target[:0])
@@ -533,7 +533,7 @@ def _averages(subject: Subject) -> list[EMA]:
 
 
 def _without_unlabeled(subject: Subject, method: Method, phase: Phase, batch: Batch | None = None) -> dict[str, Tensor]:
-    """The gradients with the unlabelled weight at 0."""
+    """Compute the gradients with the unlabelled weight at 0."""
     if method.unlabeled_weight is None:
         raise Irrelevant("nothing switches its unlabelled terms off")
     if subject.silenced is not None:
@@ -577,7 +577,7 @@ def _identical(first: TrainedMethod, second: TrainedMethod, message: str) -> Non
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Whether two states are the same, bit for bit; an extra state may be any nest of plain values."""
+    """Tell whether two states are the same, bit for bit; an extra state may be any nest of plain values."""
     if isinstance(left, Tensor):
         return isinstance(right, Tensor) and left.dtype == right.dtype and torch.equal(left, right)
     if isinstance(left, Mapping):

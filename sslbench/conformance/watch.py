@@ -20,7 +20,7 @@ _RUN_TWICE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  #
 
 
 @dataclass(frozen=True)
-class Term:
+class Asked:
     """What a loss was asked for.
 
     Attributes:
@@ -51,7 +51,7 @@ class Shown:
     labels: Tensor
 
     def places(self, probabilities: Tensor) -> set[int]:
-        """The patches whose prediction is these probabilities (C, *S)."""
+        """Return the patches whose prediction is these probabilities (C, *S)."""
         if self.logits.shape[1:] != probabilities.shape:
             return set()
         apart = (self.logits.float().softmax(1) - probabilities).abs().flatten(1).amax(1)
@@ -76,7 +76,7 @@ class Watch:
     observed: list[str] = field(default_factory=list)
     shown: dict[str, Shown] = field(default_factory=dict)
     unobserved: set[str] = field(default_factory=set)
-    terms: list[Term] = field(default_factory=list)
+    terms: list[Asked] = field(default_factory=list)
     evaluated: set[str] = field(default_factory=set)
     voxels: dict[str, int] = field(default_factory=lambda: {"trained": 0, "untrained": 0, "decoded": 0})
     _hooks: list[Any] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Watch:
         return spy
 
 
-def _term(name: str, given: Mapping[str, Any]) -> Term:
+def _term(name: str, given: Mapping[str, Any]) -> Asked:
     logits, reference, mask = given["logits"], given.get("reference"), given.get("mask")
     shared = {
         "key": given["key"],
@@ -140,8 +140,8 @@ def _term(name: str, given: Mapping[str, Any]) -> Term:
         "mask": None if mask is None else mask.detach() > 0,
     }
     if name == "consistency":
-        return Term("consistency", drawn=_drawn(given["own"], logits), **shared)
-    return Term(given.get("source", "label"), target=given["target"].detach(), **shared)
+        return Asked("consistency", drawn=_drawn(given["own"], logits), **shared)
+    return Asked(given.get("source", "label"), target=given["target"].detach(), **shared)
 
 
 def _drawn(own: Callable[[], Tensor], logits: Tensor) -> Tensor | None:

@@ -15,7 +15,10 @@ from pydantic import BaseModel
 from sslbench.core.errors import UsageError
 
 # Members that a contract has, of which a class that leaves them all as they are would change nothing.
-_ONE_OF = {"loss": ("ce", "dice", "supervised", "consistency"), "plugin": ("prior", "terms")}
+_ONE_OF = {
+    "loss": ("ce_term", "dice_term", "supervised_term", "consistency_term"),
+    "plugin": ("prior", "terms"),
+}
 # Attributes that a class must set unless it has a constructor of its own.
 _FOR_CONSTRUCTOR = {"network": ("encoder_class", "decoder_class")}
 # Attributes that a class must set unless it has a method of its own that says them.
@@ -51,12 +54,14 @@ def check_component(kind: str, component: type) -> None:
     if lacking:
         raise UsageError(f"{where} lacks {_listed(lacking)}", hint)
     choice = _ONE_OF.get(kind, ())
-    if choice and len(_unchanged(component, contract, choice)) == len(choice):
+    # A loss may also override what methods call: `ce` in the place of `ce_term`.
+    members = [name for name in (*choice, *(name.removesuffix("_term") for name in choice)) if hasattr(contract, name)]
+    if choice and len(_unchanged(component, contract, members)) == len(members):
         raise UsageError(f"{where} changes nothing: it writes none of {_listed(choice)}", hint)
 
 
 def missing_members(component: type) -> list[str]:
-    """The members that a class must have and has not: attributes, then methods, in the order of their contract."""
+    """Return the members that a class must have and lacks: attributes, then methods, in the order of their contract."""
     attributes = [
         name
         for base in reversed(component.__mro__)
@@ -73,7 +78,7 @@ def missing_members(component: type) -> list[str]:
 
 
 def _contract(kind: str, component: type) -> type | None:
-    """The contract that a class derives from; None: it is the contract itself, or something else altogether."""
+    """Return the contract that a class derives from; None: it is the contract itself, or something else altogether."""
     ours = (base for base in component.__mro__[1:] if base.__module__.startswith("sslbench."))
     return next((base for base in ours if base.__name__ == kind.capitalize()), None)
 
@@ -83,7 +88,7 @@ def _unchanged(component: type, contract: type, names: Iterable[str]) -> list[st
 
 
 def _models(model: Any) -> Iterator[type[BaseModel]]:
-    """A model, and those that its fields hold."""
+    """Yield a model, and those that its fields hold."""
     if isinstance(model, type) and issubclass(model, BaseModel):
         yield model
         for field in model.model_fields.values():

@@ -131,7 +131,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file, or None where the file is missing or unreadable as JSON."""
+    """Read the value of a JSON file, or None where the file is missing or unreadable as JSON."""
     try:
         return json.loads(read_text(path))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
@@ -166,7 +166,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, by links of folders."""
+    """Tell whether two paths lead to one file, by links of folders."""
     try:
         return one.samefile(other)
     except OSError:

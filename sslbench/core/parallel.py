@@ -22,7 +22,7 @@ DIED = "the process that worked on it died, perhaps for lack of memory; with few
 def each(
     function: Callable[[Task], Result], tasks: Mapping[str, Task], workers: int
 ) -> Iterator[tuple[str, Result | str]]:
-    """`function` of every task, as they finish; one whose process dies has `DIED` for its result."""
+    """Run `function` on every task and yield results as they come; one whose process dies has `DIED` for its result."""
     if workers <= 1 or len(tasks) <= 1:
         for id, task in tasks.items():
             yield id, function(task)

@@ -9,20 +9,20 @@ import torch
 
 
 def derive_seed(seed: int, stream: str, *position: int) -> int:
-    """A 63-bit seed for one position of a named stream; adding a stream never shifts another."""
+    """Derive a 63-bit seed for one position of a named stream; adding a stream never shifts another."""
     text = f"{seed}/{stream}/{'/'.join(map(str, position))}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def numpy_generator(seed: int, stream: str, *position: int) -> np.random.Generator:
-    """A numpy generator for one position of a named stream."""
+    """Make a numpy generator for one position of a named stream."""
     return np.random.default_rng(derive_seed(seed, stream, *position))
 
 
 def torch_generator(
     seed: int, stream: str, *position: int, device: torch.device | str | None = None
 ) -> torch.Generator:
-    """A torch generator for one position of a named stream, on the CPU unless `device` says otherwise."""
+    """Make a torch generator for one position of a named stream, on the CPU unless `device` says otherwise."""
     return torch.Generator(device or "cpu").manual_seed(derive_seed(seed, stream, *position))
 
 

@@ -144,17 +144,17 @@ def unregister(kind: str, name: str) -> None:
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind, presets included and aliases not, sorted; imports no component."""
+    """Return all names of a kind, presets included and aliases not, sorted; imports no component."""
     return sorted({*builtin(kind), *_entries[kind], *(point.name for point in _entry_points(kind))})
 
 
 def builtin(kind: str) -> set[str]:
-    """The names of a kind that are sslbench's own, presets included."""
+    """Return the names of a kind that are sslbench's own, presets included."""
     return {name for group in BUILTIN[kind].values() for name in group}
 
 
 def get(kind: str, name: str) -> Entry:
-    """The entry that a name, an alias or a reference `module:Class` means.
+    """Return the entry that a name, an alias or a reference `module:Class` means.
 
     Raises:
         UnknownNameError: nothing answers to the name; near names are suggested.
@@ -183,13 +183,13 @@ def get(kind: str, name: str) -> Entry:
 
 
 def component(kind: str, name: str) -> Any:
-    """The class or value that a name means; for a preset, that of what it configures."""
+    """Return the class or value that a name means; for a preset, that of what it configures."""
     entry = get(kind, name)
     return component(kind, entry.preset_of) if entry.preset_of else entry.target
 
 
 def entries(kind: str) -> list[Entry]:
-    """All entries of a kind, sorted by name; imports every component of that kind.
+    """Return all entries of a kind, sorted by name; imports every component of that kind.
 
     A third party's component that cannot be loaded is left out with a warning: it must not stop the others.
     """
@@ -204,14 +204,14 @@ def entries(kind: str) -> list[Entry]:
 
 
 def presets(kind: str, base: str) -> list[Entry]:
-    """The presets that configure `base`, those with most options first."""
+    """Return the presets that configure `base`, those with most options first."""
     found = [entry for entry in entries(kind) if entry.preset_of == base]
     return sorted(found, key=lambda entry: -len(entry.set))
 
 
 def home(kind: str, name: str) -> str | None:
-    """The reference under which another process finds what a canonical name means; None where the name is enough, or
-    where there is no such place (a class of a notebook)."""
+    """Return the reference under which another process finds what a canonical name means; None where the name is
+    enough, or where there is no such place (a class of a notebook)."""
     announced = {point.name for point in _entry_points(kind)}
     if ":" in name or name in builtin(kind) | announced | {*kept_files(kind)}:
         return None
@@ -226,7 +226,7 @@ def keep_homes(homes: Mapping[str, Mapping[str, str]] | None) -> None:
 
 
 def own_version(target: Any) -> int:
-    """The `version` that a component declares itself: 1 for a class that declares none, whatever it derives from."""
+    """Return the `version` that a component declares itself: 1 for a class with none, whatever it derives from."""
     found = vars(target).get("version", 1) if isinstance(target, type) else getattr(target, "version", 1)
     return int(found)
 
@@ -237,7 +237,7 @@ def keep_files(kind: str, files: Mapping[str, Path]) -> None:
 
 
 def kept_files(kind: str) -> Mapping[str, Path]:
-    """The files that `keep_files` made known."""
+    """Return the files that `keep_files` made known."""
     return _files.get(kind, {})
 
 
@@ -249,7 +249,7 @@ def _lookup(kind: str, name: str) -> Entry | None:
 
 
 def _is_family(kind: str, name: str) -> bool:
-    """Whether names before this colon are sslbench's own (`monai:SegResNet`), not modules of somebody's."""
+    """Tell whether names before this colon are sslbench's own (`monai:SegResNet`), not modules of somebody's."""
     family = name.partition(":")[0] + ":"
     return any(own.startswith(family) for own in builtin(kind))
 
@@ -270,7 +270,7 @@ def _same(left: Entry, right: Entry) -> bool:
 
 
 def _referred(kind: str, reference: str) -> Entry:
-    """The entry of what a reference means: the registered one, or one made for it."""
+    """Return the entry of what a reference means: the registered one, or one made for it."""
     target = _imported(kind, reference)
     for entry in _entries[kind].values():
         if entry.preset_of is None and entry.target is target:
@@ -292,7 +292,7 @@ def _referred(kind: str, reference: str) -> Entry:
 
 
 def _imported(kind: str, reference: str) -> Any:
-    """What a reference leads to.
+    """Import the object of a reference.
 
     Raises:
         UsageError: it is not spelt as one, its module cannot be imported, or has no such attribute.
@@ -313,7 +313,7 @@ def _imported(kind: str, reference: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    """A module of the user's, of the working folder or installed."""
+    """Import a module of the user's, of the working folder or installed."""
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -371,7 +371,7 @@ def _is(kind: str, target: Any) -> bool:
 
 
 def _reference(target: Any) -> str | None:
-    """The reference that leads to a class from anywhere: that of the module that defines it; None where none does."""
+    """Return the reference that leads to a class from anywhere: that of its defining module; None where none does."""
     module, path = getattr(target, "__module__", None), getattr(target, "__qualname__", "")
     if module in (None, "__main__") or module not in sys.modules:
         return None
@@ -383,7 +383,7 @@ def _reference(target: Any) -> str | None:
 
 
 def _follow(reference: str) -> Any:
-    """What a reference that is known to be right leads to."""
+    """Import the object of a reference that is known to be right."""
     module, _, path = reference.partition(":")
     found: Any = import_module(module)
     for attribute in path.split("."):

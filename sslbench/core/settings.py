@@ -1,4 +1,4 @@
-"""Where things live on this machine: the only module that reads `SSLBENCH_*` environment variables.
+"""Places on this machine: the only module that reads `SSLBENCH_*` environment variables.
 
 They say where, never what is computed:
 
@@ -19,17 +19,17 @@ VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results"}
 
 
 def data_dir(override: Path | str | None = None) -> Path:
-    """The folder of prepared datasets; `override` (a command-line option) wins over the environment."""
+    """Return the folder of prepared datasets; `override` (a command-line option) wins over the environment."""
     return user_path(override or os.environ.get("SSLBENCH_DATA") or VARIABLES["SSLBENCH_DATA"])
 
 
 def results_dir(override: Path | str | None = None) -> Path:
-    """The folder of runs and reports; `override` (a command-line option) wins over the environment."""
+    """Return the folder of runs and reports; `override` (a command-line option) wins over the environment."""
     return user_path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
 
 
 def user_path(path: Path | str) -> Path:
-    """A path with `~` and `~name` expanded: a shell leaves them as they are inside of quotes and in variables.
+    """Return a path with `~` and `~name` expanded: a shell leaves them as they are inside of quotes and in variables.
 
     Raises:
         UsageError: there is no such user.
@@ -41,6 +41,6 @@ def user_path(path: Path | str) -> Path:
 
 
 def grid_dirs() -> list[Path]:
-    """The folders in which a grid's name is looked up, first match wins: the working folder's, then the shipped."""
+    """Return the folders that a grid's name is looked up in, in order: the working folder's, then the shipped."""
     package = Path(__file__).parent.parent
     return [Path("benchmarks"), package / "_grids", package.parent / "benchmarks"]

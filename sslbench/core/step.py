@@ -1,4 +1,4 @@
-"""What a training step is handed: `Batch`, `Step`, and the `Statistics` that are known before the first."""
+"""The input of a training step: `Batch`, `Step`, and the `Statistics` that are known before the first."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands, and what a step may draw and log.
+    """The position of the training, with what a step may draw and log.
 
     Attributes:
         iteration: from 0, within the phase.
@@ -70,7 +70,7 @@ class Step:
         return self.iteration / self.iterations
 
     def generator(self, stream: str, device: torch.device | str | None = None) -> torch.Generator:
-        """A generator seeded from (job seed, stream, iteration), on the CPU or on `device`."""
+        """Make a generator seeded from (job seed, stream, iteration), on the CPU or on `device`."""
         return self.generators(stream, device)
 
     def log(self, name: str, value: Tensor) -> None:
@@ -78,13 +78,13 @@ class Step:
         self.logger(name, value)
 
     def sweep(self) -> Iterator[Batch]:
-        """The training set once, in order, raw and without labels of unlabelled items."""
+        """Yield the training set once, in order, raw and without labels of unlabelled items."""
         return self.sweeper()
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of the training data before the first step.
+    """Facts of the training data that are known before the first step.
 
     Attributes:
         class_counts: (labelled cases, C) int64, voxels of whole volumes on the native grid.

@@ -94,7 +94,7 @@ def way_back(grid: Mapping[str, Any], new: Mapping[str, Any], nearest: str) -> l
 
 
 def source_indices(grid: Mapping[str, Any], new: Mapping[str, Any], axis: int) -> NDArray[np.float64]:
-    """Where the cells of `new` lie along an axis, in cells of `grid` (cell centres are integers)."""
+    """Return where the cells of `new` lie along an axis, in cells of `grid` (cell centres are integers)."""
     size, target = grid["shape"][axis], new["shape"][axis]
     ratio = new["spacing_mm"][axis] / grid["spacing_mm"][axis]
     return (np.arange(target) + 0.5 - target / 2) * ratio + size / 2 - 0.5

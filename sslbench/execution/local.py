@@ -98,7 +98,7 @@ def make_plan(
     retry_failed: bool = False,
     force: bool = False,
 ) -> list[PlannedJob]:
-    """What a launch would do with each job.
+    """Plan what a launch does with each job.
 
     Args:
         jobs: canonical, each once.
@@ -250,7 +250,8 @@ class Launcher:
                 elif code < 0 and not self._signals:
                     reason = f"the worker was killed by {_signal_name(-code)}"
                 elif code < 0 or code == INTERRUPTED_EXIT:
-                    reason = "stopped"
+                    status = planned.run.status()  # the worker may have said how far it came
+                    reason = str((status.get("state") == "interrupted" and status.get("error")) or "stopped")
                 else:  # it ended before it could say why: an import error, a missing device
                     state, reason = "failed", words or f"the worker ended with code {code}"
                 with suppress(OSError):  # on a full disk the launch alone knows it

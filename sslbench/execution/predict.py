@@ -80,7 +80,7 @@ def _files(given: Path) -> list[Path]:
 
 
 def check_preprocessing(trained: TrainedRun) -> None:
-    """Whether a new scan can be preprocessed as the run's were.
+    """Tell whether a new scan can be preprocessed as the run's were.
 
     Raises:
         UsageError: that takes its reference.

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from sslbench.config import weightings
 from sslbench.config.job import Job, ResolvedJob
-from sslbench.config.layers import COMPONENTS, PARTS
+from sslbench.config.layers import COMPONENTS, JOB_PARTS
 from sslbench.config.recipe import Recipe
 from sslbench.config.text import unflatten
 from sslbench.core import registry
@@ -142,7 +142,7 @@ def recorded_job(run: Run) -> ResolvedJob:
             named = getattr(job, part)
             entry = registry.get(part, named) if named else None
             parts[part] = {"name": entry.preset_of or entry.name} | _under(values, part) if entry else None
-        fields = {path: value for path, value in values.items() if path.split(".")[0] not in PARTS}
+        fields = {path: value for path, value in values.items() if path.split(".")[0] not in JOB_PARTS}
         return ResolvedJob(
             job=job,
             recipe=Recipe(name=job.recipe, **unflatten(fields)),

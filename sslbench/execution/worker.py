@@ -282,16 +282,21 @@ def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, de
     return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)
 
 
+class _LogFile(logging.FileHandler):
+    """A log of which a line that cannot be written ends no training."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the library's name
+        """Go on."""
+
+
 def _logger(path: Path) -> logging.Logger:
     logger = logging.getLogger(f"sslbench.run.{path.parent}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise StorageError(path, error) from error
-    # A line that is lost ends no training.
-    handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
     logger.addHandler(handler)
     return logger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
 
 from pydantic import BaseModel, Field
@@ -23,7 +24,7 @@ TermKind = Literal["label", "pseudo", "consistency"]
 
 
 class LossOptions(Options):
-    """What every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
+    """Options that every loss but `default` has: which targets it serves. `losses.compose.build_loss` sees to it."""
 
     applies_to: Literal["both", "label", "pseudo"] = Field(
         default="both",
@@ -32,7 +33,7 @@ class LossOptions(Options):
 
 
 class TermArguments(TypedDict, total=False):
-    """The optional arguments of `Loss.ce` and `Loss.dice`, for losses that pass them on."""
+    """The optional arguments of `Loss.ce`, `dice` and `supervised`: fields of `Term`."""
 
     reference: tuple[str, Tensor] | None
     mask: Tensor | None
@@ -40,13 +41,45 @@ class TermArguments(TypedDict, total=False):
     class_weight: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A term that a method asks of a loss.
+
+    Attributes:
+        logits: (B, C, *S) of the learner.
+        target: (B, *S) int64 labels, or (B, C, *S) probabilities, which a loss may harden.
+        source: `label` or `pseudo`.
+        key: the predictor that learns.
+        reference: (key, probabilities) that the learner is held against.
+        mask: (B, *S), the voxels that the term is about.
+        voxel_weight: (B, *S), multiplies; the divisor stays.
+        class_weight: (C,).
+    """
+
+    logits: Tensor
+    target: Tensor
+    source: Source
+    key: str
+    reference: tuple[str, Tensor] | None = None
+    mask: Tensor | None = None
+    voxel_weight: Tensor | None = None
+    class_weight: Tensor | None = None
+
+    @property
+    def inside_sums(self) -> Tensor | None:
+        """The weight (B, *S) that a Dice-like loss puts into all its sums."""
+        return product(self.mask, self.voxel_weight)
+
+
 @registry.register("loss", "default")
 class Loss(nn.Module):
     """Cross-entropy and the Dice that the recipe's `criteria` describe; soft consistency is the method's own.
 
     Every other loss is one of these that overrides the terms it replaces, so that any loss goes with any method: at
-    least one of `ce`, `dice`, `supervised` and `consistency` must be written. `changes` should say which targets these
-    serve; `title`, `Options` (a class that derives from `LossOptions`), `observe` and `objection` may be written.
+    least one of `ce_term`, `dice_term`, `supervised_term` and `consistency_term` must be written. `changes` should say
+    which targets these serve; `title`, `Options` (a class that derives from `LossOptions`), `observe` and `objection`
+    may be written. Methods ask by `ce`, `dice`, `supervised` and `consistency`, which make the `Term`; a loss that
+    would rather have the arguments apart overrides these instead.
 
     A method calls `observe` once a step for each of its predictors, then any number of terms. Each term knows its
     `source` (is the target truth or a pseudo-label?), the `key` of the predictor that learns, and optionally the
@@ -77,7 +110,7 @@ class Loss(nn.Module):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        """The one line why this job has no meaning, before anything is built; None where it has one."""
+        """Say in one line why this job has no meaning, before anything is built; None where it has one."""
         side = job.loss.get("applies_to", "both")
         served = {term for term in cls.changes if side == "both" or (term == "label") == (side == "label")}
         asked = registry.component("method", job.method["name"]).term_kinds
@@ -90,8 +123,8 @@ class Loss(nn.Module):
 
     @classmethod
     def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
-        """Whether its Dice, with the options of `spec`, is not that of `default`: some methods ask for nothing else."""
-        return cls.dice is not Loss.dice
+        """Tell whether its Dice, with the options of `spec`, differs from `default`'s: some methods ask for no more."""
+        return cls.dice_term is not Loss.dice_term or cls.dice is not Loss.dice
 
     def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
         """See a predictor's outputs of this step before its terms are asked for: all statistics are taken here.
@@ -103,54 +136,21 @@ class Loss(nn.Module):
             labels: (B, *S) int64, -1 where there is no truth.
         """
 
-    def ce(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        source: Source,
-        key: str,
-        reference: tuple[str, Tensor] | None = None,
-        mask: Tensor | None = None,
-        voxel_weight: Tensor | None = None,
-        class_weight: Tensor | None = None,
-    ) -> Tensor:
-        """The term in the place of a cross-entropy; `losses.cross_entropy` says what the weights mean.
-
-        Args:
-            logits: (B, C, *S) of the learner.
-            target: (B, *S) int64 labels, or (B, C, *S) probabilities, which a loss may harden.
-            source: `label` or `pseudo`.
-            key: the predictor that learns.
-            reference: (key, probabilities) that the learner is held against.
-            mask: (B, *S), the voxels that the term is about.
-            voxel_weight: (B, *S), multiplies; the divisor stays.
-            class_weight: (C,).
-        """
-        return cross_entropy(logits, target, mask, voxel_weight, class_weight)
+    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
+        """Compute the loss's cross-entropy, for methods; `Term` says what the arguments mean."""
+        return self.ce_term(Term(logits, target, source, key, **rest))
 
     def dice(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        source: Source,
-        key: str,
-        reference: tuple[str, Tensor] | None = None,
-        mask: Tensor | None = None,
-        voxel_weight: Tensor | None = None,
-        class_weight: Tensor | None = None,
+        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
-        """The term in the place of a Dice loss; arguments as in `ce`, `voxel_weight` inside all its sums."""
-        return self._plain_dice(logits, target, inside_sums(mask, voxel_weight), class_weight)
+        """Compute the loss's Dice, for methods; arguments as in `ce`."""
+        return self.dice_term(Term(logits, target, source, key, **rest))
 
     def supervised(
         self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
     ) -> Tensor:
-        """`ce` and `dice` in the weights of the recipe's `criteria`, whichever loss is plugged in."""
-        return self.criteria.ce_weight * self.ce(
-            logits, target, source=source, key=key, **rest
-        ) + self.criteria.dice_weight * self.dice(logits, target, source=source, key=key, **rest)
+        """Compute the loss's weighted sum of both, for methods; arguments as in `ce`."""
+        return self.supervised_term(Term(logits, target, source, key, **rest))
 
     def consistency(
         self,
@@ -161,14 +161,27 @@ class Loss(nn.Module):
         reference: tuple[str, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """A soft consistency term: `own()`, the criterion of the method's paper, unless the loss defines one itself.
+        """Compute the loss's soft consistency, for methods; `own` makes the criterion of the method's paper."""
+        return self.consistency_term(Term(logits, reference[1], "pseudo", key, reference, mask), own)
+
+    def ce_term(self, term: Term) -> Tensor:
+        """Compute the term in the place of a cross-entropy; `losses.cross_entropy` says what the weights mean."""
+        return cross_entropy(term.logits, term.target, term.mask, term.voxel_weight, term.class_weight)
+
+    def dice_term(self, term: Term) -> Tensor:
+        """Compute the term in the place of a Dice loss, `mask` and `voxel_weight` inside all its sums."""
+        return self._plain_dice(term.logits, term.target, term.inside_sums, term.class_weight)
+
+    def supervised_term(self, term: Term) -> Tensor:
+        """Compute `ce_term` and `dice_term` in the weights of the recipe's `criteria`, whichever loss is plugged in."""
+        return self.criteria.ce_weight * self.ce(**vars(term)) + self.criteria.dice_weight * self.dice(**vars(term))
+
+    def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
+        """Compute a soft consistency term: `own()`, the criterion of the method's paper, unless a loss replaces it.
 
         Args:
-            logits: (B, C, *S) of the learner.
+            term: its `target` is the reference's probabilities, to which the learner is drawn.
             own: makes the method's own term.
-            key: the predictor that learns.
-            reference: (key, probabilities) that it is drawn to.
-            mask: (B, *S), the voxels that the term is about.
         """
         return own()
 
@@ -180,8 +193,8 @@ def _listed(terms: Iterable[str]) -> str:
     return " and ".join(_TERMS[term] for term in terms)
 
 
-def inside_sums(mask: Tensor | None, voxel_weight: Tensor | None) -> Tensor | None:
-    """The weight (B, *S) that a Dice-like loss puts into all its sums."""
-    if mask is None or voxel_weight is None:
-        return voxel_weight if mask is None else mask
-    return mask * voxel_weight
+def product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    """The product of weights that may be absent."""
+    if left is None or right is None:
+        return left if right is None else right
+    return left * right

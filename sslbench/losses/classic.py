@@ -8,7 +8,8 @@ cross-entropy or Dice; the other stays that of `default`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import BaseModel, Field
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from sslbench.core import registry
 from sslbench.core.registry import register
-from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
-from sslbench.losses.cross_entropy import cross_entropy, full_precision, hard_labels, nll_map, weighted_mean
+from sslbench.losses.base import Loss, LossOptions, Term, product
+from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map, weighted_mean
 from sslbench.losses.dice import DiceSums, dice_sums
 from sslbench.losses.gradient_aware import GACELoss
 
@@ -50,16 +51,16 @@ class FocalLoss(Loss):
     Options: ClassVar[type[BaseModel]] = FocalOptions
     options: FocalOptions
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        target = hard_labels(logits, target)
-        nll = nll_map(logits, target)
+    def ce_term(self, term: Term) -> Tensor:
+        target = hard_labels(term.logits, term.target)
+        nll = nll_map(term.logits, target)
         # -expm1 keeps the digits of 1 - p near 1; at exactly 1 a γ below 1 would have no derivative.
         values = (-torch.expm1(-nll)).clamp_min(1e-12) ** self.options.gamma * nll
-        by_class, weight = None, rest.get("class_weight")
-        if weight is not None:
-            by_class = weight.to(nll.dtype)[target]
+        by_class = None
+        if term.class_weight is not None:
+            by_class = term.class_weight.to(nll.dtype)[target]
             values = values * by_class
-        return weighted_mean(values, rest.get("mask"), rest.get("voxel_weight"), by_class)
+        return weighted_mean(values, term.mask, term.voxel_weight, by_class)
 
 
 class TopKOptions(LossOptions):
@@ -83,9 +84,9 @@ class TopKLoss(Loss):
     Options: ClassVar[type[BaseModel]] = TopKOptions
     options: TopKOptions
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        criterion = GACELoss(self.options.k if source == "label" else self.options.k_pseudo, gamma=1)
-        return criterion(logits, target, rest.get("mask"), rest.get("voxel_weight"), rest.get("class_weight"))
+    def ce_term(self, term: Term) -> Tensor:
+        criterion = GACELoss(self.options.k if term.source == "label" else self.options.k_pseudo, gamma=1)
+        return criterion(term.logits, term.target, term.mask, term.voxel_weight, term.class_weight)
 
 
 class WeightedCEOptions(LossOptions):
@@ -123,18 +124,15 @@ class WeightedCELoss(Loss):
             return f"loss.weights has {len(given)} numbers, {job.recipe.dataset} has {classes} classes with background"
         return super().objection(job)
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        given = rest.get("class_weight")
-        weights = self.class_weights if given is None else self.class_weights * given
-        return cross_entropy(logits, target, rest.get("mask"), rest.get("voxel_weight"), weights)
+    def ce_term(self, term: Term) -> Tensor:
+        return super().ce_term(replace(term, class_weight=product(self.class_weights, term.class_weight)))
 
 
 # --------------------------------------------------------------------------------------------------- instead of Dice
 
 
-def _linear_sums(logits: Tensor, target: Tensor, rest: TermArguments) -> DiceSums:
-    weight = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
-    return dice_sums(full_precision(logits).softmax(1), target, weight, squared=False)
+def _linear_sums(term: Term) -> DiceSums:
+    return dice_sums(full_precision(term.logits).softmax(1), term.target, term.inside_sums, squared=False)
 
 
 class TverskyOptions(LossOptions):
@@ -157,12 +155,9 @@ class TverskyLoss(Loss):
     Options: ClassVar[type[BaseModel]] = TverskyOptions
     options: TverskyOptions
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        terms = self._terms(_linear_sums(logits, target, rest))
-        weight = rest.get("class_weight")
-        return (terms if weight is None else weight * terms).mean()
+    def dice_term(self, term: Term) -> Tensor:
+        terms = self._terms(_linear_sums(term))
+        return (terms if term.class_weight is None else term.class_weight * terms).mean()
 
     def _terms(self, sums: DiceSums) -> Tensor:
         options, s = self.options, self.criteria.smooth
@@ -210,14 +205,12 @@ class GeneralizedDiceLoss(Loss):
     changes = ("label", "pseudo")
     Options: ClassVar[type[BaseModel]] = LossOptions
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        sums, given = _linear_sums(logits, target, rest), rest.get("class_weight")
+    def dice_term(self, term: Term) -> Tensor:
+        sums = _linear_sums(term)
         present = sums.reference > 0
         rarest = torch.where(present, sums.reference, torch.inf).amin()
         weights = torch.where(present, (rarest / sums.reference.clamp_min(1e-8)) ** 2, 1.0)
-        weights = weights if given is None else weights * given
+        weights = weights if term.class_weight is None else weights * term.class_weight
         s = self.criteria.smooth
         top, bottom = (weights * sums.intersection).sum(), (weights * (sums.prediction + sums.reference)).sum()
         return 1 - (2 * top + s) / (bottom + s)

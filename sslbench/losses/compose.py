@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from sslbench.config.recipe import CriteriaSpec
 from sslbench.config.text import unflatten
 from sslbench.core import registry
 from sslbench.core.options import NoOptions
-from sslbench.losses.base import Loss, Source, TermArguments
+from sslbench.losses.base import Loss, Source, Term, product
 from sslbench.losses.weighting.base import Weighting
 
 if TYPE_CHECKING:
@@ -70,29 +70,17 @@ class BySource(Loss):
         self.label.observe(step, key, logits, labels)
         self.pseudo.observe(step, key, logits, labels)
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        return self._of(source).ce(logits, target, source=source, key=key, **rest)
+    def ce_term(self, term: Term) -> Tensor:
+        return self._of(term.source).ce(**vars(term))
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        return self._of(source).dice(logits, target, source=source, key=key, **rest)
+    def dice_term(self, term: Term) -> Tensor:
+        return self._of(term.source).dice(**vars(term))
 
-    def supervised(
-        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        return self._of(source).supervised(logits, target, source=source, key=key, **rest)
+    def supervised_term(self, term: Term) -> Tensor:
+        return self._of(term.source).supervised(**vars(term))
 
-    def consistency(
-        self,
-        logits: Tensor,
-        own: Callable[[], Tensor],
-        *,
-        key: str,
-        reference: tuple[str, Tensor],
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        return self.pseudo.consistency(logits, own, key=key, reference=reference, mask=mask)
+    def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
+        return _consistency(self.pseudo, term, own)
 
     def _of(self, source: Source) -> Loss:
         return self.label if source == "label" else self.pseudo
@@ -127,62 +115,48 @@ class Weighted(Loss):
             observation = weighting.observe(own, logits.detach().float(), labels)
             weighting.weights = weighting.update(observation)
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        more = self._weighted(logits, source, key, rest)
-        return self.inner.ce(self._masked(logits, source, key, rest), target, source=source, key=key, **more)
+    def ce_term(self, term: Term) -> Tensor:
+        return self.inner.ce(**vars(replace(self._weighted(term), logits=self._masked(term))))
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        return self.inner.dice(logits, target, source=source, key=key, **self._weighted(logits, source, key, rest))
+    def dice_term(self, term: Term) -> Tensor:
+        return self.inner.dice(**vars(self._weighted(term)))
 
-    def supervised(
-        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        if self._masked(logits, source, key, rest) is not logits:  # its cross-entropy alone is of the masked ones
-            return super().supervised(logits, target, source=source, key=key, **rest)
-        more = self._weighted(logits, source, key, rest)
-        return self.inner.supervised(logits, target, source=source, key=key, **more)
+    def supervised_term(self, term: Term) -> Tensor:
+        if self._masked(term) is not term.logits:  # its cross-entropy alone is of the masked ones
+            return super().supervised_term(term)
+        return self.inner.supervised(**vars(self._weighted(term)))
 
-    def consistency(
-        self,
-        logits: Tensor,
-        own: Callable[[], Tensor],
-        *,
-        key: str,
-        reference: tuple[str, Tensor],
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        return self.inner.consistency(logits, own, key=key, reference=reference, mask=mask)
+    def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
+        return _consistency(self.inner, term, own)
 
-    def _weighted(self, logits: Tensor, source: Source, key: str, rest: TermArguments) -> TermArguments:
-        weighting = self._of(key)
+    def _weighted(self, term: Term) -> Term:
+        weighting, voxels = self._of(term.key), None
         if weighting is None:
-            return rest
-        own, reference = logits.detach().float(), rest.get("reference")
-        voxels = None
-        if source == "pseudo":
-            voxels = weighting.voxel_weight(own, own.softmax(1) if reference is None else reference[1])
-        more = rest.copy()
-        more["class_weight"] = _product(rest.get("class_weight"), weighting.weights)
-        more["voxel_weight"] = _product(rest.get("voxel_weight"), voxels)
-        return more
+            return term
+        if term.source == "pseudo":
+            own = term.logits.detach().float()
+            voxels = weighting.voxel_weight(own, own.softmax(1) if term.reference is None else term.reference[1])
+        return replace(
+            term,
+            class_weight=product(term.class_weight, weighting.weights),
+            voxel_weight=product(term.voxel_weight, voxels),
+        )
 
-    def _masked(self, logits: Tensor, source: Source, key: str, rest: TermArguments) -> Tensor:
+    def _masked(self, term: Term) -> Tensor:
         """The learner's logits in a term on pseudo-labels, as the weighting of its judge masks them."""
-        weighting, reference = self._of(key), rest.get("reference")
-        if weighting is None or source == "label":
-            return logits
-        if reference is None:
-            return weighting.masked(logits, logits.detach().float().softmax(1))
-        judge = self._of(reference[0])
-        return (judge if type(judge) is type(weighting) else weighting).masked(logits, reference[1])
+        weighting = self._of(term.key)
+        if weighting is None or term.source == "label":
+            return term.logits
+        if term.reference is None:
+            return weighting.masked(term.logits, term.logits.detach().float().softmax(1))
+        judge = self._of(term.reference[0])
+        return (judge if type(judge) is type(weighting) else weighting).masked(term.logits, term.reference[1])
 
     def _of(self, key: str) -> Weighting | None:
         return cast(Weighting, self.weightings[key]) if key in self.weightings else None
 
 
-def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
-    if left is None or right is None:
-        return left if right is None else right
-    return left * right
+def _consistency(loss: Loss, term: Term, own: Callable[[], Tensor]) -> Tensor:
+    """The soft consistency of a loss inside another, asked as methods ask."""
+    assert term.reference is not None  # it is drawn to something
+    return loss.consistency(term.logits, own, key=term.key, reference=term.reference, mask=term.mask)

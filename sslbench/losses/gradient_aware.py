@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench.core.registry import register
-from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
+from sslbench.losses.base import Loss, LossOptions, Term
 from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
 from sslbench.losses.dice import DiceSums, dice_sums
 from sslbench.losses.per_class import PerClass
@@ -156,15 +156,12 @@ class GALoss(Loss):
     def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
         return spec.get("absent") != "none"
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        criterion = GACELoss(self.options.k if source == "label" else self.options.k_pseudo, self.options.gamma)
-        return criterion(logits, target, rest.get("mask"), rest.get("voxel_weight"), rest.get("class_weight"))
+    def ce_term(self, term: Term) -> Tensor:
+        criterion = GACELoss(self.options.k if term.source == "label" else self.options.k_pseudo, self.options.gamma)
+        return criterion(term.logits, term.target, term.mask, term.voxel_weight, term.class_weight)
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        weight = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
-        return GADiceLoss(self.options.absent)(logits, target, weight, rest.get("class_weight"))
+    def dice_term(self, term: Term) -> Tensor:
+        return GADiceLoss(self.options.absent)(term.logits, term.target, term.inside_sums, term.class_weight)
 
 
 # GA Table 6: one side only.

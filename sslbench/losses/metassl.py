@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Unpack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from sslbench.core.registry import register
-from sslbench.losses.base import Loss, LossOptions, Source, TermArguments, inside_sums
+from sslbench.losses.base import Loss, LossOptions, Term, product
 from sslbench.losses.cross_entropy import classes_of, full_precision, hard_labels, nll_map
 from sslbench.losses.quadripartition import Partitioning, Phi, QuadLoss
 from sslbench.losses.thresholds import (
@@ -146,72 +147,55 @@ class MetaSSLLoss(Loss):
         for stream in STREAMS:
             step.log(f"threshold/{key}/{stream}", self.quad.thresholds(key, stream).mean())
 
-    def ce(self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]) -> Tensor:
-        if source == "label" and self.options.form == "released":
-            return super().ce(logits, target, source=source, key=key, **rest) + self._ramped(logits, target, key, rest)
-        return self._quad_ce(logits, target, source, key, rest)
+    def ce_term(self, term: Term) -> Tensor:
+        if term.source == "label" and self.options.form == "released":
+            return super().ce_term(term) + self._ramped(term)
+        return self._quad_ce(term)
 
-    def dice(
-        self, logits: Tensor, target: Tensor, *, source: Source, key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
+    def dice_term(self, term: Term) -> Tensor:
         if self.options.form == "released":
-            return super().dice(logits, target, source=source, key=key, **rest)
-        target = hard_labels(logits, target)
-        regions, probabilities = self._regions(logits, target, source, key, rest.get("reference"))
-        weight = self.quad.weights(regions, source, probabilities.dtype)
-        inside = inside_sums(rest.get("mask"), rest.get("voxel_weight"))
-        return self.quad.dice(logits, target, inside_sums(weight, inside), rest.get("class_weight"))
+            return super().dice_term(term)
+        term = replace(term, target=hard_labels(term.logits, term.target))
+        regions, probabilities = self._regions(term)
+        weight = product(self.quad.weights(regions, term.source, probabilities.dtype), term.inside_sums)
+        return self.quad.dice(term.logits, term.target, weight, term.class_weight)
 
-    def supervised(
-        self, logits: Tensor, target: Tensor, *, source: Source = "label", key: str, **rest: Unpack[TermArguments]
-    ) -> Tensor:
-        if source == "label" and self.options.form == "released":
+    def supervised_term(self, term: Term) -> Tensor:
+        if term.source == "label" and self.options.form == "released":
             # Outside the recipe's weights of cross-entropy and Dice: S + λ·H.
-            plain = self.criteria.ce_weight * Loss.ce(self, logits, target, source=source, key=key, **rest)
-            plain = plain + self.criteria.dice_weight * Loss.dice(self, logits, target, source=source, key=key, **rest)
-            return plain + self._ramped(logits, target, key, rest)
-        return super().supervised(logits, target, source=source, key=key, **rest)
+            plain = self.criteria.ce_weight * super().ce_term(term)
+            return plain + self.criteria.dice_weight * super().dice_term(term) + self._ramped(term)
+        return super().supervised_term(term)
 
-    def consistency(
-        self,
-        logits: Tensor,
-        own: Callable[[], Tensor],
-        *,
-        key: str,
-        reference: tuple[str, Tensor],
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        target = classes_of(reference[1])
+    def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
+        term = replace(term, target=classes_of(term.target))
         if self.options.soft == "ce":
-            return self._quad_ce(logits, target, "pseudo", key, {"reference": reference, "mask": mask})
-        regions, probabilities = self._regions(logits, target, "pseudo", key, reference)
-        distance = (full_precision(logits).softmax(1) - probabilities).square().mean(1)
-        return self.quad.mean(distance, regions, "pseudo", mask)
+            return self._quad_ce(term)
+        regions, probabilities = self._regions(term)
+        distance = (full_precision(term.logits).softmax(1) - probabilities).square().mean(1)
+        return self.quad.mean(distance, regions, "pseudo", term.mask)
 
-    def _quad_ce(self, logits: Tensor, target: Tensor, source: Source, key: str, rest: TermArguments) -> Tensor:
-        target = hard_labels(logits, target)
-        regions, _ = self._regions(logits, target, source, key, rest.get("reference"))
-        nll, by_class, weight = nll_map(logits, target), None, rest.get("class_weight")
-        if weight is not None:
-            by_class = weight.to(nll.dtype)[target]
+    def _quad_ce(self, term: Term) -> Tensor:
+        term = replace(term, target=hard_labels(term.logits, term.target))
+        regions, _ = self._regions(term)
+        nll, by_class = nll_map(term.logits, term.target), None
+        if term.class_weight is not None:
+            by_class = term.class_weight.to(nll.dtype)[term.target]
             nll = nll * by_class
-        return self.quad.mean(nll, regions, source, rest.get("mask"), rest.get("voxel_weight"), by_class)
+        return self.quad.mean(nll, regions, term.source, term.mask, term.voxel_weight, by_class)
 
-    def _ramped(self, logits: Tensor, target: Tensor, key: str, rest: TermArguments) -> Tensor:
-        return self._quad_ce(logits, target, "label", key, rest) * self._step.consistency_weight
+    def _ramped(self, term: Term) -> Tensor:
+        return self._quad_ce(term) * self._step.consistency_weight
 
-    def _regions(
-        self, logits: Tensor, target: Tensor, source: Source, key: str, reference: tuple[str, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _regions(self, term: Term) -> tuple[Tensor, Tensor]:
         """Where each voxel stands, and the reference's probabilities."""
-        if reference is None:
-            reference = (key, full_precision(logits.detach()).softmax(1))
+        reference = term.reference or (term.key, full_precision(term.logits.detach()).softmax(1))
         judge, probabilities = reference[0], full_precision(reference[1]).detach()
-        if source == "label" and self.options.form == "released":
-            judge = key
-        regions = self.quad.regions(logits, target, probabilities, judge, source)
+        if term.source == "label" and self.options.form == "released":
+            judge = term.key
+        regions = self.quad.regions(term.logits, term.target, probabilities, judge, term.source)
         for name, number in (("UC", 0), ("US", 1), ("DC", 2), ("DS", 3)):
-            self._step.log(f"region/{key}/{source}/{name}", (regions == number).float().mean())
+            self._step.log(f"region/{term.key}/{term.source}/{name}", (regions == number).float().mean())
         return regions, probabilities
 
 

@@ -85,7 +85,7 @@ class EMA:
     phase: str | None = None
 
     def decay_at(self, step: Step) -> float:
-        """a after this step."""
+        """Return a after this step."""
         return ema_decay(self.decay, self._count(step))
 
     def update(self, method: nn.Module, step: Step) -> None:
@@ -116,7 +116,7 @@ class StepCost:
     undecoded: float = 0
 
     def patches(self, labeled: int, unlabeled: int) -> tuple[float, float]:
-        """Patches that go (forward and backward, forward alone) in a step of so many."""
+        """Count the patches that go (forward and backward, forward alone) in a step of so many."""
         return (
             self.labeled * labeled + self.unlabeled * unlabeled,
             self.labeled_forward * labeled + self.unlabeled_forward * unlabeled,
@@ -127,19 +127,19 @@ class Build(Protocol):
     """Makes networks for a method: the recipe's or a named one, each key with its own initialisation stream."""
 
     def __call__(self, key: str, name: str | None = None, **options: Any) -> Network:
-        """The network of predictor `key`, with the job's plugin attached."""
+        """Make the network of predictor `key`, with the job's plugin attached."""
         ...
 
     def decoder(self, like: Network, key: str, num_classes: int | None = None, **options: Any) -> Decoder:
-        """A further decoder for the encoder of `like`, with as many outputs unless `num_classes` says otherwise."""
+        """Make a further decoder for the encoder of `like`, with as many outputs or `num_classes`."""
         ...
 
     def module(self, key: str, make: Callable[[], M]) -> M:
-        """Any other module that a method has (heads, critics): `make()`, drawn from the initialisation stream `key`."""
+        """Make any other module of a method (heads, critics) by `make()`, from the initialisation stream `key`."""
         ...
 
     def ema(self, network: nn.Module) -> Any:
-        """A copy without gradient, for a teacher."""
+        """Make a copy without gradient, for a teacher."""
         ...
 
 
@@ -199,87 +199,87 @@ class Method(nn.Module):
 
     @classmethod
     def objection(cls, job: ResolvedJob) -> str | None:
-        """The one line why this job has no meaning, before anything is built; None where it has one."""
+        """Say in one line why this job has no meaning, before anything is built; None where it has one."""
         return None
 
     @classmethod
     def predictors_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Its `predictors` under these complete options, for a job that is not built yet."""
+        """Name its predictors under these complete options, for a job that is not built yet."""
         return cls.predictors
 
     @classmethod
     def learners_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """What its terms are learnt by, under these complete options: its predictors, unless others learn too."""
+        """Name the learners of its terms, under these complete options: its predictors, unless others learn too."""
         return cls.predictors_of(options)
 
     def phases(self) -> list[Phase]:
-        """The parts of the training, in order; one of the recipe's length unless the method says otherwise."""
+        """Return the parts of the training, in order; one of the recipe's length unless the method says otherwise."""
         return [Phase("train")]
 
     def begin(self, phase: Phase) -> None:
-        """The state of the phase before is loaded: copy it to second students and teachers."""
+        """Begin a phase with the state of the one before loaded: copy it to second students and teachers."""
 
     def groups(self, phase: Phase) -> dict[str, Group]:
-        """What is optimised; one group of everything with a gradient unless the method says otherwise."""
+        """Return the parameters to optimise; by default one group of everything with a gradient."""
         return {"networks": Group([parameter for parameter in self.parameters() if parameter.requires_grad])}
 
     @abstractmethod
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The terms to minimise: `loss`, or one `loss/<group>` per group, which reaches only that group's parameters.
+        """Compute the terms to minimise: `loss`, or one `loss/<group>` per group, which reaches its parameters alone.
 
         Further entries are logged. Each is a 0-d tensor.
         """
         raise NotImplementedError
 
     def averages(self) -> Sequence[EMA]:
-        """Its teachers; none unless the method says otherwise."""
+        """Name its teachers; none unless the method says otherwise."""
         return ()
 
     def step_cost(self, phase: Phase) -> StepCost | None:
-        """The cost of a step of a phase, for this loss and these options; None: not said."""
+        """Return the cost of a step of a phase, for this loss and these options; None: not said."""
         return None
 
     def after_step(self, step: Step) -> None:
-        """What follows the optimisers' step: the teachers move; queues are for the method to add."""
+        """Do what follows the optimisers' step: the teachers move; queues are for the method to add."""
         for average in self.averages():
             if average.phase in (None, step.phase):
                 average.update(self, step)
 
     @abstractmethod
     def predict(self, x: Tensor, key: str | None = None) -> Tensor:
-        """Class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the method's paper."""
+        """Compute class probabilities (B, C, *S) of an image by predictor `key`; None: by the rule of the paper."""
         raise NotImplementedError
 
     def truth(self, key: str, labels: Tensor) -> Tensor:
-        """True labels (B, *S) as predictor `key` learns them: all, unless it learns some classes alone; -1 stays."""
+        """Return true labels (B, *S) as predictor `key` learns them: all, or those of its classes alone; -1 stays."""
         return labels
 
     def pseudo_labels(self, key: str, scores: Tensor) -> Tensor:
-        """The labels (B, *S) that others learn from predictor `key`, of its logits or probabilities (B, C, *S)."""
+        """Return the labels (B, *S) that others learn from predictor `key`, of its logits or probabilities."""
         return classes_of(scores)
 
     def teachers(self) -> Mapping[str, tuple[str, ...]]:
-        """Whose predictions each learner is drawn to on pseudo-labels and soft targets: `taught_by`; of others the
-        averages, and beside them the other predictors, where there are others; else itself."""
+        """Say whose predictions each learner is drawn to on pseudo-labels and soft targets: `taught_by`; of others the
+        averages and the other predictors; else itself."""
         averages = tuple(average.teacher for average in self.averages())
         found = {key: averages + tuple(peer for peer in self.predictors if peer != key) for key in self.predictors}
         return {**{key: peers or (key,) for key, peers in found.items()}, **self.taught_by}
 
     def reference(self, key: str, logits: Tensor) -> tuple[str, Tensor] | None:
-        """What a term is held against, as losses take it: (key, probabilities) without gradient, fp32; None where the
+        """Return the reference of a term as losses take it: (key, probabilities) without gradient, fp32; None where the
         loss asks for none."""
         return (key, logits.detach().float().softmax(1)) if self.loss.needs_reference else None
 
 
 def mean_logits(networks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """softmax of the mean of the networks' logits (GA and DHC inference), fp32; of several heads the first's."""
+    """Compute softmax of the mean of networks' logits (GA and DHC inference), fp32; of several heads the first's."""
     found = [network(x) for network in networks]
     logits = [(made if isinstance(made, Tensor) else made[0]).float() for made in found]
     return torch.stack(logits).mean(0).softmax(1) if len(logits) > 1 else logits[0].softmax(1)
 
 
 def no_strong_view(job: ResolvedJob) -> str | None:
-    """The objection of a method that looks at strong views to a recipe that makes none."""
+    """Return the objection of a method that looks at strong views to a recipe that makes none."""
     if job.recipe.augment.strong:
         return None
     return "the recipe makes no strong view of a patch: set augment.strong, for example to [jitter]"

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core import registry
 from sslbench.core.errors import UsageError
+from sslbench.core.options import Options
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
 EXPERTS = ("head", "medium", "tail")
 FLOOR = 50.0  # how far below an expert's largest logit those of others' classes are: e^-50 of a probability
 
-Sets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+ClassSets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
-class DCAOptions(BaseModel):
+class DCAOptions(Options):
     """Options of `dca`: unless a source is named, this project's, as the paper's equations were not at hand."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    sets: Sets | None = Field(
+    sets: ClassSets | None = Field(
         default=None, description="labels of the head, medium and tail classes; none: as `cut` splits them"
     )
     cut: Literal["gaps", "thirds"] = Field(
@@ -219,7 +219,7 @@ class DCA(Method):
         return self._aggregated(features, maps).float().softmax(1)
 
 
-def class_sets(counts: Sequence[int], cut: Literal["gaps", "thirds"] = "gaps") -> Sets:
+def class_sets(counts: Sequence[int], cut: Literal["gaps", "thirds"] = "gaps") -> ClassSets:
     """Labels of the head, medium and tail classes, each set from its largest class to its smallest.
 
     Args:

@@ -127,7 +127,7 @@ def check_pair(pred: ArrayLike, ref: ArrayLike, num_classes: int, names: tuple[s
 
 
 def measure(metric: str) -> Callable[[SurfaceDistances], float]:
-    """How a metric that needs the surfaces is read off their distances.
+    """Return the function that reads a metric off surface distances.
 
     Raises:
         ValueError: there is no such metric.

@@ -1,4 +1,4 @@
-"""What some published tests do to label maps before they measure: largest component, agreement of networks."""
+"""Steps of some published tests on label maps before they measure: largest component, agreement of networks."""
 
 from __future__ import annotations
 

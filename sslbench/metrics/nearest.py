@@ -1,4 +1,4 @@
-"""How far each voxel of one set is from the nearest voxel of another: three exact ways, the cheapest one taken.
+"""Distances from each voxel of one set to the nearest voxel of another: three exact ways, the cheapest one taken.
 
 Voxels are given by their indices, so that nothing here costs by the size of the image that they lie in.
 """

@@ -1,4 +1,4 @@
-"""How much two masks share: DSC and Jaccard, of a pair of masks or of all classes by one confusion matrix."""
+"""Overlap of two masks: DSC and Jaccard, of a pair of masks or of all classes by one confusion matrix."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check_labels(labels: ArrayLike, num_classes: int, name: str = "labels") -> L
 
 
 def confusion(pred_labels: ArrayLike, ref_labels: ArrayLike, num_classes: int) -> NDArray[np.int64]:
-    """How many voxels have predicted class i (row) and reference class j (column).
+    """Count the voxels that have predicted class i (row) and reference class j (column).
 
     Args:
         pred_labels, ref_labels: integer label maps of one shape, values 0..C-1.

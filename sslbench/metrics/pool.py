@@ -46,7 +46,7 @@ class Scored:
 
     @property
     def rows(self) -> Records:
-        """What `Protocol.score` returned.
+        """Return what `Protocol.score` returned.
 
         Raises:
             DataError: it could not be scored; the message names the case.

@@ -45,7 +45,7 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class EmptyPolicy:
-    """What a class scores in a case where one of its masks is empty, or both are.
+    """Scores of a class in a case where one of its masks is empty, or both are.
 
     A rule is a number, `exclude` (nan: the case does not enter the mean) or, for distances, `diagonal` (the
     length of the measured image's diagonal in the protocol's unit, which no distance in it exceeds).
@@ -93,7 +93,7 @@ class EmptyPolicy:
 
     @property
     def cap(self) -> float:
-        """What a distance between two masks counts at most."""
+        """The most that a distance between two masks counts."""
         return float(self.missed_distance) if self.capped and not isinstance(self.missed_distance, str) else math.inf
 
 
@@ -183,7 +183,7 @@ class Protocol:
 
     @property
     def released(self) -> bool:
-        """Whether it repeats the slips of a published evaluator."""
+        """True where it repeats the slips of a published evaluator."""
         return bool(self.slips)
 
     # ------------------------------------------------------------------------------------------------------- cases
@@ -204,7 +204,7 @@ class Protocol:
         return "preprocessed" if same else "original"
 
     def converts(self, preprocessing: Preprocessing | None) -> bool:
-        """Whether predictions on such a stored grid are converted before they are measured; see `takes`."""
+        """Tell whether predictions on such a stored grid are converted before they are measured; see `takes`."""
         return self.takes(preprocessing) != self.grid
 
     def objection(self, axes: str = "xyz", networks: int = 1) -> str | None:
@@ -254,12 +254,12 @@ class Protocol:
 
     @property
     def needs_surfaces(self) -> bool:
-        """Whether any of its metrics is read off surface distances."""
+        """True where any of its metrics is read off surface distances."""
         return any(_needs_surfaces(metric) for metric in self.metrics)
 
     @property
     def measurement(self) -> tuple[Any, ...]:
-        """What `measured` depends on: protocols that agree in it, and in the grid that they take, can share a case."""
+        """The facts that `measured` depends on: protocols that agree in them and in their grid can share a case."""
         return self.unit, self.resize_to, self.resize_by, self.postprocess
 
     def measured(
@@ -304,7 +304,7 @@ class Protocol:
         return compare(pred, ref, num_classes, sizes, surfaces or self.needs_surfaces, device)
 
     def rows(self, case: CaseMeasurement, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """What `score` returns, of a case that was `measured` by this protocol or one of the same `measurement`.
+        """Make the rows of `score` for a case that was `measured` by this protocol or one of the same `measurement`.
 
         Args:
             case: with surface distances, if the protocol needs them.
@@ -394,7 +394,7 @@ class Protocol:
     # ------------------------------------------------------------------------------------------------------- words
 
     def caption(self, converted: bool = False) -> str:
-        """What a reader must know to compare the numbers: unit, definitions, empty masks, averaging and ±.
+        """Say what a reader must know to compare the numbers: unit, definitions, empty masks, averaging and ±.
 
         Args:
             converted: whether the predictions were on another grid than the paper's (`converts`).

@@ -1,4 +1,4 @@
-"""How far a predicted volume is off: signed and relative, or absolute; neither says anything about the place."""
+"""Volume errors of a prediction: signed and relative, or absolute; neither says anything about the place."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _layer(known: Mapping[str, Any], needed: Mapping[str, str]) -> Callable[[Lay
     return check
 
 
-Norm = Annotated[Layer, AfterValidator(_layer(_NORMS, {"group": "num_groups"}))]
+NormLayer = Annotated[Layer, AfterValidator(_layer(_NORMS, {"group": "num_groups"}))]
 Activation = Annotated[Layer, AfterValidator(_layer(_ACTIVATIONS, {}))]
 Upsampling = Literal["deconv", "nontrainable", "pixelshuffle"]
 
@@ -310,7 +310,7 @@ class SwinUNETROptions(MonaiOptions):
     window_size: int = Field(default=7, gt=0, description="side of the windows of attention")
     qkv_bias: bool = Field(default=True, description="of queries, keys and values")
     mlp_ratio: float = Field(default=4.0, gt=0, description="hidden by embedded channels of a transformer block")
-    norm_name: Norm = Field(default="instance", description="of convolutions")
+    norm_name: NormLayer = Field(default="instance", description="of convolutions")
     drop_rate: Rate = Field(default=0.0, description="dropout of embeddings and of transformer blocks")
     attn_drop_rate: Rate = Field(default=0.0, description="dropout of attention")
     dropout_path_rate: Rate = Field(default=0.0, description="stochastic depth, growing to this rate")
@@ -375,7 +375,7 @@ class UNETROptions(MonaiOptions):
     mlp_dim: int = Field(default=3072, gt=0, description="hidden channels of a transformer block")
     num_heads: int = Field(default=12, gt=0, description="attention heads")
     proj_type: Literal["conv", "perceptron"] = Field(default="conv", description="embedding of 16-wide patches")
-    norm_name: Norm = Field(default="instance", description="of convolutions")
+    norm_name: NormLayer = Field(default="instance", description="of convolutions")
     conv_block: bool = Field(default=True, description="convolutions between the upsamplings of skips")
     res_block: bool = Field(default=True, description="residual convolution blocks")
     dropout_rate: Rate = Field(default=0.0, description="dropout of the transformer")
@@ -457,7 +457,7 @@ class SegResNetOptions(MonaiOptions):
     init_filters: int = Field(default=8, gt=0, description="channels of the finest stage")
     dropout_prob: Rate | None = Field(default=None, description="element-wise dropout behind the first convolution")
     act: Activation = Field(default=("relu", {"inplace": True}), description="activation")
-    norm: Norm = Field(default=("group", {"num_groups": 8}), description="norm before each convolution")
+    norm: NormLayer = Field(default=("group", {"num_groups": 8}), description="norm before each convolution")
     blocks_down: Widths = Field(default=(1, 2, 2, 4), description="residual blocks of the encoder stages, finest first")
     blocks_up: Annotated[tuple[int, ...], Field(min_length=1)] = Field(
         default=(1, 1, 1), description="residual blocks of the decoder stages, coarse to fine"
@@ -503,7 +503,7 @@ class SegResNet(MonaiNetwork):
         return Parts(Chain(down, widths), stages, _bare(net.conv_final[2]), net.conv_final[:2])
 
 
-class UNetOptions(MonaiOptions):
+class MonaiUNetOptions(MonaiOptions):
     """Options of `monai:UNet`."""
 
     channels: Widths = Field(default=(16, 32, 64, 128, 256), description="of the stages, finest first")
@@ -514,7 +514,7 @@ class UNetOptions(MonaiOptions):
     up_kernel_size: int = Field(default=3, gt=0, description="width of transposed convolutions, odd")
     num_res_units: int = Field(default=2, ge=1, description="convolutions of a residual unit (MONAI's default: 0)")
     act: Activation = Field(default="prelu", description="activation")
-    norm: Norm = Field(default="instance", description="norm")
+    norm: NormLayer = Field(default="instance", description="norm")
     dropout: Rate = Field(default=0.0, description="dropout of each convolution")
     bias: bool = Field(default=True, description="of convolutions")
     adn_ordering: Literal["NDA", "NAD", "AND", "ADN", "DNA", "DAN"] = Field(
@@ -522,7 +522,7 @@ class UNetOptions(MonaiOptions):
     )
 
     @model_validator(mode="after")
-    def _stages(self) -> UNetOptions:
+    def _stages(self) -> MonaiUNetOptions:
         _one_stride_each(self.channels, self.strides, 1)
         _odd(self, "kernel_size", "up_kernel_size")
         return self
@@ -546,7 +546,7 @@ def _odd(options: BaseModel, *names: str) -> None:
 
 
 @register("network", "monai:UNet")
-class UNet(MonaiNetwork):
+class MonaiUNet(MonaiNetwork):
     """MONAI's residual U-Net (Kerfoot et al., STACOM 2018), 2-D or 3-D.
 
     Its finest encoder stage is at half the sides, its coarsest two at the same size. The decoder's finest map has as
@@ -554,11 +554,11 @@ class UNet(MonaiNetwork):
     last layer would enlarge and classify at once, so that there would be no map of full size to put a head on.
     """
 
-    Options = UNetOptions
+    Options = MonaiUNetOptions
     source = "UNet"
 
     @classmethod
-    def split(cls, net: Any, options: UNetOptions) -> Parts:
+    def split(cls, net: Any, options: MonaiUNetOptions) -> Parts:
         down, up, level = [], [], net.model
         while isinstance(level, nn.Sequential):  # down, the skip around the level below, up
             down.append(level[0])
@@ -586,7 +586,7 @@ class DynUNetOptions(MonaiOptions):
         default=None, description="channels of the stages; null: 32, doubled up to 320 (2-D: 512), as nnU-Net"
     )
     dropout: Rate | None = Field(default=None, description="dropout of each convolution, the head's too")
-    norm_name: Norm = Field(default=("instance", {"affine": True}), description="norm")
+    norm_name: NormLayer = Field(default=("instance", {"affine": True}), description="norm")
     act_name: Activation = Field(
         default=("leakyrelu", {"inplace": True, "negative_slope": 0.01}), description="activation"
     )
@@ -636,7 +636,7 @@ class BasicUNetOptions(MonaiOptions):
         default=(32, 32, 64, 128, 256, 32), description="channels of the five stages, finest first, and of the last map"
     )
     act: Activation = Field(default=("leakyrelu", {"negative_slope": 0.1, "inplace": True}), description="activation")
-    norm: Norm = Field(default=("instance", {"affine": True}), description="norm")
+    norm: NormLayer = Field(default=("instance", {"affine": True}), description="norm")
     bias: bool = Field(default=True, description="of convolutions")
     dropout: Rate = Field(default=0.0, description="dropout of each convolution")
     upsample: Upsampling = Field(default="deconv", description="nontrainable: linear interpolation")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -104,3 +105,7 @@ class UNet3D(Network):
     Options = UNet3DOptions
     encoder_class, decoder_class = UNet3DEncoder, UNet3DDecoder
     dims = 3
+
+    @classmethod
+    def least_side(cls, options: Mapping[str, Any]) -> int:
+        return 2 * cls.divisor  # its norm is always by instance

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.directory import RUNS, Damage, Renamed, Run, runs_below
-from sslbench.runs.records import CASE_COLUMNS, INTEGERS, Records, check_whole, read_cases, read_table
+from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, read_cases, read_table
 
 # What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
 CELL_COLUMNS = ("recipe", "labeled", "method", "loss", "plugin", "variant", "digest")
@@ -151,7 +151,7 @@ def _unreadable(runs: Iterable[Run]) -> list[Damage]:
     return found
 
 
-def _append(table: Mapping[str, list[Any]], records: Records, run: Run) -> None:
+def _append(table: Mapping[str, list[Any]], records: CaseTable, run: Run) -> None:
     """Add the records of a run to a table of `COLUMNS`."""
     number = len(records["case"])
     labels = dict(zip(CELL_COLUMNS, run.cell, strict=True)) | {
@@ -163,7 +163,7 @@ def _append(table: Mapping[str, list[Any]], records: Records, run: Run) -> None:
         table[column] += records[column] if column in records else [labels[column]] * number
 
 
-def _frame(table: Records) -> pd.DataFrame:
+def _frame(table: CaseTable) -> pd.DataFrame:
     types = {"value": "float64"} | dict.fromkeys(INTEGERS, "int64")
     return pd.DataFrame({name: pd.Series(column, dtype=types.get(name, "str")) for name, column in table.items()})
 

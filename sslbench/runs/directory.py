@@ -45,7 +45,7 @@ from sslbench.config.text import compact
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, StorageError, UsageError
 from sslbench.core.files import move_aside, read_json, write_json, write_text
-from sslbench.runs.records import Records, one_line, read_cases
+from sslbench.runs.records import CaseTable, one_line, read_cases
 
 State = Literal["pending", "running", "finished", "failed", "interrupted", "damaged"]
 
@@ -78,7 +78,7 @@ class Damage(SSLBenchError):
 
     @property
     def brief(self) -> str:
-        """What is wrong, for a reader who sees which run it is."""
+        """The fault, for a reader who sees which run it is."""
         return f"{self.file.name} {self.why}"
 
     @property
@@ -193,7 +193,7 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether a job was ever written down here."""
+        """True where a job was ever written down here."""
         return self.config.exists() or self.status_file.exists()
 
     @property
@@ -223,7 +223,7 @@ class Run:
 
     @property
     def variant(self) -> str:
-        """How the job differs from its named parts; empty where it does not."""
+        """The differences of the job from its named parts; empty where it does not."""
         return self.job.get("variant", variant_of(settings_of(self.job)))
 
     @property
@@ -379,12 +379,12 @@ class Run:
         self._standing, _ = self._read()
         return self._standing.state
 
-    def read_records(self) -> Records | None:
+    def read_records(self) -> CaseTable | None:
         """Read the run's own records, columns `CASE_COLUMNS`; None where it is not finished. Looks as `look` does."""
         self._standing, records = self._read()
         return records
 
-    def _read(self) -> tuple[Standing, Records | None]:
+    def _read(self) -> tuple[Standing, CaseTable | None]:
         if not self.begun:
             return Standing("pending"), None
         try:
@@ -405,7 +405,7 @@ class Run:
             return Standing("interrupted", f"{self.status_file.name} is missing, or cannot be read"), None
         return Standing("pending"), None
 
-    def _read_cases(self) -> Records:
+    def _read_cases(self) -> CaseTable:
         try:
             return read_cases(self.cases)
         except ValueError as error:

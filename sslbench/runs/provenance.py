@@ -1,4 +1,4 @@
-"""What a result was made with: versions, hardware, code state, hashes of data and splits."""
+"""The provenance of a result: versions, hardware, code state, hashes of data and splits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def describe(resolved: ResolvedJob, store: Store, partition: Partition, precisio
 
 
 def data_record(store: Store) -> dict[str, Any]:
-    """Which prepared data a run used: enough to tell that they changed, and what a table made on them has to say."""
+    """Record the prepared data of a run: enough to tell that they changed, and what a table made on them has to say."""
     preprocessing = store.dataset.preprocessings[store.preprocessing]
     return {
         "dataset": store.dataset.name,

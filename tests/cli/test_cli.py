@@ -415,8 +415,10 @@ def test_a_report_as_data_has_typed_numbers_and_its_runs(run: Any, tmp_path: Pat
     (average,) = [row for row in table["records"] if (row["class"], row["metric"]) == ("avg", "dsc")]
     assert average["mean"] == pytest.approx(55) and average["std"] == pytest.approx(50**0.5)
     assert (average["n"], average["expected"], average["unit"], average["method"]) == (2, 2, "percent", "cps")
-    code, out, _ = run("report", "quick", "--json")  # other digests: the grid's own runs are missing
-    assert code == 0 and all(row["mean"] is None and row["n"] == 0 for row in json.loads(out)[0]["records"])
+    code, out, err = run("report", "quick", "--json")  # other digests: the grid's own runs are missing
+    assert code == 2 and not out and "no result of grid quick" in err and "8 not started" in err
+    code, out, err = run("report", "--protocol", "ga")
+    assert code == 2 and not out and "2 not scored under ga" in err and "sslbench evaluate" in err
     code, out, _ = run("report", "--json", "-o", "table.json")
     assert code == 0 and not out and json.loads((tmp_path / "table.json").read_text())[0]["name"] == table["name"]
 

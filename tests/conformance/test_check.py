@@ -20,7 +20,7 @@ from sslbench.conformance import LAWS, check_matrix, matrix
 from sslbench.conformance.bench import DIMS
 from sslbench.core import registry
 from sslbench.core.step import Step
-from sslbench.losses.base import Loss
+from sslbench.losses.base import Loss, Term
 from tests.helpers import broken
 from tests.helpers.command_line import call
 
@@ -125,8 +125,8 @@ def test_a_plugin_is_on_every_network_of_a_cell() -> None:
 def test_a_cell_that_stops_is_a_failure_and_stops_no_other(throw_away: Callable[..., Any]) -> None:
     @throw_away("loss", "explodes")
     class Explodes(Loss):
-        def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
-            return super().ce(logits, target, **rest) / 0
+        def ce_term(self, term: Term) -> Tensor:
+            return super().ce_term(term) / 0
 
     failed, ran = check_matrix(1, ["supervised"], ["explodes", "default"], ["3d"])
     assert (failed.status, ran.status) == ("failed", "ran")
@@ -141,8 +141,8 @@ def test_a_cell_that_left_steps_out_is_a_failure(throw_away: Callable[..., Any])
         def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
             self.bad = step.iteration == 1
 
-        def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
-            return super().ce(logits, target, **rest) * (float("inf") if self.bad else 1)
+        def ce_term(self, term: Term) -> Tensor:
+            return super().ce_term(term) * (float("inf") if self.bad else 1)
 
     (failed,) = check_matrix(3, ["supervised"], ["explodes"], ["3d"])
     assert (failed.status, failed.reason) == ("failed", "TrainingError: 1 of 3 steps had no finite loss")

@@ -76,7 +76,7 @@ def five_of_twenty(tmp_path):
     return source
 
 
-def test_five_labels_of_twenty_train_a_mean_teacher_with_fifteen_unlabelled_scans(five_of_twenty, tmp_path):
+def test_five_labels_of_twenty_train_a_mean_teacher_with_fifteen_unlabeled_scans(five_of_twenty, tmp_path):
     places = ("--data-dir", str(tmp_path / "data"))
     code, _, err = call("prepare", "mine", "--from-nnunet", str(five_of_twenty), "-j", "1", *places)
     assert code == 0 and "20 cases, 15 of them without a label" in err and "labelled 10% (1), 20% (3)" in err, err
@@ -174,7 +174,7 @@ def test_official_cases_without_a_label_are_for_training_alone(acdc_source, tmp_
     assert {id[:10] for id in parts.test} == {lists.test[0]}
 
 
-def test_a_class_that_no_labelled_case_has_is_said_by_prepare(tmp_path):
+def test_a_class_that_no_labeled_case_has_is_said_by_prepare(tmp_path):
     source = folders.nnunet(tmp_path / "source", tuple(f"c{n}" for n in range(9)), channels=("MR",), **VOLUMES)
     made = define("mine", source, "nnunet", data_dir=tmp_path, budgets=["1", "100%"])
     (first,) = made.splits[0].budget("1 case").labeled

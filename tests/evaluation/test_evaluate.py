@@ -224,13 +224,13 @@ def test_the_files_are_stable_and_what_report_reads(make_run, data_dir):
 def test_records_that_no_longer_agree_are_written_beside_and_told(make_run, data_dir):
     path = make_run("native")
     text = (path / "cases.csv").read_text()
-    line = next(line for line in text.splitlines() if ",dsc,0." in line)
+    line = next(line for line in text.splitlines() if ",asd," in line and ",both," in line)
     parts = line.split(",")
     parts[5] = "0.5"
     changed = text.replace(line, ",".join(parts))
     (path / "cases.csv").write_text(changed)
     outcome = evaluate(Request([str(path)], [NATIVE], data_dir, path))
-    assert "cases.csv differs" in outcome.notes[0] and f"{parts[1]}, {parts[3]}, dsc: 0.5, now" in outcome.notes[0]
+    assert "cases.csv differs" in outcome.notes[0] and f"{parts[1]}, {parts[3]}, asd: 0.5, now" in outcome.notes[0]
     assert (path / "cases.csv").read_text() == changed
     written = [row["value"] for row in rows(path / "cases-native.csv")]
     assert [float(value or "nan") for value in written] == pytest.approx(

@@ -180,15 +180,44 @@ def test_a_loss_that_changes_something_is_not(method, loss):
     Job(recipe="phantom", method=method, loss=loss, labeled="20%").canonical()
 
 
+def test_a_loss_may_take_the_arguments_apart_and_serves_inside_others_alike():
+    class OneTerm(Loss):
+        def ce_term(self, term):
+            return 3 * super().ce_term(term)
+
+    class Apart(Loss):
+        def ce(self, logits, target, *, source, key, reference=None, mask=None, voxel_weight=None, class_weight=None):
+            return 3 * super().ce(
+                logits, target, source=source, key=key, reference=reference, mask=mask, voxel_weight=voxel_weight,
+                class_weight=class_weight,
+            )  # fmt: skip
+
+    found = []
+    for kind in (OneTerm, Apart):
+        plain = kind(NoOptions(), CriteriaSpec(), statistics())
+        inside = observed(Weighted(BySource(plain, plain), {"a": ByPrediction()}), LOGITS, SPLIT, "a")
+        asked = {"source": "pseudo", "key": "a", "reference": REFERENCE}
+        found.append([loss.supervised(LOGITS, LABELS, **asked) for loss in (plain, inside)])
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][0] != found[0][1]
+
+
 def test_a_third_partys_loss_overrides_what_it_replaces():
     class Half(Loss):
         """Half of the plain loss."""
 
-        def ce(self, logits, target, **rest):
-            return 0.5 * super().ce(logits, target, **rest)
+        def ce_term(self, term):
+            return 0.5 * super().ce_term(term)
 
     plain, half = make_loss("default"), Half(NoOptions(), CriteriaSpec(), statistics())
     half.observe(a_step(), "net", LOGITS, LABELS)
     args = {"source": "label", "key": "net"}
     expected = 0.5 * plain.ce(LOGITS, LABELS, **args) + plain.dice(LOGITS, LABELS, **args)
     torch.testing.assert_close(half.supervised(LOGITS, LABELS, key="net"), expected)
+
+
+@pytest.mark.parametrize("name", ["default", "ga", "focal", "tversky", "metassl"])
+@pytest.mark.parametrize("term", ["ce", "dice", "supervised"])
+def test_a_misspelt_argument_is_an_error_under_every_loss(name, term):
+    with pytest.raises(TypeError, match="voxel_weights"):
+        getattr(make_loss(name), term)(LOGITS, LABELS, source="pseudo", key="net", voxel_weights=LABELS)

@@ -14,10 +14,15 @@ from scipy import ndimage
 from torch import Tensor
 
 from sslbench.config.job import Job
+from sslbench.config.recipe import CriteriaSpec
 from sslbench.conformance.bench import Subject
+from sslbench.core.options import NoOptions
 from sslbench.core.randomness import numpy_generator
-from sslbench.core.step import Batch, Step
+from sslbench.core.step import Batch, Statistics, Step
 from sslbench.data.sampling import Sampler, TrainingSet
+from sslbench.losses import DiceLoss
+from sslbench.losses.base import Loss
+from sslbench.losses.compose import Weighted
 from sslbench.losses.weighting.thresholds import Adsh, adsh_thresholds
 from sslbench.methods.dst import reversal_factor
 from sslbench.networks.gradient_reversal import reverse_gradient
@@ -297,6 +302,24 @@ def test_adsh_as_released_multiplies_the_learners_logits() -> None:
         return loss
 
     agree(method, batch, step, oracle)
+
+
+def test_adsh_as_released_masks_the_cross_entropy_of_a_supervised_sum_alone() -> None:
+    """Where a method teaches pseudo-labels by cross-entropy and Dice (GenericSSL, SKCDF)."""
+    torch.manual_seed(0)
+    weighting = Adsh(3, form="released")
+    weighting.thresholds = torch.tensor([0.5, 0.2, 0.1])
+    statistics = Statistics(torch.ones(1, 3, dtype=torch.int64), 1, 1, ((4, 4),), 3, (4, 4), (1, 1))
+    loss = Weighted(Loss(NoOptions(), CriteriaSpec(ce_weight=0.7, dice_weight=0.3), statistics), {"net": weighting})
+    logits, p = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4).softmax(1)
+    target = p.argmax(1)
+    found = loss.supervised(logits, target, source="pseudo", key="net", reference=("peer", p))
+    mask = (p > weighting.thresholds.view(1, 3, 1, 1)).double()
+    expected = 0.7 * ce_map(logits * mask, target).mean() + 0.3 * DiceLoss(1e-5)(logits, target)
+    torch.testing.assert_close(found, expected)
+    known = loss.supervised(logits, target, source="label", key="net", reference=("peer", p))
+    plain = 0.7 * ce_map(logits, target).mean() + 0.3 * DiceLoss(1e-5)(logits, target)
+    torch.testing.assert_close(known, plain)
 
 
 @pytest.mark.parametrize(("capacity", "left"), [(4, 0), (5, 1)])

@@ -69,7 +69,7 @@ def test_fewer_than_three_classes_are_refused_in_a_line() -> None:
         _ = Job(recipe="metassl-la", method="dca", labeled="8 scans", seed=0).resolved
 
 
-def test_the_experts_follow_the_labelled_voxels() -> None:
+def test_the_experts_follow_the_labeled_voxels() -> None:
     """Sets, and with them the shapes of the heads, are a function of the statistics that a finished run keeps."""
     job = Job(recipe="phantom", method="dca", labeled="20%", seed=0, set={"network.base_filters": 2})
     counts = torch.tensor([[9_000_000, 250, 90_000, 300, 8_000, 80_000, 9_000, *[7_500] * 7]])

@@ -315,10 +315,15 @@ def test_recipes_give_magicnet_its_own_schedule() -> None:
         ({}, "method.cube can be 16"),  # 112 x 112 x 80
         ({"network.norm": "instance"}, "set another patch_size"),  # a single voxel in the bottleneck of a cube of 16³
         ({"patch_size": [32, 32, 32], "inference.stride": [32, 32, 32]}, "method.cube can be 16"),  # one cube is no mix
+        (
+            {"network.name": "unet3d", "network.norm": None},
+            "set another patch_size",
+        ),  # instance norm without the option
     ],
 )
 def test_cubes_that_do_not_cut_a_patch_are_refused_in_one_line(settings: dict[str, Any], said: str) -> None:
-    chosen = {"patch_size": [112, 112, 80], "network.norm": "batch", "inference.validation_stride": None, **settings}
+    chosen = {"patch_size": [112, 112, 80], "network.name": "vnet", "network.norm": "batch", **settings}
+    chosen = {path: value for path, value in chosen.items() if value is not None}
     with pytest.raises(UsageError, match=said) as refused:
         Job(recipe="metassl-la", method="magicnet", labeled="10%", set=chosen).resolved  # noqa: B018
     assert "cubes of side 32" in refused.value.message and "\n" not in refused.value.message

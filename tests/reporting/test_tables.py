@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from sslbench.config.grid import Grid
 from sslbench.core import registry
-from sslbench.core.errors import SSLBenchError, UnknownNameError
+from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.core.files import write_text
+from sslbench.reporting.latex import latex
 from sslbench.reporting.model import Cell, Column, Row, Table, cell_text, manifest
+from sslbench.reporting.render import markdown
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
 from tests.helpers.results import CLASSES, component, protocol, same
 
@@ -185,6 +187,18 @@ def test_one_table_per_budget_each_with_the_upper_bound(recipe: str, write_job: 
     assert len(manifest(tables)) == 5  # the upper bound once
 
 
+def test_the_best_of_a_budget_is_bold_where_the_upper_bound_is_better(
+    recipe: str, write_job: Write, tmp_path: Path
+) -> None:
+    jobs = [{"method": ["cps", "mt"], "labeled": ["3 patients"]}, {"method": "supervised", "labeled": "100%"}]
+    grid = Grid(name="g", recipe=[recipe], seeds=[0], jobs=jobs)
+    for job in grid.expand():
+        write_job(job, {"cps": 0.6, "mt": 0.5, "supervised": 0.9}[job.method])
+    (table,) = tables_of(grid, tmp_path)
+    marked = {item.label: (item.cells[0].best, item.cells[0].second) for item in table.rows}
+    assert marked == {"CPS": (True, False), "MT": (False, True), "Supervised (100%)": (False, False)}
+
+
 def test_upper_bounds_alone_compete_with_each_other(recipe: str, write_job: Write, tmp_path: Path) -> None:
     grid = Grid(
         name="g",
@@ -304,7 +318,7 @@ def test_runs_of_another_version_are_left_out_and_counted(recipe: str, write_job
     run.rename(run.with_name("seed-0-00000000"))
     (table,) = tables_of(grid, tmp_path)
     assert table.rows[0].full_label == "CPS (0/1 seeds)"
-    assert "Left out: 1 results of these jobs under other settings or versions." in table.notes
+    assert "Left out: 1 result of these jobs under other settings or versions." in table.notes
 
 
 def test_damage_is_reported_beside_the_table(recipe: str, write_job: Write, tmp_path: Path) -> None:
@@ -329,6 +343,83 @@ def test_notes_of_the_grid_come_last(recipe: str, tmp_path: Path) -> None:
     assert built.notes[-1] == "A demonstration."
 
 
+def test_rows_that_lack_seeds_or_have_other_cases_do_not_compete(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": ["cps", "mt", "dhc", "supervised"]}],
+    )  # fmt: skip
+    jobs = {(job.method, job.seed): job for job in grid.expand()}
+    for seed in (0, 1):
+        write_job(jobs["cps", seed], same(0.6))
+        write_job(jobs["mt", seed], same(0.5))
+        write_job(jobs["dhc", seed], same(0.9, cases=1))
+    write_job(jobs["supervised", 0], same(0.8))
+    (table,) = tables_of(grid, tmp_path)
+    marked = {item.label: (item.competes, item.cells[0].best, item.cells[0].second) for item in table.rows}
+    assert marked == {
+        "Supervised": (False, False, False),
+        "CPS": (True, True, False),
+        "MT": (True, False, True),
+        "DHC": (False, False, False),
+    }
+    assert (
+        "Best in bold, second underlined, on unrounded means; rows with fewer seeds than asked for, rows measured on "
+        "other cases do not compete."
+    ) in table.notes
+    assert labels(table)["Reference"] == ["Supervised"]  # it keeps its place among the rows
+
+
+def test_a_class_without_a_value_in_a_seed_is_not_best_there(write_run: Write, tmp_path: Path) -> None:
+    write_run({"rv": [None, None], "myo": [0.5, 0.5], "lv": [0.5, 0.5]}, seed=0)
+    write_run({"rv": [0.9, 0.9], "myo": [0.5, 0.5], "lv": [0.5, 0.5]}, seed=1)
+    for seed in (0, 1):
+        write_run(same(0.4), method="mt", seed=seed)
+        write_run(same(0.3), method="dhc", seed=seed)
+    (table,) = tables_of_runs(tmp_path / "results")
+    place = [column.class_name for column in table.columns].index("rv")
+    assert [item.label for item in table.rows if item.cells[place].best] == ["MT"]
+    assert [item.label for item in table.rows if item.cells[0].best] == ["CPS"]
+
+
+def test_a_table_is_checked_before_any_job_starts(recipe: str) -> None:
+    settings = {"name": "g", "recipe": [recipe], "labeled": ["5%"], "jobs": [{"method": "cps"}]}
+    for columns, words in ((["dsc/rv"], "table column 'dsc/rv'"), (["dsc", "dsc"], "twice"), ([], "no columns")):
+        with pytest.raises(UsageError, match=words):
+            Grid(**settings, table={"columns": columns}).expand()
+    with pytest.raises(UnknownNameError, match="dsc/class"):  # what was meant
+        Grid(**settings, table={"columns": ["dsc/rv"]}).expand()
+
+
+def test_a_protocol_without_the_usual_columns_fills_those_that_it_has(
+    recipe: str, write_job: Write, tmp_path: Path
+) -> None:
+    registry.register("protocol", "overlaps")(replace(protocol("overlaps", 0), metrics=("dsc",)))
+    grid = Grid(
+        name="g", recipe=[recipe], labeled=["5%"], set={"protocol": "overlaps"}, jobs=[{"method": "cps"}]
+    )  # fmt: skip
+    (table,) = tables_of(grid, tmp_path)
+    assert [column.header for column in table.columns] == ["Avg. DSC", "RV", "MYO", "LV"]
+    assert not any("has no" in note for note in table.notes)
+
+
+def test_tables_of_two_grids_have_names_of_their_own(recipe: str, tmp_path: Path) -> None:
+    grids = [Grid(name=name, recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}]) for name in ("one", "two")]
+    (one,), (two,) = (tables_of(grid, tmp_path) for grid in grids)
+    for table, name in ((one, "one"), (two, "two")):
+        assert rf"\label{{tab:{name}-short-3-patients}}" in latex(table)
+        for text in (latex(table), markdown(table)):
+            assert f"over 2 seeds; per class the mean alone. Grid {name}." in text
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "Mean over 1 seed ± "), (2, "Mean over 2 seeds ± ")])
+def test_one_seed_is_no_seeds(seeds: int, words: str, write_run: Write, tmp_path: Path) -> None:
+    registry.register("protocol", "spread")(replace(protocol("spread", 0), spread="cases"))
+    for seed in range(seeds):
+        write_run(protocol="spread", seed=seed)
+    (table,) = tables_of_runs(tmp_path / "results")
+    assert words in table.title
+    assert (f"<summary>{seeds} run{'s' if seeds > 1 else ''}</summary>") in markdown(table)
+
+
 # ------------------------------------------------------------------------------------------------ tables of runs
 
 
@@ -342,7 +433,7 @@ def test_runs_without_a_grid(write_run: Write, tmp_path: Path) -> None:
     tables = tables_of_runs(tmp_path / "results")
     assert [(table.recipe, table.labeled) for table in tables] == [("long", "7-patients"), ("short", "3-patients")]
     assert [item.full_label for item in tables[1].rows] == ["CPS", "MT (1/2 seeds)"]
-    assert "Left out: 1 runs of rows without any result." in tables[1].notes
+    assert "Left out: 1 run of rows without any result." in tables[1].notes
 
 
 def test_components_that_are_not_installed_keep_their_names(write_run: Write, tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_the_names_of_its_files_are_spelt_once() -> None:
 
 
 def test_the_package_imports_where_there_is_no_fcntl() -> None:
-    modules = "sslbench.cli.doctor, sslbench.core.files, sslbench.runs.directory, sslbench.execution.local"
+    modules = (
+        "sslbench.cli, sslbench.cli.doctor, sslbench.core.files, sslbench.runs.directory, sslbench.execution.local"
+    )
     code = f"import sys; sys.modules['fcntl'] = None; import {modules}"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

@@ -14,7 +14,7 @@ from sslbench.config.job import Job
 from sslbench.conformance.bench import MemoryRecorder
 from sslbench.core.errors import TrainingError, UsageError
 from sslbench.core.step import Batch, Step
-from sslbench.losses.base import Loss
+from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Group, Method, Phase
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.trainer import Interrupted, Trainer
@@ -122,8 +122,8 @@ def explodes(throw_away: Callable[..., Any], at: Callable[[int], bool]) -> None:
         def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
             self.bad = at(step.iteration + 1)
 
-        def ce(self, logits: Tensor, target: Tensor, **rest: Any) -> Tensor:
-            return super().ce(logits, target, **rest) * (torch.inf if self.bad else 1.0)
+        def ce_term(self, term: Term) -> Tensor:
+            return super().ce_term(term) * (torch.inf if self.bad else 1.0)
 
 
 def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path: Path, throw_away: Callable[..., Any]) -> None:

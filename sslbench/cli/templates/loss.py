@@ -15,6 +15,6 @@ class LogCoshDice(sslbench.Loss):
     title = "LCDice"
     changes = ("label", "pseudo")
 
-    def dice(self, logits, target, **rest):
+    def dice_term(self, term):
         s = self.options.scale
-        return (s * super().dice(logits, target, **rest)).cosh().log() / s**2
+        return (s * super().dice_term(term)).cosh().log() / s**2

@@ -3,7 +3,7 @@
 from torch import nn
 
 import sslbench
-from sslbench.networks.base import Decoder, add_prior
+from sslbench.networks.base import Decoder, add_prior, as_they_are
 
 
 class TwoStageEncoder(nn.ModuleList):
@@ -21,9 +21,9 @@ class TwoStageDecoder(Decoder):
         self.channels = self.prior_channels = (16,)  # of the maps, coarse to fine
         self.up, self.head = nn.Conv3d(32, 16, 3, padding=1), nn.Conv3d(16, num_classes, 1)
 
-    def forward(self, features):
-        fine, coarse = features.maps
-        return [add_prior(fine + self.up(nn.functional.interpolate(coarse, fine.shape[2:])), features, 0).relu()]
+    def forward(self, features, refine=as_they_are):
+        grown = self.up(nn.functional.interpolate(features.maps[1], scale_factor=2))
+        return [refine(0, add_prior(features.maps[0] + grown, features, 0).relu())]
 
 
 class TwoStage(sslbench.Network):

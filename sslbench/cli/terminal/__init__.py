@@ -1,1 +1,1 @@
-"""How the command line draws its rows: for people, at any width; a file per drawing."""
+"""Drawings of the command line's rows: for people, at any width; a file per drawing."""

@@ -68,7 +68,7 @@ class LiveDisplay(PlainDisplay):
         common, names = told_apart([planned.job.title for planned in plan])
         own = dict(zip(map(id, plan), names, strict=True))
         jobs = job_table([(own[id(planned)], planned.run.progress()) for planned in running], self.console.width)
-        heading = [wrapped(Text(f" {common}", style="italic"), self.console.width, names=True)] if common else []
+        heading = [wrapped(Text(f" {common}", style="italic"), self.console.width)] if common else []
         self.live.update(Group(self.bar, *heading, jobs))
 
 
@@ -102,7 +102,7 @@ def job_table(running: Sequence[tuple[str, dict[str, Any]]], width: int) -> Tabl
     headers = ["step", "loss", "val. DSC", "it/s", "left"]
     rows = [progress_cells(found) for _, found in running]
     widths = [max(len(text) for text in column) for column in zip(headers, *rows, strict=True)]
-    longest = max(len(piece) for name, _ in running for piece in wrapped(Text(name), 1).plain.splitlines())
+    longest = max(len(name) for name, _ in running)
     used = list(range(len(headers)))
     for spare in ("it/s", "loss"):
         if width - 2 - sum(widths[place] + 2 for place in used) < min(longest, _NAME):
@@ -113,7 +113,7 @@ def job_table(running: Sequence[tuple[str, dict[str, Any]]], width: int) -> Tabl
     for place in used:
         table.add_column(headers[place], justify="right", no_wrap=True, width=widths[place])
     for (name, _), cells in zip(running, rows, strict=True):
-        table.add_row(wrapped(Text(name), room, names=True), *(cells[place] for place in used))
+        table.add_row(wrapped(Text(name), room), *(cells[place] for place in used))
     return table
 
 

@@ -41,7 +41,7 @@ _ENDS = {"ran": "green", "failed": "bold red", "hole": "yellow"}
 
 
 def cell(console: Console, row: Mapping[str, Any]) -> None:
-    """What came of training a cell: the last loss, or why there is none."""
+    """Draw the result of training a cell: the last loss, or why there is none."""
     if row["status"] == "ran":
         told = f"loss {row['last']:.4g} after {row['steps']} steps, {row['seconds']:.1f} s"
     else:

@@ -1,4 +1,4 @@
-"""Where runs stand, and the plan of a launch."""
+"""The standing of runs, and the plan of a launch."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ _STATES = {
 
 _NARROWEST = 24  # columns of the terminal that a run's name keeps
 
-_SPARE = ("it/s", "loss", "left", "step")  # what a narrow terminal does without, least missed first
+_SPARE = ("it/s", "loss")  # what a narrow terminal does without, least missed first
+_DEAR = ("left", "step")  # what it does without before it breaks a word
 
 _JOB = ("recipe", "labeled", "cell")  # what names a job, the seed apart
 
 
 def runs(console: Console, rows: Rows) -> None:
-    """Where runs stand, under headings of recipe and budget; then the reasons of those that did not end well."""
+    """Draw where runs stand, under headings of recipe and budget; then the reasons of those that did not end well."""
     from sslbench.cli.terminal.live import progress_cells
 
     twins = Counter((*(row[part] for part in _JOB), row["seed"]) for row in rows)
@@ -91,28 +92,28 @@ def plan(console: Console, rows: Rows) -> None:
 def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[Text]]) -> None:
     """Rows under a heading per recipe and budget, columns aligned over all of them.
 
-    Columns without content are left out, and so are those of `_SPARE` where the terminal is too narrow.
+    Columns without content are left out, and so are those of `_SPARE` and `_DEAR` where the terminal is too narrow.
     """
     used = [place for place in range(len(headers)) if any(line[place].plain for line in cells)]
     widths = {place: max(len(headers[place]), *(len(line[place].plain) for line in cells)) for place in used}
 
     def room() -> int:
-        """What is left for the names, after an indent of one and two blanks behind each column."""
+        """Return the width left for the names, after an indent of one and two blanks behind each column."""
         return console.width - 3 - sum(widths[place] + 2 for place in used)
 
     shared = _shared(rows)
     own = [_own(row["cell"], shared) for row in rows]
-    words = [word for name in own for word in wrapped(Text(name), 1).plain.splitlines()]
-    least = max(min(_NARROWEST, max(map(len, own))), *map(len, words))
+    word = max(len(word) for name in own for word in wrapped(Text(name), _NARROWEST - 2).plain.splitlines())
+    least = max(min(_NARROWEST, max(map(len, own))), word)
     # Where it is tight a list of seeds folds first, then columns go, and last of all the names fold.
     seed = max(len(part) for line in cells for part in ["seed", *line[0].plain.split(", ")])
     if room() < least:
         widths[0] = max(seed, widths[0] + room() - least)
-    for header in _SPARE:
-        if room() < least and header in headers and headers.index(header) in used:
+    for header in (*_SPARE, *_DEAR):
+        if room() < (least if header in _SPARE else word) and header in headers and headers.index(header) in used:
             used.remove(headers.index(header))
     broken = any(len(name) > room() for name in own)
-    named = [wrapped(_cell(name, broken), max(room(), 1), names=True) for name in own]
+    named = [wrapped(_cell(name, broken), max(room(), 1)) for name in own]
     longest = max(len(line) for name in named for line in ["run", *name.plain.splitlines()])
 
     def table(lines: Iterable[int] = ()) -> Table:
@@ -127,9 +128,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
         return made
 
     if shared:
-        indented(
-            console, wrapped(Text(f"all runs: ~{','.join(shared)}", style="italic"), console.width - 1, names=True)
-        )
+        indented(console, wrapped(Text(f"all runs: ~{','.join(shared)}", style="italic"), console.width - 1))
     indented(console, table())
     place: Callable[[int], tuple[str, str]] = lambda line: (rows[line]["recipe"], rows[line]["labeled"])  # noqa: E731
     for (recipe, labeled), lines in groupby(range(len(rows)), key=place):
@@ -138,7 +137,7 @@ def _grouped(console: Console, rows: Rows, headers: list[str], cells: list[list[
 
 
 def _shared(rows: Rows) -> list[str]:
-    """What all of several runs set to the same value."""
+    """Return what all of several runs set to the same value."""
     variants = [split_outside_brackets(row["cell"].partition("~")[2]) for row in rows]
     several = len({row["cell"] for row in rows}) > 1
     return [part for part in variants[0] if several and all(part in parts for parts in variants)]

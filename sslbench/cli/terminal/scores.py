@@ -18,7 +18,7 @@ _COUNTS = ("missed", "spurious", "absent")  # of pairs of case and class
 
 
 def scores(console: Console, rows: Rows) -> None:
-    """What predictions score: class by class under one protocol; one line each of several runs under one protocol;
+    """Draw scores of predictions: class by class under one protocol; one line each of several runs under one protocol;
     or the conversion table, a block per run with a line per protocol."""
     alone = len({row["protocol"] for row in rows}) == 1
     if alone:
@@ -109,7 +109,7 @@ def _score_lines(console: Console, rows: Rows, name: str, *facts: str) -> None:
     for row in scored:
         numbers = [_number(row["averages"].get(metric), metric) for metric in metrics]
         told = [_of_cases(row) if fact == "cases" else row[fact] for fact in facts]
-        named = wrapped(Text(row[name]), max(console.width // 2, _NAME), names=True)
+        named = wrapped(Text(row[name]), max(console.width // 2, _NAME))
         lines.append([named, *map(Text, [*numbers, *told, *(str(row[count]) for count in _COUNTS)])])
     if scored:
         headers = ["run" if name == "subject" else "protocol", *titles, *facts, *_COUNTS]
@@ -138,7 +138,7 @@ def _cases(row: Mapping[str, Any]) -> str:
 
 
 def _of_cases(row: Mapping[str, Any]) -> str:
-    """How many cases were scored, and of how many where that is fewer."""
+    """Say how many cases were scored, and of how many where that is fewer."""
     if row["why"]:
         return ""
     return f"{row['cases']}" if row["cases"] == row["expected"] else f"{row['cases']} of {row['expected']}"

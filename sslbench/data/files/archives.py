@@ -1,4 +1,4 @@
-"""What users hold: a folder, or an archive, which is unpacked once, safely, into the data folder.
+"""The data that users have: a folder, or an archive, which is unpacked once, safely, into the data folder.
 
 An archive is listed before anything is written: a member that would leave the folder, or more bytes than the disk has
 free, and nothing is unpacked. Members keep their times, so that what is unpacked again counts as unchanged. The folder
@@ -59,7 +59,7 @@ class _Link:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is called like an archive that can be unpacked."""
+    """Tell whether a file is called like an archive that can be unpacked."""
     return path.is_file() and path.name.lower().endswith(ARCHIVE_ENDINGS)
 
 
@@ -69,7 +69,7 @@ def archives_in(folder: Path) -> list[Path]:
 
 
 def unpacked_folder(archive: Path, cache: Path) -> Path:
-    """Where an archive is unpacked to: its name, and a digest of its size, its first MiB and its last.
+    """Name the folder that an archive is unpacked to: its name, and a digest of its size, its first MiB and its last.
 
     The last MiB has the checksums of a zip's members or of a gzipped tar's content, so that reading all of it, which
     takes minutes, shows no more. A plain tar has none; its time counts instead.
@@ -244,7 +244,7 @@ def _safe(archive: Path, name: str) -> str:
 
 
 def _inside(archive: Path, name: str, target: str, folder: str) -> str:
-    """Where a link leads, from the archive's root."""
+    """Resolve where a link leads, from the archive's root."""
     path = posixpath.normpath(posixpath.join(folder, target.replace("\\", "/")))
     if path.startswith(("/", "../")) or path == ".." or path[1:2] == ":":
         raise UsageError(f"{archive}: {name} is a link to {target!r}, outside of the archive", "it is not unpacked")

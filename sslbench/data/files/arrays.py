@@ -92,7 +92,7 @@ def _stacked(paths: tuple[Path, ...], kind: str) -> NDArray[Any]:
 
 
 def has_label(raw: RawCase) -> bool:
-    """Whether a case has a label: a file of its own, or beside the image an array of that name.
+    """Tell whether a case has a label: a file of its own, or beside the image an array of that name.
 
     What cannot be opened counts: reading it says why.
     """

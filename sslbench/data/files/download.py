@@ -28,7 +28,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server says that may an
 
 
 def can_download(kind: type[Dataset]) -> bool:
-    """Whether `download` can get a dataset here: it is open, or the user has its site's client installed."""
+    """Tell whether `download` can get a dataset here: it is open, or the user has its site's client installed."""
     from importlib.util import find_spec
 
     return kind.remote is not None or (kind.synapse_id is not None and find_spec("synapseclient") is not None)
@@ -92,7 +92,7 @@ def fetch(
 
 
 def _record(remote: Remote, path: Path) -> dict[str, Any]:
-    """What shows that a file is the one that was held against the checksum: to read it all again takes minutes."""
+    """Return what shows that a file is the one whose checksum was compared: to read it all again takes minutes."""
     found = path.stat()
     return {"url": remote.url, "hash": remote.hash, "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 

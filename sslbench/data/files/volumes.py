@@ -40,7 +40,7 @@ _GEOMETRY_FIELDS = (
 
 
 def same_place(path: Path, affine: NDArray[np.float64], other: NDArray[np.float64], whose: str = "image") -> None:
-    """Whether a file's voxels lie where those of the image do.
+    """Tell whether a file's voxels lie where those of the image do.
 
     Raises:
         DataError: they do not.

@@ -39,7 +39,7 @@ NAME = r"[a-z0-9][a-z0-9_-]{0,63}"  # of a dataset of one's own
 
 
 class Definition(Frozen):
-    """How own data are read and preprocessed: the file `definition.yaml`.
+    """The way own data are read and preprocessed: the file `definition.yaml`.
 
     `title` and the abbreviations `short` are for tables, and may be changed at any time. To change anything else is
     to define another dataset: prepare it again, and run it again.

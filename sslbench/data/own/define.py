@@ -55,7 +55,7 @@ _GREY_LEVELS = 128  # a mask stored as a picture, perhaps with losses, is foregr
 
 @dataclass(frozen=True)
 class Defined:
-    """What `define` did.
+    """The result of `define`.
 
     Attributes:
         definition: of the dataset.
@@ -195,7 +195,7 @@ def plan_class(
 
 
 def check_name(name: str) -> None:
-    """Whether own data can have a name, once their data folder is known.
+    """Tell whether own data can have a name, once their data folder is known.
 
     Raises:
         UsageError: it is no name of a folder, or that of a dataset or recipe that is not the user's.
@@ -340,7 +340,7 @@ def _plan(
 
 
 def _two_valued(content: SourceContent, look_at: int = 8) -> bool:
-    """Whether masks of one class are pictures in black and white, and not in 0 and 1."""
+    """Tell whether masks of one class are pictures in black and white, and not in 0 and 1."""
     if len(content.classes) > 1:
         return False
     masks = [case.label for case in content.cases if case.label is not None]
@@ -354,7 +354,7 @@ def _two_valued(content: SourceContent, look_at: int = 8) -> bool:
 
 
 def _refuse_change(there: Definition, now: Definition, place: Path) -> None:
-    """What a second run of the same command finds otherwise than the first."""
+    """Refuse what a second run of the same command finds otherwise than the first."""
     free = {"title", "classes", "measured_on"}
     changed = [key for key in Definition.model_fields if key not in free and getattr(there, key) != getattr(now, key)]
     if [info.name for info in there.classes] != [info.name for info in now.classes]:

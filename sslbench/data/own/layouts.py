@@ -72,7 +72,7 @@ class SourceContent:
 def read_source(
     layout: Layout, source: Path, classes: Sequence[str] = (), channels: Sequence[str] = ()
 ) -> SourceContent:
-    """What a folder holds, by its layout; a folder with a `dataset.json` may be either `nnunet` or `msd`.
+    """Read what a folder holds, by its layout; a folder with a `dataset.json` may be either `nnunet` or `msd`.
 
     Args:
         layout: how it is meant to be laid out.
@@ -267,7 +267,7 @@ def _listed_by_case(listed: dict[str, Any], channels: int, source: Path, path: P
 
 
 def _is_msd(content: Mapping[str, Any], source: Path) -> bool:
-    """Whether the listed training images are there by their listed names; nnU-Net's have a channel behind."""
+    """Tell whether the listed training images are there by their listed names; nnU-Net's have a channel behind."""
     listed = content.get("training")
     if not isinstance(listed, list) or "channel_names" in content:
         return False

@@ -51,7 +51,7 @@ _ORIENTATIONS = ("ASR", "RSA", "RAS")
 
 @dataclass(frozen=True)
 class Measured:
-    """What the training images have in common.
+    """Measurements that the training images have in common.
 
     Attributes:
         images: how many were measured.
@@ -260,7 +260,7 @@ def ct_range(cases: Sequence[CaseFiles]) -> tuple[float, float]:
 def measured_as_prepared(
     shapes: Sequence[Sequence[int]], spacings_mm: Sequence[Sequence[float]], prep: Preprocessing, placed: bool
 ) -> Measured:
-    """What prepared training images have in common, for data that a class reads: only it knows what its files say.
+    """Measure what prepared images have in common, for data that a class reads: only it knows what its files say.
 
     Args:
         shapes, spacings_mm: of the stored arrays, axis by axis.
@@ -298,7 +298,7 @@ def plan_patch(measured: Measured, spacing_mm: Sequence[float]) -> list[int]:
 
 
 def sided(classes: Sequence[str]) -> bool:
-    """Whether classes are told apart by the side of the body they are on: no flip may be learned then."""
+    """Tell whether classes are told apart by the side of the body they are on: no flip may be learned then."""
     words = {word for name in classes for word in name.lower().replace("_", " ").replace("-", " ").split()}
     return bool(words & {"left", "right"})
 
