@@ -50,9 +50,9 @@ def test_every_named_stream_draws_otherwise_under_another_seed(method: str, monk
 def test_a_strong_distortion_comes_on_top_of_a_weak_one() -> None:
     half = {"name": "brightness", "factor": [0.5, 0.5], "p": 1.0}
     third = {"name": "brightness", "factor": [3.0, 3.0], "p": 1.0}
-    job = tiny_job_2d("fixmatch", set={"augment.distortions": [half], "augment.strong": [third]})
+    job = tiny_job_2d("fixmatch", set={"augment.weak": [half], "augment.strong": [third]})
     batch = random_experiment(job).sampler.batch(0, views=("weak", "strong"))
-    plain = random_experiment(tiny_job_2d("fixmatch", set={"augment.strong": [third]}))
+    plain = random_experiment(tiny_job_2d("fixmatch", set={"augment.weak": [], "augment.strong": [third]}))
     still = plain.sampler.batch(0, views=("weak", "strong")).image["weak"]
     torch.testing.assert_close(batch.image["weak"], 0.5 * still)
     torch.testing.assert_close(batch.image["strong"], 1.5 * still)
