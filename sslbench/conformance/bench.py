@@ -289,12 +289,12 @@ class Subject:
 
     @cached_property
     def watched(self) -> dict[str, WatchedStep]:
-        """By phase, a step of the sure method with every term on."""
+        """Take, by phase, a step of the sure method with every term on."""
         return {phase.name: self._watched(self.sure().train(), phase) for phase in self.phases()}
 
     @cached_property
     def referenced(self) -> dict[str, WatchedStep]:
-        """The same under a loss that needs a reference, as far as the method can tell."""
+        """Take the same under a loss that needs a reference, as far as the method can tell."""
         if self.built.method.loss.needs_reference:
             return self.watched
         found = {}

@@ -421,8 +421,8 @@ def _held(step: WatchedStep, term: WatchedTerm, what: str) -> None:
 
 
 def _alike(step: WatchedStep, learner: str, i: int, peer: str, j: int) -> bool:
-    """Whether patch i of what was shown of one key may be patch j of another's: the same place in the batch where both
-    were shown equally many, else in its half, as far as one can tell."""
+    """Tell whether patch i of what was shown of one key may be patch j of another's: at the same place of the batch
+    where both were shown equally many, else of its half, as far as one can tell."""
     sizes = [len(step.watch.shown[key].logits) for key in (learner, peer)]
     return (i - j) % (len(step.batch.index) if sizes[0] == sizes[1] else step.batch.num_labeled) == 0
 

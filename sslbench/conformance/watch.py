@@ -51,7 +51,7 @@ class Shown:
     labels: Tensor
 
     def places(self, probabilities: Tensor) -> set[int]:
-        """The patches whose prediction is these probabilities (C, *S)."""
+        """Return the patches whose prediction is these probabilities (C, *S)."""
         if self.logits.shape[1:] != probabilities.shape:
             return set()
         apart = (self.logits.float().softmax(1) - probabilities).abs().flatten(1).amax(1)

@@ -255,12 +255,12 @@ class Method(nn.Module):
         return labels
 
     def pseudo_labels(self, key: str, scores: Tensor) -> Tensor:
-        """The labels (B, *S) that others learn from predictor `key`, of its logits or probabilities (B, C, *S)."""
+        """Return the labels (B, *S) that others learn from predictor `key`, of its logits or probabilities."""
         return classes_of(scores)
 
     def teachers(self) -> Mapping[str, tuple[str, ...]]:
-        """Whose predictions each learner is drawn to on pseudo-labels and soft targets: `taught_by`; of others the
-        averages, and beside them the other predictors, where there are others; else itself."""
+        """Say whose predictions each learner is drawn to on pseudo-labels and soft targets: `taught_by`; of others the
+        averages and the other predictors; else itself."""
         averages = tuple(average.teacher for average in self.averages())
         found = {key: averages + tuple(peer for peer in self.predictors if peer != key) for key in self.predictors}
         return {**{key: peers or (key,) for key, peers in found.items()}, **self.taught_by}

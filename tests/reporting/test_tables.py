@@ -187,6 +187,18 @@ def test_one_table_per_budget_each_with_the_upper_bound(recipe: str, write_job: 
     assert len(manifest(tables)) == 5  # the upper bound once
 
 
+def test_the_best_of_a_budget_is_bold_where_the_upper_bound_is_better(
+    recipe: str, write_job: Write, tmp_path: Path
+) -> None:
+    jobs = [{"method": ["cps", "mt"], "labeled": ["3 patients"]}, {"method": "supervised", "labeled": "100%"}]
+    grid = Grid(name="g", recipe=[recipe], seeds=[0], jobs=jobs)
+    for job in grid.expand():
+        write_job(job, {"cps": 0.6, "mt": 0.5, "supervised": 0.9}[job.method])
+    (table,) = tables_of(grid, tmp_path)
+    marked = {item.label: (item.cells[0].best, item.cells[0].second) for item in table.rows}
+    assert marked == {"CPS": (True, False), "MT": (False, True), "Supervised (100%)": (False, False)}
+
+
 def test_upper_bounds_alone_compete_with_each_other(recipe: str, write_job: Write, tmp_path: Path) -> None:
     grid = Grid(
         name="g",
