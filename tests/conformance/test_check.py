@@ -198,7 +198,7 @@ def _users(piece: str) -> set[str]:
     package = PAGE.parents[2] / "sslbench"
     module = "sslbench." + piece.removesuffix(".py").replace("/", ".")
     found: set[str] = set()
-    for path in [*package.glob("methods/*.py"), *package.glob("networks/*.py")]:
+    for path in [*package.glob("methods/*.py"), *package.glob("methods/shared/*.py"), *package.glob("networks/*.py")]:
         imported = [
             node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
         ]
