@@ -229,7 +229,7 @@ def test_a_dry_run_writes_nothing_and_ends_with_0(run: Any, tmp_path: Path) -> N
     assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
 
 
-def test_the_outcome_of_a_run_is_json_too(run: Any, small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_outcome_of_a_run_is_json_too(run: Any, phantom_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def launch(self: local.Launcher, force: bool = False) -> int:
         for planned in self.plan:
             planned.outcome = "finished"
@@ -237,7 +237,7 @@ def test_the_outcome_of_a_run_is_json_too(run: Any, small_data: Path, monkeypatc
         return 1
 
     monkeypatch.setattr(local.Launcher, "run", launch)
-    line = ("run", "--grid", "quick", "--data-dir", str(small_data), "--device", "cpu")
+    line = ("run", "--grid", "quick", "--data-dir", str(phantom_data), "--device", "cpu")
     code, out, err = run(*line, "--json")
     jobs = json.loads(out)["jobs"]
     assert code == 1 and [job["outcome"] for job in jobs] == ["failed"] + ["finished"] * 7
@@ -247,10 +247,10 @@ def test_the_outcome_of_a_run_is_json_too(run: Any, small_data: Path, monkeypatc
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_starts(
-    run: Any, small_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Any, phantom_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    line = ("run", "--grid", "quick", "--data-dir", str(small_data), "--device")
+    line = ("run", "--grid", "quick", "--data-dir", str(phantom_data), "--device")
     code, _, err = run(*line, "cuda:1")
     assert code == 2 and "there is no device 'cuda:1'" in err and "sslbench doctor" in err
     assert not (tmp_path / "results").exists()
