@@ -169,10 +169,10 @@ def test_rdrop_needs_a_network_that_drops() -> None:
     with pytest.raises(UsageError, match="without dropout"):
         tiny_job("rdrop", set={"method.networks": "one"}).resolved  # noqa: B018
     with pytest.raises(UsageError, match="without dropout"):
-        tiny_job_2d("rdrop", set={"network.dropout": [0, 0, 0, 0, 0]}).resolved  # noqa: B018
+        tiny_job_2d("rdrop", set={"method.networks": "one", "network.dropout": [0, 0, 0, 0, 0]}).resolved  # noqa: B018
     resolved = tiny_job("rdrop", set={"method.networks": "one", "network.dropout": 0.5}).resolved
     assert resolved.recipe.ramp.weight == 4.0
-    one = random_experiment(tiny_job_2d("rdrop")).method
+    one = random_experiment(tiny_job_2d("rdrop", set={"method.networks": "one"})).method
     assert one.predictors == ("net",) and random_experiment(tiny_job("rdrop")).method.predictors == ("a", "b")
 
 

@@ -18,7 +18,7 @@ from sslbench.core.errors import UsageError
 from sslbench.core.options import NoOptions
 from sslbench.core.step import Batch, Step
 from sslbench.losses import GADiceLoss
-from sslbench.losses.base import Loss
+from sslbench.losses.base import Loss, Term
 from sslbench.losses.dice import DiceLoss
 from sslbench.losses.gradient_aware import GALoss, GAOptions
 from sslbench.losses.metassl import MetaSSLLoss, MetaSSLOptions
@@ -329,9 +329,8 @@ def test_metassl_takes_each_ordered_pair() -> None:
     expected = 0.0
     for learner, peer, key in ((A, B, "decoder/1"), (B, A, "net")):
         both = torch.cat([peer, peer]).softmax(1)
-        expected += float(
-            loss._quad_ce(torch.cat([learner, learner]), both, "pseudo", "net", {"reference": (key, both)})
-        )
+        term = Term(torch.cat([learner, learner]), both, "pseudo", "net", (key, both))
+        expected += float(loss._quad_ce(term))
     close(terms["consistency"], expected)
 
 

@@ -115,6 +115,8 @@ def test_the_terms_are_computed_in_full_precision() -> None:
 # --------------------------------------------------------------------------------------------------------------- steps
 
 SMALL = {"batch.labeled": 4, "batch.unlabeled": 4}
+# Two voxels in the deepest stage: batch norm needs two values where a step sends single patches.
+LONG = {"patch_size": [16, 16, 32], "inference.stride": [16, 16, 32], "inference.validation_stride": [16, 16, 32]}
 
 
 def varied(method: Method, batch: Batch) -> Method:
@@ -201,7 +203,7 @@ def test_the_second_student_is_the_residual_network_with_the_options_that_the_re
     flat = random_experiment(tiny_job_2d("sdcl", set=SMALL)).method
     assert [type(getattr(flat, key)).__name__ for key in ("a", "b", "teacher")] == ["UNet", "ResUNet", "UNet"]
     assert max(flat.a.options.dropout) == 0.5 and max(flat.b.options.dropout) == 0  # not the recipe's
-    deep = random_experiment(tiny_job("sdcl", set={"network.dropout": 0.5})).method
+    deep = random_experiment(tiny_job("sdcl", set={"network.dropout": 0.5, **LONG})).method
     assert [type(getattr(deep, key)).__name__ for key in ("a", "b", "teacher")] == ["VNet", "ResVNet", "VNet"]
     assert deep.b.options == deep.a.options and (deep.b.options.base_filters, deep.b.options.dropout) == (2, 0.5)
 
