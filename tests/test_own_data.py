@@ -32,7 +32,7 @@ class InThisProcess:
     def __init__(self, planned: Any, data_dir: Path, device: str, threads: int) -> None:
         self.planned = planned
         load_all(data_dir / "nothing")
-        code = worker.main(planned.run.path, data_dir, device, threads)
+        code = worker.main(planned.run.directory, data_dir, device, threads)
         self.popen = types.SimpleNamespace(poll=lambda: code, kill=lambda: None, terminate=lambda: None)
 
     def last_words(self) -> str:

@@ -56,8 +56,8 @@ def test_a_fault_while_writing_leaves_the_generations_as_they_were(checkpoints, 
     for step in (1, 2):
         checkpoints.save({"step": step}, step)
 
-    def broken(state, path):
-        path.write_bytes(b"half a file")
+    def broken(state, stream):
+        stream.write(b"half a file")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", broken)

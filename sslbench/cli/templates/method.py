@@ -14,7 +14,7 @@ class ICT(TeacherStudent):
     class Options(sslbench.Options):
         mix: float = 0.3  # share of the second patch
 
-    term_kinds = ("label", "consistency")
+    term_kinds, unobserved = ("label", "consistency"), {"teacher": "outputs are mixed as the patches are"}
 
     def average(self):
         return EMA("teacher", "student", decay=0.99)
@@ -22,9 +22,9 @@ class ICT(TeacherStudent):
     def training_step(self, batch, step):
         image, labels, L = batch.image["weak"], batch.label["weak"], batch.num_labeled
         logits = self.student(torch.cat([image[:L], image[L:].lerp(image[L:].flip(0), self.options.mix)]))
-        taught = self.teacher_logits(image, logits, labels, L, step)[1].float().softmax(1)
-        target = taught.lerp(taught.flip(0), self.options.mix)
-        supervised = self.loss.supervised(logits[:L], labels[:L], key="student")
-        own, reference = lambda: mse_consistency(logits[L:], target), ("teacher", target)
-        drawn = self.loss.consistency(logits[L:], own, key="student", reference=reference)
-        return {"loss": supervised + step.consistency_weight * drawn, "supervised": supervised, "consistency": drawn}
+        known, taught = self.teacher_logits(image, logits, labels, L, step)
+        mixed, soft = logits[L:], torch.lerp(p := taught.float().softmax(1), p.flip(0), self.options.mix)
+        plain = self.loss.supervised(logits[:L], labels[:L], key="student", reference=self.reference("teacher", known))
+        own, teacher = lambda: mse_consistency(mixed, soft), ("teacher", soft)
+        drawn = self.loss.consistency(mixed, own, key="student", reference=teacher)
+        return {"loss": plain + step.consistency_weight * drawn, "supervised": plain, "consistency": drawn}
