@@ -67,7 +67,7 @@ class StorageError(SSLBenchError, OSError):
     def __init__(self, path: Path, error: OSError) -> None:
         reason = error.strerror or str(error)
         super().__init__(f"{path.parent}: cannot write {path.name}: {reason}", _REMEDIES.get(error.errno or 0, ""))
-        self.errno, self.strerror = error.errno, reason
+        self.errno, self.strerror, self.filename = error.errno, reason, str(path.parent)
         self._made_of = path, error
 
     def __reduce__(self) -> Any:
