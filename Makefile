@@ -1,4 +1,4 @@
-# `make install`, `make demo`, `make test`, `make lint`: each makes its own .venv; Python and make are all it takes.
+# `make install`, `make demo`, `make test`, `make laws`, `make lint`: each makes its own .venv; Python and make are all it takes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test laws lint clean
 
 install: $(INSTALLED)
 
@@ -40,6 +40,10 @@ demo: install
 # One process a core; each runs its share in order, so that a module's fixtures are mostly made once.
 test: install
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# Every law for every method, in both dimensions and with every kind of loss; `make test` tries a third of that.
+laws: install
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow" tests/conformance
 
 lint: install
 	$(BIN)/ruff format --check .

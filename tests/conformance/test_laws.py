@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,17 @@ EXEMPT = {
 ONE_KIND = {"genericssl": "3d"}
 
 
-@pytest.mark.parametrize("dims", DIMS)
-@pytest.mark.parametrize("method", METHODS)
+def _some(cells: Sequence[tuple[Any, ...]], one_in: int) -> list[Any]:
+    """The cells as parameters, all but one in so many marked slow: every method and every axis is among the quick ones,
+    `make laws` tries them all."""
+    axes = [list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True)]
+    return [
+        pytest.param(*cell, marks=[pytest.mark.slow] if sum(map(list.index, axes, cell)) % one_in else [])
+        for cell in cells
+    ]
+
+
+@pytest.mark.parametrize(("method", "dims"), _some(list(itertools.product(METHODS, DIMS)), 2))
 def test_every_method_keeps_every_law(method: str, dims: Any) -> None:
     if ONE_KIND.get(method, dims) != dims:
         with pytest.raises(UsageError):
@@ -81,9 +91,7 @@ def test_every_method_keeps_every_law(method: str, dims: Any) -> None:
         assert {v.law for v in verdicts if v.status == "exempt"} == EXEMPT.get(method, set())
 
 
-@pytest.mark.parametrize("dims", DIMS)
-@pytest.mark.parametrize("loss", OTHER_LOSSES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "loss", "dims"), _some(list(itertools.product(METHODS, OTHER_LOSSES, DIMS)), 3))
 def test_the_laws_about_losses_hold_with_other_losses(method: str, loss: str, dims: Any) -> None:
     laws = [name for name, law in LAWS.items() if law.losses]
     try:
