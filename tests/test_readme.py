@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from sslbench import cli
+from sslbench.cli.templates import write_template
 from sslbench.config import text
 from sslbench.config.recipe import recipe_names
 
@@ -28,7 +29,11 @@ def test_the_commands_are_accepted(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     arguments = shlex.split(command)[1:]
+    if "ict:" in command:  # the file that the command before it writes
+        write_template("method", "ict", tmp_path)
+        monkeypatch.delitem(sys.modules, "ict", raising=False)
     if arguments[0] == "run":
         arguments = [*arguments, "--dry-run"]
     if arguments[0] in ("prepare", "audit", "report", "evaluate", "predict"):  # need data or results
