@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -91,6 +91,11 @@ def compact(value: Any) -> str:
 def counted(number: int, noun: str) -> str:
     """A number of things: `1 seed`, `3 seeds`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(names: Sequence[str], count: int = 5) -> str:
+    """Spell out the first of some names; `...` stands for the others."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def parse_set(items: Iterable[str]) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
+from sslbench.config.text import counted, first_few
 from sslbench.core.errors import UsageError
 from sslbench.core.files import same_file, walk_files
 from sslbench.core.options import NoOptions
@@ -298,7 +299,9 @@ class Dataset(ABC):
             if cases:
                 found[form] = cases, self.notes
         self.strangers = sorted(set(self.strangers))
-        stray = f"{counted(self.strangers)} on no official list of {self.name}: {_some(self.strangers)}"
+        stray = (
+            f"{counted(len(self.strangers), 'case')} on no official list of {self.name}: {first_few(self.strangers)}"
+        )
         if not found:
             if self.strangers:
                 raise UsageError(f"{source} holds {stray}", f"own data: {self.own_data}")
@@ -311,9 +314,9 @@ class Dataset(ABC):
             raise UsageError(f"'{preprocessing}' cannot be made of what {source} holds: {'; '.join(held)}", hint)
         chosen = serving[0]
         cases, self.notes = found[chosen]
-        self.recognised = f"{chosen.title} ({counted(cases)})"
+        self.recognised = f"{chosen.title} ({counted(len(cases), 'case')})"
         self.notes += [
-            f"also there, not used: {form.title} ({counted(others)})"
+            f"also there, not used: {form.title} ({counted(len(others), 'case')})"
             for form, (others, _) in found.items()
             if form is not chosen
         ]
@@ -357,15 +360,6 @@ class Dataset(ABC):
 def is_labeled(label: Path | None) -> bool:
     """Whether a case's label is there. A link that leads nowhere counts: its file was meant to be, and is missed."""
     return label is not None and os.path.lexists(label)
-
-
-def counted(cases: Sized) -> str:
-    """`1 case`, `200 cases`."""
-    return f"{len(cases)} case{'s' if len(cases) != 1 else ''}"
-
-
-def _some(names: Sequence[str], count: int = 5) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def paired(

@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sslbench.config.splits import expand, groups_of, load_splits, split_files
+from sslbench.config.text import counted, first_few
 from sslbench.core import registry
 from sslbench.core.errors import DataError, SSLBenchError, UsageError
 from sslbench.core.files import atomic_path, locked, read_json, sync_files, write_json
 from sslbench.core.parallel import each
 from sslbench.core.settings import data_dir as data_folder
 from sslbench.core.settings import user_path
-from sslbench.data.base import OWN_DATA, Dataset, RawCase, counted
+from sslbench.data.base import OWN_DATA, Dataset, RawCase
 from sslbench.data.files.archives import ARCHIVE_ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.files.volumes import PLAIN_IMAGES, to_nifti
 from sslbench.data.own.dataset import load_all
@@ -400,8 +401,9 @@ def _tell_unlabeled(dataset: Dataset, cases: Mapping[str, Case]) -> None:
     """Cases without a label: training uses them as such, and nothing else does."""
     bare = sorted(id for id, case in cases.items() if not case.labeled)
     if bare:
-        named = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
-        dataset.notes.append(f"{counted(bare)} without a label, for training without one: {named}")
+        dataset.notes.append(
+            f"{counted(len(bare), 'case')} without a label, for training without one: {first_few(bare)}"
+        )
 
 
 def _tell_rounded(dataset: Dataset, cases: Mapping[str, Case]) -> None:
@@ -409,10 +411,9 @@ def _tell_rounded(dataset: Dataset, cases: Mapping[str, Case]) -> None:
     rounded = sorted(id for id, case in cases.items() if _ROUNDED in case.info)
     if rounded:
         most = max((cases[id].info[_ROUNDED] for id in rounded), key=float)
-        named = ", ".join(rounded[:5]) + (", ..." if len(rounded) > 5 else "")
         dataset.notes.append(
-            f"labels of {counted(rounded)} are stored with a scale factor; taken as the nearest class (off by {most} at"
-            f" most): {named}"
+            f"labels of {counted(len(rounded), 'case')} are stored with a scale factor; taken as the nearest class (off"
+            f" by {most} at most): {first_few(rounded)}"
         )
 
 

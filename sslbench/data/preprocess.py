@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sslbench.config.text import first_few
 from sslbench.core.errors import DataError
 from sslbench.data.base import Dataset, Modality, Preprocessing, RawCase
 from sslbench.data.files.arrays import has_label, read_array
@@ -430,7 +431,7 @@ def _classes(path: Path, values: NDArray[Any], num_classes: int) -> tuple[NDArra
         right &= values == np.rint(values)
     if not right.all():
         wrong = np.unique(values[~right])
-        named = ", ".join(f"{value:.9g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+        named = first_few([f"{value:.9g}" for value in wrong])
         fraction = values.dtype.kind == "f" and not (wrong == np.rint(wrong)).all()
         raise DataError(
             f"{path}: label values {named} are not among the classes 0 to {num_classes - 1}",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sslbench.config.text import first_few
 from sslbench.core.errors import DataError
 from sslbench.data.files.volumes import read_volume, same_place
 from sslbench.data.preprocess import to_stored, whole_values
@@ -195,7 +196,7 @@ def class_ids(labels: NDArray[np.integer], values: Sequence[int], where: Path) -
     table[list(values)] = np.arange(1, len(values) + 1)
     wrong = np.flatnonzero((table < 0) & (np.bincount(labels.ravel(), minlength=len(table)) > 0))
     if wrong.size:
-        named = ", ".join(map(str, wrong[:5])) + (", ..." if wrong.size > 5 else "")
+        named = first_few([str(value) for value in wrong])
         raise DataError(f"{where}: the label values {named} are none of the classes'")
     return table.astype(np.uint8 if len(values) < 256 else np.uint16)[labels]
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from sslbench.config import weightings
 from sslbench.config.job import Job, ResolvedJob
-from sslbench.config.layers import COMPONENTS, JOB_PARTS
+from sslbench.config.layers import COMPONENTS, JOB_PARTS, under
 from sslbench.config.recipe import Recipe
 from sslbench.config.text import unflatten
 from sslbench.core import registry
@@ -141,7 +141,7 @@ def recorded_job(run: Run) -> ResolvedJob:
         for part in COMPONENTS:
             named = getattr(job, part)
             entry = registry.get(part, named) if named else None
-            parts[part] = {"name": entry.preset_of or entry.name} | _under(values, part) if entry else None
+            parts[part] = {"name": entry.preset_of or entry.name} | unflatten(under(values, part)) if entry else None
         fields = {path: value for path, value in values.items() if path.split(".")[0] not in JOB_PARTS}
         return ResolvedJob(
             job=job,
@@ -161,12 +161,6 @@ def recorded_job(run: Run) -> ResolvedJob:
             f"{run.config} cannot be read by this version of sslbench: {' '.join(str(error).split())[:160]}",
             "predict with the version that made it (provenance.json), or run the job again",
         ) from error
-
-
-def _under(values: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The options of a component, nested again."""
-    prefix = f"{part}."
-    return unflatten({path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)})
 
 
 def _statistics(fields: Mapping[str, Any]) -> Statistics:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sslbench.config.splits import load_splits
+from sslbench.config.text import counted
 from sslbench.core.registry import register
-from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, counted, index_files, paired
+from sslbench.data.base import ClassInfo, Dataset, Form, Preprocessing, RawCase, index_files, paired
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +72,9 @@ class DigestPath(Dataset):
         files = index_files(source, rf"(?i:tissue-train-pos[^/]*/(.+?)(_mask)?{_ENDINGS})")
         negative = index_files(source, rf"(?i:tissue-train-neg[^/]*/(.+){_ENDINGS})")
         if negative:
-            self.notes.append(f"left out {counted(negative)} without a lesion (tissue-train-neg): no list has them")
+            self.notes.append(
+                f"left out {counted(len(negative), 'case')} without a lesion (tissue-train-neg): no list has them"
+            )
         lists = load_splits(self.name, "cdma-leaking")
         known = {*lists.train, *lists.val, *lists.test}
         self.strangers += sorted({name for name, _ in files} - known)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sslbench.config.splits import load_splits
+from sslbench.config.text import counted
 from sslbench.core.registry import register
-from sslbench.data.base import ClassInfo, Dataset, Form, LabelCrop, Preprocessing, RawCase, counted, index_files, paired
+from sslbench.data.base import ClassInfo, Dataset, Form, LabelCrop, Preprocessing, RawCase, index_files, paired
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,9 @@ class LA(Dataset):
         known = {*lists.train, *lists.val, *lists.test}
         self.strangers += {id for id, _ in files} - known - test
         if test - known:
-            self.notes.append(f"left out the challenge's test set ({counted(test - known)}): it is not used")
+            self.notes.append(
+                f"left out the challenge's test set ({counted(len(test - known), 'case')}): it is not used"
+            )
         cases = []
         for id in sorted({id for id, _ in files} & known):
             both = files.get((id, ""))
