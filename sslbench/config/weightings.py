@@ -58,8 +58,10 @@ def learners_of(method: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
 def replaced(below: Mapping[str, Any], above: Mapping[str, Any]) -> set[str]:
     """Return the paths of `below` about weightings that mean nothing under `above`: a name replaces another with its
     options, the name for all that of each."""
-    named = {path.removesuffix(".name") for path in split(above)[1]}
-    return {path for path in split(below)[1] if any(path == name or path.startswith(f"{name}.") for name in named)}
+    named = {path.removesuffix(".name") for path in above if concerns(path)}
+    if not named:  # as with almost all that is laid over something
+        return set()
+    return {path for path in below if any(path == name or path.startswith(f"{name}.") for name in named)}
 
 
 def read(values: Mapping[str, Any], keys: Sequence[str]) -> tuple[dict[str, Spec | None], dict[str, str]]:

@@ -82,12 +82,14 @@ def check_data(jobs: Sequence[Job], data_dir: Path) -> dict[tuple[str, str], Sto
         UsageError: a job's dataset is not prepared, or its label budget not whole; nothing was started.
     """
     stores: dict[tuple[str, str], Store] = {}
-    for job in jobs:
-        recipe = job.resolved.recipe
-        key = (recipe.dataset, recipe.preprocessing)
+    asked = [(job.resolved.recipe, job.resolved.job.labeled) for job in jobs]
+    for dataset, preprocessing, splits, labeled in dict.fromkeys(
+        (recipe.dataset, recipe.preprocessing, recipe.splits, labeled) for recipe, labeled in asked
+    ):
+        key = (dataset, preprocessing)
         if key not in stores:
             stores[key] = Store.open(data_dir, *key)
-        partition(stores[key], load_splits(recipe.dataset, recipe.splits), job.resolved.job.labeled)
+        partition(stores[key], load_splits(dataset, splits), labeled)
     return stores
 
 
