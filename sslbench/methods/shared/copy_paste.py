@@ -132,8 +132,9 @@ class CopyPaste(Method):
                 f"equal, not {batch.labeled} and {batch.unlabeled}"
             )
         network = registry.component("network", job.recipe.network.name)
-        norm = getattr(network.Options(**job.recipe.network.options), "norm", "batch")
-        deepest = math.prod(side // network.divisor for side in job.recipe.patch_size)
+        options = job.recipe.network.options
+        norm = getattr(network.Options(**options), "norm", "batch")
+        deepest = math.prod(side // network.divisor_of(options) for side in job.recipe.patch_size)
         mixed = 1 if norm == "instance" else batch.labeled // 2  # patches that are normalised together
         if norm != "none" and deepest * mixed == 1:
             return (
