@@ -17,7 +17,7 @@ from sslbench.reporting import captions
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
 from sslbench.reporting.material import Material, PlannedRow
 from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table, manifest
-from sslbench.reporting.statistics import over_seeds, per_run
+from sslbench.reporting.scores import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
 
