@@ -1,0 +1,250 @@
+"""What a row gains over its baseline, on average and by the size of structures, with intervals, or why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sslbench.reporting.model import Direction
+from sslbench.reporting.statistics import (
+    ClassWeights,
+    Floats,
+    TwoWay,
+    average_of,
+    holm,
+    sign_flip,
+    slope_on,
+    superiority,
+    two_way,
+    unit_scores,
+)
+
+FEWEST_UNITS = 5  # below, no interval
+FEWEST_SEEDS = 3  # below, no star: two seeds can gain alike by chance
+PENALTIES = 0.05  # above this share of values that are penalties, a test would be one of the penalty
+LENS_CLASSES = 6  # from this many classes on they are head, medium and tail
+STAR = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class CaseValues:
+    """Per-case values of one row under one metric, whole.
+
+    Attributes:
+        seeds: of the first axis, ascending.
+        cases, units: of the second: names, and whose patient each case is.
+        classes: of the third, in the order of their labels.
+        values: (S, I, C) in points where the metric is a share, larger is better (distances are negated); NaN where
+            the protocol leaves a value out.
+        penalties: share of the values that are no measurement but what a missed structure costs.
+    """
+
+    seeds: tuple[int, ...]
+    cases: tuple[str, ...]
+    units: tuple[str, ...]
+    classes: tuple[str, ...]
+    values: NDArray[np.float64]
+    penalties: float = 0.0
+
+    @classmethod
+    def of(cls, records: pd.DataFrame, metric: str, direction: Direction, skip: int = 0) -> CaseValues:
+        """Read the records of a row's runs.
+
+        Args:
+            records: columns `collect.COLUMNS`, of one cell and protocol, the same cases in every run.
+            metric: which values.
+            direction: which way is better.
+            skip: how many of the first cases the protocol leaves out.
+        """
+        ours = records[records["metric"] == metric]
+        of_seed, seeds = pd.factorize(ours["seed"], sort=True)
+        of_case, cases = pd.factorize(ours["case"])
+        of_class, ids = pd.factorize(ours["class_id"], sort=True)
+        values = np.full((len(seeds), len(cases), len(ids)), np.nan)
+        values[of_seed, of_case, of_class] = ours["value"].to_numpy(np.float64)
+        entered = ours["value"].notna()
+        guessed = entered & (ours["state"] != "both") & (ours["unit"] != "fraction")
+        groups = ours["group"] if "group" in ours else ours["case"]
+        names = ours.drop_duplicates("class_id").sort_values("class_id")["class"]
+        scale = (100.0 if (ours["unit"] == "fraction").any() else 1.0) * (-1.0 if direction == "down" else 1.0)
+        return cls(
+            tuple(int(seed) for seed in seeds),
+            tuple(map(str, cases[skip:])),
+            tuple(map(str, groups.groupby(ours["case"], sort=False).first()[cases[skip:]])),
+            tuple(map(str, names)),
+            values[:, skip:] * scale,
+            float(guessed.sum() / max(1, entered.sum())),
+        )
+
+    def at(self, seeds: Sequence[int]) -> CaseValues:
+        """These seeds alone."""
+        return replace(self, seeds=tuple(seeds), values=self.values[[self.seeds.index(seed) for seed in seeds]])
+
+    def by_unit(self, weights: ClassWeights) -> Floats:
+        """`unit_scores` (S, U)."""
+        return unit_scores(self.values, self.units, weights)
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Classes by size: the largest third, the smallest, and what is between; empty below six classes.
+
+    Attributes:
+        sizes: mean reference voxels over the test cases that have the class.
+        head, medium, tail: names.
+    """
+
+    sizes: Mapping[str, float]
+    head: tuple[str, ...] = ()
+    medium: tuple[str, ...] = ()
+    tail: tuple[str, ...] = ()
+
+    @classmethod
+    def by_size(cls, sizes: Mapping[str, float]) -> Lens:
+        """Split classes by size; of two of one size the earlier counts as the larger."""
+        ordered = sorted(sizes, key=lambda name: -sizes[name])
+        third = round(len(ordered) / 3)
+        if len(ordered) < LENS_CLASSES:
+            return cls(sizes)
+        return cls(sizes, tuple(ordered[:third]), tuple(ordered[third:-third]), tuple(ordered[-third:]))
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """A row held against its baseline, seed by seed and patient by patient; positive is better.
+
+    Attributes:
+        average: of the metric over classes; None where `refused`.
+        classes: by class.
+        head, tail: over the largest and the smallest third of the classes.
+        slope: points for each tenfold size; below 0: small structures gain more.
+        tail_over_head: the tail's gain less the head's.
+        superiority: probability that the row is better on a patient.
+        flip_p, flip_floor: sign-flip test given these trainings, and what it can reach at best.
+        seeds, units: how many both have.
+        refused: why there is no interval; empty where there is one.
+        tested: whether a test means something; `untested` says why not.
+        p: two-sided, adjusted for the table's family (Holm); NaN where there is no test.
+    """
+
+    average: TwoWay | None
+    classes: Mapping[str, TwoWay]
+    head: TwoWay | None
+    tail: TwoWay | None
+    slope: TwoWay | None
+    tail_over_head: TwoWay | None
+    superiority: float
+    flip_p: float
+    flip_floor: float
+    difference: float
+    seeds: int
+    units: int
+    refused: str = ""
+    untested: str = ""
+    p: float = math.nan
+
+    @property
+    def star(self) -> bool:
+        """Whether the difference is told apart from chance within its family."""
+        return not self.untested and self.p < STAR
+
+    @cached_property
+    def these_networks(self) -> bool:
+        """Whether the interval is over patients alone: one seed."""
+        return self.seeds == 1
+
+
+def _refusal(row: CaseValues, base: CaseValues) -> str:
+    if row.classes != base.classes:
+        return "other classes than its baseline's"
+    if row.cases != base.cases:
+        return "measured on other cases than its baseline"
+    if not set(row.seeds) & set(base.seeds):
+        return "no seed in common with its baseline"
+    return ""
+
+
+def gain(row: CaseValues, base: CaseValues, lens: Lens) -> Gain:
+    """Hold a row against its baseline on the seeds that both have.
+
+    Args:
+        row, base: under the same metric and protocol.
+        lens: of the table.
+    """
+    nothing = Gain(None, {}, None, None, None, None, math.nan, math.nan, math.nan, math.nan, 0, 0)
+    units = len(set(row.units))
+    if why := _refusal(row, base):
+        return replace(nothing, refused=why, untested=why)
+    shared = [seed for seed in row.seeds if seed in base.seeds]
+    ours, theirs = row.at(shared), base.at(shared)
+    average = average_of()
+    y, z = ours.by_unit(average), theirs.by_unit(average)
+    if np.isnan(y).any() or np.isnan(z).any():
+        why = "a seed without any value"
+        return replace(nothing, seeds=len(shared), units=units, refused=why, untested=why)
+    difference = float((y - z).mean())
+    if units < FEWEST_UNITS:
+        why = f"fewer than {FEWEST_UNITS} patients"
+        return replace(nothing, difference=difference, seeds=len(shared), units=units, refused=why, untested=why)
+
+    def between(weights: ClassWeights) -> TwoWay | None:
+        d = ours.by_unit(weights) - theirs.by_unit(weights)
+        return two_way(d) if np.isfinite(d).all() else None
+
+    def members(names: Sequence[str]) -> ClassWeights:
+        return average_of([ours.classes.index(name) for name in names])
+
+    sized = [name for name in ours.classes if lens.sizes.get(name, 0) > 0]
+    slope = None
+    if len(sized) == len(ours.classes) >= 3:
+        slope = between(slope_on(np.log10([lens.sizes[name] for name in ours.classes])))
+    head, tail = (between(members(names)) if names else None for names in (lens.head, lens.tail))
+    apart = None
+    if lens.head and lens.tail:
+        d = [ours.by_unit(members(names)) - theirs.by_unit(members(names)) for names in (lens.tail, lens.head)]
+        apart = two_way(d[0] - d[1]) if np.isfinite(d).all() else None
+    classes = {name: between(members([name])) for name in ours.classes}
+    flips = sign_flip(y - z)
+    found = two_way(y - z)
+    untested = ""
+    if max(ours.penalties, theirs.penalties) > PENALTIES:
+        untested = "more than 5 % of the values are penalties: a test would be one of the penalty"
+    elif len(shared) < FEWEST_SEEDS:
+        untested = (
+            "one seed: these networks, new patients" if len(shared) == 1 else "two seeds can gain alike by chance"
+        )
+    return Gain(
+        average=found,
+        classes={name: interval for name, interval in classes.items() if interval is not None},
+        head=head,
+        tail=tail,
+        slope=slope,
+        tail_over_head=apart,
+        superiority=superiority(y, z),
+        flip_p=flips.p,
+        flip_floor=flips.floor,
+        difference=difference,
+        seeds=len(shared),
+        units=units,
+        untested=untested,
+        p=found.p,
+    )
+
+
+def family(gains: Mapping[str, Gain]) -> dict[str, Gain]:
+    """One table's gains with p-values adjusted for all of them that are tested (Holm)."""
+    tested = [name for name, found in gains.items() if not found.untested]
+    adjusted = dict(zip(tested, holm([gains[name].p for name in tested]), strict=True))
+    return {name: replace(found, p=adjusted.get(name, math.nan)) for name, found in gains.items()}
+
+
+def resolution(gains: Sequence[Gain]) -> float:
+    """Difference that the grid resolves: the median, over its pairs, of what is found with 80 % power; NaN for none."""
+    found = [each.average.detectable for each in gains if each.average is not None and each.seeds > 1]
+    return float(np.median(found)) if found else math.nan
