@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sslbench import load_results
-from sslbench.reporting.gains import Gain, Lens, CaseValues, family, gain, resolution
+from sslbench.reporting.gains import CaseValues, Gain, Lens, family, gain, resolution
 from sslbench.reporting.scores import per_run
 from sslbench.reporting.statistics import average_of, two_way
 
