@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-import typer
-
 from sslbench.cli.console import out, print_json
 from sslbench.cli.options import Json, option, several
 from sslbench.core.errors import UsageError

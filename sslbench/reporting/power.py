@@ -22,7 +22,7 @@ def resolved(spread: Components, seeds: float, patients: int) -> float:
 
 
 def fewest_seeds(spread: Components, difference: float, patients: int) -> int | None:
-    """The fewest seeds that find a difference with 80 % power; None where no number does, or more than anybody trains."""
+    """Fewest seeds that find a difference with 80 % power; None: no number does, or more than anybody trains."""
     if resolved(spread, math.inf, patients) > difference:
         return None
     low, high = 1, 2
