@@ -119,7 +119,7 @@ def _copies() -> Iterator[Inconsistency]:
             for other in earlier:
                 shared = max((_shared(row, source) for source in other.rows), default=0)
                 if shared:
-                    name = _row_name(table, row)
+                    name = row_name(table, row)
                     yield Inconsistency(
                         "copied", table.key, row.order, name, "", "", f"{shared} numbers", other.key, ""
                     )
@@ -141,9 +141,4 @@ def _found(
     cell: PublishedCell,
     expected: str,
 ) -> Inconsistency:
-    return Inconsistency(kind, table.key, row.order, _row_name(table, row), *key, cell.printed, expected, cell.note)
-
-
-def _row_name(table: PublishedTable, row: PublishedRow) -> str:
-    several = len({(other.dataset, other.labeled) for other in table.rows if other.label == row.label}) > 1
-    return f"{row_name(table, row)} ({row.dataset}, {row.labeled})" if several else row_name(table, row)
+    return Inconsistency(kind, table.key, row.order, row_name(table, row), *key, cell.printed, expected, cell.note)

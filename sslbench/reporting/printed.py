@@ -182,7 +182,16 @@ def printed_csv(printed: PrintedTable) -> str:
 
 
 def row_name(table: PublishedTable, row: PublishedRow) -> str:
-    """A row's name as printed; `MT +MetaSSL` where the paper prints `+MetaSSL` below MT."""
+    """A row's name as printed, with dataset or budget where the table has several of it: `MT +MetaSSL (3 volumes)`."""
+    others = [other for other in table.rows if other.label == row.label]
+    if len({other.dataset for other in others}) > 1:
+        return f"{_label(table, row)} ({row.dataset})"
+    several = len({other.labeled for other in others}) > 1
+    return f"{_label(table, row)} ({row.labeled})" if several else _label(table, row)
+
+
+def _label(table: PublishedTable, row: PublishedRow) -> str:
+    """The name as printed; `MT +MetaSSL` where the paper prints `+MetaSSL` below MT."""
     if not row.label.startswith("+"):
         return row.label
     above = [other.label for other in table.rows if other.order < row.order and not other.label.startswith("+")]
@@ -274,7 +283,7 @@ def _about_cells(
         if cell.note and not cell.note.startswith("starred"):
             kinds.setdefault((cell.suspect, cell.filled, re.sub(r"\d+\.\d+", "N", cell.note)), []).append(place)
     for (suspect, filled, kind), places in sorted(kinds.items(), key=lambda item: not item[0][0]):
-        names = first_few(list(dict.fromkeys(row_name(table, row) for row, *_ in places)), 20)
+        names = first_few(list(dict.fromkeys(_label(table, row) for row, *_ in places)), 20)
         if suspect and len(places) > _FEW:
             said = re.sub(r" N\b", "", kind)
             yield f"{SUSPECT} {counted(len(places), 'cell')} of {names}: {said} (sslbench published check lists them)."
@@ -291,7 +300,7 @@ def _about_cells(
 
 def _about_rows(table: PublishedTable) -> Iterator[str]:
     def of(rows: Iterable[PublishedRow]) -> str:
-        return first_few(list(dict.fromkeys(row_name(table, row) for row in rows)), 20)
+        return first_few(list(dict.fromkeys(_label(table, row) for row in rows)), 20)
 
     lost = [row for row in table.rows if "cell-lost" in row.flags]
     if lost:
@@ -299,7 +308,8 @@ def _about_rows(table: PublishedTable) -> Iterator[str]:
         cells = ", ".join(class_title(name) for _, name in keys)
         yield f"{cells}: lost where the papers were transcribed, in {counted(len(lost), 'row')}."
     for origin in dict.fromkeys(row.origin for row in table.rows if row.origin):
-        yield f"Copied from {origin}, so of that table's protocol: {of(r for r in table.rows if r.origin == origin)}."
+        names = [row_name(table, row) for row in table.rows if row.origin == origin]
+        yield f"Copied from {origin}, so of that table's protocol: {first_few(names, 20)}."
     unlike = [row for row in table.rows if row.network_here not in ("", row.network_published)]
     for here in dict.fromkeys(row.network_here for row in unlike):
         rows = [row for row in unlike if row.network_here == here]

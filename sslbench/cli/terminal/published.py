@@ -95,22 +95,24 @@ def _parts(printed: PrintedTable, room: int) -> list[list[int]]:
         if parts and _total(printed, [*parts[-1], *places], widths) <= room:
             parts[-1] += places
         else:
-            parts += _evenly(places, widths, room)
+            parts += _evenly(printed, places, widths, room)
     return parts
 
 
-def _evenly(places: Sequence[int], widths: Sequence[int], room: int) -> Iterator[list[int]]:
-    fewest = -(-sum(widths[place] + 1 for place in places) // room)
-    while True:
-        share = -(-sum(widths[place] + 1 for place in places) // fewest)
+def _evenly(printed: PrintedTable, places: Sequence[int], widths: Sequence[int], room: int) -> list[list[int]]:
+    """A block's columns in as few parts as fit into `room`, about equally wide; those of one class stay together."""
+    units = [list(members) for _, members in groupby(places, key=lambda place: printed.columns[place].class_name)]
+
+    def filled(room: int) -> list[list[int]]:
         parts: list[list[int]] = [[]]
-        for place in places:
-            if parts[-1] and sum(widths[other] + 1 for other in [*parts[-1], place]) > max(share, widths[place] + 1):
+        for unit in units:
+            if parts[-1] and _total(printed, [*parts[-1], *unit], widths) > room:
                 parts.append([])
-            parts[-1].append(place)
-        if all(sum(widths[place] + 1 for place in part) <= room for part in parts) or len(parts) == len(places):
-            return iter(parts)
-        fewest += 1
+            parts[-1] += unit
+        return parts
+
+    fewest = len(filled(room))
+    return filled(next((less for less in range(1, room) if len(filled(less)) == fewest), room))
 
 
 def _total(printed: PrintedTable, places: Sequence[int], widths: Sequence[int]) -> int:
@@ -119,10 +121,13 @@ def _total(printed: PrintedTable, places: Sequence[int], widths: Sequence[int]) 
 
 
 def _widths(printed: PrintedTable) -> list[int]:
-    return [
+    widths = [
         max(map(cell_len, [column.header, column.sense, *texts]))
         for column, texts in zip(printed.columns, _texts_by_column(printed), strict=True)
     ]
+    for title, places in printed.blocks:  # a long title makes room for itself
+        widths[places[0]] += max(cell_len(title) + 5 - sum(widths[place] + 1 for place in places), 0) if title else 0
+    return widths
 
 
 def _texts_by_column(printed: PrintedTable) -> list[list[str]]:
@@ -167,7 +172,7 @@ def _over(printed: PrintedTable, blocks: Sequence[Sequence[int]], widths: Sequen
     text = Text(" " * label)
     for number, block in enumerate(blocks):
         width = sum(widths[place] + 1 for place in block) - 1
-        title = printed.columns[block[0]].block[:width]
+        title = printed.columns[block[0]].block
         text.append(" " * (1 + (_GAP if number else 0))).append(f" {title} ".center(width, "─"), style="bold")
     return text
 
