@@ -46,23 +46,23 @@ def terminal(table: Table, width: int = 100) -> Stack:
 
 def markdown(table: Table) -> str:
     """The table as GitHub shows it, with caption, notes and the runs behind it."""
-    header = ["Method", *(_escape_markdown(_full_header(column, table)) for column in table.columns)]
+    header = ["Method", *(escape_markdown(_full_header(column, table)) for column in table.columns)]
     lines = [
-        f"**{_escape_markdown(table.heading)}**",
+        f"**{escape_markdown(table.heading)}**",
         "",
         _line(header),
         _line([":--", *["--:"] * len(table.columns)]),
     ]
     for group in table.groups:
         if group.title:
-            lines.append(_line([f"*{_escape_markdown(group.title)}*", *[""] * len(table.columns)]))
+            lines.append(_line([f"*{escape_markdown(group.title)}*", *[""] * len(table.columns)]))
         elif group is not table.groups[0]:
             lines.append(_line([""] * (len(table.columns) + 1)))
         for row in group.rows:
             cells = [_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]
-            lines.append(_line([_escape_markdown(row.full_label), *cells]))
+            lines.append(_line([escape_markdown(row.full_label), *cells]))
     notes = [note for note in (table.measured, *_span_notes(table), *table.notes) if note]
-    lines += ["", *(f"- {_escape_markdown(note)}" for note in notes)]
+    lines += ["", *(f"- {escape_markdown(note)}" for note in notes)]
     runs = [f"- `{item['run']}`" for item in manifest([table])]
     if runs:
         lines += ["", f"<details><summary>{counted(len(runs), 'run')}</summary>", "", *runs, "", "</details>"]
@@ -223,7 +223,7 @@ def _markdown_cell(cell: Cell, column: Column) -> str:
     return before + text + after + (PARTIAL if cell.marked else "")
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text.replace("&", "&amp;"))
 
 
