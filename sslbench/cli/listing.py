@@ -200,6 +200,7 @@ def _action(entry: PlannedJob) -> str:
 
 def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
     """Tables as data: what each says about itself, and its `records`, the rows of the tidy CSV with typed numbers."""
+    from sslbench.reporting.gains import as_data
     from sslbench.reporting.model import manifest
     from sslbench.reporting.render import tidy_csv
 
@@ -211,6 +212,7 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
             "measured": table.measured,
             "notes": list(table.notes),
             "records": [_typed(record) for record in csv.DictReader(io.StringIO(tidy_csv([table])))],
+            "gains": [as_data(held) for held in table.gains],
             "runs": manifest([table]),
         }
         for table in tables
@@ -218,5 +220,7 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
 
 
 def _typed(record: dict[str, str]) -> dict[str, Any]:
-    numbers: dict[str, Any] = {name: float(record[name]) if record[name] else None for name in ("mean", "std")}
+    numbers: dict[str, Any] = {
+        name: float(record[name]) if record[name] else None for name in ("mean", "std", "low", "high")
+    }
     return {**record, **numbers, "n": int(record["n"]), "expected": int(record["expected"])}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sslbench.config.table import GAIN, TableSpec
-from sslbench.config.text import counted
+from sslbench.config.text import counted, first_few
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
+from sslbench.reporting.gains import Gain, RowGain, planned, resolution
 from sslbench.reporting.labels import class_title, dataset_title, method_caution
 from sslbench.reporting.material import Block, Material, PlannedRow
-from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row, superscript
+from sslbench.reporting.model import NO_VALUE, PARTIAL, STAR, Column, Row, superscript
 from sslbench.reporting.scores import missed_organs
 from sslbench.runs.directory import Run
 
@@ -32,6 +34,7 @@ class Caption:
 
     Attributes:
         letters: of recipes whose rows stand together, as rows carry them; empty where they do not.
+        gains: of its rows over their baselines.
     """
 
     material: Material
@@ -39,6 +42,7 @@ class Caption:
     columns: Sequence[Column]
     rows: Sequence[Row]
     letters: Mapping[str, str]
+    gains: Sequence[RowGain]
 
     def title(self) -> str:
         """Dataset and budget (or the grid's own caption, or print's), recipes, splits, and what ± is, in sentences."""
@@ -150,6 +154,30 @@ class Caption:
             told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
         if any(column.is_gain for column in self.columns):
             told.append(_GAIN)
+            told += self._intervals()
+        return told
+
+    def _intervals(self) -> list[str]:
+        """What the intervals of gains are, what is starred, what the grid resolves, and what has no interval."""
+        told = []
+        found = [each.gain for each in self.gains]
+        if any(each.average for each in found):
+            of = "patients, these networks alone" if all(each.seeds == 1 for each in found) else "seeds × patients"
+            told.append(f"In brackets its 95 % interval over {of} (two-way random effects).")
+        tested = [each for each in found if not each.untested]
+        if tested:
+            number = f"{counted(len(tested), 'comparison')}"
+            told.append(f"{STAR} p < 0.05, adjusted for {number} (Holm).")
+        if not math.isnan(points := resolution(found)):
+            told.append(f"This grid resolves {points:.1f} points, {_more(found)}.")
+        for word, reasons in (
+            ("No interval", [each.refused for each in found]),
+            ("Not tested", [each.untested if not each.refused else "" for each in found]),
+        ):
+            for why in dict.fromkeys(filter(None, reasons)):
+                rows = [each.row for each, reason in zip(self.gains, reasons, strict=True) if reason == why]
+                whose = "" if len(rows) == len(found) else f" ({first_few(list(dict.fromkeys(rows)))})"
+                told.append(f"{word}: {why}{whose}.")
         return told
 
     def _not_competing(self) -> list[str]:
@@ -221,6 +249,14 @@ class Caption:
         every = sum(row.expected for row in self.rows)
         gaps = any(cell.expected and not cell.n for row in self.rows for cell in row.cells)
         return [f"{missing} of {every} runs have no result ({told})" + (f"; {NO_VALUE}: no value." if gaps else ".")]
+
+
+def _more(gains: Sequence[Gain]) -> str:
+    """What resolving means, what more seeds would buy, and what they would not."""
+    most = max(each.seeds for each in gains)
+    at = next((number for number in (3, 5, 10) if number > most), 2 * most)
+    more, least = (f"{planned(gains, number):.1f}" for number in (at, math.inf))
+    return f"found in 80 of 100 (median over its gains); {at} seeds {more}, no number of seeds less than {least}"
 
 
 def _sentences(*parts: str) -> str:

@@ -125,8 +125,8 @@ def _spanning(headings: list[tuple[str, str]]) -> tuple[list[str], str]:
 
 
 def _cell(cell: Cell, column: Column) -> str:
-    mean, std = cell_text(cell, column)
-    text = mean if mean == NO_VALUE else mean.replace("-", "$-$").replace("+", "$+$") + (rf"$\pm${std}" if std else "")
+    mean, around = cell_text(cell, column)
+    text = mean if mean == NO_VALUE else escape(mean + around).replace("-", "$-$").replace("+", "$+$")
     if cell.rank:
         text = f"\\{_RANKS[cell.rank]}{{{text}}}"
     return text + (escape(PARTIAL) if cell.marked else "")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
+    from sslbench.reporting.gains import RowGain
 
 NO_VALUE = "--"
 PARTIAL = "†"
 GAIN = "gain"
+STAR = "*"
 
 Direction = Literal["up", "down", ""]
 _RAISED = str.maketrans("0123456789abcdefgh", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰ")
@@ -71,6 +73,8 @@ class Cell:
         expected: seeds that should; 0 where the grid has no such job in the column's block.
         rank: 1 best, 2 second, 3 third among the rows that compete, ties shared; 0: not marked.
         marked: whether a dagger tells that seeds are missing.
+        low, high: ends of a gain's confidence interval; NaN where there is none.
+        star: whether a gain is told apart from chance, adjusted for all of the table.
     """
 
     mean: float
@@ -79,6 +83,9 @@ class Cell:
     expected: int
     rank: int = 0
     marked: bool = False
+    low: float = math.nan
+    high: float = math.nan
+    star: bool = False
 
     @property
     def best(self) -> bool:
@@ -201,6 +208,7 @@ class Table:
         grid: whose table it is; empty where runs were reported without one.
         damaged: whether one of those files is not as it was written.
         of: key of the published table that it follows, `ga:T1`; empty where none.
+        gains: of rows over their baselines, where both have results, whether a column shows them or not.
     """
 
     name: str
@@ -213,6 +221,7 @@ class Table:
     grid: str = ""
     damaged: bool = False
     of: str = ""
+    gains: tuple[RowGain, ...] = ()
 
     @property
     def label(self) -> str:
@@ -246,15 +255,16 @@ def superscript(text: str) -> str:
 
 
 def cell_text(cell: Cell, column: Column) -> tuple[str, str]:
-    """Mean and spread as printed: the mean `--` where there is none, the spread empty where none is shown.
+    """Mean and what stands behind it, as printed: `±1.9`, of a gain ` [-11.8, 43.9]`, or nothing.
 
-    Both are empty where the grid has no such job."""
+    The mean is `--` where there is none, and both are empty where the grid has no such job."""
     if math.isnan(cell.mean):
         return (NO_VALUE if cell.expected else ""), ""
-    sign = "+" if column.is_gain else ""
-    if column.std_decimals is None or math.isnan(cell.std):
-        return f"{cell.mean:{sign}.{column.decimals}f}", ""
-    return f"{cell.mean:{sign}.{column.decimals}f}", f"{cell.std:.{column.std_decimals}f}"
+    if column.is_gain:
+        interval = "" if math.isnan(cell.low) else f" [{cell.low:.1f}, {cell.high:.1f}]"
+        return f"{cell.mean:+.{column.decimals}f}{STAR if cell.star else ''}", interval
+    spread = "" if column.std_decimals is None or math.isnan(cell.std) else f"±{cell.std:.{column.std_decimals}f}"
+    return f"{cell.mean:.{column.decimals}f}", spread
 
 
 def manifest(tables: Iterable[Table]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from sslbench.reporting.model import PARTIAL, Cell, Column, Table, cell_text, ma
 
 CSV_COLUMNS = (
     "recipe", "labeled", "method", "loss", "plugin", "variant", "class", "metric", "mean", "std", "n",
-    "expected", "unit", "protocol", "digest", "dataset", "block", "heading", "label",
+    "expected", "unit", "protocol", "digest", "dataset", "block", "heading", "label", "low", "high",
 )  # fmt: skip
 
 _LABEL = 15  # columns that a row's name keeps when the table is wider than the terminal
@@ -83,7 +83,7 @@ def tidy_csv(tables: Iterable[Table]) -> str:
                     continue
                 job = (source.recipe, source.labeled, source.method, source.loss, source.plugin, source.variant)
                 numbers = (_exact(cell.mean), _exact(cell.std), cell.n, cell.expected, column.unit)
-                shown = (source.dataset, column.block, heading, row.label)
+                shown = (source.dataset, column.block, heading, row.label, _exact(cell.low), _exact(cell.high))
                 line = (*job, column.class_name, column.metric, *numbers, source.protocol, source.digest, *shown)
                 # An upper bound stands in several tables and blocks, but is one result.
                 lines.setdefault((*line[:8], source.protocol, source.digest), line)
@@ -189,7 +189,7 @@ def _header_lines(column: Column) -> tuple[str, str]:
 
 def _terminal_cell(cell: Cell, column: Column) -> Text:
     style = ("", "bold", "underline", "italic")[cell.rank]
-    text = Text("±".join(filter(None, cell_text(cell, column))), style=style)
+    text = Text("".join(cell_text(cell, column)), style=style)
     return Text.assemble(text, PARTIAL if cell.marked else "")
 
 
@@ -218,7 +218,7 @@ def _span_notes(table: Table) -> list[str]:
 
 
 def _markdown_cell(cell: Cell, column: Column) -> str:
-    text = "±".join(filter(None, cell_text(cell, column)))
+    text = escape_markdown("".join(cell_text(cell, column)))
     before, after = (("", ""), ("**", "**"), ("<ins>", "</ins>"), ("*", "*"))[cell.rank]  # GitHub drops <u>
     return before + text + after + (PARTIAL if cell.marked else "")
 

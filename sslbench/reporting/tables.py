@@ -18,6 +18,7 @@ from sslbench.config.table import GAIN, ColumnSpec, Place, TableSpec, metric_key
 from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
+from sslbench.reporting.gains import CaseValues, Gain, Lens, RowGain, family, gain
 from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, lines, sheets
 from sslbench.reporting.material import Block, Material, PlannedRow
@@ -159,7 +160,8 @@ def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
         for line, name, own in zip(shown, names, footnotes.numbers, strict=True)
     ]
     rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)))
-    caption = captions.Caption(material, spec, columns, rows, letters)
+    held = tuple(_held(numbers, shown, rows))
+    caption = captions.Caption(material, spec, columns, rows, letters, held)
     apart += [*notes, spec.note]
     if spec.notes == "short":
         measured, said = "", [caption.short([*footnotes.notes, *apart])]
@@ -174,7 +176,16 @@ def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
         notes=tuple(filter(None, said)),
         warnings=material.found.warnings,
         damaged=material.found.damaged,
+        gains=held,
     )
+
+
+def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iterator[RowGain]:
+    """The gains of a table by the labels of its rows."""
+    labels = {planned: row.label for line, row in zip(shown, rows, strict=True) for planned in line.cells}
+    for title, gains in numbers.gains.items():
+        for planned, found in gains.items():
+            yield RowGain(labels[planned], labels[numbers.below[title][planned]], title, numbers.leading, found)
 
 
 def _name(material: Material) -> str:
@@ -286,6 +297,27 @@ class _Numbers:
     def below(self) -> dict[str, dict[PlannedRow, PlannedRow]]:
         return {block.title: baselines(block) for block in self.material.blocks}
 
+    @cached_property
+    def gains(self) -> dict[str, dict[PlannedRow, Gain]]:
+        """By block: of each row that has a baseline, where both have results. One family for the whole table."""
+        if not metric_style(self.leading).direction:
+            return {}
+        held: dict[tuple[str, PlannedRow], Gain] = {}
+        for block in self.material.blocks:
+            lens = Lens.by_size(self.material.sizes(block))
+            pairs = [pair for pair in self.below[block.title].items() if all(map(self.material.reported, pair))]
+            values = {row: self._case_values(row) for row in dict.fromkeys(row for pair in pairs for row in pair)}
+            held |= {(block.title, row): gain(values[row], values[base], lens) for row, base in pairs}
+        found: dict[str, dict[PlannedRow, Gain]] = {block.title: {} for block in self.material.blocks}
+        for (title, row), tested in family(held).items():
+            found[title][row] = tested
+        return found
+
+    def _case_values(self, row: PlannedRow) -> CaseValues:
+        protocol = self.material.protocols[row.protocol]
+        records = self.material.records_of([row])
+        return CaseValues.of(records, self.leading, metric_style(self.leading).direction, protocol.skip_cases)
+
     def cell(self, line: Line, column: Column) -> Cell:
         place = [block.title for block in self.material.blocks].index(column.block)
         planned = line.cells[place]
@@ -293,14 +325,20 @@ class _Numbers:
             return Cell(math.nan, math.nan, 0, 0)
         if not column.is_gain:
             return self._value(planned, column.metric, column)
-        below = self.below[column.block].get(planned)
-        own = self._value(planned, self.leading, column)
-        if below is None:
-            return replace(own, mean=math.nan, std=math.nan, n=0, marked=False)
-        other = self._value(below, self.leading, column)
-        fewer = min(own.n, other.n)
+        found = self.gains.get(column.block, {}).get(planned)
+        if found is None:
+            return Cell(math.nan, math.nan, 0, planned.expected)
+        due = min(planned.expected, self.below[column.block][planned].expected)
+        ends = (found.average.low, found.average.high) if found.average else (math.nan, math.nan)
         return Cell(
-            own.mean - other.mean, math.nan, fewer, own.expected, marked=bool(fewer) and own.marked | other.marked
+            found.difference,
+            math.nan,
+            found.seeds,
+            planned.expected,
+            marked=0 < found.seeds < due,
+            low=ends[0],
+            high=ends[1],
+            star=found.star,
         )
 
     def _value(self, planned: PlannedRow, metric: str, column: Column) -> Cell:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sslbench import load_results
 from sslbench.config.grid import Grid
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
@@ -20,6 +22,7 @@ from sslbench.core.files import write_text
 from sslbench.reporting.latex import latex
 from sslbench.reporting.model import Cell, Column, Row, Source, Table, cell_text, manifest
 from sslbench.reporting.render import markdown
+from sslbench.reporting.statistics import two_way
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
 from tests.helpers.results import CLASSES, component, protocol, same
 
@@ -100,8 +103,8 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
     ]
     cell = row(table, "GA-CPS").cells[0]
     assert (cell.mean, cell.std, cell.n, cell.expected) == (pytest.approx(56.0), pytest.approx(1.0), 2, 2)
-    assert cell_text(cell, table.columns[0]) == ("56.00", "1.0")
-    assert cell_text(row(table, "GA-CPS").cells[1], table.columns[1]) == ("4.40", "0.1")
+    assert cell_text(cell, table.columns[0]) == ("56.00", "±1.0")
+    assert cell_text(row(table, "GA-CPS").cells[1], table.columns[1]) == ("4.40", "±0.1")
     assert cell_text(row(table, "GA-CPS").cells[2], table.columns[2]) == ("56.0", "")
     assert [item.label for item in table.rows if item.cells[0].best] == ["GA-DHC"]  # 100 % of the labels do not compete
     assert [item.label for item in table.rows if item.cells[1].second] == ["DHC"]
@@ -592,6 +595,71 @@ def test_marks_agree_with_the_values(means: list[float]) -> None:
         assert ("s" in given_marks) == bool(rest)
 
 
+def test_gains_have_the_interval_of_seeds_and_patients(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        labeled=["5%"],
+        seeds=[0, 1, 2],
+        jobs=[{"method": "supervised"}, {"method": ["cps", "mt"], "loss": ["default", "ga"]}],
+        table={"columns": ["dsc", "gain"]},
+    )
+    generator = np.random.default_rng(0)
+    base = generator.uniform(0.5, 0.6, (3, 6, 3))
+    level = {"supervised+default": 0.0, "cps+default": 0.1, "cps+ga": 0.3, "mt+default": 0.001}
+    for job in grid.expand():
+        if (name := f"{job.method}+{job.loss}") in level:
+            noise = generator.normal(0, 0.004, (6, 3))
+            values = base[job.seed] + level[name] + noise
+            write_job(job, dict(zip(CLASSES, values.T.tolist(), strict=True)))
+    (table,) = tables_of(grid, tmp_path)
+    cps, ga = row(table, "CPS"), row(table, "GA-CPS")
+    for found, below in ((cps, row(table, "Supervised")), (ga, cps)):
+        cell = found.cells[1]
+        assert cell.mean == pytest.approx(found.cells[0].mean - below.cells[0].mean, abs=1e-10)
+        assert cell.low < cell.mean < cell.high and cell.star
+    assert not row(table, "MT").cells[1].star
+    assert math.isnan(row(table, "GA-MT").cells[1].mean) and math.isnan(row(table, "Supervised").cells[1].mean)
+    held = {(each.row, each.baseline): each.gain for each in table.gains}
+    assert held.keys() == {("CPS", "Supervised"), ("MT", "Supervised"), ("GA-CPS", "CPS")}
+    found = held["GA-CPS", "CPS"]
+    assert (found.seeds, found.units) == (3, 6)
+    records = load_results(tmp_path / "results")
+    means = records[records["metric"] == "dsc"].groupby(["method", "loss", "seed", "case"])["value"].mean() * 100
+    expected = two_way((means["cps", "ga"] - means["cps", "default"]).unstack())
+    assert found.average is not None
+    assert (found.average.low, found.average.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    notes = " ".join(table.notes)
+    assert "adjusted for 3 comparisons (Holm)" in notes and "This grid resolves" in notes
+    assert f"[{expected.low:.1f}, {expected.high:.1f}]" in markdown(table).replace("\\", "")
+    assert f"[{expected.low:.1f}, {expected.high:.1f}]" in latex(table)
+
+
+def test_gains_of_two_seeds_and_of_few_patients(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    def table_of(cases: int, seeds: list[int]) -> Table:
+        grid = Grid(
+            name="g",
+            recipe=[recipe],
+            labeled=["5%"],
+            seeds=seeds,
+            jobs=[{"method": ["cps"], "loss": ["default", "ga"]}],
+            table={"columns": ["dsc", "gain"]},
+        )
+        for job in grid.expand():
+            level = 0.5 + (0.1 + 0.01 * (job.seed % 2)) * (job.loss == "ga")
+            write_job(job, {name: [level + 0.01 * case for case in range(cases)] for name in CLASSES})
+        return tables_of(grid, tmp_path)[0]
+
+    two = table_of(6, [0, 1])
+    cell = row(two, "GA-CPS").cells[1]
+    assert (cell.mean, cell.star) == (pytest.approx(10.5), False) and cell.low < 10 < cell.high
+    assert "Not tested: two seeds can gain alike by chance." in two.notes
+    few = table_of(3, [2, 3])
+    cell = row(few, "GA-CPS").cells[1]
+    assert cell.mean == pytest.approx(10.5) and math.isnan(cell.low)
+    assert "No interval: fewer than 5 patients." in few.notes
+
+
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e3) | st.just(NAN), st.integers(0, 4), st.integers(0, 3) | st.none())
 def test_what_is_printed_is_the_number_rounded(
     mean: float, std: float, decimals: int, std_decimals: int | None
@@ -602,7 +670,7 @@ def test_what_is_printed_is_the_number_rounded(
     assert len(first.partition(".")[2]) == decimals
     assert bool(second) == (std_decimals is not None and not math.isnan(std))
     if second and std_decimals is not None:
-        assert abs(float(second) - std) <= 0.5 * 10**-std_decimals * (1 + 1e-9)
+        assert abs(float(second.removeprefix("±")) - std) <= 0.5 * 10**-std_decimals * (1 + 1e-9)
 
 
 # -------------------------------------------------------------------------------------------------------- labels
