@@ -161,7 +161,9 @@ class TableSpec(Frozen):
                     raise UnknownNameError("table column", column.key, known)
                 for name in ("",) if column.classes is None else column.classes or classes:
                     if name and name not in classes:
-                        raise UnknownNameError(f"class in the table column '{column.metric}/...':", name, [*classes, "class"])
+                        raise UnknownNameError(
+                            f"class in the table column '{column.metric}/...':", name, [*classes, "class"]
+                        )
                     if (column.metric, name) in seen:
                         shown = f"{column.metric}/{name}" if name else column.metric
                         raise UsageError(f"the table column '{shown}' stands twice", "name each column once")
