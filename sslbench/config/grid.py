@@ -151,6 +151,9 @@ class GridEntry(JobFilter):
         for path, values in self.vary.items():
             if not values:
                 raise ValueError(f"`vary` gives {path} no value")
+            spelt = list(map(compact, values))
+            if twice := [text for place, text in enumerate(spelt) if text in spelt[:place]]:
+                raise ValueError(f"`vary` gives {path} the value {twice[0]} twice")
         bracketed = [
             f"{kind}.{option}"
             for kind in COMPONENTS
@@ -232,7 +235,7 @@ class Grid(Frozen):
                     continue
                 first = job.reseeded(seeds[0])
                 twin = varied.setdefault(first.directory, place.varied)
-                if twin != place.varied:
+                if _spelt(twin) != _spelt(place.varied):
                     raise UsageError(
                         f"grid {self.name}: {_spelt(twin)} and {_spelt(place.varied)} in `vary` are one job"
                     )

@@ -198,16 +198,28 @@ class Material:
                 )
         return self.scores[self.scores["run"].isin([run.name for run in runs])]
 
+    @cached_property
+    def _records(self) -> dict[Block, pd.DataFrame]:
+        return {block: self.records_of(block.rows) for block in self.blocks}
+
+    @cached_property
+    def _units(self) -> dict[Block, dict[tuple[str, str], str]]:
+        """The units of each block's records, by protocol and metric."""
+        kinds = {block: records.drop_duplicates(["protocol", "metric"]) for block, records in self._records.items()}
+        return {
+            block: dict(zip(zip(rows["protocol"], rows["metric"], strict=True), rows["unit"], strict=True))
+            for block, rows in kinds.items()
+        }
+
     def units(self, metric: str, block: Block) -> dict[str, str]:
         """The units of a metric's records by protocol; before there are any, that of the protocol's distances."""
-        records = self.records_of(block.rows)
-        found = records[records["metric"] == metric].drop_duplicates("protocol").set_index("protocol")["unit"].to_dict()
+        found = self._units[block]
         wanted = dict.fromkeys(row.protocol for row in block.rows if metric in self.protocols[row.protocol].metrics)
-        return {name: str(found.get(name, self.protocols[name].unit)) for name in wanted}
+        return {name: str(found.get((name, metric), self.protocols[name].unit)) for name in wanted}
 
     def classes(self, block: Block) -> list[str]:
         """The classes as records name them, in the order of their labels."""
-        records = self.records_of(block.rows)
+        records = self._records[block]
         if records.empty:
             return [info.short for info in registry.component("dataset", block.first.dataset).classes]
         classes = records.drop_duplicates("class_id").sort_values("class_id")
@@ -218,6 +230,6 @@ class Material:
 
         A class that none has is left out.
         """
-        structures = self.records_of(block.rows).drop_duplicates(["case", "class_id"])
+        structures = self._records[block].drop_duplicates(["case", "class_id"])
         means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
         return {str(short): float(mean) for short, mean in means.sort_values(ascending=False, kind="stable").items()}

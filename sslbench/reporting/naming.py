@@ -124,7 +124,11 @@ def _about(line: Line, spec: TableSpec) -> Iterator[str]:
     if published is None or not places:
         return
     printed = [published.rows[place] for place in places]
-    networks = {row.network_here: row.network_published for row in printed if row.network_here != row.network_published}
+    networks = {
+        row.network_here: row.network_published
+        for row in printed
+        if not row.network_here.startswith(row.network_published)
+    }
     for here, there in networks.items():
         yield f"Network {here}; the paper says {there}."
     if origins := dict.fromkeys(row.origin for row in printed if row.origin):
