@@ -14,7 +14,7 @@ from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import class_title, dataset_title, method_caution, short_title
 from sslbench.reporting.material import Block, Material, PlannedRow
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row, superscript
-from sslbench.reporting.statistics import missed_organs
+from sslbench.reporting.scores import missed_organs
 from sslbench.runs.directory import Run
 
 _CHECKPOINTS = {"best-val": "best on the validation cases", "last": "those of the last iteration"}

@@ -22,7 +22,7 @@ from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, lines, sheets
 from sslbench.reporting.material import Block, Material, PlannedRow
 from sslbench.reporting.model import Cell, Column, Row, RowGroup, Source, Table, manifest
-from sslbench.reporting.statistics import over_seeds, per_run
+from sslbench.reporting.scores import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
 
