@@ -264,7 +264,7 @@ def metric_keys(protocols: Iterable[str]) -> set[str]:
     return metrics | {f"{metric}/class" for metric in metrics}
 
 
-class Place(Frozen):
+class TablePlace(Frozen):
     """Where the row of a job stands in its grid's table, and under which name.
 
     Attributes:

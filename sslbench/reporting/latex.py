@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from itertools import groupby
 
-from sslbench.reporting.model import MARKS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Table, cell_text, manifest
+from sslbench.reporting.model import LETTERS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Table, cell_text, manifest
 
 PACKAGES = (r"\usepackage{booktabs}", r"\usepackage{graphicx}")
 
@@ -24,7 +24,7 @@ _MATH = {
     "⁸": "^{8}", "⁹": "^{9}", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
     "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
 }  # fmt: skip
-_MATH |= {raised: rf"^{{\mathrm{{{letter}}}}}" for letter, raised in zip(MARKS, RAISED, strict=True)}
+_MATH |= {raised: rf"^{{\mathrm{{{letter}}}}}" for letter, raised in zip(LETTERS, RAISED, strict=True)}
 _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
 
 
