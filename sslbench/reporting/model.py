@@ -7,17 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from sslbench.config.table import GAIN
+
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
     from sslbench.reporting.gains import RowGain
 
 NO_VALUE = "--"
 PARTIAL = "†"
-GAIN = "gain"
 STAR = "*"
 
 Direction = Literal["up", "down", ""]
-_RAISED = str.maketrans("0123456789abcdefgh", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰ")
+LETTERS, RAISED = "abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
+_RAISED = str.maketrans("0123456789" + LETTERS, "⁰¹²³⁴⁵⁶⁷⁸⁹" + RAISED)
 _ARROWS: dict[str, str] = {"up": "↑", "down": "↓", "": ""}
 
 
@@ -97,7 +99,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """What the numbers of one row come from: a job, its seed apart.
 
     Attributes:
@@ -143,19 +145,17 @@ class Row:
             such job has none. An upper bound that stands in several blocks has its one job in each.
         cells: one per column of the table.
         bound: whether it is an upper bound beside the rows of the table's own budget.
-        mark: a letter for its recipes, where the table has rows of several; else empty.
-        footnotes: numbers of the notes that are about this row.
+        marks: letters of what is said of it: of its recipes, where the table has rows of several, and of footnotes.
     """
 
     label: str
-    sources: tuple[Source, ...]
+    sources: tuple[RowSource, ...]
     cells: tuple[Cell, ...]
     bound: bool = False
-    mark: str = ""
-    footnotes: tuple[int, ...] = ()
+    marks: str = ""
 
     @property
-    def first(self) -> Source:
+    def first(self) -> RowSource:
         """A source that stands for what all share: method and loss, as a rule."""
         return self.sources[0]
 
@@ -174,16 +174,16 @@ class Row:
         """Runs asked for, likewise."""
         return sum({source.digest: source.expected for source in self.sources}.values())
 
-    def source(self, column: Column) -> Source | None:
+    def source(self, column: Column) -> RowSource | None:
         """What fills the row's cell in a column; None where the grid has no such job."""
         return next((source for source in self.sources if source.block == column.block), None)
 
     @property
     def full_label(self) -> str:
         """The label with its marks, and the count of seeds where some are missing: `GA-CPSᵃ (1/2 seeds)`."""
-        marks = "".join([superscript(self.mark), " ".join(superscript(str(number)) for number in self.footnotes)])
-        label = self.label + marks
-        return label if self.n == self.expected else f"{label} ({self.n}/{self.expected} seeds)"
+        label = self.label + superscript(self.marks)
+        counted = "seeds" if len(self.sources) == 1 else "runs"
+        return label if self.n == self.expected else f"{label} ({self.n}/{self.expected} {counted})"
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Table:
     @property
     def label(self) -> str:
         """The name with the grid's: a document may hold tables of several."""
-        return f"{self.grid}-{self.name}" if self.grid else self.name
+        return f"{self.grid}-{self.name}" if self.grid not in ("", self.name) else self.name
 
     @property
     def heading(self) -> str:
@@ -250,7 +250,7 @@ class Table:
 
 
 def superscript(text: str) -> str:
-    """Digits and the letters a to h, raised."""
+    """Digits and small letters, raised; there is no raised q."""
     return text.translate(_RAISED)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,18 +30,19 @@ def per_run(records: pd.DataFrame) -> pd.DataFrame:
         SSLBenchError: records that the protocol does not accept.
     """
     names = [*CELL_COLUMNS, "seed", "run", "dataset", "protocol"]
-    frames = []
+    columns = [*names, "metric", "class", "value", "sd", "unit", "cases", "missed", "spurious", "absent"]
+    table: dict[str, list[Any]] = {column: [] for column in columns}
     for (run, protocol), rows in records.groupby(["run", "protocol"], sort=False):
         try:
-            scores = registry.component("protocol", str(protocol)).aggregate(rows).copy()
+            scores = registry.component("protocol", str(protocol)).aggregate(rows)
         except ValueError as error:
             raise SSLBenchError(f"{run}: {error}") from error
-        scores["unit"] = scores["metric"].map(rows.drop_duplicates("metric").set_index("metric")["unit"])
-        for name in names:
-            scores[name] = rows[name].iloc[0]
-        frames.append(scores)
-    columns = [*names, "metric", "class", "value", "sd", "unit", "cases", "missed", "spurious", "absent"]
-    return pd.concat(frames, ignore_index=True).reindex(columns=columns) if frames else _nothing(columns)
+        units = dict(zip(reversed(rows["metric"].tolist()), reversed(rows["unit"].tolist()), strict=True))
+        of_run = {name: rows[name].iloc[0] for name in names} | {"sd": math.nan}
+        of_score = scores.to_dict("list") | {"unit": [units[metric] for metric in scores["metric"]]}
+        for column in columns:
+            table[column] += of_score[column] if column in of_score else [of_run[column]] * len(scores)
+    return pd.DataFrame(table)
 
 
 def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
@@ -59,21 +62,25 @@ def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
         found = sorted(map(str, scores[column].unique()))
         if len(found) > 1:
             raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
-    if scores.duplicated(["seed", "metric", "class"]).any():
-        raise SSLBenchError(f"{scores['run'].iloc[0]}: a seed would enter the mean twice")
     protocol = registry.component("protocol", str(scores["protocol"].iloc[0]))
+    cells: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
+    for score in scores[["metric", "class", "seed", "value", "sd", "unit"]].to_dict("records"):
+        cells.setdefault((score["metric"], score["class"]), []).append(score)
     rows = []
-    for (metric, name), group in scores.groupby(["metric", "class"], sort=False):
-        if group["unit"].nunique() > 1:
-            raise SSLBenchError(f"{group['run'].iloc[0]}: {metric} has several units")
-        values = group["value"].to_numpy(float)
-        values = np.sort(values[~np.isnan(values)])  # the order of the seeds must not reach the last bit
+    for (metric, name), group in cells.items():
+        if len({score["seed"] for score in group}) < len(group):
+            raise SSLBenchError(f"{scores['run'].iloc[0]}: a seed would enter the mean twice")
+        if len({score["unit"] for score in group}) > 1:
+            raise SSLBenchError(f"{scores['run'].iloc[0]}: {metric} has several units")
+        # The order of the seeds must not reach the last bit.
+        values = np.sort([score["value"] for score in group if not math.isnan(score["value"])])
         mean = float(values.mean()) if len(values) else math.nan
         if protocol.spread == "cases":
-            std = float(group["sd"].mean())
+            own = [score["sd"] for score in group if not math.isnan(score["sd"])]
+            std = float(np.mean(own)) if own else math.nan
         else:
             std = float(values.std(ddof=protocol.ddof)) if len(values) > 1 else math.nan
-        rows.append((metric, name, mean, std, len(values), group["unit"].iloc[0]))
+        rows.append((metric, name, mean, std, len(values), group[0]["unit"]))
     return pd.DataFrame(rows, columns=["metric", "class", "mean", "std", "n", "unit"])
 
 

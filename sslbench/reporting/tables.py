@@ -8,27 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 from sslbench.config.grid import Grid, place_of
 from sslbench.config.job import Job, settings_of
-from sslbench.config.table import GAIN, ColumnSpec, Place, TableSpec, metric_keys
+from sslbench.config.table import GAIN, ColumnSpec, TablePlace, TableSpec, metric_keys
 from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
 from sslbench.reporting.gains import CaseValues, Gain, Lens, RowGain, family, gain
 from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, lines, sheets
-from sslbench.reporting.material import Block, Material, PlannedRow
-from sslbench.reporting.model import Cell, Column, Row, RowGroup, Source, Table, manifest
+from sslbench.reporting.material import Material, PlannedRow, TableBlock
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, RowSource, Table, manifest
 from sslbench.reporting.scores import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
 
-__all__ = ["Cell", "Column", "Row", "RowGroup", "Source", "Table", "grid_table", "manifest", "tables_of_runs"]
+__all__ = ["Cell", "Column", "Row", "RowGroup", "RowSource", "Table", "grid_table", "manifest", "tables_of_runs"]
 
+_SHARED = (attrgetter("recipe"), attrgetter("dataset"), attrgetter("labeled"))
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
 
@@ -126,7 +127,7 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
         checkpoint=str(first.values.get("checkpoint", "")),
         runs=tuple(runs),
         expected=len(runs),
-        place=Place(),
+        place=TablePlace(),
     )
 
 
@@ -137,16 +138,16 @@ def _tables(
         known = metric_keys({row.protocol for row in rows})
         spec = spec.model_copy(update={"columns": [column.key for column in spec.wanted() if column.key in known]})
     scores = per_run(found.records)
-    made = [_table(Material(blocks, found, scores), spec, notes) for blocks in sheets(rows, spec)]
-    return _with_unique_names([replace(table, grid=grid, of=spec.of) for table in made])
+    made = [_table(Material(blocks, found, scores), rows, spec, notes) for blocks in sheets(rows, spec)]
+    return _with_unique_names([replace(table, name=table.name or grid, grid=grid, of=spec.of) for table in made])
 
 
-def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
+def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: list[str]) -> Table:
     columns = _columns(material, spec)
-    shown = lines(material.blocks)
+    shown = lines(material.blocks, order)
     names = naming.labels(shown, material, spec)
     letters = naming.recipe_letters(shown, spec)
-    footnotes = naming.footnotes(shown, spec)
+    footnotes = naming.footnotes(shown, spec, len({*letters.values()}))
     numbers = _Numbers(material, spec.wanted()[0].metric if spec.wanted() else "")
     rows = [
         Row(
@@ -154,12 +155,11 @@ def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
             sources=tuple(_sources(line, material)),
             cells=tuple(numbers.cell(line, column) for column in columns),
             bound=line.bound,
-            mark=letters.get(line.first.recipe, ""),
-            footnotes=own,
+            marks=letters.get(line.first.recipe, "") + own,
         )
-        for line, name, own in zip(shown, names, footnotes.numbers, strict=True)
+        for line, name, own in zip(shown, names, footnotes.letters, strict=True)
     ]
-    rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)))
+    rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)), letters)
     held = tuple(_held(numbers, shown, rows))
     caption = captions.Caption(material, spec, columns, rows, letters, held)
     apart += [*notes, spec.note]
@@ -189,10 +189,10 @@ def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iter
 
 
 def _name(material: Material) -> str:
-    """The recipes and the budgets of a table, fit for a file."""
-    recipes = dict.fromkeys(row.recipe for row in material.planned)
-    budgets = dict.fromkeys(row.labeled for row in material.planned)
-    return "-".join([*recipes, *budgets])
+    """What all rows of a table share, fit for a file: recipe, or else dataset, and budget; empty: nothing."""
+    recipes, datasets, budgets = ({what(row) for row in material.planned} for what in _SHARED)
+    subject = recipes if len(recipes) == 1 else datasets
+    return "-".join(name for (name, *others) in map(sorted, (subject, budgets)) if not others)
 
 
 # -------------------------------------------------------------------------------------------------- columns
@@ -210,7 +210,9 @@ def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _of(part: ColumnSpec, leading: ColumnSpec, block: Block, material: Material, spec: TableSpec) -> Iterator[Column]:
+def _of(
+    part: ColumnSpec, leading: ColumnSpec, block: TableBlock, material: Material, spec: TableSpec
+) -> Iterator[Column]:
     """The columns of one of the table's `columns` in one block; none where another block has its metric."""
     metric = leading.metric if part.metric == GAIN else part.metric
     style, units = metric_style(metric), material.units(metric, block)
@@ -239,7 +241,7 @@ def _by_class(column: Column) -> Column:
     return replace(column, header=metric_style(column.metric).title, span=over, by="class")
 
 
-def _ordered(material: Material, block: Block, spec: TableSpec, wanted: Sequence[str] = ()) -> list[str]:
+def _ordered(material: Material, block: TableBlock, spec: TableSpec, wanted: Sequence[str] = ()) -> list[str]:
     """The classes in the table's order, those that are wanted in that of their names; without a size they come last."""
     classes = material.classes(block)
     if wanted:
@@ -252,10 +254,10 @@ def _ordered(material: Material, block: Block, spec: TableSpec, wanted: Sequence
 # ----------------------------------------------------------------------------------------------------- rows
 
 
-def _sources(line: Line, material: Material) -> Iterator[Source]:
+def _sources(line: Line, material: Material) -> Iterator[RowSource]:
     for planned, block in zip(line.cells, material.blocks, strict=True):
         if planned is not None:
-            yield Source(
+            yield RowSource(
                 recipe=planned.recipe,
                 dataset=planned.dataset,
                 labeled=planned.labeled,
@@ -399,13 +401,16 @@ def _may_rank(row: Row, column: Column, place: int) -> bool:
     return bool(source and source.competes) and cell.n == cell.expected and not math.isnan(cell.mean)
 
 
-def _with_unique_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """The rows with labels that are unique, and the note that explains how."""
-    counts = Counter(row.label for row in rows)
+def _with_unique_labels(rows: list[Row], letters: Mapping[str, str]) -> tuple[list[Row], list[str]]:
+    """The rows with labels that are unique, marks of recipes taken in, and the note that explains how."""
+    names = [(row.label, letters.get(row.first.recipe)) for row in rows]
+    counts = Counter(names)
     if counts.total() == len(counts):
         return rows, []
-    labels = [f"{row.label} [{row.first.digest[:8]}]" if counts[row.label] > 1 else row.label for row in rows]
-    rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
+    rows = [
+        replace(row, label=f"{row.label} [{row.first.digest[:8]}]") if counts[name] > 1 else row
+        for row, name in zip(rows, names, strict=True)
+    ]
     return rows, ["In square brackets: the digest, where rows of one name differ in version or case lists."]
 
 
