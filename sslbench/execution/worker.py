@@ -279,7 +279,8 @@ def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, de
     )
     counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
     data = TrainingSet(images, labels)
-    return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)
+    classes = [info.short for info in store.dataset.classes]
+    return build_experiment(resolved, data, counts, validation, classes, device)
 
 
 class _LogFile(logging.FileHandler):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.directory import RUNS, Damage, Renamed, Run, runs_below
-from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, read_cases, read_table
+from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, group_reader, read_cases, read_table
 
 # What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
 CELL_COLUMNS = ("recipe", "labeled", "method", "loss", "plugin", "variant", "digest")
@@ -170,14 +170,20 @@ def _frame(table: CaseTable) -> pd.DataFrame:
 
 def _from_csv(path: Path) -> Collection:
     try:
-        records = _frame(read_table(path, COLUMNS))
+        table, lines = read_table(path, COLUMNS)
+        if "group" not in table:
+            told = zip(table["dataset"], table["case"], strict=True)
+            groups = {pair: group_reader(pair[0])(pair[1]) for pair in dict.fromkeys(told)}
+            table = {**table, "group": [groups[pair] for pair in zip(table["dataset"], table["case"], strict=True)]}
+        records = _frame({name: table[name] for name in COLUMNS})
     except ValueError as error:
         raise UsageError(f"{path} is no tidy CSV of results: it {error}") from error
     runs = []
     for name, rows in records.groupby("run", sort=False):
         first = rows.iloc[0]
         try:
-            check_whole({column: rows[column].tolist() for column in CASE_COLUMNS})
+            of_run = {column: rows[column].tolist() for column in CASE_COLUMNS}
+            check_whole(of_run, [lines[place] for place in rows.index])
         except ValueError as error:
             raise UsageError(f"{path} is no tidy CSV of results: {name} {error}") from error
         if (rows[[*CELL_COLUMNS, "seed", "dataset"]].nunique() > 1).any():
