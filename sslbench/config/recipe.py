@@ -244,6 +244,8 @@ Seed = Annotated[int, Field(ge=0)]
 CheckpointRule = Literal["best-val", "last"]
 Observation = Literal["regions", "agreement"]
 
+_ONLY_RECORDED = "only recorded"  # marks a field of `RECORDED`
+
 
 class Override(Frozen):
     when: dict[str, Any] = Field(description="recipe, method, weighting, loss, plugin, labeled: what a job must have")
@@ -273,12 +275,12 @@ class Recipe(Frozen):
     ramp: RampSpec = RampSpec()
     inference: InferenceSpec = InferenceSpec()
     checkpoint: CheckpointRule = Field(description="which weights are tested; never chosen on test cases")
-    checkpoints: list[CheckpointRule] = Field(
+    checkpoints: Annotated[list[CheckpointRule], _ONLY_RECORDED] = Field(
         default=[],
         description="[best-val, last]: the weights of these rules are tested too, and recorded beside the results, "
         "which are those of `checkpoint`",
     )
-    observe: list[Observation] = Field(
+    observe: Annotated[list[Observation], _ONLY_RECORDED] = Field(
         default=[],
         description="of every validation case, recorded beside its score. regions: MetaSSL's four, whatever the loss, "
         "with the share of right labels in each; agreement: of the predictors, two by two. Each costs a prediction by "
@@ -341,8 +343,9 @@ class Recipe(Frozen):
 # What a recipe says about itself, not about the computation: outside the digest and the resolved values.
 ABOUT = {"name", "description", "source", "seeds", "overrides", "extends"}
 
-# What is recorded beside the results and leaves them as they are: outside the digest and the name of the run.
-RECORDED = {"checkpoints", "observe"}
+# What only says which records lie beside the results, and leaves these as they are: outside the digest and the name of
+# the run.
+RECORDED = {name for name, field in Recipe.model_fields.items() if _ONLY_RECORDED in field.metadata}
 
 # Those in subfolders hold no dataset: they are there to be extended (`generic/own-2d`).
 _RECIPES = Path(__file__).parent.parent / "recipes"

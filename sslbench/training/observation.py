@@ -1,8 +1,8 @@
 """What is seen of validation cases beside the score: MetaSSL's regions, and the agreement of predictors.
 
-Nothing of it reaches the training. It works for any method under any loss, so that one figure may hold a plain CPS beside
-MetaSSL on it: the regions are those of `losses.quadripartition` with the thresholds of equation 9 on the case itself,
-whatever thresholds a loss may learn.
+Nothing of it reaches the training. It works for any method under any loss, so that one figure may hold a plain CPS and
+one under MetaSSL: the regions are those of `losses.quadripartition` with the thresholds of equation 9 on the case
+itself, whatever thresholds a loss may learn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sslbench.inference.predictor import Predictor
@@ -111,9 +110,7 @@ def references_of(method: Method, phase: Phase) -> Mapping[str, str]:
     keys = phase.predictors or method.predictors
     averages = {average.teacher for average in method.averages() if average.phase in (None, phase.name)}
     known, teachers = {*keys, *averages}, method.teachers()
-    return {
-        key: next((name for name in teachers.get(key, ()) if name != key and name in known), key) for key in keys
-    }
+    return {key: next((name for name in teachers.get(key, ()) if name != key and name in known), key) for key in keys}
 
 
 def region_counts(learner: Seen, reference: Seen, truth: Counts, num_classes: int) -> Counts:
