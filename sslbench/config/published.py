@@ -21,7 +21,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -151,6 +151,7 @@ class PublishedTable:
         content: what the table compares, in words.
         setting: dataset and label budget, in words.
         title: paper, number as printed, content and setting.
+        columns: metrics and classes, `("dsc", "avg")`, in order of print; a row may lack some.
         rows: in order of print.
         grid: name of the grid that runs it, `ga-t1`.
     """
@@ -161,6 +162,7 @@ class PublishedTable:
     content: str
     setting: str
     title: str
+    columns: tuple[tuple[str, str], ...]
     rows: tuple[PublishedRow, ...]
     grid: str
 
@@ -233,6 +235,9 @@ def _lines(name: str) -> list[dict[str, str]]:
 def _table(line: Mapping[str, str], rows: Mapping[tuple[str, str], list[PublishedRow]]) -> PublishedTable:
     paper, number = line["paper"], line["table"]
     name = published_papers()[paper].name
+    found = rows[paper, number]
+    columns = _columns(line["columns"], max((list(row.cells) for row in found), key=len))
+    ordered = (replace(row, cells={key: row.cells[key] for key in columns if key in row.cells}) for row in found)
     return PublishedTable(
         key=f"{paper}:{number}",
         paper=paper,
@@ -240,9 +245,20 @@ def _table(line: Mapping[str, str], rows: Mapping[tuple[str, str], list[Publishe
         content=line["content"],
         setting=line["setting"],
         title=f"{name}, {line['printed']}: {line['content']}. {line['setting']}",
-        rows=tuple(rows[paper, number]),
+        columns=columns,
+        rows=tuple(ordered),
         grid=f"{paper}-{number.lower()}",
     )
+
+
+def _columns(spelt: str, keys: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Put columns in order of print: `dsc asd dsc/class`, or all metrics of each class (`by class: dsc asd`)."""
+    metrics = spelt.removeprefix("by class: ").split()
+    classes = list(dict.fromkeys(name for _, name in keys))
+    if metrics != spelt.split():
+        return tuple((metric, name) for name in classes for metric in metrics)
+    wanted = [(metric, bool(per_class)) for metric, _, per_class in (text.partition("/") for text in metrics)]
+    return tuple(key for about in wanted for key in keys if (key[0], key[1] != "avg") == about)
 
 
 def _row(line: dict[str, str], cells: list[dict[str, str]]) -> PublishedRow:

@@ -49,7 +49,7 @@ def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]
     most = max(row.expected for row in rows)
     if fewer := [f"{row.label} {row.expected}" for row in rows if row.expected < most]:
         told.append(f"Number of seeds: {', '.join(fewer)}, other rows {most}.")
-    cautions = dict.fromkeys(method_caution(row.method) for row in rows)
+    cautions = dict.fromkeys(method_caution(row.first.method) for row in rows)
     told += [caution for caution in cautions if caution]
     told += _progress(material, rows)
     absent = [name for name in spec.columns if name.partition("/")[0] not in material.protocol.metrics]
@@ -71,7 +71,7 @@ def _not_competing(material: Material, rows: Sequence[Row]) -> list[str]:
     kinds = {
         f"rows with {titles} of the labels": bool(titles),
         "rows with fewer seeds than asked for": any(row.n < row.expected for row in reported),
-        "rows measured on other cases": any(row.n == row.expected and not row.competes for row in reported),
+        "rows measured on other cases": any(row.n == row.expected and not row.first.competes for row in reported),
     }
     return [kind for kind, found in kinds.items() if found]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sslbench.config.job import ResolvedJob
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group
@@ -28,6 +29,7 @@ class PlannedRow:
             (empty).
         runs: what was found, in any state.
         expected: how many seeds were asked for.
+        job: the resolved job of one of them; None where runs were reported without a grid.
     """
 
     recipe: str
@@ -43,6 +45,7 @@ class PlannedRow:
     checkpoint: str
     runs: tuple[Run, ...]
     expected: int
+    job: ResolvedJob | None = None
 
     @property
     def family(self) -> tuple[str, ...]:

@@ -74,11 +74,14 @@ def tidy_csv(tables: Iterable[Table]) -> str:
     for table in tables:
         for row in table.rows:
             for cell, column in zip(row.cells, table.columns, strict=True):
-                job = (table.recipe, row.labeled, row.method, row.loss, row.plugin, row.variant)
-                key = (*job, column.class_name, column.metric, table.protocol, row.digest)
+                source = row.source(column)
+                if source is None:
+                    continue
+                job = (source.recipe, source.labeled, source.method, source.loss, source.plugin, source.variant)
+                key = (*job, column.class_name, column.metric, source.protocol, source.digest)
                 numbers = (_exact(cell.mean), _exact(cell.std), cell.n, cell.expected)
                 # An upper bound stands in several tables, but is one result.
-                lines[key] = (*key[:8], *numbers, column.unit, table.protocol, row.digest)
+                lines[key] = (*key[:8], *numbers, column.unit, source.protocol, source.digest)
     writer.writerows(lines.values())
     return out.getvalue()
 

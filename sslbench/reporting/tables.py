@@ -16,12 +16,12 @@ from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions
 from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
 from sslbench.reporting.material import Material, PlannedRow
-from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table, manifest
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, Source, Table, manifest
 from sslbench.reporting.statistics import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
 
-__all__ = ["Cell", "Column", "Row", "RowGroup", "Table", "grid_table", "manifest", "tables_of_runs"]
+__all__ = ["Cell", "Column", "Row", "RowGroup", "Source", "Table", "grid_table", "manifest", "tables_of_runs"]
 
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
@@ -97,6 +97,7 @@ def _planned(job: Job, protocol: str | None) -> PlannedRow:
         checkpoint=recipe.checkpoint,
         runs=(),
         expected=0,
+        job=job.resolved,
     )
 
 
@@ -150,10 +151,6 @@ def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
     said = [*captions.notes(material, spec, rows), *apart, *notes, spec.note]
     return Table(
         name=f"{first.recipe}-{first.labeled}",
-        recipe=first.recipe,
-        labeled=first.labeled,
-        dataset=first.dataset,
-        protocol=first.protocol,
         columns=columns,
         groups=_grouped(rows, spec.groups),
         title=captions.title(material, spec, columns, rows),
@@ -204,64 +201,70 @@ def _row(planned: PlannedRow, material: Material, columns: tuple[Column, ...]) -
         cells.append(Cell(score["mean"] * scale, score["std"] * scale, n, planned.expected, marked=marked))
     settings = {path: value for path, value in planned.settings.items() if path not in material.common}
     bound = planned in material.bounds
-    return Row(
-        label=row_label(planned.method, planned.loss, planned.plugin, settings)
-        + (f" ({planned.budget})" if bound else ""),
+    source = Source(
+        recipe=planned.recipe,
+        dataset=planned.dataset,
+        labeled=planned.labeled,
+        protocol=planned.protocol,
         method=planned.method,
         loss=planned.loss,
         plugin=planned.plugin,
         variant=",".join(f"{path}={value}" for path, value in sorted(planned.settings.items())),
-        labeled=planned.labeled,
         digest=planned.digest,
-        n=len(runs),
+        runs=tuple(run.name for run in runs),
         expected=planned.expected,
         competes=material.competes(planned),
+        job=planned.job,
+    )
+    return Row(
+        label=row_label(planned.method, planned.loss, planned.plugin, settings)
+        + (f" ({planned.budget})" if bound else ""),
+        sources=(source,),
         cells=tuple(cells),
-        runs=tuple(run.name for run in runs),
         bound=bound,
     )
 
 
 def _grouped(rows: list[Row], titles: list[str]) -> tuple[RowGroup, ...]:
     """Rows under their headings: methods as they appear, each plain first, then with losses and plugins."""
-    methods = list(dict.fromkeys(row.method for row in rows))
-    losses = list(dict.fromkeys(["default", *(row.loss for row in rows)]))
+    methods = list(dict.fromkeys(row.first.method for row in rows))
+    losses = list(dict.fromkeys(["default", *(row.first.loss for row in rows)]))
     groups: dict[str, list[Row]] = {title: [] for title in titles}
 
     def order(row: Row) -> tuple[bool, int, int, bool]:
-        return row.bound, methods.index(row.method), losses.index(row.loss), bool(row.plugin)
+        job = row.first
+        return row.bound, methods.index(job.method), losses.index(job.loss), bool(job.plugin)
 
     for row in sorted(rows, key=order):
-        title = group_of(row.method, row.loss, () if row.bound else titles)
+        title = group_of(row.first.method, row.first.loss, () if row.bound else titles)
         groups.setdefault(title, []).append(row)
     return tuple(RowGroup(title, tuple(members)) for title, members in groups.items() if members)
 
 
 def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
     """The rows with `best` and `second` set, column by column, on unrounded means."""
-    ranks: dict[tuple[int, int], str] = {}
+    ranks: dict[tuple[int, int], int] = {}
     for place, column in enumerate(columns):
-        cells = {number: row.cells[place] for number, row in enumerate(rows) if row.competes}
-        values = {number: cell.mean for number, cell in cells.items() if cell.n == cell.expected}
-        values = {number: value for number, value in values.items() if not math.isnan(value)}
+        values = {number: row.cells[place].mean for number, row in enumerate(rows) if _may_rank(row, column, place)}
         if not column.direction or len(values) < 2:
             continue
         top = max if column.direction == "up" else min
-        for rank in ("best", "second"):
+        for rank in (1, 2):
             left = {number: value for number, value in values.items() if (number, place) not in ranks}
             for number, value in left.items():
                 # Only the last bits of a sum differ between runs that scored the same.
                 if math.isclose(value, top(left.values()), rel_tol=1e-12, abs_tol=1e-12):
                     ranks[number, place] = rank
-    marked = []
-    for number, row in enumerate(rows):
-        given = [ranks.get((number, place)) for place in range(len(columns))]
-        ranked = (
-            replace(cell, best=rank == "best", second=rank == "second")
-            for cell, rank in zip(row.cells, given, strict=True)
-        )
-        marked.append(replace(row, cells=tuple(ranked)))
-    return marked
+    return [
+        replace(row, cells=tuple(replace(cell, rank=ranks.get((n, place), 0)) for place, cell in enumerate(row.cells)))
+        for n, row in enumerate(rows)
+    ]
+
+
+def _may_rank(row: Row, column: Column, place: int) -> bool:
+    """Whether a cell of a row can be best in its column."""
+    source, cell = row.source(column), row.cells[place]
+    return bool(source and source.competes) and cell.n == cell.expected and not math.isnan(cell.mean)
 
 
 def _with_unique_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
@@ -269,7 +272,7 @@ def _with_unique_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
     counts = Counter(row.label for row in rows)
     if counts.total() == len(counts):
         return rows, []
-    labels = [f"{row.label} [{row.digest[:8]}]" if counts[row.label] > 1 else row.label for row in rows]
+    labels = [f"{row.label} [{row.first.digest[:8]}]" if counts[row.label] > 1 else row.label for row in rows]
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
     return rows, ["In square brackets: the digest, where rows of one name differ in version or case lists."]
 
