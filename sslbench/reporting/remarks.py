@@ -1,0 +1,146 @@
+"""What is said under a comparison: what a difference is, why some rows have none, and what is odd in print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sslbench.config.published import PublishedRow, published_tables
+from sslbench.config.text import counted, first_few
+from sslbench.reporting.comparison import (
+    LEAVES_OUT_0,
+    MISPRINT,
+    OTHER_UNIT,
+    STARRED,
+    ComparedRow,
+    Difference,
+    Setting,
+    column_name,
+)
+from sslbench.reporting.labels import metric_style
+from sslbench.reporting.model import Column
+from sslbench.reporting.pairing import Pair
+
+_SETTINGS_SHOWN = 6
+
+OtherClasses = Mapping[str, tuple[list[str], list[str]]]  # by metric: classes that print has alone, and ours
+
+
+def footnotes_of(pair: Pair, columns: Sequence[Column]) -> Iterator[str]:
+    """What concerns a published row as a whole, or one of its cells that is no misprint."""
+    row = pair.published
+    if row.reason:
+        yield f"No job stands behind this row: {row.reason}."
+    if pair.own and row.network_here and row.network_here != row.network_published:
+        yield f"Published with the network {row.network_published}, here {row.network_here}."
+    if pair.own and "reconstructed" in row.flags:
+        yield "The method here is a reconstruction: its own paper is not among the sources."
+    if "base-inferred" in row.flags:
+        yield "The method under the loss is not stated in print; here it is the one whose numbers come nearest."
+    yield from _printed_notes(row, columns)
+
+
+def _printed_notes(row: PublishedRow, columns: Sequence[Column]) -> Iterator[str]:
+    notes = {
+        (metric, name): cell.note
+        for (metric, name), cell in row.cells.items()
+        if cell.note and not (cell.suspect or cell.filled or f"starred:{metric}" in row.flags)
+    }
+    for note in dict.fromkeys(notes.values()):
+        places = [place for place, other in notes.items() if other == note]
+        named = [column_name(column) for column in columns if (column.metric, column.class_name) in places]
+        if len(places) == len(row.cells) and "base-inferred" not in row.flags:
+            yield _sentence(note)
+        elif named and "base-inferred" not in row.flags:
+            yield f"{first_few(named)}: {note}."
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def notes(
+    pairs: Sequence[Pair], rows: Mapping[int, ComparedRow], columns: Sequence[Column], other: OtherClasses
+) -> Iterator[str]:
+    """What a reader must know beside the numbers, in the order in which questions come up.
+
+    Args:
+        rows: by their order in print.
+    """
+    cells = [cell for row in rows.values() for cell in row.cells]
+    if differences := [cell.difference for cell in cells if cell.difference]:
+        yield _about_differences(pairs, differences)
+    yield from _about_settings(pairs)
+    for metric, (theirs, ours) in other.items():
+        told = [f"{', '.join(names)} {where} alone" for names, where in ((theirs, "in print"), (ours, "here")) if names]
+        title = metric_style(metric).title
+        yield f"No difference in averages of {title}: they are over other classes, {'; '.join(told)}."
+    if copied := dict.fromkeys(pair.published.origin for pair in pairs if pair.published.origin):
+        grids = ", ".join(f"`sslbench report {published_tables()[key].grid} --against {key}`" for key in copied)
+        yield f"Grey, with a table's name: copied in print from there, under another protocol. Compared by {grids}."
+    if any(cell.difference and cell.other_unit for cell in cells):
+        yield f"{OTHER_UNIT} Units differ or are not stated in print: no interval, not in the summary."
+    yield from _about_misprints(list(rows.values()), columns)
+    if filled := [cell.published.note for cell in cells if cell.published and cell.published.filled]:
+        yield f"In square brackets: {'; '.join(dict.fromkeys(filled))}."
+    if any(cell.starred for cell in cells):
+        yield f"{STARRED} Starred in print, by that paper's own test over cases."
+    if absent := sum(not pair.own and not pair.published.reason for pair in pairs):
+        yield f"Without a measured number: {counted(absent, 'row')} that the grid does not have."
+
+
+def _about_differences(pairs: Sequence[Pair], differences: Sequence[Difference]) -> str:
+    text = "Δ: measured minus published"
+    if any(difference.interval for difference in differences):
+        text += " ± half of its 95 % interval (Welch's t, both spreads over seeds)"
+        if any(difference.marked for difference in differences):
+            text += f", {LEAVES_OUT_0} where that leaves out 0"
+    whys = {
+        "cases": "± in print is over test cases",
+        "unsaid": "print does not say what ± is over",
+        "none": "print has no ±",
+    }
+    spreads = {pair.published.spread for pair in pairs if pair.comparable}
+    without = [why for spread, why in whys.items() if spread in spreads]
+    return text + (f"; the difference alone where {' or '.join(without)}." if without else ".")
+
+
+def _about_settings(pairs: Sequence[Pair]) -> Iterator[str]:
+    """The settings in which rows differ from print: what all such rows share, then each one's own."""
+    apart = [pair for pair in pairs if pair.settings]
+    if not apart:
+        return
+    shared = [setting for setting in apart[0].settings if all(setting in pair.settings for pair in apart)]
+    whole = len(apart) == sum(pair.own is not None for pair in pairs)
+    if shared:
+        where = "No difference is computed" if whole else f"No difference in {counted(len(apart), 'row')}"
+        yield f"{where}, as settings differ: {_some(shared)}."
+    others: dict[tuple[Setting, ...], list[str]] = {}
+    for pair in apart:
+        if own := tuple(setting for setting in pair.settings if setting not in shared):
+            others.setdefault(own, []).append(pair.published.label)
+    for settings, labels in others.items():
+        start = "Also" if shared else "No difference"
+        yield f"{start} in {first_few(list(dict.fromkeys(labels)))}: {_some(settings)}."
+
+
+def _some(settings: Sequence[Setting]) -> str:
+    left = len(settings) - _SETTINGS_SHOWN
+    told = "; ".join(map(str, settings[:_SETTINGS_SHOWN]))
+    return f"{told}; and {counted(left, 'setting')} more (--json has all)" if left > 0 else told
+
+
+def _about_misprints(rows: Sequence[ComparedRow], columns: Sequence[Column]) -> Iterator[str]:
+    doubtful, impossible = [], []
+    for row in rows:
+        for cell, column in zip(row.cells, columns, strict=True):
+            if cell.published and cell.published.doubtful:
+                doubtful.append(f"{row.label}, {column_name(column)}: {cell.published.note}")
+            elif cell.published and cell.published.impossible:
+                impossible.append(f"{row.label}, {column_name(column)}")
+    if doubtful:
+        yield f"{MISPRINT} As printed; a misprint by what stands beside it, not in the summary. {'; '.join(doubtful)}."
+    if impossible:
+        yield (
+            f"{MISPRINT} As printed; not possible beside the mean Dice in print, not in the summary: "
+            f"{counted(len(impossible), 'number')} ({first_few(impossible, 3)})."
+        )
