@@ -35,7 +35,7 @@ def latex(table: Table) -> str:
         r"\centering",
         r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
         rf"\caption{{{escape(table.heading)}}}",
-        rf"\label{{tab:{_slug(table.label)}}}",
+        rf"\label{{tab:{slug(table.label)}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         # Shrinks a table that is too wide, and leaves others at their size.
@@ -49,7 +49,7 @@ def latex(table: Table) -> str:
         lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{heading}}} \\"]
         for row in group.rows:
             cells = [_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)]
-            lines.append(_line([escape(row.full_label), *cells]))
+            lines.append(line([escape(row.full_label), *cells]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
     notes = " ".join(escape(note) for note in (table.measured, *table.notes))
     lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}", r"\end{table*}"]
@@ -90,7 +90,7 @@ def _header(columns: tuple[Column, ...]) -> list[str]:
             upper += [escape(column.header) for column in block]
         place += len(block)
     lower = [escape(column.header if column.span else column.sense) for column in columns]
-    return [_line(upper), *filter(None, [" ".join(rules)]), _line(["Method", *lower])]
+    return [line(upper), *filter(None, [" ".join(rules)]), line(["Method", *lower])]
 
 
 def _cell(cell: Cell, column: Column) -> str:
@@ -103,11 +103,11 @@ def _cell(cell: Cell, column: Column) -> str:
     return text + (escape(PARTIAL) if cell.marked else "")
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
     # A bracket or star at the start would be taken for an argument of the line end before it.
     guard = "{}" if cells[0].startswith(("[", "*")) else ""
     return guard + " & ".join(cells) + r" \\"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -38,7 +38,7 @@ def terminal(table: Table, width: int = 100) -> Stack:
     if label_width + sum(widths) > width:
         label_width = min(longest, max(_LABEL, width // 3))
     parts: list[RenderableType] = [Text(table.heading, style="bold"), Text()]
-    for places in _blocks(widths, width - label_width):
+    for places in filled_blocks(widths, width - label_width):
         parts += [_block(table, places, label_width), Text()]
     parts += [Text(note, style="dim") for note in (table.measured, *table.notes)]
     return Stack(*parts)
@@ -46,19 +46,19 @@ def terminal(table: Table, width: int = 100) -> Stack:
 
 def markdown(table: Table) -> str:
     """The table as GitHub shows it, with caption, notes and the runs behind it."""
-    header = ["Method", *(_escape_markdown(_full_header(column, table)) for column in table.columns)]
+    header = ["Method", *(escape_markdown(_full_header(column, table)) for column in table.columns)]
     lines = [
-        f"**{_escape_markdown(table.heading)}**",
+        f"**{escape_markdown(table.heading)}**",
         "",
         _line(header),
         _line([":--", *["--:"] * len(table.columns)]),
     ]
     for group in table.groups:
-        lines.append(_line([f"*{_escape_markdown(group.title)}*", *[""] * len(table.columns)]))
+        lines.append(_line([f"*{escape_markdown(group.title)}*", *[""] * len(table.columns)]))
         for row in group.rows:
             cells = [_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]
-            lines.append(_line([_escape_markdown(row.full_label), *cells]))
-    lines += ["", *(f"- {_escape_markdown(note)}" for note in [table.measured, *_span_notes(table), *table.notes])]
+            lines.append(_line([escape_markdown(row.full_label), *cells]))
+    lines += ["", *(f"- {escape_markdown(note)}" for note in [table.measured, *_span_notes(table), *table.notes])]
     runs = [f"- `{item['run']}`" for item in manifest([table])]
     if runs:
         lines += ["", f"<details><summary>{counted(len(runs), 'run')}</summary>", "", *runs, "", "</details>"]
@@ -79,7 +79,7 @@ def tidy_csv(tables: Iterable[Table]) -> str:
                     continue
                 job = (source.recipe, source.labeled, source.method, source.loss, source.plugin, source.variant)
                 key = (*job, column.class_name, column.metric, source.protocol, source.digest)
-                numbers = (_exact(cell.mean), _exact(cell.std), cell.n, cell.expected)
+                numbers = (exact(cell.mean), exact(cell.std), cell.n, cell.expected)
                 # An upper bound stands in several tables, but is one result.
                 lines[key] = (*key[:8], *numbers, column.unit, source.protocol, source.digest)
     writer.writerows(lines.values())
@@ -89,7 +89,7 @@ def tidy_csv(tables: Iterable[Table]) -> str:
 # ------------------------------------------------------------------------------------------------- terminal
 
 
-def _blocks(widths: list[int], room: int) -> list[list[int]]:
+def filled_blocks(widths: list[int], room: int) -> list[list[int]]:
     """Columns in as few blocks as fit into `room`, and those about equally wide."""
 
     def filled(room: int) -> list[list[int]]:
@@ -163,12 +163,12 @@ def _markdown_cell(cell: Cell, column: Column) -> str:
     return text + (PARTIAL if cell.marked else "")
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text.replace("&", "&amp;"))
 
 
 # ------------------------------------------------------------------------------------------------------ csv
 
 
-def _exact(number: float) -> str:
+def exact(number: float) -> str:
     return "" if math.isnan(number) else repr(float(number))

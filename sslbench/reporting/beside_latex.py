@@ -1,0 +1,118 @@
+"""Comparisons in LaTeX: published numbers in columns of their own, or as a small second line in each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from sslbench.metrics.aggregate import AVERAGE
+from sslbench.reporting.beside import Beside, Shown, Style, beside
+from sslbench.reporting.comparison import ComparedRow, Comparison, column_name
+from sslbench.reporting.latex import PACKAGES, escape, line, slug
+from sslbench.reporting.model import manifest
+
+Layout = Literal["column", "line"]
+
+_PACKAGES = (*PACKAGES, r"\usepackage{xcolor}")
+_CLASSES = 5  # in columns of three: more would not be legible on a page
+_FORMS: dict[Style, str] = {
+    "best": r"\textbf{%s}", "marked": r"\textbf{%s}", "second": r"\underline{%s}", "grey": r"\textcolor{gray}{%s}"
+}  # fmt: skip
+
+
+def latex_beside(
+    comparison: Comparison, layout: Layout = "column", cited: Callable[[ComparedRow], str] = lambda row: ""
+) -> str:
+    """A comparison as `table*` environments to paste into a paper: the first with all notes, others with more classes.
+
+    Args:
+        layout: published numbers and differences in a `column` each, or as a second `line` under the measured ones.
+        cited: what follows a row's name, in LaTeX.
+    """
+    columns = beside(comparison)
+    averages = [column for column in columns if column.column.class_name == AVERAGE]
+    classes = [column for column in columns if column not in averages]
+    chunks = [classes[start : start + _CLASSES] for start in range(0, len(classes), _CLASSES)]
+    parts = [columns] if layout == "line" else [part for part in (averages, *chunks) if part]
+    tables = [_environment(comparison, part, number, layout, cited) for number, part in enumerate(parts)]
+    runs = [f"% run {item['run']}" for item in manifest(comparison.tables)]
+    packages = " ".join(_PACKAGES)
+    return "\n\n".join([f"% Written by sslbench. Needs {packages}\n{tables[0]}", *tables[1:], "\n".join(runs)]) + "\n"
+
+
+def _environment(
+    comparison: Comparison, columns: Sequence[Beside], number: int, layout: Layout, cited: Callable[[ComparedRow], str]
+) -> str:
+    label = slug(comparison.name) + (f"-{number + 1}" if number else "")
+    heading = comparison.heading if not number else f"{comparison.heading} {_classes(columns)}."
+    count = len(columns) if layout == "line" else sum(len(column.kinds) for column in columns)
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering",
+        r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
+        rf"\caption{{{escape(heading)}}}",
+        rf"\label{{tab:{label}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+        # Shrinks a table that is too wide, and leaves others at their size.
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{'c' * count}}}",
+        r"\toprule",
+        *(_header_of_lines(columns) if layout == "line" else _header_of_columns(columns)),
+    ]
+    place = 0
+    for group in comparison.groups:
+        lines.append(r"\midrule")
+        if group.title:
+            lines.append(line([rf"\multicolumn{{{count + 1}}}{{l}}{{\textit{{{escape(group.title)}}}}}"]))
+        for row in group.rows:
+            shown = [column.cells[place] for column in columns]
+            if layout == "line":
+                cells = [_stacked(cell) for cell in shown]
+            else:
+                cells = [_styled(one) for cell in shown for one in cell]
+            lines.append(line([escape(row.full_label) + cited(row), *cells]))
+            place += 1
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    if not number:
+        notes = " ".join(escape(said) for said in comparison.remarks)
+        lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}"]
+    return "\n".join([*lines, r"\end{table*}"])
+
+
+def _classes(columns: Sequence[Beside]) -> str:
+    spans = dict.fromkeys(f"{column.column.span} {column.column.sense}".strip() for column in columns)
+    return f"By class: {', '.join(spans)}"
+
+
+def _header_of_columns(columns: Sequence[Beside]) -> list[str]:
+    """Two lines: names over `here`, `paper` and Δ."""
+    upper, rules, place = [""], [], 2
+    for column in columns:
+        wide = len(column.kinds)
+        average = column.column.class_name == AVERAGE
+        name = column.title if average else column_name(column.column)
+        upper.append(rf"\multicolumn{{{wide}}}{{c}}{{{escape(name)}}}")
+        rules.append(rf"\cmidrule(lr){{{place}-{place + wide - 1}}}")
+        place += wide
+    lower = [escape(kind) for column in columns for kind in column.kinds]
+    return [line(upper), " ".join(rules), line(["Row", *lower])]
+
+
+def _header_of_lines(columns: Sequence[Beside]) -> list[str]:
+    """Two lines: names over senses."""
+    upper = [escape(column_name(column.column)) for column in columns]
+    return [line(["", *upper]), line(["Row", *(escape(column.column.sense) for column in columns)])]
+
+
+def _stacked(cell: Sequence[Shown]) -> str:
+    """Measured over published, the difference in brackets behind it; a copy's origin likewise."""
+    here, paper, *rest = cell
+    behind = f" ({_styled(rest[0])})" if rest and rest[0].text else ""
+    below = _styled(paper) + behind
+    return rf"\shortstack{{{_styled(here)}\\{{\tiny {below}}}}}" if below else _styled(here)
+
+
+def _styled(shown: Shown) -> str:
+    text = escape(shown.text).replace("-", "$-$") if shown.text not in ("--",) else shown.text
+    return _FORMS.get(shown.style, "%s") % text if text else ""
