@@ -150,15 +150,14 @@ def _row(pair: Pair, columns: Sequence[Column], other: OtherClasses) -> Compared
     for column in columns:
         place = column.metric, column.class_name
         printed, measured = row.cells.get(place), own.cells.get(place) if own else None
-        average = column.class_name == AVERAGE
-        comparable = pair.comparable and not (average and column.metric in other)
+        comparable = pair.comparable and not (column.class_name == AVERAGE and column.metric in other)
         cells.append(
             ComparedCell(
                 measured,
                 printed,
                 _difference(pair, measured, printed, column) if comparable else None,
                 other_unit=bool(printed and measured and printed.unit != column.unit),
-                starred=bool(printed) and average and f"starred:{column.metric}" in row.flags,
+                starred=bool(printed) and f"starred:{column.metric}" in row.flags,
             )
         )
     return ComparedRow(row.label, row, own.source if own else None, pair.settings, tuple(cells))

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich import box
@@ -19,15 +19,14 @@ from sslbench.config.text import counted
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.comparison import (
     LEAVES_OUT_0,
-    MISPRINT,
     OTHER_UNIT,
-    STARRED,
     ComparedCell,
     ComparedRow,
     Comparison,
     column_name,
 )
 from sslbench.reporting.model import PARTIAL, Column, cell_text, manifest
+from sslbench.reporting.printed import SUSPECT, printed_text
 from sslbench.reporting.render import escape_markdown, exact, filled_blocks
 
 Kind = Literal["here", "paper", "Δ"]
@@ -84,7 +83,7 @@ def _shown(row: ComparedRow, place: int, column: Column) -> tuple[Shown, Shown, 
     cell = row.cells[place]
     first = next((number for number, other in enumerate(row.cells) if other.published), None)
     difference = Shown(row.origin, "grey") if row.origin and place == first else _difference(cell, column)
-    return _measured(cell, column), Shown(published_text(cell, column), "grey" if row.origin else ""), difference
+    return _measured(cell, column), Shown(_published(row, cell, column), "grey" if row.origin else ""), difference
 
 
 def _measured(cell: ComparedCell, column: Column) -> Shown:
@@ -94,15 +93,12 @@ def _measured(cell: ComparedCell, column: Column) -> Shown:
     return Shown(text, "best" if cell.measured.best else "second" if cell.measured.second else "")
 
 
-def published_text(cell: ComparedCell, column: Column) -> str:
-    """A published number as printed, with its marks: `39.02?`, `[21.9]`, `83.18±9.1*`; empty where there is none."""
-    printed = cell.published
-    if printed is None:
+def _published(row: ComparedRow, cell: ComparedCell, column: Column) -> str:
+    """A published number as printed, with its marks; its spread where the column shows spreads."""
+    if row.published is None or cell.published is None:
         return ""
-    std = printed.printed_std if column.std_decimals is not None else ""
-    text = "±".join(filter(None, (printed.printed, std))) + (STARRED if cell.starred else "")
-    text = f"[{text}]" if printed.filled else text
-    return text + (MISPRINT if printed.suspect else "")
+    shown = cell.published if column.std_decimals is not None else replace(cell.published, printed_std="")
+    return printed_text(row.published, column.metric, shown)
 
 
 def _difference(cell: ComparedCell, column: Column) -> Shown:
@@ -111,7 +107,7 @@ def _difference(cell: ComparedCell, column: Column) -> Shown:
         return Shown("")
     text = f"{difference.value:+z.{column.decimals}f}"
     if difference.shaded:
-        return Shown(text + (OTHER_UNIT if cell.other_unit else MISPRINT), "grey")
+        return Shown(text + (OTHER_UNIT if cell.other_unit else SUSPECT), "grey")
     if difference.interval:
         text += f"±{difference.half:.{column.std_decimals or 1}f}"
     return Shown(text + LEAVES_OUT_0, "marked") if difference.marked else Shown(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -110,9 +111,9 @@ def _stacked(cell: Sequence[Shown]) -> str:
     here, paper, *rest = cell
     behind = f" ({_styled(rest[0])})" if rest and rest[0].text else ""
     below = _styled(paper) + behind
-    return rf"\shortstack{{{_styled(here)}\\{{\tiny {below}}}}}" if below else _styled(here)
+    return rf"\shortstack{{{_styled(here) or '{}'}\\{{\tiny {below}}}}}" if below else _styled(here)
 
 
 def _styled(shown: Shown) -> str:
-    text = escape(shown.text).replace("-", "$-$") if shown.text not in ("--",) else shown.text
+    text = re.sub(r"^-(?=\d)", "$-$", escape(shown.text))
     return _FORMS.get(shown.style, "%s") % text if text else ""

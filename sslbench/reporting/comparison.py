@@ -13,8 +13,6 @@ from sslbench.reporting.model import Cell, Column, Source, Table, superscript
 NOT_IN_PAPER = "Not in the paper"
 LEAVES_OUT_0 = "•"
 OTHER_UNIT = "‡"
-MISPRINT = "?"
-STARRED = "*"
 LEVEL = 0.05  # the share of intervals that leave out 0 where nothing differs
 
 

@@ -20,7 +20,7 @@ _MATH = {
     "±": r"\pm", "↑": r"\uparrow", "↓": r"\downarrow", "→": r"\rightarrow", "×": r"\times", "·": r"\cdot",
     "−": "-", "≤": r"\leq", "≥": r"\geq", "≈": r"\approx", "≠": r"\neq", "∞": r"\infty", "√": r"\surd",
     "∈": r"\in", "∩": r"\cap", "∪": r"\cup", "Σ": r"\Sigma", "†": r"^{\dagger}", "‡": r"^{\ddagger}",
-    "²": "^{2}", "³": "^{3}", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
+    "²": "^{2}", "³": "^{3}", "•": r"\bullet", "Δ": r"\Delta", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
     "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
 }  # fmt: skip
 _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
@@ -104,10 +104,12 @@ def _cell(cell: Cell, column: Column) -> str:
 
 
 def line(cells: list[str]) -> str:
+    """One line of a `tabular`."""
     # A bracket or star at the start would be taken for an argument of the line end before it.
     guard = "{}" if cells[0].startswith(("[", "*")) else ""
     return guard + " & ".join(cells) + r" \\"
 
 
 def slug(name: str) -> str:
+    """A name fit for a label."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -8,9 +8,7 @@ from sslbench.config.published import PublishedRow, published_tables
 from sslbench.config.text import counted, first_few
 from sslbench.reporting.comparison import (
     LEAVES_OUT_0,
-    MISPRINT,
     OTHER_UNIT,
-    STARRED,
     ComparedRow,
     Difference,
     Setting,
@@ -19,6 +17,7 @@ from sslbench.reporting.comparison import (
 from sslbench.reporting.labels import metric_style
 from sslbench.reporting.model import Column
 from sslbench.reporting.pairing import Pair
+from sslbench.reporting.printed import STARRED, SUSPECT
 
 _SETTINGS_SHOWN = 6
 
@@ -75,8 +74,8 @@ def notes(
         title = metric_style(metric).title
         yield f"No difference in averages of {title}: they are over other classes, {'; '.join(told)}."
     if copied := dict.fromkeys(pair.published.origin for pair in pairs if pair.published.origin):
-        grids = ", ".join(f"`sslbench report {published_tables()[key].grid} --against {key}`" for key in copied)
-        yield f"Grey, with a table's name: copied in print from there, under another protocol. Compared by {grids}."
+        grids = ", ".join(published_tables()[key].grid for key in copied)
+        yield f"Grey, with a table's name: copied in print from there, under another protocol; compared by {grids}."
     if any(cell.difference and cell.other_unit for cell in cells):
         yield f"{OTHER_UNIT} Units differ or are not stated in print: no interval, not in the summary."
     yield from _about_misprints(list(rows.values()), columns)
@@ -126,7 +125,7 @@ def _about_settings(pairs: Sequence[Pair]) -> Iterator[str]:
 def _some(settings: Sequence[Setting]) -> str:
     left = len(settings) - _SETTINGS_SHOWN
     told = "; ".join(map(str, settings[:_SETTINGS_SHOWN]))
-    return f"{told}; and {counted(left, 'setting')} more (--json has all)" if left > 0 else told
+    return f"{told}; and {counted(left, 'setting')} more, all in the JSON" if left > 0 else told
 
 
 def _about_misprints(rows: Sequence[ComparedRow], columns: Sequence[Column]) -> Iterator[str]:
@@ -138,9 +137,9 @@ def _about_misprints(rows: Sequence[ComparedRow], columns: Sequence[Column]) -> 
             elif cell.published and cell.published.impossible:
                 impossible.append(f"{row.label}, {column_name(column)}")
     if doubtful:
-        yield f"{MISPRINT} As printed; a misprint by what stands beside it, not in the summary. {'; '.join(doubtful)}."
+        yield f"{SUSPECT} As printed; a misprint by what stands beside it, not in the summary. {'; '.join(doubtful)}."
     if impossible:
         yield (
-            f"{MISPRINT} As printed; not possible beside the mean Dice in print, not in the summary: "
+            f"{SUSPECT} As printed; not possible beside the mean Dice in print, not in the summary: "
             f"{counted(len(impossible), 'number')} ({first_few(impossible, 3)})."
         )

@@ -164,6 +164,7 @@ def _markdown_cell(cell: Cell, column: Column) -> str:
 
 
 def escape_markdown(text: str) -> str:
+    """Any text as Markdown that shows it."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text.replace("&", "&amp;"))
 
 
@@ -171,4 +172,5 @@ def escape_markdown(text: str) -> str:
 
 
 def exact(number: float) -> str:
+    """A number that is read back as the same; empty for NaN."""
     return "" if math.isnan(number) else repr(float(number))
