@@ -41,12 +41,14 @@ from sslbench.reporting.remarks import OtherClasses
 
 __all__ = ["backgrounds", "compare", "half_width", "kendall"]
 
+_FULL = "100%"  # the budget of full supervision, as published rows have it
+
 
 def compare(tables: Sequence[Table], published: PublishedTable, known: Mapping[str, Background]) -> Comparison:
     """A published table beside the tables of a grid.
 
     Args:
-        tables: measured; rows may be under way, or not begun.
+        tables: measured; rows may be under way, or not begun. Those without a row of the paper are left out.
         published: the paper's.
         known: what stands behind the rows (`backgrounds`).
 
@@ -57,28 +59,41 @@ def compare(tables: Sequence[Table], published: PublishedTable, known: Mapping[s
     pairs = pairs_of(published, own)
     if not any(pair.own for pair in pairs):
         raise _nothing_shared(published, own)
+    used = {pair.own.source.digest for pair in pairs if pair.own}
+    tables = [table for table in tables if any(one.table is table for one in own if one.source.digest in used)]
     columns = _columns(tables)
     other = _other_classes(pairs, columns)
-    told = {pair.published.order: list(remarks.footnotes_of(pair, columns)) for pair in pairs}
+    shown = _shown(pairs)
+    told = {pair.published.order: list(remarks.footnotes_of(pair, columns)) for pair in shown}
     footnotes = tuple(dict.fromkeys(text for texts in told.values() for text in texts))
     rows = {}
-    for pair in pairs:
+    for pair in shown:
         order = pair.published.order
         numbers = tuple(footnotes.index(text) + 1 for text in told[order])
         rows[order] = replace(_row(pair, columns, other), footnotes=numbers)
-    groups = _groups(pairs, rows)
-    used = {pair.own.source.digest for pair in pairs if pair.own}
-    if left := [one for one in own if one.source.digest not in used]:
+    groups = _groups(shown, rows)
+    if left := [one for one in own if one.source.digest not in used and one.table in tables]:
         groups.append(ComparedGroup(NOT_IN_PAPER, tuple(_row_of_ours(one, columns, own) for one in left)))
     return Comparison(
         published=published,
         tables=tuple(tables),
         columns=columns,
         groups=tuple(groups),
-        summary=_summary(pairs, rows, columns),
-        notes=tuple(remarks.notes(pairs, rows, columns, other)),
+        summary=replace(_summary(shown, rows, columns), rows=len(pairs)),
+        notes=tuple(remarks.notes(published, shown, rows, columns, other, len(pairs) - len(shown))),
         footnotes=footnotes,
     )
+
+
+def _shown(pairs: Sequence[Pair]) -> list[Pair]:
+    """The rows of budgets that were measured, with full supervision of their datasets."""
+    panels = {pair.panel for pair in pairs if pair.own}
+    datasets = {dataset for dataset, _ in panels}
+    return [
+        pair
+        for pair in pairs
+        if pair.panel in panels or (pair.published.labeled == _FULL and pair.published.dataset in datasets)
+    ]
 
 
 def half_width(sds: tuple[float, float], counts: tuple[int, int]) -> float:
@@ -208,7 +223,7 @@ def _groups(pairs: Sequence[Pair], rows: Mapping[int, ComparedRow]) -> list[Comp
     panels: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
         panels.setdefault(pair.panel, []).append(pair)
-    several = sum(labeled != "100%" for _, labeled in panels) > 1
+    several = sum(labeled != _FULL for _, labeled in panels) > 1
     groups = []
     for panel, members in panels.items():
         runs = [(heading, list(run)) for heading, run in groupby(members, key=lambda pair: pair.published.heading)]
@@ -224,7 +239,8 @@ def _groups(pairs: Sequence[Pair], rows: Mapping[int, ComparedRow]) -> list[Comp
 def _panel_title(panel: tuple[str, str], panels: Iterable[tuple[str, str]]) -> str:
     dataset, labeled = panel
     several = len({other for other, _ in panels}) > 1
-    return f"{dataset_title(dataset)}, {labeled}" if several else f"{labeled} labelled"
+    name = dataset_title(dataset).partition(" (")[0]
+    return f"{name}, {labeled}" if several else f"{labeled} labelled"
 
 
 # ------------------------------------------------------------------------------------------------------- summary

@@ -57,16 +57,23 @@ class Beside:
     Attributes:
         kinds: which, in order.
         cells: those of every row.
+        other_unit: whether print has another unit than ours, or states none.
     """
 
     column: Column
     kinds: tuple[Kind, ...]
     cells: tuple[tuple[Shown, ...], ...]
+    other_unit: bool
+
+    @property
+    def name(self) -> str:
+        """The column's name, marked where units differ: `Avg. ASD‡`."""
+        return column_name(self.column) + (OTHER_UNIT if self.other_unit else "")
 
     @property
     def title(self) -> str:
-        """The column's name with direction and unit: `Avg. DSC ↑ (%)`."""
-        return f"{column_name(self.column)} {self.column.sense}".strip()
+        """The name with direction and unit: `Avg. DSC ↑ (%)`."""
+        return f"{self.name} {self.column.sense}".strip()
 
 
 def beside(comparison: Comparison) -> list[Beside]:
@@ -75,7 +82,8 @@ def beside(comparison: Comparison) -> list[Beside]:
     for place, column in enumerate(comparison.columns):
         cells = [_shown(row, place, column) for row in comparison.rows]
         kinds: tuple[Kind, ...] = ("here", "paper", "Δ") if any(cell[2].text for cell in cells) else ("here", "paper")
-        found.append(Beside(column, kinds, tuple(cell[: len(kinds)] for cell in cells)))
+        other_unit = any(row.cells[place].other_unit for row in comparison.rows)
+        found.append(Beside(column, kinds, tuple(cell[: len(kinds)] for cell in cells), other_unit))
     return found
 
 
@@ -160,7 +168,7 @@ def _block(comparison: Comparison, columns: Sequence[Beside], label_width: int) 
 def _widths(column: Beside) -> list[int]:
     texts = [max(len(cells[number].text) for cells in column.cells) for number in range(len(column.kinds))]
     widths = [max(pair) for pair in zip(texts, map(len, column.kinds), strict=True)]
-    widths[-1] += max(0, len(column_name(column.column)) - sum(widths) - len(widths) + 1)
+    widths[-1] += max(0, len(column.name) - sum(widths) - len(widths) + 1)
     return widths
 
 
@@ -171,7 +179,7 @@ def _width(column: Beside) -> int:
 
 def _fitting(column: Beside) -> str:
     """The title, or as much of it as fits over the column."""
-    return column.title if len(column.title) <= _width(column) - 2 else column_name(column.column)
+    return column.title if len(column.title) <= _width(column) - 2 else column.name
 
 
 # ------------------------------------------------------------------------------------------------------- markdown
@@ -214,7 +222,7 @@ def _markdown(shown: Shown) -> str:
 # ------------------------------------------------------------------------------------------------------------ csv
 
 
-def compared_csv(comparisons: Iterable[Comparison]) -> str:
+def compared_csv(comparison: Comparison) -> str:
     """One line per row and column with a number on either side, columns `COMPARED_COLUMNS`.
 
     Measured numbers and differences are unrounded, published ones as printed.
@@ -222,12 +230,11 @@ def compared_csv(comparisons: Iterable[Comparison]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COMPARED_COLUMNS)
-    for comparison in comparisons:
-        for row in comparison.rows:
-            for cell, column in zip(row.cells, comparison.columns, strict=True):
-                if cell.measured or cell.published:
-                    facts = compared_facts(comparison, row, cell, column)
-                    writer.writerow([_spelt(facts[name]) for name in COMPARED_COLUMNS])
+    for row in comparison.rows:
+        for cell, column in zip(row.cells, comparison.columns, strict=True):
+            if cell.measured or cell.published:
+                facts = compared_facts(comparison, row, cell, column)
+                writer.writerow([_spelt(facts[name]) for name in COMPARED_COLUMNS])
     return out.getvalue()
 
 

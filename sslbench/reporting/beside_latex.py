@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
+from sslbench.config.grid import AgainstIn
+from sslbench.config.published import published_papers
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.beside import Beside, Shown, Style, beside
-from sslbench.reporting.comparison import ComparedRow, Comparison, column_name
+from sslbench.reporting.citations import Citations
+from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.latex import PACKAGES, escape, line, slug
 from sslbench.reporting.model import manifest
-
-Layout = Literal["column", "line"]
 
 _PACKAGES = (*PACKAGES, r"\usepackage{xcolor}")
 _CLASSES = 5  # in columns of three: more would not be legible on a page
@@ -21,37 +21,37 @@ _FORMS: dict[Style, str] = {
 }  # fmt: skip
 
 
-def latex_beside(
-    comparison: Comparison, layout: Layout = "column", cited: Callable[[ComparedRow], str] = lambda row: ""
-) -> str:
+def latex_beside(comparison: Comparison, layout: AgainstIn = "column", citations: Citations | None = None) -> str:
     """A comparison as `table*` environments to paste into a paper: the first with all notes, others with more classes.
 
     Args:
         layout: published numbers and differences in a `column` each, or as a second `line` under the measured ones.
-        cited: what follows a row's name, in LaTeX.
+        citations: of rows and of the paper; None: nothing is cited.
     """
     columns = beside(comparison)
     averages = [column for column in columns if column.column.class_name == AVERAGE]
     classes = [column for column in columns if column not in averages]
     chunks = [classes[start : start + _CLASSES] for start in range(0, len(classes), _CLASSES)]
     parts = [columns] if layout == "line" else [part for part in (averages, *chunks) if part]
-    tables = [_environment(comparison, part, number, layout, cited) for number, part in enumerate(parts)]
+    tables = [_environment(comparison, part, number, layout, citations) for number, part in enumerate(parts)]
     runs = [f"% run {item['run']}" for item in manifest(comparison.tables)]
     packages = " ".join(_PACKAGES)
     return "\n\n".join([f"% Written by sslbench. Needs {packages}\n{tables[0]}", *tables[1:], "\n".join(runs)]) + "\n"
 
 
 def _environment(
-    comparison: Comparison, columns: Sequence[Beside], number: int, layout: Layout, cited: Callable[[ComparedRow], str]
+    comparison: Comparison, columns: Sequence[Beside], number: int, layout: AgainstIn, citations: Citations | None
 ) -> str:
     label = slug(comparison.name) + (f"-{number + 1}" if number else "")
     heading = comparison.heading if not number else f"{comparison.heading} {_classes(columns)}."
+    name = published_papers()[comparison.published.paper].name
+    cited = citations.paper(comparison.published.paper) if citations else ""
     count = len(columns) if layout == "line" else sum(len(column.kinds) for column in columns)
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
         r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
-        rf"\caption{{{escape(heading)}}}",
+        rf"\caption{{{escape(name)}{cited}{escape(heading.removeprefix(name))}}}",
         rf"\label{{tab:{label}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
@@ -72,7 +72,7 @@ def _environment(
                 cells = [_stacked(cell) for cell in shown]
             else:
                 cells = [_styled(one) for cell in shown for one in cell]
-            lines.append(line([escape(row.full_label) + cited(row), *cells]))
+            lines.append(line([escape(row.full_label) + (citations.compared(row) if citations else ""), *cells]))
             place += 1
     lines += [r"\bottomrule", r"\end{tabular}}"]
     if not number:
@@ -91,8 +91,7 @@ def _header_of_columns(columns: Sequence[Beside]) -> list[str]:
     upper, rules, place = [""], [], 2
     for column in columns:
         wide = len(column.kinds)
-        average = column.column.class_name == AVERAGE
-        name = column.title if average else column_name(column.column)
+        name = column.title if column.column.class_name == AVERAGE else column.name
         upper.append(rf"\multicolumn{{{wide}}}{{c}}{{{escape(name)}}}")
         rules.append(rf"\cmidrule(lr){{{place}-{place + wide - 1}}}")
         place += wide
@@ -102,7 +101,7 @@ def _header_of_columns(columns: Sequence[Beside]) -> list[str]:
 
 def _header_of_lines(columns: Sequence[Beside]) -> list[str]:
     """Two lines: names over senses."""
-    upper = [escape(column_name(column.column)) for column in columns]
+    upper = [escape(column.name) for column in columns]
     return [line(["", *upper]), line(["Row", *(escape(column.column.sense) for column in columns)])]
 
 

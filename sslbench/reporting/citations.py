@@ -14,7 +14,8 @@ from sslbench.config.published import PublishedRow, PublishedSource, published_p
 from sslbench.config.text import split_outside_brackets
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
-from sslbench.reporting.model import Source
+from sslbench.reporting.comparison import ComparedRow
+from sslbench.reporting.model import Row, Source
 
 BIBLIOGRAPHY = "references.bib"
 
@@ -64,15 +65,34 @@ def _works() -> dict[str, str]:
     return {name: name for name in _NETWORKS} | served | elsewhere
 
 
-def cite(keys: Iterable[str]) -> str:
-    """The LaTeX that cites keys after a name; empty where there are none."""
-    listed = ",".join(keys)
-    return rf"~\cite{{{listed}}}" if listed else ""
+class Citations:
+    """What follows names in LaTeX, and the keys that were cited so.
 
+    Attributes:
+        keys: in order of use.
+    """
 
-def paper_key(paper: str) -> str:
-    """The key of one of the five papers whose tables are published here."""
-    return f"{_PREFIX}{paper}"
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def row(self, row: Row) -> str:
+        """What follows the name of a measured row."""
+        return self._cite(key for source in row.sources for key in keys_of(source))
+
+    def compared(self, row: ComparedRow) -> str:
+        """What follows the name of a row of a comparison."""
+        if row.source:
+            return self._cite(keys_of(row.source))
+        return self._cite(keys_in_print(row.published)) if row.published else ""
+
+    def paper(self, paper: str) -> str:
+        """What follows the name of one of the five papers, `ga`."""
+        return self._cite([f"{_PREFIX}{paper}"])
+
+    def _cite(self, keys: Iterable[str]) -> str:
+        cited = list(dict.fromkeys(keys))
+        self.keys += [key for key in cited if key not in self.keys]
+        return rf"~\cite{{{','.join(cited)}}}" if cited else ""
 
 
 def bibliography(keys: Iterable[str], before: str = "") -> str:

@@ -199,7 +199,7 @@ class Comparison:
     @property
     def name(self) -> str:
         """Fit for a file, and for a label in a document."""
-        return f"{self.tables[0].label}-against-{self.published.grid}"
+        return f"{self.tables[0].grid or self.tables[0].name}-against-{self.published.grid}"
 
     @property
     def heading(self) -> str:

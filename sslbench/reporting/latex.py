@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 
-from sslbench.reporting.model import NO_VALUE, PARTIAL, Cell, Column, Table, cell_text, manifest
+from sslbench.reporting.model import NO_VALUE, PARTIAL, Cell, Column, Row, Table, cell_text, manifest
 
 PACKAGES = (r"\usepackage{booktabs}", r"\usepackage{graphicx}")
 
@@ -20,14 +20,20 @@ _MATH = {
     "±": r"\pm", "↑": r"\uparrow", "↓": r"\downarrow", "→": r"\rightarrow", "×": r"\times", "·": r"\cdot",
     "−": "-", "≤": r"\leq", "≥": r"\geq", "≈": r"\approx", "≠": r"\neq", "∞": r"\infty", "√": r"\surd",
     "∈": r"\in", "∩": r"\cap", "∪": r"\cup", "Σ": r"\Sigma", "†": r"^{\dagger}", "‡": r"^{\ddagger}",
-    "²": "^{2}", "³": "^{3}", "•": r"\bullet", "Δ": r"\Delta", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
+    "²": "^{2}", "³": "^{3}", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
+    "¹": "^{1}", "⁴": "^{4}", "⁵": "^{5}", "⁶": "^{6}", "⁷": "^{7}", "⁸": "^{8}", "⁹": "^{9}", "⁰": "^{0}",
+    "•": r"\bullet", "Δ": r"\Delta",
     "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
 }  # fmt: skip
 _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
 
 
-def latex(table: Table) -> str:
-    """A `table*` environment to paste into a paper; comments name the packages it needs, and its runs."""
+def latex(table: Table, cited: Callable[[Row], str] = lambda row: "") -> str:
+    """A `table*` environment to paste into a paper; comments name the packages it needs, and its runs.
+
+    Args:
+        cited: what follows a row's name, as LaTeX.
+    """
     columns = table.columns
     lines = [
         f"% Written by sslbench. Needs {' '.join(PACKAGES)}",
@@ -49,7 +55,7 @@ def latex(table: Table) -> str:
         lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{heading}}} \\"]
         for row in group.rows:
             cells = [_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)]
-            lines.append(line([escape(row.full_label), *cells]))
+            lines.append(line([escape(row.full_label) + cited(row), *cells]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
     notes = " ".join(escape(note) for note in (table.measured, *table.notes))
     lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}", r"\end{table*}"]

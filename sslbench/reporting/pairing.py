@@ -14,6 +14,7 @@ from sslbench.config.splits import load_splits
 from sslbench.config.text import compact, split_outside_brackets
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.comparison import Setting
+from sslbench.reporting.labels import budget_title, is_full_budget
 from sslbench.reporting.model import Cell, Row, Source, Table
 from sslbench.runs.directory import RUNS, Run
 
@@ -131,15 +132,25 @@ def pairs_of(published: PublishedTable, own: Sequence[Own]) -> list[Pair]:
     by_digest = {one.source.digest: one for one in own}
     shared = any(_same_budget(job, one) for job in jobs.values() for one in own)
     pairs = []
-    for row in published.rows:
+    for row in _distinct(published.rows):
         alike: list[tuple[Own, tuple[Setting, ...]]] = []
         if resolved := jobs.get(row.order):
             same = by_digest.get(resolved.digest)
-            near = (one for one in own if _same_name(resolved, one) and (not shared or _same_budget(resolved, one)))
+            fits = _same_budget if shared else _as_much
+            near = (one for one in own if _same_name(resolved, one) and fits(resolved, one))
             alike = [(one, settings_apart(resolved, one)) for one in ([same] if same else near)]
         nearest, settings = min(alike, key=lambda found: len(found[1])) if alike else (None, ())
         pairs.append(Pair(row, nearest, settings))
     return pairs
+
+
+def _distinct(rows: Iterable[PublishedRow]) -> list[PublishedRow]:
+    """The rows without those that stand twice: full supervision, in each of two blocks."""
+    found: dict[object, PublishedRow] = {}
+    for row in rows:
+        numbers = tuple((*place, cell.printed, cell.printed_std) for place, cell in row.cells.items())
+        found.setdefault((row.label, row.dataset, row.labeled, numbers), row)
+    return list(found.values())
 
 
 def settings_apart(job: ResolvedJob, one: Own) -> tuple[Setting, ...]:
@@ -151,7 +162,8 @@ def settings_apart(job: ResolvedJob, one: Own) -> tuple[Setting, ...]:
     if theirs.get("network.name") != ours.get("network.name"):  # options of two networks are two things
         theirs, ours = _without_network_options(theirs), _without_network_options(ours)
     if not _same_budget(job, one):
-        theirs["labeled"], ours["labeled"] = job.job.labeled, one.source.labeled
+        theirs["labeled"] = budget_title(job.recipe.dataset, job.recipe.splits, job.job.labeled)
+        ours["labeled"] = budget_title(one.source.dataset, str(one.values.get("splits")), one.source.labeled)
     if one.background.partial:
         theirs["data"], ours["data"] = "complete", one.background.partial
     paths = sorted(theirs.keys() | ours.keys(), key=lambda path: (_weight(path), path))
@@ -189,6 +201,12 @@ def _same_budget(job: ResolvedJob, one: Own) -> bool:
         return lists.budget(job.job.labeled).slug == one.source.labeled
     except SSLBenchError:
         return False
+
+
+def _as_much(job: ResolvedJob, one: Own) -> bool:
+    """Whether both have all labels, or both have not, of whatever dataset."""
+    full = is_full_budget(job.recipe.dataset, job.recipe.splits, job.job.labeled)
+    return full == is_full_budget(one.source.dataset, str(one.values.get("splits")), one.source.labeled)
 
 
 def _spelt(value: Any) -> str:

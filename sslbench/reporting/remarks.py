@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sslbench.config.published import PublishedRow, published_tables
+from sslbench.config.published import PublishedRow, PublishedTable, published_tables
 from sslbench.config.text import counted, first_few
 from sslbench.reporting.comparison import (
     LEAVES_OUT_0,
@@ -17,7 +17,7 @@ from sslbench.reporting.comparison import (
 from sslbench.reporting.labels import metric_style
 from sslbench.reporting.model import Column
 from sslbench.reporting.pairing import Pair
-from sslbench.reporting.printed import STARRED, SUSPECT
+from sslbench.reporting.printed import STARRED, SUSPECT, row_name
 
 _SETTINGS_SHOWN = 6
 
@@ -58,17 +58,23 @@ def _sentence(text: str) -> str:
 
 
 def notes(
-    pairs: Sequence[Pair], rows: Mapping[int, ComparedRow], columns: Sequence[Column], other: OtherClasses
+    published: PublishedTable,
+    pairs: Sequence[Pair],
+    rows: Mapping[int, ComparedRow],
+    columns: Sequence[Column],
+    other: OtherClasses,
+    hidden: int,
 ) -> Iterator[str]:
     """What a reader must know beside the numbers, in the order in which questions come up.
 
     Args:
-        rows: by their order in print.
+        pairs, rows: of those that are shown, rows by their order in print.
+        hidden: how many are not.
     """
     cells = [cell for row in rows.values() for cell in row.cells]
     if differences := [cell.difference for cell in cells if cell.difference]:
         yield _about_differences(pairs, differences)
-    yield from _about_settings(pairs)
+    yield from _about_settings(published, pairs)
     for metric, (theirs, ours) in other.items():
         told = [f"{', '.join(names)} {where} alone" for names, where in ((theirs, "in print"), (ours, "here")) if names]
         title = metric_style(metric).title
@@ -76,15 +82,16 @@ def notes(
     if copied := dict.fromkeys(pair.published.origin for pair in pairs if pair.published.origin):
         grids = ", ".join(published_tables()[key].grid for key in copied)
         yield f"Grey, with a table's name: copied in print from there, under another protocol; compared by {grids}."
-    if any(cell.difference and cell.other_unit for cell in cells):
-        yield f"{OTHER_UNIT} Units differ or are not stated in print: no interval, not in the summary."
-    yield from _about_misprints(list(rows.values()), columns)
+    yield from _about_units(list(rows.values()), columns)
+    yield from _about_misprints(published, list(rows.values()), columns)
     if filled := [cell.published.note for cell in cells if cell.published and cell.published.filled]:
         yield f"In square brackets: {'; '.join(dict.fromkeys(filled))}."
     if any(cell.starred for cell in cells):
         yield f"{STARRED} Starred in print, by that paper's own test over cases."
     if absent := sum(not pair.own and not pair.published.reason for pair in pairs):
         yield f"Without a measured number: {counted(absent, 'row')} that the grid does not have."
+    if hidden:
+        yield f"Not shown: {counted(hidden, 'row')} of label budgets and datasets that the grid does not have."
 
 
 def _about_differences(pairs: Sequence[Pair], differences: Sequence[Difference]) -> str:
@@ -103,7 +110,7 @@ def _about_differences(pairs: Sequence[Pair], differences: Sequence[Difference])
     return text + (f"; the difference alone where {' or '.join(without)}." if without else ".")
 
 
-def _about_settings(pairs: Sequence[Pair]) -> Iterator[str]:
+def _about_settings(published: PublishedTable, pairs: Sequence[Pair]) -> Iterator[str]:
     """The settings in which rows differ from print: what all such rows share, then each one's own."""
     apart = [pair for pair in pairs if pair.settings]
     if not apart:
@@ -116,7 +123,7 @@ def _about_settings(pairs: Sequence[Pair]) -> Iterator[str]:
     others: dict[tuple[Setting, ...], list[str]] = {}
     for pair in apart:
         if own := tuple(setting for setting in pair.settings if setting not in shared):
-            others.setdefault(own, []).append(pair.published.label)
+            others.setdefault(own, []).append(row_name(published, pair.published))
     for settings, labels in others.items():
         start = "Also" if shared else "No difference"
         yield f"{start} in {first_few(list(dict.fromkeys(labels)))}: {_some(settings)}."
@@ -128,16 +135,32 @@ def _some(settings: Sequence[Setting]) -> str:
     return f"{told}; and {counted(left, 'setting')} more, all in the JSON" if left > 0 else told
 
 
-def _about_misprints(rows: Sequence[ComparedRow], columns: Sequence[Column]) -> Iterator[str]:
-    doubtful, impossible = [], []
+def _about_units(rows: Sequence[ComparedRow], columns: Sequence[Column]) -> Iterator[str]:
+    told = dict.fromkeys(
+        f"{metric_style(column.metric).title} here {column.unit or 'in several'}, in print {cell.published.unit}"
+        for row in rows
+        for cell, column in zip(row.cells, columns, strict=True)
+        if cell.other_unit and cell.published
+    )
+    if told:
+        yield f"{OTHER_UNIT} Units differ or are not stated: no interval, not in the summary. {'; '.join(told)}."
+
+
+def _about_misprints(
+    published: PublishedTable, rows: Sequence[ComparedRow], columns: Sequence[Column]
+) -> Iterator[str]:
+    doubtful: dict[tuple[str, str], list[str]] = {}
+    impossible = []
     for row in rows:
+        name = row_name(published, row.published) if row.published else row.label
         for cell, column in zip(row.cells, columns, strict=True):
             if cell.published and cell.published.doubtful:
-                doubtful.append(f"{row.label}, {column_name(column)}: {cell.published.note}")
+                doubtful.setdefault((name, cell.published.note), []).append(column_name(column))
             elif cell.published and cell.published.impossible:
-                impossible.append(f"{row.label}, {column_name(column)}")
+                impossible.append(f"{column_name(column)} of {name}")
     if doubtful:
-        yield f"{SUSPECT} As printed; a misprint by what stands beside it, not in the summary. {'; '.join(doubtful)}."
+        told = (f"{' and '.join(names)} of {row}: {note}" for (row, note), names in doubtful.items())
+        yield f"{SUSPECT} As printed; a misprint by what stands beside it, not in the summary. {'; '.join(told)}."
     if impossible:
         yield (
             f"{SUSPECT} As printed; not possible beside the mean Dice in print, not in the summary: "

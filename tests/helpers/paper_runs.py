@@ -1,4 +1,4 @@
-"""Finished runs of real recipes with numbers that a test chose, as a worker would have left them: nothing is trained."""
+"""Finished runs of real recipes with numbers that a test chose, as a worker leaves them: nothing is trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tests.helpers.results import write_cases
 Scores = Callable[[Job, str, str], float | None]  # of a job, a metric and a class; overlaps in percent
 
 
-def write_run_of(job: Job, results: Path, scores: Scores, cases: int = 2, lacking: Mapping[str, int] | None = None) -> Run:
+def write_run_of(
+    job: Job, results: Path, scores: Scores, cases: int = 2, lacking: Mapping[str, int] | None = None
+) -> Run:
     """The run directory of one job.
 
     Args:
@@ -39,12 +41,20 @@ def _case_rows(job: Job, scores: Scores, cases: int) -> Iterable[Sequence[object
     for case in range(cases):
         for number, info in enumerate(registry.component("dataset", recipe.dataset).classes, 1):
             for metric in protocol.metrics:
-                value = scores(job, metric, info.short)
+                value = _value(job, metric, info.short, scores)
                 overlap = metric in ("dsc", "jaccard")
                 text = "" if value is None else repr(value / 100 if overlap else value)
                 unit = "fraction" if overlap else protocol.unit
                 state, voxels = ("absent", 0) if value is None else ("both", 50)
                 yield [recipe.protocol, f"{case:04d}", number, info.short, metric, text, unit, state, voxels, voxels]
+
+
+def _value(job: Job, metric: str, name: str, scores: Scores) -> float | None:
+    """A chosen value; Jaccard follows from DSC, as it does of a mask."""
+    if metric != "jaccard":
+        return scores(job, metric, name)
+    dsc = scores(job, "dsc", name)
+    return None if dsc is None else 100 * dsc / (200 - dsc)
 
 
 def write_runs_of(jobs: Iterable[Job], results: Path, scores: Scores) -> None:
