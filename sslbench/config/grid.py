@@ -125,9 +125,6 @@ class GridEntry(JobFilter):
     """A product of the axes it names, with what it sets; an axis left out takes the grid's."""
 
 
-AgainstIn = Literal["column", "line"]
-
-
 class TableSpec(Frozen):
     """The content of a grid's table.
 
@@ -142,9 +139,6 @@ class TableSpec(Frozen):
     groups: list[str] = ["Reference", "General", "Imbalance"]
     caption: str = ""
     note: str = ""
-    of: str = ""
-    against: AgainstIn = "column"
-    cite: bool = False
 
     def check(self, protocols: Collection[str]) -> None:
         """Check that every column that the grid asks for can be filled.
