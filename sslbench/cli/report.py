@@ -17,8 +17,9 @@ from sslbench.cli.options import DataDir, GridArgument, ResultsDir, Sets, argume
 from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
-    from sslbench.config.grid import AgainstIn, Grid
+    from sslbench.config.grid import Grid
     from sslbench.config.published import PublishedTable
+    from sslbench.config.table import AgainstIn
     from sslbench.reporting.citations import Citations
     from sslbench.reporting.comparison import Comparison
     from sslbench.reporting.model import Table
@@ -82,7 +83,7 @@ def report(
     if not any(row.n for table in made for row in table.rows):
         raise _nothing(runs, name, results, protocol)
     if grid and protocol and not any(table.columns for table in made):
-        asked = ", ".join(grid.table.columns)
+        asked = ", ".join(column.key for column in grid.table.wanted())
         raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
     comparison = _compared(made, published, results) if published else None
     if chosen:

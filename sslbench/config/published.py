@@ -22,7 +22,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,7 +109,11 @@ class PublishedRow:
     cells: Mapping[tuple[str, str], PublishedCell]
 
     def job(self) -> Job | None:
-        """The job that the row describes, of the default seed; None where there is a `reason`."""
+        """The job that the row describes, of the default seed, resolved once; None where there is a `reason`."""
+        return self._job
+
+    @cached_property
+    def _job(self) -> Job | None:
         if self.reason:
             return None
         return Job(

@@ -27,7 +27,7 @@ from sslbench.reporting.comparison import (
 )
 from sslbench.reporting.model import PARTIAL, Column, cell_text, manifest
 from sslbench.reporting.printed import SUSPECT, printed_text
-from sslbench.reporting.render import escape_markdown, exact, filled_blocks
+from sslbench.reporting.render import escape_markdown, exact, filled_parts
 
 Kind = Literal["here", "paper", "Δ"]
 Style = Literal["", "best", "second", "grey", "marked"]
@@ -137,7 +137,8 @@ def terminal_beside(comparison: Comparison, width: int = 100) -> Stack:
     label_width = min(longest, max(_LABEL, width - sum(map(_width, averages)), width // 5))  # names fold first
     parts: list[RenderableType] = [Text(comparison.heading, style="bold"), Text()]
     for some in (averages, [column for column in columns if column not in averages]):
-        for places in filled_blocks([_width(column) for column in some], width - label_width) if some else ():
+        widths = [_width(column) for column in some]
+        for places in filled_parts(list(range(len(some))), widths, width - label_width) if some else ():
             parts += [*_block(comparison, [some[place] for place in places], label_width), Text()]
     summary, *others = comparison.remarks
     return Stack(*parts, Text(summary), *(Text(said, style="dim") for said in others))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sslbench.config.grid import AgainstIn
 from sslbench.config.published import published_papers
+from sslbench.config.table import AgainstIn
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.beside import Beside, Shown, Style, beside
 from sslbench.reporting.citations import Citations

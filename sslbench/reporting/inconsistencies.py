@@ -13,7 +13,7 @@ from sslbench.reporting.printed import row_name
 InconsistencyKind = Literal["average", "jaccard-low", "jaccard-high", "copied"]
 
 # What rounding of the classes may do to an average: percents have one decimal, distances two.
-TOLERANCE = {"dsc": 0.15, "jaccard": 0.15}
+OVERLAP_TOLERANCE = {"dsc": 0.15, "jaccard": 0.15}
 DISTANCE_TOLERANCE = 0.05
 
 _AVERAGE = "avg"
@@ -86,7 +86,7 @@ def _elsewhere(row: PublishedRow, metric: str) -> PublishedCell | None:
 
 def _averages() -> Iterator[Inconsistency]:
     for table, row, metric, average, mean in averages():
-        if abs(mean - average.mean) > TOLERANCE.get(metric, DISTANCE_TOLERANCE):
+        if abs(mean - average.mean) > OVERLAP_TOLERANCE.get(metric, DISTANCE_TOLERANCE):
             yield _found("average", table, row, (metric, _AVERAGE), average, f"{mean:.2f}")
 
 

@@ -383,11 +383,15 @@ def test_a_class_without_a_value_in_a_seed_is_not_best_there(write_run: Write, t
 
 def test_a_table_is_checked_before_any_job_starts(recipe: str) -> None:
     settings = {"name": "g", "recipe": [recipe], "labeled": ["5%"], "jobs": [{"method": "cps"}]}
-    for columns, words in ((["dsc/rv"], "table column 'dsc/rv'"), (["dsc", "dsc"], "twice"), ([], "no columns")):
+    for columns, words in (
+        (["dsc/aorta"], "class in the table column 'dsc/...': 'aorta'"),
+        (["dsc", "dsc"], "twice"),
+        ([], "no columns"),
+    ):
         with pytest.raises(UsageError, match=words):
             Grid(**settings, table={"columns": columns}).expand()
-    with pytest.raises(UnknownNameError, match="dsc/class"):  # what was meant
-        Grid(**settings, table={"columns": ["dsc/rv"]}).expand()
+    with pytest.raises(UnknownNameError, match="did you mean class"):
+        Grid(**settings, table={"columns": ["dsc/clas"]}).expand()
 
 
 def test_a_protocol_without_the_usual_columns_fills_those_that_it_has(
@@ -542,7 +546,7 @@ def rows_of(means: list[float], competes: list[bool] | None = None) -> list[Row]
 
 
 def marks(means: list[float], direction: str = "up", competes: list[bool] | None = None) -> str:
-    ranked = _ranked(rows_of(means, competes), (column(direction),))
+    ranked = _ranked(rows_of(means, competes), (column(direction),), 2)
     return "".join("b" if item.cells[0].best else "s" if item.cells[0].second else "." for item in ranked)
 
 
