@@ -25,7 +25,6 @@ from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import remarks
 from sslbench.reporting.comparison import (
     LEVEL,
-    NOT_IN_PAPER,
     ComparedCell,
     ComparedGroup,
     ComparedRow,
@@ -36,6 +35,7 @@ from sslbench.reporting.comparison import (
 )
 from sslbench.reporting.labels import budget_title, class_title, dataset_title, metric_style
 from sslbench.reporting.model import Cell, Column, Table
+from sslbench.reporting.naming import NOT_PRINTED
 from sslbench.reporting.pairing import Background, Own, Pair, backgrounds, own_rows, pairs_of
 from sslbench.reporting.remarks import OtherClasses
 
@@ -64,7 +64,7 @@ def compare(tables: Sequence[Table], published: PublishedTable, known: Mapping[s
     columns = _columns(tables)
     other = _other_classes(pairs, columns)
     shown = _shown(pairs)
-    told = {pair.published.order: list(remarks.footnotes_of(pair, columns)) for pair in shown}
+    told = {pair.published.order: list(remarks.footnotes_of(published, pair, columns)) for pair in shown}
     footnotes = tuple(dict.fromkeys(text for texts in told.values() for text in texts))
     rows = {}
     for pair in shown:
@@ -73,7 +73,7 @@ def compare(tables: Sequence[Table], published: PublishedTable, known: Mapping[s
         rows[order] = replace(_row(pair, columns, other), footnotes=numbers)
     groups = _groups(shown, rows)
     if left := [one for one in own if one.source.digest not in used and one.table in tables]:
-        groups.append(ComparedGroup(NOT_IN_PAPER, tuple(_row_of_ours(one, columns, own) for one in left)))
+        groups.append(ComparedGroup(NOT_PRINTED, tuple(_row_of_ours(one, columns, own) for one in left)))
     return Comparison(
         published=published,
         tables=tuple(tables),
@@ -175,7 +175,8 @@ def _row(pair: Pair, columns: Sequence[Column], other: OtherClasses) -> Compared
                 starred=bool(printed) and f"starred:{column.metric}" in row.flags,
             )
         )
-    return ComparedRow(row.label, row, own.source if own else None, pair.settings, tuple(cells))
+    mark = own.row.mark if own else ""
+    return ComparedRow(row.label, row, own.source if own else None, pair.settings, tuple(cells), mark)
 
 
 def _row_of_ours(one: Own, columns: Sequence[Column], own: Sequence[Own]) -> ComparedRow:
@@ -185,7 +186,7 @@ def _row_of_ours(one: Own, columns: Sequence[Column], own: Sequence[Own]) -> Com
     named = len(budgets) > 1 and not one.row.bound
     label = f"{one.row.label}, {budget}" if named else one.row.label
     cells = tuple(ComparedCell(one.cells.get((column.metric, column.class_name)), None) for column in columns)
-    return ComparedRow(label, None, one.source, (), cells)
+    return ComparedRow(label, None, one.source, (), cells, one.row.mark)
 
 
 def _difference(pair: Pair, measured: Cell | None, printed: PublishedCell | None, column: Column) -> Difference | None:

@@ -10,7 +10,6 @@ from sslbench.config.text import counted
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.model import Cell, Column, Source, Table, superscript
 
-NOT_IN_PAPER = "Not in the paper"
 LEAVES_OUT_0 = "•"
 OTHER_UNIT = "‡"
 LEVEL = 0.05  # the share of intervals that leave out 0 where nothing differs
@@ -81,6 +80,7 @@ class ComparedRow:
         published, source: None where there is none.
         settings: in which their jobs differ; then no cell has a difference.
         cells: one per column.
+        mark: a letter for its recipe, where the measured table has rows of several; else empty.
         footnotes: numbers of those that are about it, from 1.
     """
 
@@ -89,6 +89,7 @@ class ComparedRow:
     source: Source | None
     settings: tuple[Setting, ...]
     cells: tuple[ComparedCell, ...]
+    mark: str = ""
     footnotes: tuple[int, ...] = ()
 
     @property
@@ -103,8 +104,8 @@ class ComparedRow:
 
     @property
     def full_label(self) -> str:
-        """The label with its footnotes, and the count of seeds where some are missing."""
-        label = self.label + " ".join(superscript(str(number)) for number in self.footnotes)
+        """The label with its marks, and the count of seeds where some are missing."""
+        label = self.label + superscript(self.mark) + " ".join(superscript(str(number)) for number in self.footnotes)
         source = self.source
         return label if source is None or source.n == source.expected else f"{label} ({source.n}/{source.expected})"
 
@@ -210,7 +211,11 @@ class Comparison:
     def remarks(self) -> tuple[str, ...]:
         """All that stands under the table, what it comes from last, each sentence once."""
         numbered = (f"{superscript(str(number))} {text}" for number, text in enumerate(self.footnotes, 1))
-        measured = (said for table in self.tables for said in (table.title, table.measured, *table.notes))
+        measured = (
+            said
+            for table in self.tables
+            for said in (table.title, table.measured, *(note for note in table.notes if note not in table.footnotes))
+        )
         return tuple(dict.fromkeys(filter(None, [str(self.summary), *self.notes, *numbered, *measured])))
 
 

@@ -117,12 +117,22 @@ def _as_published(row: PlannedRow, spec: TableSpec) -> Iterator[str]:
     if spec.published is None or place is None:
         return
     printed = spec.published.rows[place]
-    if printed.network_here != printed.network_published:
-        yield f"Network {printed.network_here}; the paper says {printed.network_published}."
+    yield from unlike_print(printed)
     if printed.origin:
-        yield f"In print copied from {printed.origin}."
+        yield copied_from(printed)
+
+
+def unlike_print(printed: PublishedRow) -> Iterator[str]:
+    """In what the job of a published row is another than the paper says."""
+    if printed.network_here not in ("", printed.network_published):
+        yield f"Network {printed.network_here}; the paper says {printed.network_published}."
     if "base-inferred" in printed.flags:
         yield "The paper does not say which method is under the loss: this one by its numbers."
+
+
+def copied_from(printed: PublishedRow) -> str:
+    """Where a published row was copied from."""
+    return f"In print copied from {printed.origin}."
 
 
 def _sentence(text: str) -> str:

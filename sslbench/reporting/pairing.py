@@ -57,6 +57,11 @@ class Own:
         }
 
     @cached_property
+    def footnotes(self) -> list[str]:
+        """What the measured table says of this row alone."""
+        return [self.table.footnotes[number - 1].partition(" ")[2] for number in self.row.footnotes]
+
+    @cached_property
     def values(self) -> dict[str, Any]:
         """The resolved configuration, with the protocol that the numbers are under."""
         return {**self.background.values, "dataset": self.source.dataset, "protocol": self.source.protocol}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sslbench.config.published import PublishedRow, PublishedTable, published_tables
 from sslbench.config.text import counted, first_few
+from sslbench.reporting import naming
 from sslbench.reporting.comparison import (
     LEAVES_OUT_0,
     OTHER_UNIT,
@@ -24,17 +25,18 @@ _SETTINGS_SHOWN = 6
 OtherClasses = Mapping[str, tuple[list[str], list[str]]]  # by metric: classes that print has alone, and ours
 
 
-def footnotes_of(pair: Pair, columns: Sequence[Column]) -> Iterator[str]:
+def footnotes_of(published: PublishedTable, pair: Pair, columns: Sequence[Column]) -> Iterator[str]:
     """What concerns a published row as a whole, or one of its cells that is no misprint."""
-    row = pair.published
+    row, own = pair.published, pair.own
     if row.reason:
         yield f"No job stands behind this row: {row.reason}."
-    if pair.own and row.network_here and row.network_here != row.network_published:
-        yield f"Published with the network {row.network_published}, here {row.network_here}."
-    if pair.own and "reconstructed" in row.flags:
+    if own:
+        copied = {naming.copied_from(other) for other in published.rows}  # the table itself shows it
+        yield from (text for text in own.footnotes if text not in copied)
+    if not own or own.table.of != published.key:  # else the measured table has said so
+        yield from naming.unlike_print(row)
+    if own and "reconstructed" in row.flags:
         yield "The method here is a reconstruction: its own paper is not among the sources."
-    if "base-inferred" in row.flags:
-        yield "The method under the loss is not stated in print; here it is the one whose numbers come nearest."
     yield from _printed_notes(row, columns)
 
 

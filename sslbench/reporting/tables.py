@@ -172,6 +172,7 @@ def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
         title=caption.title(),
         measured=measured,
         notes=tuple(filter(None, said)),
+        footnotes=footnotes.notes,
         warnings=material.found.warnings,
         damaged=material.found.damaged,
     )
