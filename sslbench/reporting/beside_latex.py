@@ -110,7 +110,8 @@ def _stacked(cell: Sequence[Shown]) -> str:
     here, paper, *rest = cell
     behind = f" ({_styled(rest[0])})" if rest and rest[0].text else ""
     below = _styled(paper) + behind
-    return rf"\shortstack{{{_styled(here) or '{}'}\\{{\tiny {below}}}}}" if below else _styled(here)
+    small = rf"{{\tiny {below}}}" if below else ""
+    return rf"\shortstack{{{_styled(here)}\\{small}}}" if here.text and small else _styled(here) or small
 
 
 def _styled(shown: Shown) -> str:

@@ -33,7 +33,7 @@ def footnotes_of(published: PublishedTable, pair: Pair, columns: Sequence[Column
     if own:
         copied = {naming.copied_from(other) for other in published.rows}  # the table itself shows it
         yield from (text for text in own.footnotes if text not in copied)
-    if not own or own.table.of != published.key:  # else the measured table has said so
+    if own and own.table.of != published.key:  # else the measured table has said so
         yield from naming.unlike_print(row)
     if own and "reconstructed" in row.flags:
         yield "The method here is a reconstruction: its own paper is not among the sources."
