@@ -64,7 +64,7 @@ def compare(tables: Sequence[Table], published: PublishedTable, known: Mapping[s
     columns = _columns(tables)
     other = _other_classes(pairs, columns)
     shown = _shown(pairs)
-    told = {pair.published.order: list(remarks.footnotes_of(published, pair, columns)) for pair in shown}
+    told = {pair.published.order: list(dict.fromkeys(remarks.footnotes_of(pair, columns))) for pair in shown}
     footnotes = tuple(dict.fromkeys(text for texts in told.values() for text in texts))
     rows = {}
     for pair in shown:

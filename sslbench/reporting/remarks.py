@@ -25,16 +25,14 @@ _SETTINGS_SHOWN = 6
 OtherClasses = Mapping[str, tuple[list[str], list[str]]]  # by metric: classes that print has alone, and ours
 
 
-def footnotes_of(published: PublishedTable, pair: Pair, columns: Sequence[Column]) -> Iterator[str]:
+def footnotes_of(pair: Pair, columns: Sequence[Column]) -> Iterator[str]:
     """What concerns a published row as a whole, or one of its cells that is no misprint."""
     row, own = pair.published, pair.own
     if row.reason:
         yield f"No job stands behind this row: {row.reason}."
     if own:
-        copied = {naming.copied_from(other) for other in published.rows}  # the table itself shows it
-        yield from (text for text in own.footnotes if text not in copied)
-    if own and own.table.of != published.key:  # else the measured table has said so
-        yield from naming.unlike_print(row)
+        told = [*own.footnotes, *naming.unlike_print([row])]
+        yield from (text for text in told if not text.startswith(naming.COPIED))  # which the table itself shows
     if own and "reconstructed" in row.flags:
         yield "The method here is a reconstruction: its own paper is not among the sources."
     yield from _printed_notes(row, columns)
