@@ -175,7 +175,7 @@ def _row(pair: Pair, columns: Sequence[Column], other: OtherClasses) -> Compared
                 starred=bool(printed) and f"starred:{column.metric}" in row.flags,
             )
         )
-    mark = own.row.mark if own else ""
+    mark = own.recipe_mark if own else ""
     return ComparedRow(row.label, row, own.source if own else None, pair.settings, tuple(cells), mark)
 
 
@@ -186,7 +186,7 @@ def _row_of_ours(one: Own, columns: Sequence[Column], own: Sequence[Own]) -> Com
     named = len(budgets) > 1 and not one.row.bound
     label = f"{one.row.label}, {budget}" if named else one.row.label
     cells = tuple(ComparedCell(one.cells.get((column.metric, column.class_name)), None) for column in columns)
-    return ComparedRow(label, None, one.source, (), cells, one.row.mark)
+    return ComparedRow(label, None, one.source, (), cells, one.recipe_mark)
 
 
 def _difference(pair: Pair, measured: Cell | None, printed: PublishedCell | None, column: Column) -> Difference | None:

@@ -15,7 +15,7 @@ from sslbench.config.text import compact, split_outside_brackets
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.comparison import Setting
 from sslbench.reporting.labels import budget_title, is_full_budget
-from sslbench.reporting.model import Cell, Row, Source, Table
+from sslbench.reporting.model import Cell, Row, Source, Table, superscript
 from sslbench.runs.directory import RUNS, Run
 
 _PARTS = ("method.", "loss.", "plugin.", "weighting")  # paths of options; all others are settings of a recipe
@@ -59,7 +59,14 @@ class Own:
     @cached_property
     def footnotes(self) -> list[str]:
         """What the measured table says of this row alone."""
-        return [self.table.footnotes[number - 1].partition(" ")[2] for number in self.row.footnotes]
+        raised = superscript(self.row.marks)
+        return [text for mark, _, text in (note.partition(" ") for note in self.table.footnotes) if mark in raised]
+
+    @cached_property
+    def recipe_mark(self) -> str:
+        """The letter of its recipe, where the table has rows of several; else empty."""
+        others = {note.partition(" ")[0] for note in self.table.footnotes}
+        return "".join(letter for letter in self.row.marks if superscript(letter) not in others)
 
     @cached_property
     def values(self) -> dict[str, Any]:
