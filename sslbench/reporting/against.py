@@ -33,7 +33,7 @@ from sslbench.reporting.comparison import (
     RankCorrelation,
     Summary,
 )
-from sslbench.reporting.labels import budget_title, class_title, dataset_title, metric_style
+from sslbench.reporting.labels import budget_title, class_title, metric_style, short_title
 from sslbench.reporting.model import Cell, Column, Table
 from sslbench.reporting.naming import NOT_PRINTED
 from sslbench.reporting.pairing import Background, Own, Pair, backgrounds, own_rows, pairs_of
@@ -240,7 +240,7 @@ def _groups(pairs: Sequence[Pair], rows: Mapping[int, ComparedRow]) -> list[Comp
 def _panel_title(panel: tuple[str, str], panels: Iterable[tuple[str, str]]) -> str:
     dataset, labeled = panel
     several = len({other for other, _ in panels}) > 1
-    name = dataset_title(dataset).partition(" (")[0]
+    name = short_title(dataset)
     return f"{name}, {labeled}" if several else f"{labeled} labelled"
 
 
