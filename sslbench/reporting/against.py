@@ -36,7 +36,7 @@ from sslbench.reporting.comparison import (
 from sslbench.reporting.labels import budget_title, class_title, metric_style, short_title
 from sslbench.reporting.model import Cell, Column, Table
 from sslbench.reporting.naming import NOT_PRINTED
-from sslbench.reporting.pairing import Background, Own, Pair, backgrounds, own_rows, pairs_of
+from sslbench.reporting.pairing import Background, Own, RowPair, backgrounds, own_rows, pairs_of
 from sslbench.reporting.remarks import OtherClasses
 
 __all__ = ["backgrounds", "compare", "half_width", "kendall"]
@@ -85,7 +85,7 @@ def compare(tables: Sequence[Table], published: PublishedTable, known: Mapping[s
     )
 
 
-def _shown(pairs: Sequence[Pair]) -> list[Pair]:
+def _shown(pairs: Sequence[RowPair]) -> list[RowPair]:
     """The rows of budgets that were measured, with full supervision of their datasets."""
     panels = {pair.panel for pair in pairs if pair.own}
     datasets = {dataset for dataset, _ in panels}
@@ -148,7 +148,7 @@ def _columns(tables: Sequence[Table]) -> tuple[Column, ...]:
     return tuple(sorted(found.values(), key=lambda each: (each.class_name != AVERAGE, metrics.index(each.metric))))
 
 
-def _other_classes(pairs: Sequence[Pair], columns: Sequence[Column]) -> OtherClasses:
+def _other_classes(pairs: Sequence[RowPair], columns: Sequence[Column]) -> OtherClasses:
     """The metrics whose averages are over other classes in print, as far as both sides show classes."""
     found = {}
     for metric in dict.fromkeys(column.metric for column in columns):
@@ -159,7 +159,7 @@ def _other_classes(pairs: Sequence[Pair], columns: Sequence[Column]) -> OtherCla
     return found
 
 
-def _row(pair: Pair, columns: Sequence[Column], other: OtherClasses) -> ComparedRow:
+def _row(pair: RowPair, columns: Sequence[Column], other: OtherClasses) -> ComparedRow:
     row, own = pair.published, pair.own
     cells = []
     for column in columns:
@@ -189,7 +189,9 @@ def _row_of_ours(one: Own, columns: Sequence[Column], own: Sequence[Own]) -> Com
     return ComparedRow(label, None, one.source, (), cells, one.recipe_mark)
 
 
-def _difference(pair: Pair, measured: Cell | None, printed: PublishedCell | None, column: Column) -> Difference | None:
+def _difference(
+    pair: RowPair, measured: Cell | None, printed: PublishedCell | None, column: Column
+) -> Difference | None:
     if pair.own is None or measured is None or printed is None or math.isnan(measured.mean):
         return None
     value = measured.mean - printed.mean
@@ -219,9 +221,9 @@ def _protocol(name: str) -> Any:
 # -------------------------------------------------------------------------------------------------------- groups
 
 
-def _groups(pairs: Sequence[Pair], rows: Mapping[int, ComparedRow]) -> list[ComparedGroup]:
+def _groups(pairs: Sequence[RowPair], rows: Mapping[int, ComparedRow]) -> list[ComparedGroup]:
     """Rows in order of print, budget by budget, under the paper's headings where these do not come back."""
-    panels: dict[tuple[str, str], list[Pair]] = {}
+    panels: dict[tuple[str, str], list[RowPair]] = {}
     for pair in pairs:
         panels.setdefault(pair.panel, []).append(pair)
     several = sum(labeled != _FULL for _, labeled in panels) > 1
@@ -247,7 +249,7 @@ def _panel_title(panel: tuple[str, str], panels: Iterable[tuple[str, str]]) -> s
 # ------------------------------------------------------------------------------------------------------- summary
 
 
-def _summary(pairs: Sequence[Pair], rows: Mapping[int, ComparedRow], columns: Sequence[Column]) -> Summary:
+def _summary(pairs: Sequence[RowPair], rows: Mapping[int, ComparedRow], columns: Sequence[Column]) -> Summary:
     lead = _lead(list(rows.values()), columns)
     reliable = [
         [cell.difference if cell.difference and not cell.difference.shaded else None for cell in row.cells]
@@ -283,7 +285,7 @@ def _lead_name(lead: Sequence[Column]) -> str:
     return lead[0].header if lead[0].class_name == AVERAGE else f"{lead[0].span} of classes"
 
 
-def _ranks(pairs: Sequence[Pair], rows: Mapping[int, ComparedRow], lead: Sequence[int]) -> Iterator[RankCorrelation]:
+def _ranks(pairs: Sequence[RowPair], rows: Mapping[int, ComparedRow], lead: Sequence[int]) -> Iterator[RankCorrelation]:
     """The rank correlation of each budget with at least three rows; copied and misprinted ones are left out."""
     panels = dict.fromkeys(pair.panel for pair in pairs)
     for panel in panels:

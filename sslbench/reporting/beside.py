@@ -43,7 +43,7 @@ _STYLES: dict[Style, str] = {"": "", "best": "bold", "second": "underline", "gre
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownText:
     """A text as a table shows it."""
 
     text: str
@@ -62,7 +62,7 @@ class Beside:
 
     column: Column
     kinds: tuple[Kind, ...]
-    cells: tuple[tuple[Shown, ...], ...]
+    cells: tuple[tuple[ShownText, ...], ...]
     other_unit: bool
 
     @property
@@ -87,18 +87,18 @@ def beside(comparison: Comparison) -> list[Beside]:
     return found
 
 
-def _shown(row: ComparedRow, place: int, column: Column) -> tuple[Shown, Shown, Shown]:
+def _shown(row: ComparedRow, place: int, column: Column) -> tuple[ShownText, ShownText, ShownText]:
     cell = row.cells[place]
     first = next((number for number, other in enumerate(row.cells) if other.published), None)
-    difference = Shown(row.origin, "grey") if row.origin and place == first else _difference(cell, column)
-    return _measured(cell, column), Shown(_published(row, cell, column), "grey" if row.origin else ""), difference
+    difference = ShownText(row.origin, "grey") if row.origin and place == first else _difference(cell, column)
+    return _measured(cell, column), ShownText(_published(row, cell, column), "grey" if row.origin else ""), difference
 
 
-def _measured(cell: ComparedCell, column: Column) -> Shown:
+def _measured(cell: ComparedCell, column: Column) -> ShownText:
     if cell.measured is None:
-        return Shown("")
+        return ShownText("")
     text = "±".join(filter(None, cell_text(cell.measured, column))) + (PARTIAL if cell.measured.marked else "")
-    return Shown(text, "best" if cell.measured.best else "second" if cell.measured.second else "")
+    return ShownText(text, "best" if cell.measured.best else "second" if cell.measured.second else "")
 
 
 def _published(row: ComparedRow, cell: ComparedCell, column: Column) -> str:
@@ -109,16 +109,16 @@ def _published(row: ComparedRow, cell: ComparedCell, column: Column) -> str:
     return printed_text(row.published, column.metric, shown)
 
 
-def _difference(cell: ComparedCell, column: Column) -> Shown:
+def _difference(cell: ComparedCell, column: Column) -> ShownText:
     difference = cell.difference
     if difference is None:
-        return Shown("")
+        return ShownText("")
     text = f"{difference.value:+z.{column.decimals}f}"
     if difference.shaded:
-        return Shown(text + (OTHER_UNIT if cell.other_unit else SUSPECT), "grey")
+        return ShownText(text + (OTHER_UNIT if cell.other_unit else SUSPECT), "grey")
     if difference.interval:
         text += f"±{difference.half:.{column.std_decimals or 1}f}"
-    return Shown(text + LEAVES_OUT_0, "marked") if difference.marked else Shown(text)
+    return ShownText(text + LEAVES_OUT_0, "marked") if difference.marked else ShownText(text)
 
 
 # ------------------------------------------------------------------------------------------------------- terminal
@@ -214,7 +214,7 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown(shown: Shown) -> str:
+def _markdown(shown: ShownText) -> str:
     text = escape_markdown(shown.text)
     forms: dict[Style, str] = {"best": "**{}**", "marked": "**{}**", "second": "<ins>{}</ins>", "grey": "<sub>{}</sub>"}
     return forms.get(shown.style, "{}").format(text) if text else ""

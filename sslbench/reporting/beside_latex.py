@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sslbench.config.published import published_papers
 from sslbench.config.table import AgainstIn
 from sslbench.metrics.aggregate import AVERAGE
-from sslbench.reporting.beside import Beside, Shown, Style, beside
+from sslbench.reporting.beside import Beside, ShownText, Style, beside
 from sslbench.reporting.citations import Citations
 from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.latex import PACKAGES, escape, line, slug
@@ -105,7 +105,7 @@ def _header_of_lines(columns: Sequence[Beside]) -> list[str]:
     return [line(["", *upper]), line(["Row", *(escape(column.column.sense) for column in columns)])]
 
 
-def _stacked(cell: Sequence[Shown]) -> str:
+def _stacked(cell: Sequence[ShownText]) -> str:
     """Measured over published, the difference in brackets behind it; a copy's origin likewise."""
     here, paper, *rest = cell
     behind = f" ({_styled(rest[0])})" if rest and rest[0].text else ""
@@ -114,6 +114,6 @@ def _stacked(cell: Sequence[Shown]) -> str:
     return rf"\shortstack{{{_styled(here)}\\{small}}}" if here.text and small else _styled(here) or small
 
 
-def _styled(shown: Shown) -> str:
+def _styled(shown: ShownText) -> str:
     text = re.sub(r"^-(?=\d)", "$-$", escape(shown.text))
     return _FORMS.get(shown.style, "%s") % text if text else ""

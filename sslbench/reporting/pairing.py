@@ -81,7 +81,7 @@ class Own:
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class RowPair:
     """A published row and the measured one beside it, if any."""
 
     published: PublishedRow
@@ -134,7 +134,7 @@ def own_rows(tables: Sequence[Table], known: Mapping[str, Background]) -> list[O
     return list(found.values())
 
 
-def pairs_of(published: PublishedTable, own: Sequence[Own]) -> list[Pair]:
+def pairs_of(published: PublishedTable, own: Sequence[Own]) -> list[RowPair]:
     """Each published row with the measured one that is its job, else the nearest of its method, loss, plugin, options,
     dataset and budget.
 
@@ -152,7 +152,7 @@ def pairs_of(published: PublishedTable, own: Sequence[Own]) -> list[Pair]:
             near = (one for one in own if _same_name(resolved, one) and fits(resolved, one))
             alike = [(one, settings_apart(resolved, one)) for one in ([same] if same else near)]
         nearest, settings = min(alike, key=lambda found: len(found[1])) if alike else (None, ())
-        pairs.append(Pair(row, nearest, settings))
+        pairs.append(RowPair(row, nearest, settings))
     return pairs
 
 

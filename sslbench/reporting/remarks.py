@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from sslbench.config.layers import load_recipe
 from sslbench.config.published import PublishedRow, PublishedTable, published_tables
 from sslbench.config.text import counted, first_few
 from sslbench.reporting import naming
@@ -17,7 +18,7 @@ from sslbench.reporting.comparison import (
 )
 from sslbench.reporting.labels import metric_style
 from sslbench.reporting.model import Column
-from sslbench.reporting.pairing import Pair
+from sslbench.reporting.pairing import RowPair
 from sslbench.reporting.printed import STARRED, SUSPECT, row_name
 
 _SETTINGS_SHOWN = 6
@@ -25,7 +26,7 @@ _SETTINGS_SHOWN = 6
 OtherClasses = Mapping[str, tuple[list[str], list[str]]]  # by metric: classes that print has alone, and ours
 
 
-def footnotes_of(pair: Pair, columns: Sequence[Column]) -> Iterator[str]:
+def footnotes_of(pair: RowPair, columns: Sequence[Column]) -> Iterator[str]:
     """What concerns a published row as a whole, or one of its cells that is no misprint."""
     row, own = pair.published, pair.own
     if row.reason:
@@ -59,7 +60,7 @@ def _sentence(text: str) -> str:
 
 def notes(
     published: PublishedTable,
-    pairs: Sequence[Pair],
+    pairs: Sequence[RowPair],
     rows: Mapping[int, ComparedRow],
     columns: Sequence[Column],
     other: OtherClasses,
@@ -82,6 +83,11 @@ def notes(
     if copied := dict.fromkeys(pair.published.origin for pair in pairs if pair.published.origin):
         grids = ", ".join(published_tables()[key].grid for key in copied)
         yield f"Grey, with a table's name: copied in print from there, under another protocol; compared by {grids}."
+    recipes = dict.fromkeys(pair.published.recipe for pair in pairs if pair.comparable)
+    for recipe in map(load_recipe, recipes):
+        if recipe.deviations:
+            listed = "; ".join(f"{what}: {text}" for what, text in recipe.deviations.items())
+            yield f"Recipe {recipe.name} is known to differ from the paper. {listed[:1].upper()}{listed[1:]}."
     yield from _about_units(list(rows.values()), columns)
     yield from _about_misprints(published, list(rows.values()), columns)
     if filled := [cell.published.note for cell in cells if cell.published and cell.published.filled]:
@@ -94,7 +100,7 @@ def notes(
         yield f"Not shown: {counted(hidden, 'row')} of label budgets and datasets that the grid does not have."
 
 
-def _about_differences(pairs: Sequence[Pair], differences: Sequence[Difference]) -> str:
+def _about_differences(pairs: Sequence[RowPair], differences: Sequence[Difference]) -> str:
     text = "Δ: measured minus published"
     if any(difference.interval for difference in differences):
         text += " ± half of its 95 % interval (Welch's t, both spreads over seeds)"
@@ -110,7 +116,7 @@ def _about_differences(pairs: Sequence[Pair], differences: Sequence[Difference])
     return text + (f"; the difference alone where {' or '.join(without)}." if without else ".")
 
 
-def _about_settings(published: PublishedTable, pairs: Sequence[Pair]) -> Iterator[str]:
+def _about_settings(published: PublishedTable, pairs: Sequence[RowPair]) -> Iterator[str]:
     """The settings in which rows differ from print: what all such rows share, then each one's own."""
     apart = [pair for pair in pairs if pair.settings]
     if not apart:

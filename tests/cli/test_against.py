@@ -78,6 +78,7 @@ def test_the_grid_says_what_it_is_held_against_and_words_may_stand_in_any_order(
     )
     assert shown == report("--against", "ga:T1", "mine.yaml")[1] == report("mine.yaml", "--against", "ga-t1")[1]
     assert "51.00±0.8" in report("--against", "ga:T1")[1]  # of all runs there are
+    assert "Recipe ga-synapse is known to differ from the paper. Preprocessing: re-imp" in " ".join(shown.split())
 
 
 def test_a_short_grid_of_ones_own_gets_no_differences(report: Report) -> None:
