@@ -15,7 +15,7 @@ from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, splits_of
 from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
 from sslbench.config.parts import read_part, read_parts
 from sslbench.config.recipe import Seed
-from sslbench.config.table import Place, TableSpec
+from sslbench.config.table import TablePlace, TableSpec
 from sslbench.config.text import compact, counted, flatten, load_yaml, parse_component, validated
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
@@ -151,6 +151,9 @@ class GridEntry(JobFilter):
         for path, values in self.vary.items():
             if not values:
                 raise ValueError(f"`vary` gives {path} no value")
+            spelt = list(map(compact, values))
+            if twice := [text for place, text in enumerate(spelt) if text in spelt[:place]]:
+                raise ValueError(f"`vary` gives {path} the value {twice[0]} twice")
         bracketed = [
             f"{kind}.{option}"
             for kind in COMPONENTS
@@ -189,7 +192,7 @@ def overlap(paths: Iterable[str], others: Iterable[str]) -> str | None:
 class GridJob(Job):
     """A job of a grid, with its place in the grid's table."""
 
-    place: Place = Field(default=Place(), exclude=True, repr=False)
+    place: TablePlace = Field(default=TablePlace(), exclude=True, repr=False)
 
 
 class Grid(Frozen):
@@ -232,7 +235,7 @@ class Grid(Frozen):
                     continue
                 first = job.reseeded(seeds[0])
                 twin = varied.setdefault(first.directory, place.varied)
-                if twin != place.varied:
+                if _spelt(twin) != _spelt(place.varied):
                     raise UsageError(
                         f"grid {self.name}: {_spelt(twin)} and {_spelt(place.varied)} in `vary` are one job"
                     )
@@ -272,7 +275,7 @@ class Grid(Frozen):
                 found.setdefault(job.digest(), number)
         return found
 
-    def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[tuple[Job, Place]]:
+    def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[tuple[Job, TablePlace]]:
         """The jobs of an entry, of the default seed, with their places."""
         recipes = entry.recipe or self.recipe
         budgets = entry.labeled or self.labeled
@@ -296,10 +299,10 @@ class Grid(Frozen):
                     plain = read_parts(Job(recipe=recipe, labeled=budget, set=chosen, **parts))
                     names = tuple(str(plain[kind].name or "") for kind in COMPONENTS)
                 label = entry.names[number] if entry.names else ""
-                yield job, Place(label=label, heading=entry.heading, note=entry.note, names=names, varied=varied)
+                yield job, TablePlace(label=label, heading=entry.heading, note=entry.note, names=names, varied=varied)
 
 
-def _placed(job: Job, place: Place) -> GridJob:
+def _placed(job: Job, place: TablePlace) -> GridJob:
     """The job in canonical form, with the layers that its values came from, and its place."""
     canonical = job.canonical()  # every job is checked before any starts
     differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
@@ -307,9 +310,9 @@ def _placed(job: Job, place: Place) -> GridJob:
     return GridJob(**canonical.model_dump(), layers=layers, place=place).resolved_as(job)
 
 
-def place_of(job: Job) -> Place:
+def place_of(job: Job) -> TablePlace:
     """The place of a job in its grid's table; any other job has none of its own."""
-    return job.place if isinstance(job, GridJob) else Place()
+    return job.place if isinstance(job, GridJob) else TablePlace()
 
 
 def _spelt(options: Mapping[str, Any]) -> str:

@@ -69,11 +69,11 @@ class TableSpec(Frozen):
         default="",
         description="a published table, `ga:T1`: caption, row names, headings and order are those of print",
     )
-    order: Literal["", "file", "groups", "print"] = Field(
-        default="",
+    order: Literal["file", "groups", "print"] | None = Field(
+        default=None,
         description="of rows: as entries stand in the file, by `groups`, or as printed; default: print's or groups",
     )
-    blocks: Literal["", "labeled", "dataset"] = Field(default="", description="what stands side by side")
+    blocks: Literal["labeled", "dataset"] | None = Field(default=None, description="what stands side by side")
     together: list[Literal["recipe"]] = Field(
         default=[], description="rows of several recipes in one table, with a mark each"
     )
@@ -97,6 +97,13 @@ class TableSpec(Frozen):
     cite: bool = Field(default=False, description="whether methods are cited in LaTeX")
     caption: str = ""
     note: str = ""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _of_either_form(cls, columns: Any) -> Any:
+        if not isinstance(columns, list | ByClass) and not (isinstance(columns, dict) and columns.get("by") == "class"):
+            raise ValueError("columns are a list, or {by: class, metrics: [...]}")
+        return columns
 
     @field_validator("marks")
     @classmethod
@@ -262,7 +269,7 @@ def metric_keys(protocols: Iterable[str]) -> set[str]:
     return metrics | {f"{metric}/class" for metric in metrics}
 
 
-class Place(Frozen):
+class TablePlace(Frozen):
     """Where the row of a job stands in its grid's table, and under which name.
 
     Attributes:

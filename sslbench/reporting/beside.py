@@ -30,7 +30,7 @@ from sslbench.reporting.printed import SUSPECT, printed_text
 from sslbench.reporting.render import escape_markdown, exact, filled_parts
 
 Kind = Literal["here", "paper", "Δ"]
-Style = Literal["", "best", "second", "grey", "marked"]
+Style = Literal["", "best", "second", "third", "grey", "marked"]
 
 COMPARED_COLUMNS = (
     "table", "row", "dataset", "labeled", "recipe", "method", "loss", "plugin", "variant", "class", "metric", "mean",
@@ -39,7 +39,10 @@ COMPARED_COLUMNS = (
 )  # fmt: skip
 
 _LABEL = 12  # columns that a row's name keeps when the table is wider than the terminal
-_STYLES: dict[Style, str] = {"": "", "best": "bold", "second": "underline", "grey": "dim", "marked": "bold"}
+_RANKS: dict[int, Style] = {1: "best", 2: "second", 3: "third"}
+_STYLES: dict[Style, str] = {
+    "": "", "best": "bold", "second": "underline", "third": "italic", "grey": "dim", "marked": "bold"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _measured(cell: ComparedCell, column: Column) -> ShownText:
     if cell.measured is None:
         return ShownText("")
     text = "±".join(filter(None, cell_text(cell.measured, column))) + (PARTIAL if cell.measured.marked else "")
-    return ShownText(text, "best" if cell.measured.best else "second" if cell.measured.second else "")
+    return ShownText(text, _RANKS.get(cell.measured.rank, ""))
 
 
 def _published(row: ComparedRow, cell: ComparedCell, column: Column) -> str:
@@ -216,7 +219,9 @@ def _line(cells: Iterable[str]) -> str:
 
 def _markdown(shown: ShownText) -> str:
     text = escape_markdown(shown.text)
-    forms: dict[Style, str] = {"best": "**{}**", "marked": "**{}**", "second": "<ins>{}</ins>", "grey": "<sub>{}</sub>"}
+    forms: dict[Style, str] = {
+        "best": "**{}**", "marked": "**{}**", "second": "<ins>{}</ins>", "third": "*{}*", "grey": "<sub>{}</sub>"
+    }  # fmt: skip
     return forms.get(shown.style, "{}").format(text) if text else ""
 
 

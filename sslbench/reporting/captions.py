@@ -12,9 +12,9 @@ from sslbench.config.text import counted
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import class_title, dataset_title, method_caution, short_title
-from sslbench.reporting.material import Block, Material, PlannedRow
+from sslbench.reporting.material import Material, PlannedRow, TableBlock
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row, superscript
-from sslbench.reporting.statistics import missed_organs
+from sslbench.reporting.scores import missed_organs
 from sslbench.runs.directory import Run
 
 _CHECKPOINTS = {"best-val": "best on the validation cases", "last": "those of the last iteration"}
@@ -134,7 +134,7 @@ class Caption:
         warned = [note for note in _data(self.material) if note.startswith("Caution")]
         return _sentences(f"Protocol {names}", *self._marks(), *self._cautions(), *self._progress(), *warned, *more)
 
-    def _by_block(self, told: Callable[[Block], list[str]]) -> list[str]:
+    def _by_block(self, told: Callable[[TableBlock], list[str]]) -> list[str]:
         """What is to say of each block, once where it is the same of all."""
         found = {block.title: told(block) for block in self.material.blocks}
         if all(notes == found[self.material.blocks[0].title] for notes in found.values()):
@@ -177,7 +177,7 @@ class Caption:
         }
         most = {title: max(numbers.values()) for title, numbers in asked.items()}
 
-        def fewer(block: Block) -> list[str]:
+        def fewer(block: TableBlock) -> list[str]:
             usual = most[block.title]
             told = [f"{label} {number}" for label, number in asked[block.title].items() if number < usual]
             return [f"Number of seeds: {', '.join(told)}, other rows {usual}."] if told else []
@@ -233,7 +233,7 @@ def _sentences(*parts: str) -> str:
     return " ".join(part.rstrip(". ") + "." for part in parts if part)
 
 
-def _trained(block: Block, material: Material) -> str:
+def _trained(block: TableBlock, material: Material) -> str:
     """On how many cases the rows of a block's budget were trained; empty where no run says it."""
     runs = [run for row in block.planned for run in material.reported(row)]
     counts = sorted({(run.splits["labeled"], run.splits["unlabeled"]) for run in runs if "unlabeled" in run.splits})
@@ -258,7 +258,7 @@ def _converted(row: PlannedRow, run: Run, protocol: Any) -> bool:
     return name in made and bool(protocol.converts(made[name]))
 
 
-def _counts(block: Block, material: Material) -> set[tuple[Any, Any]]:
+def _counts(block: TableBlock, material: Material) -> set[tuple[Any, Any]]:
     """On how many labelled and unlabelled cases the rows of a block's budget were trained."""
     runs = [run for row in block.planned for run in material.reported(row)]
     return {(run.splits.get("labeled"), run.splits.get("unlabeled")) for run in runs}
@@ -281,7 +281,7 @@ def _oracles(material: Material) -> list[str]:
     return [*told, *(f"The split lists leak: {leak}" for leak in leaks)]
 
 
-def _sizes(material: Material, block: Block) -> list[str]:
+def _sizes(material: Material, block: TableBlock) -> list[str]:
     shown = ", ".join(f"{class_title(short)} {round(size)}" for short, size in material.sizes(block).items())
     return [f"Classes by size, the mean over the test cases that have them, in voxels: {shown}."] if shown else []
 
@@ -326,7 +326,7 @@ def _case_counts(run: Run) -> tuple[int, int]:
     return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)
 
 
-def _missed(material: Material, block: Block, rows: Sequence[Row]) -> list[str]:
+def _missed(material: Material, block: TableBlock, rows: Sequence[Row]) -> list[str]:
     counts = missed_organs(material.records_of(block.rows)).set_index("run")
     if counts.empty:
         return []

@@ -15,7 +15,7 @@ from sslbench.config.text import split_outside_brackets
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.reporting.comparison import ComparedRow
-from sslbench.reporting.model import Row, Source
+from sslbench.reporting.model import Row, RowSource
 
 BIBLIOGRAPHY = "references.bib"
 
@@ -25,7 +25,7 @@ _NETWORKS = ("vnet", "unet")  # `supervised` is no method of anybody's: its netw
 _OPTIONS = ("method.", "loss.", "plugin.", "weighting")
 
 
-def keys_of(source: Source) -> tuple[str, ...]:
+def keys_of(source: RowSource) -> tuple[str, ...]:
     """The keys of what a measured row consists of: plugin, loss, method, and what its options name."""
     network = str(source.job.values.get("network.name", "")) if source.job else ""
     options = [item.partition("=") for item in split_outside_brackets(source.variant)]

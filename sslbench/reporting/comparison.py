@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sslbench.config.published import PublishedCell, PublishedRow, PublishedTable
 from sslbench.config.text import counted
 from sslbench.metrics.aggregate import AVERAGE
-from sslbench.reporting.model import Cell, Column, Source, Table, superscript
+from sslbench.reporting.model import Cell, Column, RowSource, Table, superscript
 
 LEAVES_OUT_0 = "•"
 OTHER_UNIT = "‡"
@@ -86,7 +86,7 @@ class ComparedRow:
 
     label: str
     published: PublishedRow | None
-    source: Source | None
+    source: RowSource | None
     settings: tuple[Setting, ...]
     cells: tuple[ComparedCell, ...]
     mark: str = ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
 
-from sslbench.reporting.model import MARKS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Row, Table, cell_text, manifest
+from sslbench.reporting.model import LETTERS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Row, Table, cell_text, manifest
 
 PACKAGES = (r"\usepackage{booktabs}", r"\usepackage{graphicx}")
 
@@ -25,7 +25,7 @@ _MATH = {
     "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
     "•": r"\bullet", "Δ": r"\Delta",
 }  # fmt: skip
-_MATH |= {raised: rf"^{{\mathrm{{{letter}}}}}" for letter, raised in zip(MARKS, RAISED, strict=True)}
+_MATH |= {raised: rf"^{{\mathrm{{{letter}}}}}" for letter, raised in zip(LETTERS, RAISED, strict=True)}
 _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from sslbench.config import weightings
 from sslbench.config.table import TableSpec
 from sslbench.reporting.labels import REFERENCE, method_group, short_title, weighted_method
-from sslbench.reporting.material import Block, PlannedRow
+from sslbench.reporting.material import PlannedRow, TableBlock
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Line:
         return next(row for row in self.cells if row is not None)
 
 
-def sheets(rows: Sequence[PlannedRow], spec: TableSpec) -> list[tuple[Block, ...]]:
+def sheets(rows: Sequence[PlannedRow], spec: TableSpec) -> list[tuple[TableBlock, ...]]:
     """The tables to make, each with its blocks: one, without a title, where nothing stands side by side."""
     families: dict[tuple[str, ...], list[PlannedRow]] = {}
     for row in rows:
         families.setdefault(_family(row, spec), []).append(row)
-    made: list[tuple[Block, ...]] = []
+    made: list[tuple[TableBlock, ...]] = []
     for members in families.values():
         if spec.blocks == "dataset":
             made.append(
@@ -44,7 +44,7 @@ def sheets(rows: Sequence[PlannedRow], spec: TableSpec) -> list[tuple[Block, ...
         elif spec.blocks == "labeled":
             made.append(tuple(replace(block, title=_as_printed(block, spec)) for block in _by_budget(members)))
         else:
-            made += [(Block("", block.planned, block.bounds),) for block in _by_budget(members)]
+            made += [(TableBlock("", block.planned, block.bounds),) for block in _by_budget(members)]
     return made
 
 
@@ -56,30 +56,30 @@ def _family(row: PlannedRow, spec: TableSpec) -> tuple[str, ...]:
     return (row.dataset,) if spec.together else (row.recipe, row.dataset, row.splits, row.protocol)
 
 
-def _by_budget(rows: Iterable[PlannedRow]) -> list[Block]:
+def _by_budget(rows: Iterable[PlannedRow]) -> list[TableBlock]:
     budgets: dict[str, list[PlannedRow]] = {}
     for row in rows:
         budgets.setdefault(row.labeled, []).append(row)
     bounds = [labeled for labeled, members in budgets.items() if all(row.upper_bound for row in members)]
     own = [labeled for labeled in budgets if labeled not in bounds]
     beside = tuple(row for labeled in bounds if own for row in budgets[labeled])
-    return [Block(budgets[labeled][0].budget, tuple(budgets[labeled]), beside) for labeled in own or bounds]
+    return [TableBlock(budgets[labeled][0].budget, tuple(budgets[labeled]), beside) for labeled in own or bounds]
 
 
-def _as_printed(block: Block, spec: TableSpec) -> str:
+def _as_printed(block: TableBlock, spec: TableSpec) -> str:
     """The budget of a block as print has it, where it does."""
     places = [row.place.printed for row in block.planned if row.place.printed is not None]
     return spec.published.rows[places[0]].labeled if spec.published and places else block.title
 
 
-def _of_dataset(rows: Iterable[PlannedRow], dataset: str) -> Block:
+def _of_dataset(rows: Iterable[PlannedRow], dataset: str) -> TableBlock:
     """The block of a dataset, which has one label budget."""
     blocks = _by_budget(row for row in rows if row.dataset == dataset)
     planned = tuple(row for block in blocks for row in block.planned)
-    return Block(f"{short_title(dataset)} {blocks[0].title}", planned, blocks[0].bounds)
+    return TableBlock(f"{short_title(dataset)} {blocks[0].title}", planned, blocks[0].bounds)
 
 
-def lines(blocks: Sequence[Block], order: Sequence[PlannedRow]) -> list[Line]:
+def lines(blocks: Sequence[TableBlock], order: Sequence[PlannedRow]) -> list[Line]:
     """The rows of a table, those of one job in several blocks joined.
 
     Args:
@@ -97,7 +97,7 @@ def lines(blocks: Sequence[Block], order: Sequence[PlannedRow]) -> list[Line]:
     return sorted(made, key=lambda line: places[line.first])
 
 
-def baselines(block: Block) -> dict[PlannedRow, PlannedRow]:
+def baselines(block: TableBlock) -> dict[PlannedRow, PlannedRow]:
     """What each row is held against, where the block has it: the same job with its last addition taken off, the plugin,
     else the loss, else the weighting; of a bare method the reference, trained on the same labels."""
     known = {_identity(row): row for row in reversed(block.planned)}
@@ -112,7 +112,7 @@ def _identity(row: PlannedRow) -> _Identity:
     return row.recipe, row.method, row.loss, row.plugin, frozenset(row.settings.items())
 
 
-def _below(row: PlannedRow, block: Block) -> _Identity | None:
+def _below(row: PlannedRow, block: TableBlock) -> _Identity | None:
     """The identity of what a row is held against; None where it is the reference."""
     method, loss, plugin, taken = row.method, row.loss, row.plugin, ""
     weighted = any(weightings.concerns(path.removeprefix("method.")) for path in row.settings)

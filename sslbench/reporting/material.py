@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sslbench.config.job import ResolvedJob
-from sslbench.config.table import Place
+from sslbench.config.table import TablePlace
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group
@@ -47,7 +47,7 @@ class PlannedRow:
     checkpoint: str
     runs: tuple[Run, ...]
     expected: int
-    place: Place
+    place: TablePlace
     job: ResolvedJob | None = None
 
     @property
@@ -63,7 +63,7 @@ class PlannedRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class TableBlock:
     """The rows over one block of columns.
 
     Attributes:
@@ -97,7 +97,7 @@ class Material:
         scores: `statistics.per_run` of them.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[TableBlock, ...]
     found: Collection
     scores: pd.DataFrame
 
@@ -151,16 +151,16 @@ class Material:
         """The cases that each run was measured on."""
         return {str(run): frozenset(cases) for run, cases in self.records.groupby("run")["case"]}
 
-    def compared_cases(self, block: Block) -> frozenset[str]:
+    def compared_cases(self, block: TableBlock) -> frozenset[str]:
         """The cases that rows are compared on: those of most of the block's own rows, of equally many the most."""
         counts = Counter(self.cases[runs[0].name] for row in block.planned if (runs := self.reported(row)))
         return max(counts, key=lambda cases: (counts[cases], len(cases), sorted(cases)), default=frozenset())
 
-    def differ_in_cases(self, block: Block) -> bool:
+    def differ_in_cases(self, block: TableBlock) -> bool:
         """Whether not all runs of a block were measured on the same cases."""
         return len({self.cases[run.name] for row in block.rows for run in self.reported(row)}) > 1
 
-    def competes(self, row: PlannedRow, block: Block) -> bool:
+    def competes(self, row: PlannedRow, block: TableBlock) -> bool:
         """Whether a row can be best: it is no upper bound beside others, has all its seeds, and the others' cases."""
         runs = self.reported(row)
         compared = self.compared_cases(block)
@@ -198,26 +198,38 @@ class Material:
                 )
         return self.scores[self.scores["run"].isin([run.name for run in runs])]
 
-    def units(self, metric: str, block: Block) -> dict[str, str]:
-        """The units of a metric's records by protocol; before there are any, that of the protocol's distances."""
-        records = self.records_of(block.rows)
-        found = records[records["metric"] == metric].drop_duplicates("protocol").set_index("protocol")["unit"].to_dict()
-        wanted = dict.fromkeys(row.protocol for row in block.rows if metric in self.protocols[row.protocol].metrics)
-        return {name: str(found.get(name, self.protocols[name].unit)) for name in wanted}
+    @cached_property
+    def _records(self) -> dict[TableBlock, pd.DataFrame]:
+        return {block: self.records_of(block.rows) for block in self.blocks}
 
-    def classes(self, block: Block) -> list[str]:
+    @cached_property
+    def _units(self) -> dict[TableBlock, dict[tuple[str, str], str]]:
+        """The units of each block's records, by protocol and metric."""
+        kinds = {block: records.drop_duplicates(["protocol", "metric"]) for block, records in self._records.items()}
+        return {
+            block: dict(zip(zip(rows["protocol"], rows["metric"], strict=True), rows["unit"], strict=True))
+            for block, rows in kinds.items()
+        }
+
+    def units(self, metric: str, block: TableBlock) -> dict[str, str]:
+        """The units of a metric's records by protocol; before there are any, that of the protocol's distances."""
+        found = self._units[block]
+        wanted = dict.fromkeys(row.protocol for row in block.rows if metric in self.protocols[row.protocol].metrics)
+        return {name: str(found.get((name, metric), self.protocols[name].unit)) for name in wanted}
+
+    def classes(self, block: TableBlock) -> list[str]:
         """The classes as records name them, in the order of their labels."""
-        records = self.records_of(block.rows)
+        records = self._records[block]
         if records.empty:
             return [info.short for info in registry.component("dataset", block.first.dataset).classes]
         classes = records.drop_duplicates("class_id").sort_values("class_id")
         return [str(short) for short in classes["class"]]
 
-    def sizes(self, block: Block) -> dict[str, float]:
+    def sizes(self, block: TableBlock) -> dict[str, float]:
         """The mean number of reference voxels of each class, over the test cases that have it, largest first.
 
         A class that none has is left out.
         """
-        structures = self.records_of(block.rows).drop_duplicates(["case", "class_id"])
+        structures = self._records[block].drop_duplicates(["case", "class_id"])
         means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
         return {str(short): float(mean) for short, mean in means.sort_values(ascending=False, kind="stable").items()}

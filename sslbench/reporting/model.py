@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from sslbench.config.table import GAIN
+
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
 
 NO_VALUE = "--"
 PARTIAL = "†"
-GAIN = "gain"
 
 Direction = Literal["up", "down", ""]
-MARKS, RAISED = "abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
-_RAISED = str.maketrans("0123456789" + MARKS, "⁰¹²³⁴⁵⁶⁷⁸⁹" + RAISED)
+LETTERS, RAISED = "abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
+_RAISED = str.maketrans("0123456789" + LETTERS, "⁰¹²³⁴⁵⁶⁷⁸⁹" + RAISED)
 _ARROWS: dict[str, str] = {"up": "↑", "down": "↓", "": ""}
 
 
@@ -91,7 +92,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """What the numbers of one row come from: a job, its seed apart.
 
     Attributes:
@@ -141,13 +142,13 @@ class Row:
     """
 
     label: str
-    sources: tuple[Source, ...]
+    sources: tuple[RowSource, ...]
     cells: tuple[Cell, ...]
     bound: bool = False
     marks: str = ""
 
     @property
-    def first(self) -> Source:
+    def first(self) -> RowSource:
         """A source that stands for what all share: method and loss, as a rule."""
         return self.sources[0]
 
@@ -166,7 +167,7 @@ class Row:
         """Runs asked for, likewise."""
         return sum({source.digest: source.expected for source in self.sources}.values())
 
-    def source(self, column: Column) -> Source | None:
+    def source(self, column: Column) -> RowSource | None:
         """What fills the row's cell in a column; None where the grid has no such job."""
         return next((source for source in self.sources if source.block == column.block), None)
 

@@ -14,7 +14,7 @@ from sslbench.core.errors import UsageError
 from sslbench.reporting.labels import group_of, row_label
 from sslbench.reporting.layout import Line
 from sslbench.reporting.material import Material
-from sslbench.reporting.model import MARKS, superscript
+from sslbench.reporting.model import LETTERS, superscript
 
 NOT_PRINTED = "Not in the paper"
 COPIED = "In print copied from"
@@ -82,7 +82,7 @@ def recipe_letters(lines: Sequence[Line], spec: TableSpec) -> dict[str, str]:
         for name in recipes:
             found.setdefault(name, number)
     several = len({*found.values()}) > 1
-    return {name: MARKS[number] for name, number in found.items()} if several else {}
+    return {name: LETTERS[number] for name, number in found.items()} if several else {}
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def footnotes(lines: Sequence[Line], spec: TableSpec, taken: int) -> Footnotes:
     texts = [list(_about(line, spec)) for line in lines]
     order = sorted(range(len(lines)), key=lambda place: printed_place(lines[place]))
     known = list(dict.fromkeys(text for place in order for text in texts[place]))
-    if len(known) > len(MARKS) - taken:
+    if len(known) > len(LETTERS) - taken:
         raise UsageError(f"the table has {len(known)} footnotes, more than letters", "make some rows' `note` the same")
-    letter = dict(zip(known, MARKS[taken:], strict=False))
+    letter = dict(zip(known, LETTERS[taken:], strict=False))
     own = tuple("".join(sorted(letter[text] for text in told)) for told in texts)
     return Footnotes(own, tuple(f"{superscript(mark)} {text}" for text, mark in letter.items()))
 
@@ -129,7 +129,11 @@ def _about(line: Line, spec: TableSpec) -> Iterator[str]:
 
 def unlike_print(printed: Sequence[PublishedRow]) -> Iterator[str]:
     """In what the jobs of published rows are others than the paper says, and of which tables the rows are copies."""
-    networks = {row.network_here: row.network_published for row in printed if row.network_here != row.network_published}
+    networks = {
+        row.network_here: row.network_published
+        for row in printed
+        if not row.network_here.startswith(row.network_published)
+    }
     for here, there in networks.items():
         yield f"Network {here}; the paper says {there}."
     if origins := dict.fromkeys(row.origin for row in printed if row.origin):

@@ -15,7 +15,7 @@ from sslbench.config.text import compact, split_outside_brackets
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.comparison import Setting
 from sslbench.reporting.labels import budget_title, is_full_budget
-from sslbench.reporting.model import Cell, Row, Source, Table, superscript
+from sslbench.reporting.model import Cell, Row, RowSource, Table, superscript
 from sslbench.runs.directory import RUNS, Run
 
 _PARTS = ("method.", "loss.", "plugin.", "weighting")  # paths of options; all others are settings of a recipe
@@ -44,7 +44,7 @@ class Own:
     """The measured row of one job, with what stands behind it."""
 
     row: Row
-    source: Source
+    source: RowSource
     table: Table
     background: Background
 

@@ -1,112 +1,381 @@
-"""From per-case records to the numbers of a table: the protocol's means of each run, then means over seeds."""
+"""Intervals and tests for differences between rows: seeds × patients, crossed.
+
+Every seed's network meets the same test patients, so that seeds and patients are two random effects that cross: the
+multi-reader multi-case design of radiology, with seeds as readers (Dorfman, Berbaum & Metz 1992; Obuchowski & Rockette
+1995; Hillis 2007). Averaging seeds away and testing over patients, the field's habit, calls 31 to 60 of 100 true ties
+significant with three seeds and 40 patients.
+
+Arrays only: scores and differences are (S, U), seeds × units, without gaps; a unit is a patient, a slide or a scan.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
 
-from sslbench.core import registry
-from sslbench.core.errors import SSLBenchError
-from sslbench.runs.collect import CELL_COLUMNS
+CONFIDENCE = 0.95
+POWER = 0.80
+_EXACT_UNITS = 16  # 2^16 patterns of signs are quickly gone through
+_FLIPS = 9999
+_DRAWS = 2000
+
+Floats = NDArray[np.float64]
+# From which classes a seed has values (S, C) to what each weighs (S, C).
+ClassWeights = Callable[[NDArray[np.bool_]], Floats]
 
 
-def per_run(records: pd.DataFrame) -> pd.DataFrame:
-    """What each run scores: the mean over cases, and over classes for `avg`, by the run's own protocol.
+# ------------------------------------------------------------------------------------------------------- unit scores
+
+
+def average_of(classes: Sequence[int] | None = None) -> ClassWeights:
+    """Weights of the mean over classes (by index; None: all), over those that a seed has any value of."""
+
+    def weights(defined: NDArray[np.bool_]) -> Floats:
+        chosen = np.zeros(defined.shape[1], dtype=bool)
+        chosen[slice(None) if classes is None else list(classes)] = True
+        entered = (defined & chosen).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(entered / entered.sum(axis=1, keepdims=True))
+
+    return weights
+
+
+def slope_on(x: ArrayLike) -> ClassWeights:
+    """Weights of the least-squares slope of class means on `x` (C,), such as the log10 of the classes' sizes.
+
+    w_c = (x_c - x̄) / Σ (x - x̄)², over the classes that a seed has any value of.
+    """
+    place = np.asarray(x, dtype=np.float64)
+
+    def weights(defined: NDArray[np.bool_]) -> Floats:
+        with np.errstate(invalid="ignore"):
+            centred = np.where(defined, place - (defined @ place / defined.sum(axis=1))[:, None], 0.0)
+            return np.asarray(centred / np.square(centred).sum(axis=1, keepdims=True))
+
+    return weights
+
+
+def unit_scores(values: ArrayLike, units: ArrayLike, weights: ClassWeights) -> Floats:
+    """Score of each unit whose mean over units is the number that the table prints for that seed.
+
+    y_su = Σ_c w_c · [v̄_sc + (U / n_sc) · Σ_{i in u} (v_sic - v̄_sc)], v̄_sc the mean over the n_sc cases that have a
+    value. A mean over classes within each unit would be another number wherever a case lacks a class.
 
     Args:
-        records: columns `collect.COLUMNS`.
+        values: (S, I, C), seeds × cases × classes; NaN where the protocol leaves a value out.
+        units: (I,) labels of the cases' patients.
+        weights: of the classes: `average_of`, `slope_on`.
 
     Returns:
-        One row per run × metric × class: `CELL_COLUMNS`, seed, run, dataset, protocol, metric, class, value,
-        sd (over cases; NaN where the protocol's ± is not that), unit, and the protocol's counts of cases,
-        missed, spurious and absent.
+        (S, U), units in the order of their labels; a row of NaN for a seed without any value.
+    """
+    scores = np.asarray(values, dtype=np.float64)
+    labels, of_case = np.unique(np.asarray(units), return_inverse=True)
+    known = ~np.isnan(scores)
+    counts = known.sum(axis=1)  # (S, C)
+    filled = np.where(known, scores, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = filled.sum(axis=1) / counts
+        deviations = np.where(known, scores - means[:, None], 0.0)
+        member = (of_case[:, None] == np.arange(len(labels))).astype(np.float64)  # (I, U)
+        sums = np.einsum("sic,iu->suc", deviations, member)
+        of_unit = means[:, None] + sums * (len(labels) / counts)[:, None]
+    share = weights(counts > 0)
+    total: Floats = np.where(share[:, None] != 0, of_unit * share[:, None], 0.0).sum(axis=2)
+    return np.where((counts > 0).any(axis=1)[:, None], total, np.nan)
+
+
+# ---------------------------------------------------------------------------------------------------------- interval
+
+
+@dataclass(frozen=True)
+class Components:
+    """Standard deviations that a difference is made of, in its own unit: from one seed's training to the next, from one
+    patient to the next, and the rest (their interaction)."""
+
+    seed: float
+    unit: float
+    rest: float
+
+    def design(self, seeds: float, units: int) -> tuple[float, float]:
+        """Standard error of the mean difference, and its degrees of freedom (Satterthwaite), in another design.
+
+        Args:
+            seeds: at least 2; `math.inf` for as many as one likes.
+            units: at least 2.
+        """
+        of_seed, of_unit, rest = self.seed**2, self.unit**2, self.rest**2
+        if math.isinf(seeds):
+            return math.sqrt(of_unit / units), units - 1.0
+        squares = (units * of_seed + rest, seeds * of_unit + rest, rest)
+        total = squares[0] + squares[1] - squares[2]
+        return math.sqrt(total / (seeds * units)), _satterthwaite(total, squares, (seeds - 1, units - 1))
+
+
+@dataclass(frozen=True)
+class TwoWay:
+    """A mean difference with its interval.
+
+    Attributes:
+        mean: over seeds and units.
+        low, high: ends of the confidence interval.
+        p: two-sided, against a difference of 0; below 1 - confidence exactly where the interval leaves 0 out.
+        df: degrees of freedom.
+        se: standard error of the mean.
+        squares: mean squares of seeds, of units, and of the rest (NaN with one seed).
+        seeds, units: S and U. With one seed the interval is over units alone: these networks, new patients.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    df: float
+    se: float
+    squares: tuple[float, float, float]
+    seeds: int
+    units: int
+
+    @property
+    def components(self) -> Components:
+        """What the mean squares say of the spread; a component cannot be below 0. NaN with one seed."""
+        of_seed, of_unit, rest = self.squares
+        return Components(
+            float(np.sqrt(np.maximum(0.0, (of_seed - rest) / self.units))),
+            float(np.sqrt(np.maximum(0.0, (of_unit - rest) / self.seeds))),
+            math.sqrt(rest),
+        )
+
+    @property
+    def detectable(self) -> float:
+        """Difference that this design finds with 80 % power."""
+        return detectable(self.se, self.df)
+
+
+def two_way(d: ArrayLike, confidence: float = CONFIDENCE) -> TwoWay:
+    """Confidence interval of a mean difference over seeds and units, both random and crossed.
+
+    V = max(MS_s + MS_u - MS_e, MS_s, MS_u, MS_e), SE = sqrt(V / (S·U)), t with Satterthwaite's degrees of freedom, or
+    those of the largest mean square, never below min(S, U) - 1. With one seed: one-way over units.
+
+    Args:
+        d: (S, U) differences of the same seed and unit, positive where the first row is better.
+        confidence: of the interval, in (0, 1).
 
     Raises:
-        UnknownNameError: a protocol that is not installed.
-        SSLBenchError: records that the protocol does not accept.
+        ValueError: not (S, U) with U >= 2, or a value that is not finite.
     """
-    names = [*CELL_COLUMNS, "seed", "run", "dataset", "protocol"]
-    frames = []
-    for (run, protocol), rows in records.groupby(["run", "protocol"], sort=False):
-        try:
-            scores = registry.component("protocol", str(protocol)).aggregate(rows).copy()
-        except ValueError as error:
-            raise SSLBenchError(f"{run}: {error}") from error
-        scores["unit"] = scores["metric"].map(rows.drop_duplicates("metric").set_index("metric")["unit"])
-        for name in names:
-            scores[name] = rows[name].iloc[0]
-        frames.append(scores)
-    columns = [*names, "metric", "class", "value", "sd", "unit", "cases", "missed", "spurious", "absent"]
-    return pd.concat(frames, ignore_index=True).reindex(columns=columns) if frames else _nothing(columns)
+    values = np.asarray(d, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
+        raise ValueError(f"differences must be seeds × units with at least two units, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("differences must be finite: leave out seeds and units that one of the rows lacks")
+    seeds, units = values.shape
+    mean = float(values.mean())
+    of_seed, of_unit = values.mean(axis=1), values.mean(axis=0)
+    noise = (1e-13 * float(np.abs(values).max())) ** 2 * seeds * units  # what rounding alone leaves
+
+    def square(sum_of_squares: float, freedom: int) -> float:
+        return 0.0 if sum_of_squares <= noise else sum_of_squares / freedom
+
+    ms_unit = square(seeds * float(np.square(of_unit - mean).sum()), units - 1)
+    if seeds == 1:
+        squares = (math.nan, ms_unit, math.nan)
+        spread, df = ms_unit, units - 1.0
+    else:
+        rest = values - of_seed[:, None] - of_unit + mean
+        ms_seed = square(units * float(np.square(of_seed - mean).sum()), seeds - 1)
+        ms_rest = square(float(np.square(rest).sum()), (seeds - 1) * (units - 1))
+        squares = (ms_seed, ms_unit, ms_rest)
+        spread, df = _spread(squares, seeds, units)
+    se = math.sqrt(spread / (seeds * units))
+    if se == 0:
+        return TwoWay(mean, mean, mean, float(mean == 0), df, 0.0, squares, seeds, units)
+    half = float(stats.t.ppf((1 + confidence) / 2, df)) * se
+    p = 2 * float(stats.t.sf(abs(mean) / se, df))
+    return TwoWay(mean, mean - half, mean + half, p, df, se, squares, seeds, units)
 
 
-def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread of one cell of a table over its seeds.
+def _spread(squares: tuple[float, float, float], seeds: int, units: int) -> tuple[float, float]:
+    """Variance V of a single difference, and its degrees of freedom."""
+    freedom = (seeds - 1, units - 1, (seeds - 1) * (units - 1))
+    total = squares[0] + squares[1] - squares[2]
+    floor = min(seeds, units) - 1
+    spread = max(total, *squares)
+    if spread == 0:
+        return 0.0, float(floor)
+    found = [
+        df
+        for value, df in [(total, _satterthwaite(total, squares, freedom[:2])), *zip(squares, freedom, strict=True)]
+        if math.isclose(value, spread, rel_tol=1e-12)
+    ]
+    return spread, float(max(min(found), floor))
+
+
+def _satterthwaite(total: float, squares: tuple[float, float, float], freedom: tuple[float, float]) -> float:
+    """Degrees of freedom of MS_s + MS_u - MS_e."""
+    of_seed, of_unit = freedom
+    below = squares[0] ** 2 / of_seed + squares[1] ** 2 / of_unit + squares[2] ** 2 / (of_seed * of_unit)
+    return total**2 / below if below > 0 else min(freedom)
+
+
+def detectable(se: float, df: float, power: float = POWER, confidence: float = CONFIDENCE) -> float:
+    """Difference that a design with this standard error finds with the given power, under the noncentral t."""
+    if se == 0:
+        return 0.0
+    edge = float(stats.t.ppf((1 + confidence) / 2, df))
+    # The noncentral t as a normal over the spread of its denominator: scipy's own is NaN with few degrees of freedom.
+    at, weight = np.polynomial.legendre.leggauss(400)
+    scale = np.sqrt(stats.chi2.ppf((at + 1) / 2, df) / df)
+
+    def surplus(shift: float) -> float:
+        found = stats.norm.sf(edge * scale - shift) + stats.norm.cdf(-edge * scale - shift)
+        return float(weight @ found) / 2 - power
+
+    upper = edge + 1.0
+    while surplus(upper) < 0:
+        upper *= 2
+    return se * float(optimize.brentq(surplus, 0.0, upper, xtol=1e-9))
+
+
+# -------------------------------------------------------------------------------------------- families, other answers
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values adjusted for a family of tests (Holm 1979), in the order given."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(
+        [min(1.0, (len(p) - rank) * p[place]) for rank, place in enumerate(order)] or [0.0]
+    )
+    found = [math.nan] * len(p)
+    for rank, place in enumerate(order):
+        found[place] = float(adjusted[rank])
+    return found
+
+
+@dataclass(frozen=True)
+class SignFlip:
+    """A permutation test given these trainings.
+
+    Attributes:
+        p: two-sided.
+        floor: least value that it can take with so few units.
+    """
+
+    p: float
+    floor: float
+
+
+def sign_flip(d: ArrayLike) -> SignFlip:
+    """Test of the mean over units, seeds averaged, by flipping units' signs: what holds of these networks alone.
+
+    Exact up to 16 units, else 9 999 draws with p = (b + 1) / (B + 1) (Phipson & Smyth 2010).
 
     Args:
-        scores: rows of `per_run` that share a digest and a protocol.
-
-    Returns:
-        One row per metric × class: mean, std, n (seeds with a value), unit. std is over seeds with the
-        protocol's ddof, NaN for a single one; where the protocol's ± is over cases, the mean of the seeds' own.
-
-    Raises:
-        SSLBenchError: several digests, protocols or units, or a seed that stands twice.
+        d: (S, U) differences.
     """
-    for column in ("digest", "protocol"):
-        found = sorted(map(str, scores[column].unique()))
-        if len(found) > 1:
-            raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
-    if scores.duplicated(["seed", "metric", "class"]).any():
-        raise SSLBenchError(f"{scores['run'].iloc[0]}: a seed would enter the mean twice")
-    protocol = registry.component("protocol", str(scores["protocol"].iloc[0]))
-    rows = []
-    for (metric, name), group in scores.groupby(["metric", "class"], sort=False):
-        if group["unit"].nunique() > 1:
-            raise SSLBenchError(f"{group['run'].iloc[0]}: {metric} has several units")
-        values = group["value"].to_numpy(float)
-        values = np.sort(values[~np.isnan(values)])  # the order of the seeds must not reach the last bit
-        mean = float(values.mean()) if len(values) else math.nan
-        if protocol.spread == "cases":
-            std = float(group["sd"].mean())
-        else:
-            std = float(values.std(ddof=protocol.ddof)) if len(values) > 1 else math.nan
-        rows.append((metric, name, mean, std, len(values), group["unit"].iloc[0]))
-    return pd.DataFrame(rows, columns=["metric", "class", "mean", "std", "n", "unit"])
+    means = np.asarray(d, dtype=np.float64).mean(axis=0)
+    units = len(means)
+    observed = abs(means.sum()) - 1e-12 * np.abs(means).sum()  # the last bits of a sum depend on its order
+    if units <= _EXACT_UNITS:
+        signs = np.array(list(product((1.0, -1.0), repeat=units - 1))).reshape(
+            -1, units - 1
+        )  # the first stays: symmetry
+        reached = np.abs(means[0] + signs @ means[1:]) >= observed
+        return SignFlip(float(reached.mean()), 2.0 ** (1 - units))
+    signs = np.random.default_rng(0).choice((1.0, -1.0), size=(_FLIPS, units))
+    reached = np.abs(signs @ means) >= observed
+    return SignFlip((float(reached.sum()) + 1) / (_FLIPS + 1), 1 / (_FLIPS + 1))
 
 
-def summarize(records: pd.DataFrame) -> pd.DataFrame:
-    """`over_seeds` of every cell: one row per `CELL_COLUMNS` × protocol × metric × class.
-
-    Seeds are averaged only where they share all of `CELL_COLUMNS`, the digest among them.
-    """
-    scores = per_run(records)
-    frames = []
-    for _, group in scores.groupby([*CELL_COLUMNS, "protocol"], sort=False):
-        cells = over_seeds(group)
-        for name in (*CELL_COLUMNS, "protocol"):
-            cells[name] = group[name].iloc[0]
-        frames.append(cells)
-    columns = [*CELL_COLUMNS, "protocol", "metric", "class", "mean", "std", "n", "unit"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else _nothing(columns)
-
-
-def missed_organs(records: pd.DataFrame) -> pd.DataFrame:
-    """How many structures that a case has were predicted nowhere in it.
+def superiority(first: ArrayLike, second: ArrayLike) -> float:
+    """Probability that the first row is better on a unit, over all pairs of its seeds; ties count half.
 
     Args:
-        records: columns `collect.COLUMNS`.
-
-    Returns:
-        One row per run: run, missed, and pairs (cases × classes with a reference), index 0, 1, ...
+        first, second: (S, U) and (T, U) unit scores of the same units, larger is better.
     """
-    pairs = records.drop_duplicates(["run", "case", "class_id"])
-    pairs = pairs[pairs["state"].isin(["both", "missed"])]
-    counts = pairs.assign(missed=pairs["state"] == "missed").groupby("run", sort=False)["missed"]
-    return counts.agg(missed="sum", pairs="size").reset_index()
+    ours, theirs = np.asarray(first, dtype=np.float64)[:, None], np.asarray(second, dtype=np.float64)[None]
+    return float(np.mean((ours > theirs) + 0.5 * (ours == theirs)))
 
 
-def _nothing(columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({column: [] for column in columns})
+@dataclass(frozen=True)
+class GapShare:
+    """Share of the gap between supervised training at a budget and with all labels, with its interval (Fieller 1954).
+
+    Attributes:
+        share: above 1 where the row passes the upper end.
+        low, high: ends of the interval.
+        g: how badly the gap itself is known; below 1.
+    """
+
+    share: float
+    low: float
+    high: float
+    g: float
+
+
+def share_of_gap(row: ArrayLike, lower: ArrayLike, upper: ArrayLike, confidence: float = CONFIDENCE) -> GapShare | str:
+    """(row - lower) / (upper - lower) with Fieller's interval, or in words why there is none.
+
+    Args:
+        row, lower, upper: (S, U) unit scores in points of the same seeds and units: the row, supervised training at
+            its budget, and with all labels.
+        confidence: of the interval.
+    """
+    ours, base, full = (np.asarray(scores, dtype=np.float64) for scores in (row, lower, upper))
+    gain, gap = two_way(ours - base), two_way(full - base)
+    if gap.mean < 1:
+        return "the gap is below 1 point"
+    t = float(stats.t.ppf((1 + confidence) / 2, min(gain.df, gap.df)))
+    of_gain, of_gap = gain.se**2, gap.se**2
+    together = (of_gain + of_gap - two_way(ours - full).se ** 2) / 2
+    if abs(together) > math.sqrt(of_gain * of_gap) + 1e-9 * max(of_gain, of_gap):
+        return "the three variances contradict each other: too few seeds"
+    share = gain.mean / gap.mean
+    g = t**2 * of_gap / gap.mean**2
+    if g >= 1:
+        return "the gap itself is not told apart from 0"
+    slant = together / of_gap if of_gap else 0.0
+    inner = of_gain - 2 * share * together + share**2 * of_gap - g * (of_gain - slant * together)
+    half = t / gap.mean * math.sqrt(max(0.0, inner))
+    return GapShare(share, (share - g * slant - half) / (1 - g), (share - g * slant + half) / (1 - g), g)
+
+
+@dataclass(frozen=True)
+class RankStability:
+    """How a row's rank moves when seeds and units are drawn again: stability, not a confidence interval.
+
+    Attributes:
+        low, high: 2.5 % and 97.5 % quantiles of its rank, 1 is best.
+        first: share of the draws in which it is first; ties share.
+    """
+
+    low: int
+    high: int
+    first: float
+
+
+def rank_stability(scores: ArrayLike, draws: int = _DRAWS) -> list[RankStability]:
+    """Ranks of rows under redrawn seeds and units, the same draw for all rows.
+
+    Args:
+        scores: (R, S, U) unit scores of the rows, larger is better.
+        draws: how many.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    _, seeds, units = values.shape
+    generator = np.random.default_rng(0)
+    of_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    of_unit = generator.multinomial(units, np.full(units, 1 / units), size=draws) / units
+    means = np.einsum("rsu,bs,bu->rb", values, of_seed, of_unit, optimize=True)
+    ranks = stats.rankdata(-means, method="min", axis=0)
+    ahead = ranks == 1
+    first = (ahead / ahead.sum(axis=0)).mean(axis=1)
+    low, high = np.quantile(ranks, (0.025, 0.975), axis=1, method="inverted_cdf")
+    return [RankStability(int(a), int(b), float(c)) for a, b, c in zip(low, high, first, strict=True)]

@@ -14,19 +14,19 @@ from typing import Any
 
 from sslbench.config.grid import Grid, place_of
 from sslbench.config.job import Job, settings_of
-from sslbench.config.table import GAIN, ColumnSpec, Place, TableSpec, metric_keys
+from sslbench.config.table import GAIN, ColumnSpec, TablePlace, TableSpec, metric_keys
 from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
 from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, lines, sheets
-from sslbench.reporting.material import Block, Material, PlannedRow
-from sslbench.reporting.model import Cell, Column, Row, RowGroup, Source, Table, manifest
-from sslbench.reporting.statistics import over_seeds, per_run
+from sslbench.reporting.material import Material, PlannedRow, TableBlock
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, RowSource, Table, manifest
+from sslbench.reporting.scores import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
 
-__all__ = ["Cell", "Column", "Row", "RowGroup", "Source", "Table", "grid_table", "manifest", "tables_of_runs"]
+__all__ = ["Cell", "Column", "Row", "RowGroup", "RowSource", "Table", "grid_table", "manifest", "tables_of_runs"]
 
 _SHARED = (attrgetter("recipe"), attrgetter("dataset"), attrgetter("labeled"))
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
@@ -126,7 +126,7 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
         checkpoint=str(first.values.get("checkpoint", "")),
         runs=tuple(runs),
         expected=len(runs),
-        place=Place(),
+        place=TablePlace(),
     )
 
 
@@ -200,7 +200,9 @@ def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _of(part: ColumnSpec, leading: ColumnSpec, block: Block, material: Material, spec: TableSpec) -> Iterator[Column]:
+def _of(
+    part: ColumnSpec, leading: ColumnSpec, block: TableBlock, material: Material, spec: TableSpec
+) -> Iterator[Column]:
     """The columns of one of the table's `columns` in one block; none where another block has its metric."""
     metric = leading.metric if part.metric == GAIN else part.metric
     style, units = metric_style(metric), material.units(metric, block)
@@ -229,7 +231,7 @@ def _by_class(column: Column) -> Column:
     return replace(column, header=metric_style(column.metric).title, span=over, by="class")
 
 
-def _ordered(material: Material, block: Block, spec: TableSpec, wanted: Sequence[str] = ()) -> list[str]:
+def _ordered(material: Material, block: TableBlock, spec: TableSpec, wanted: Sequence[str] = ()) -> list[str]:
     """The classes in the table's order, those that are wanted in that of their names; without a size they come last."""
     classes = material.classes(block)
     if wanted:
@@ -242,10 +244,10 @@ def _ordered(material: Material, block: Block, spec: TableSpec, wanted: Sequence
 # ----------------------------------------------------------------------------------------------------- rows
 
 
-def _sources(line: Line, material: Material) -> Iterator[Source]:
+def _sources(line: Line, material: Material) -> Iterator[RowSource]:
     for planned, block in zip(line.cells, material.blocks, strict=True):
         if planned is not None:
-            yield Source(
+            yield RowSource(
                 recipe=planned.recipe,
                 dataset=planned.dataset,
                 labeled=planned.labeled,

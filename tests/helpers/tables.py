@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sslbench.reporting.model import Cell, Column, Row, RowGroup, Source, Table
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, RowSource, Table
 
 NAN = math.nan
 
@@ -18,7 +18,7 @@ COLUMNS = (
 
 def row(label: str, n: int, cells: list[Cell], method: str = "m", competes: bool = True) -> Row:
     runs = tuple(f"short/20pct/{method}+default/seed-{seed}-0000000{seed}" for seed in range(n))
-    source = Source("short", "hearts", "20pct", "papers", method, "default", "", "", "d" * 64, runs, 2, competes)
+    source = RowSource("short", "hearts", "20pct", "papers", method, "default", "", "", "d" * 64, runs, 2, competes)
     return Row(label, (source,), tuple(cells))
 
 

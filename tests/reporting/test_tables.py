@@ -18,7 +18,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.core.files import write_text
 from sslbench.reporting.latex import latex
-from sslbench.reporting.model import Cell, Column, Row, Source, Table, cell_text, manifest
+from sslbench.reporting.model import Cell, Column, Row, RowSource, Table, cell_text, manifest
 from sslbench.reporting.render import markdown
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
 from tests.helpers.results import CLASSES, component, protocol, same
@@ -539,8 +539,8 @@ def column(direction: str = "up") -> Column:
 
 
 def rows_of(means: list[float], competes: list[bool] | None = None) -> list[Row]:
-    def source(k: int) -> Source:
-        return Source("r", "d", "b", "p", "m", "l", "", "", "d", ("run",), 1, competes is None or competes[k])
+    def source(k: int) -> RowSource:
+        return RowSource("r", "d", "b", "p", "m", "l", "", "", "d", ("run",), 1, competes is None or competes[k])
 
     return [Row(str(k), (source(k),), (Cell(mean, math.nan, 1, 1),)) for k, mean in enumerate(means)]
 

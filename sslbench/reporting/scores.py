@@ -1,0 +1,119 @@
+"""From per-case records to the numbers of a table: the protocol's means of each run, then means over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
+from sslbench.runs.collect import CELL_COLUMNS
+
+
+def per_run(records: pd.DataFrame) -> pd.DataFrame:
+    """What each run scores: the mean over cases, and over classes for `avg`, by the run's own protocol.
+
+    Args:
+        records: columns `collect.COLUMNS`.
+
+    Returns:
+        One row per run × metric × class: `CELL_COLUMNS`, seed, run, dataset, protocol, metric, class, value,
+        sd (over cases; NaN where the protocol's ± is not that), unit, and the protocol's counts of cases,
+        missed, spurious and absent.
+
+    Raises:
+        UnknownNameError: a protocol that is not installed.
+        SSLBenchError: records that the protocol does not accept.
+    """
+    names = [*CELL_COLUMNS, "seed", "run", "dataset", "protocol"]
+    columns = [*names, "metric", "class", "value", "sd", "unit", "cases", "missed", "spurious", "absent"]
+    table: dict[str, list[Any]] = {column: [] for column in columns}
+    for (run, protocol), rows in records.groupby(["run", "protocol"], sort=False):
+        try:
+            scores = registry.component("protocol", str(protocol)).aggregate(rows)
+        except ValueError as error:
+            raise SSLBenchError(f"{run}: {error}") from error
+        units = dict(zip(reversed(rows["metric"].tolist()), reversed(rows["unit"].tolist()), strict=True))
+        of_run = {name: rows[name].iloc[0] for name in names} | {"sd": math.nan}
+        of_score = scores.to_dict("list") | {"unit": [units[metric] for metric in scores["metric"]]}
+        for column in columns:
+            table[column] += of_score[column] if column in of_score else [of_run[column]] * len(scores)
+    return pd.DataFrame(table)
+
+
+def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread of one cell of a table over its seeds.
+
+    Args:
+        scores: rows of `per_run` that share a digest and a protocol.
+
+    Returns:
+        One row per metric × class: mean, std, n (seeds with a value), unit. std is over seeds with the
+        protocol's ddof, NaN for a single one; where the protocol's ± is over cases, the mean of the seeds' own.
+
+    Raises:
+        SSLBenchError: several digests, protocols or units, or a seed that stands twice.
+    """
+    for column in ("digest", "protocol"):
+        found = sorted(map(str, scores[column].unique()))
+        if len(found) > 1:
+            raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
+    protocol = registry.component("protocol", str(scores["protocol"].iloc[0]))
+    cells: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
+    for score in scores[["metric", "class", "seed", "value", "sd", "unit"]].to_dict("records"):
+        cells.setdefault((score["metric"], score["class"]), []).append(score)
+    rows = []
+    for (metric, name), group in cells.items():
+        if len({score["seed"] for score in group}) < len(group):
+            raise SSLBenchError(f"{scores['run'].iloc[0]}: a seed would enter the mean twice")
+        if len({score["unit"] for score in group}) > 1:
+            raise SSLBenchError(f"{scores['run'].iloc[0]}: {metric} has several units")
+        # The order of the seeds must not reach the last bit.
+        values = np.sort([score["value"] for score in group if not math.isnan(score["value"])])
+        mean = float(values.mean()) if len(values) else math.nan
+        if protocol.spread == "cases":
+            own = [score["sd"] for score in group if not math.isnan(score["sd"])]
+            std = float(np.mean(own)) if own else math.nan
+        else:
+            std = float(values.std(ddof=protocol.ddof)) if len(values) > 1 else math.nan
+        rows.append((metric, name, mean, std, len(values), group[0]["unit"]))
+    return pd.DataFrame(rows, columns=["metric", "class", "mean", "std", "n", "unit"])
+
+
+def summarize(records: pd.DataFrame) -> pd.DataFrame:
+    """`over_seeds` of every cell: one row per `CELL_COLUMNS` × protocol × metric × class.
+
+    Seeds are averaged only where they share all of `CELL_COLUMNS`, the digest among them.
+    """
+    scores = per_run(records)
+    frames = []
+    for _, group in scores.groupby([*CELL_COLUMNS, "protocol"], sort=False):
+        cells = over_seeds(group)
+        for name in (*CELL_COLUMNS, "protocol"):
+            cells[name] = group[name].iloc[0]
+        frames.append(cells)
+    columns = [*CELL_COLUMNS, "protocol", "metric", "class", "mean", "std", "n", "unit"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else _nothing(columns)
+
+
+def missed_organs(records: pd.DataFrame) -> pd.DataFrame:
+    """How many structures that a case has were predicted nowhere in it.
+
+    Args:
+        records: columns `collect.COLUMNS`.
+
+    Returns:
+        One row per run: run, missed, and pairs (cases × classes with a reference), index 0, 1, ...
+    """
+    pairs = records.drop_duplicates(["run", "case", "class_id"])
+    pairs = pairs[pairs["state"].isin(["both", "missed"])]
+    counts = pairs.assign(missed=pairs["state"] == "missed").groupby("run", sort=False)["missed"]
+    return counts.agg(missed="sum", pairs="size").reset_index()
+
+
+def _nothing(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({column: [] for column in columns})
