@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import inspect
 import io
+import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from sslbench.runs.directory import RUNS, Run, runs_below
 if TYPE_CHECKING:
     from sslbench.config.job import Job
     from sslbench.execution.local import PlannedJob
+    from sslbench.reporting.comparison import Comparison
     from sslbench.reporting.model import Table
 
 
@@ -216,6 +219,49 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
         }
         for table in tables
     ]
+
+
+def compared(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as data: what it says about itself, and its `rows`, each with the settings in which it differs from
+    print and its `records`, the lines of the tidy CSV with typed numbers."""
+    from sslbench.reporting.beside import compared_facts, status
+    from sslbench.reporting.model import manifest
+
+    summary = comparison.summary
+    return {
+        "against": comparison.published.key,
+        "title": comparison.heading,
+        "summary": {
+            "compared": summary.compared,
+            "rows": summary.rows,
+            "median": _or_none(summary.median),
+            "intervals": summary.intervals,
+            "leaving_out_0": summary.marked,
+            "by_chance": summary.by_chance,
+            "ranks": [{"budget": rank.budget, "tau": _or_none(rank.tau), "rows": rank.rows} for rank in summary.ranks],
+            "of": summary.lead,
+        },
+        "remarks": list(comparison.remarks),
+        "rows": [
+            {
+                "row": row.label,
+                "status": status(row),
+                "settings": [asdict(setting) for setting in row.settings],
+                "footnotes": [comparison.footnotes[number - 1] for number in row.footnotes],
+                "records": [
+                    compared_facts(comparison, row, cell, column)
+                    for cell, column in zip(row.cells, comparison.columns, strict=True)
+                    if cell.measured or cell.published
+                ],
+            }
+            for row in comparison.rows
+        ],
+        "runs": manifest(comparison.tables),
+    }
+
+
+def _or_none(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def _typed(record: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`sslbench report`: the tables of finished runs."""
+"""`sslbench report`: the tables of finished runs, and published tables beside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from sslbench.cli.options import (
     GridArgument,
     ResultsDir,
     Sets,
+    argument,
     checked_rule,
     flag,
     opened,
@@ -27,20 +28,34 @@ from sslbench.cli.options import (
 from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
+    from sslbench.config.grid import Grid
+    from sslbench.config.published import PublishedTable
+    from sslbench.config.table import AgainstIn
+    from sslbench.reporting.citations import Citations
+    from sslbench.reporting.comparison import Comparison
+    from sslbench.reporting.model import Table
     from sslbench.runs.directory import Run
 
 
 def report(
     name: GridArgument = None,
+    table: Annotated[
+        str | None,
+        argument("PAPER:TABLE", "With --against: ga:T1; default: the one that the grid follows.", completion.published),
+    ] = None,
     protocol: Annotated[
         str | None,
         option("NAME", "Records that `evaluate` made under it; default: the runs' own.", complete=completion.protocols),
     ] = None,
     checkpoint: CheckpointName = None,
+    against: Annotated[bool, flag("A published table beside the measured one.", "--against/--no-against")] = False,
     latex: Annotated[bool, flag("A booktabs table.", "--latex/--no-latex")] = False,
     markdown: Annotated[bool, flag("GitHub's table.", "--markdown/--no-markdown")] = False,
     csv: Annotated[bool, flag("Tidy, unrounded numbers.", "--csv/--no-csv")] = False,
     as_json: Annotated[bool, flag("The same numbers with captions and runs.", "--json/--no-json")] = False,
+    cite: Annotated[
+        bool, flag("Cite the methods in LaTeX; with -o, references.bib beside it.", "--cite/--no-cite")
+    ] = False,
     output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
     data_dir: DataDir = None,
@@ -50,9 +65,8 @@ def report(
     from sslbench.config.grid import load_grid
     from sslbench.config.text import parse_set
     from sslbench.core import registry, settings
-    from sslbench.core.files import write_json, write_text
     from sslbench.reporting import tables
-    from sslbench.reporting.render import terminal
+    from sslbench.reporting.citations import Citations
     from sslbench.runs.directory import RUNS, Run, runs_below
 
     formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json}
@@ -61,12 +75,16 @@ def report(
         raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
     if output and not chosen:
         raise UsageError("-o needs a format", f"add {', '.join(formats)}")
+    if cite and not latex:
+        raise UsageError("--cite is for LaTeX", "add --latex")
     results = settings.results_dir(results_dir)
     opened(data_dir)
     protocol = protocol and registry.component("protocol", protocol).name
     checkpoint = checked_rule(checkpoint)
-    if name:
-        grid = load_grid(name)
+    name, table = _named(name, table, against)
+    grid = load_grid(name) if name else None
+    published = _published(table, grid) if against else None
+    if grid:
         jobs = grid.expand(parse_set(set or []))
         made = tables.grid_table(grid, jobs, results, protocol, checkpoint)
         runs = [Run.of(job, results) for job in jobs]
@@ -77,23 +95,45 @@ def report(
         warn(warning)
     if not any(row.n for table in made for row in table.rows):
         raise _nothing(runs, name, results, protocol, checkpoint)
-    if protocol and not any(table.columns for table in made):
+    if grid and protocol and not any(table.columns for table in made):
         asked = ", ".join(column.key for column in grid.table.wanted())
         raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
+    comparison = _compared(made, published, results) if published else None
     if chosen:
-        text = _rendered(made, chosen[0]).rstrip("\n") + "\n"
-        if output:
-            write_text(output, text)
-            write_json(output.with_name(output.name + ".manifest.json"), tables.manifest(made))
-            note(f"wrote {output} and its manifest")
-        else:
-            sys.stdout.write(text)
+        citations = Citations() if cite or (grid and grid.table.cite) else None
+        layout: AgainstIn = grid.table.against if grid else "column"
+        text = _rendered(made, comparison, chosen[0], layout, citations).rstrip("\n") + "\n"
+        _deliver(text, output, made, citations.keys if citations else [])
     else:
-        console = out()
-        for table in made:
-            console.print(terminal(table, console.width))
+        _draw(made, comparison)
     if any(table.damaged for table in made):
         raise typer.Exit(1)
+
+
+def _named(name: str | None, table: str | None, against: bool) -> tuple[str | None, str | None]:
+    """The grid and the published table, in whichever order they stand on the line: only the latter has a colon."""
+    if name and ":" in name and not name.endswith((".yaml", ".yml")):
+        name, table = table, name
+    if table and not against:
+        raise UsageError(f"unexpected argument '{table}'", f"to see it beside the measured table: --against {table}")
+    return name, table
+
+
+def _published(key: str | None, grid: Grid | None) -> PublishedTable:
+    """The table asked for, or the one that the grid follows."""
+    from sslbench.config.published import published_table
+
+    key = key or (grid.table.of if grid else "")
+    if not key:
+        whose = f"grid {grid.name} follows no published table" if grid else "--against needs a published table here"
+        raise UsageError(whose, "name one: --against ga:T1; sslbench published list has them")
+    return published_table(key)
+
+
+def _compared(made: Sequence[Table], published: PublishedTable, results: Path) -> Comparison:
+    from sslbench.reporting import against
+
+    return against.compare(made, published, against.backgrounds(made, results))
 
 
 def _nothing(
@@ -119,12 +159,61 @@ def _nothing(
     return UsageError(message, f"sslbench run --grid {grid or '[NAME]'}")
 
 
-def _rendered(made: list[Any], form: str) -> str:
-    from sslbench.cli.listing import numbers
-    from sslbench.reporting import latex, render
+def _draw(made: Sequence[Table], comparison: Comparison | None) -> None:
+    from sslbench.reporting.beside import terminal_beside
+    from sslbench.reporting.render import terminal
 
+    console = out()
+    if comparison:
+        console.print(terminal_beside(comparison, console.width))
+        return
+    for table in made:
+        console.print(terminal(table, console.width))
+
+
+def _rendered(
+    made: Sequence[Table],
+    comparison: Comparison | None,
+    form: str,
+    layout: AgainstIn,
+    citations: Citations | None,
+) -> str:
+    from sslbench.cli import listing
+    from sslbench.reporting import beside, latex, render
+    from sslbench.reporting.beside_latex import latex_beside
+
+    if comparison:
+        if form == "--json":
+            return json.dumps(listing.compared(comparison), indent=2)
+        if form == "--csv":
+            return beside.compared_csv(comparison)
+        if form == "--markdown":
+            return beside.markdown_beside(comparison)
+        return latex_beside(comparison, layout, citations)
     if form == "--json":
-        return json.dumps(numbers(made), indent=2)
+        return json.dumps(listing.numbers(made), indent=2)
     if form == "--csv":
         return render.tidy_csv(made)
-    return "\n\n".join(latex.latex(table) if form == "--latex" else render.markdown(table) for table in made)
+    if form == "--markdown":
+        return "\n\n".join(render.markdown(table) for table in made)
+    return "\n\n".join(latex.latex(table, citations.row) if citations else latex.latex(table) for table in made)
+
+
+def _deliver(text: str, output: Path | None, made: Sequence[Table], cited: Sequence[str]) -> None:
+    """Print what was asked for, or write it with its manifest and what it cites."""
+    from sslbench.core.files import read_text, write_json, write_text
+    from sslbench.reporting.citations import BIBLIOGRAPHY, bibliography
+    from sslbench.reporting.model import manifest
+
+    if output is None:
+        sys.stdout.write(text)
+        if cited:
+            note(f"-o FILE.tex also writes {BIBLIOGRAPHY}, with the {len(cited)} sources that are cited")
+        return
+    beside = output.with_name(BIBLIOGRAPHY)
+    entries = bibliography(cited, read_text(beside) if beside.exists() else "") if cited else ""
+    write_text(output, text)
+    write_json(output.with_name(output.name + ".manifest.json"), manifest(made))
+    if entries:
+        write_text(beside, entries)
+    note(f"wrote {output}" + (f", {BIBLIOGRAPHY}" if entries else "") + " and its manifest")

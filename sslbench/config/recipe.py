@@ -252,12 +252,18 @@ class Override(Frozen):
     set: dict[str, Any] = Field(description="dotted paths and the values that they take then")
 
 
+Deviating = Literal["splits", "preprocessing", "iterations", "checkpoint", "protocol"]
+
+
 class Recipe(Frozen):
     """All that one published table holds fixed, from the dataset to the evaluation protocol."""
 
     name: str
     description: str = ""
     source: str = Field(default="", description="paper, section, and where deviations are documented")
+    deviations: dict[Deviating, str] = Field(
+        default={}, description="in what it is known to differ from its paper, for comparisons with print"
+    )
     dataset: str
     preprocessing: str = Field(description="named preprocessing of the dataset")
     splits: str = Field(description="named case lists and label budgets of the dataset")
@@ -341,7 +347,7 @@ class Recipe(Frozen):
 
 
 # What a recipe says about itself, not about the computation: outside the digest and the resolved values.
-ABOUT = {"name", "description", "source", "seeds", "overrides", "extends"}
+ABOUT = {"name", "description", "source", "deviations", "seeds", "overrides", "extends"}
 
 # What only says which records lie beside the results, and leaves these as they are: outside the digest and the name of
 # the run.

@@ -21,6 +21,7 @@ from sslbench.core.options import Frozen
 
 GAIN = "gain"
 MARKS = ("best", "second", "third")
+AgainstIn = Literal["column", "line"]
 _SPREADS = ("std", "std/class")
 
 
@@ -90,6 +91,10 @@ class TableSpec(Frozen):
     notes: Literal["full", "short"] = Field(
         default="full", description="under the table: all there is to say, or a line"
     )
+    against: AgainstIn = Field(
+        default="column", description="`report --against` in LaTeX: print in a `column`, or as a second `line`"
+    )
+    cite: bool = Field(default=False, description="whether methods are cited in LaTeX")
     caption: str = ""
     note: str = ""
 

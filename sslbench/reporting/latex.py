@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 
-from sslbench.reporting.model import LETTERS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Table, cell_text, manifest
+from sslbench.reporting.model import LETTERS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Row, Table, cell_text, manifest
 
 PACKAGES = (r"\usepackage{booktabs}", r"\usepackage{graphicx}")
 
@@ -23,6 +23,7 @@ _MATH = {
     "⁰": "^{0}", "¹": "^{1}", "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "⁵": "^{5}", "⁶": "^{6}", "⁷": "^{7}",
     "⁸": "^{8}", "⁹": "^{9}", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
     "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
+    "•": r"\bullet", "Δ": r"\Delta",
 }  # fmt: skip
 _MATH |= {raised: rf"^{{\mathrm{{{letter}}}}}" for letter, raised in zip(LETTERS, RAISED, strict=True)}
 _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
@@ -31,8 +32,12 @@ _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, comm
 _RANKS = {1: "textbf", 2: "underline", 3: "textit"}
 
 
-def latex(table: Table) -> str:
-    """A `table*` environment to paste into a paper; comments name the packages it needs, and its runs."""
+def latex(table: Table, cited: Callable[[Row], str] = lambda row: "") -> str:
+    """A `table*` environment to paste into a paper; comments name the packages it needs, and its runs.
+
+    Args:
+        cited: what follows a row's name, as LaTeX.
+    """
     columns = table.columns
     lines = [
         f"% Written by sslbench. Needs {' '.join(PACKAGES)}",
@@ -40,7 +45,7 @@ def latex(table: Table) -> str:
         r"\centering",
         r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
         rf"\caption{{{escape(table.heading)}}}",
-        rf"\label{{tab:{_slug(table.label)}}}",
+        rf"\label{{tab:{slug(table.label)}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         # Shrinks a table that is too wide, and leaves others at their size.
@@ -56,7 +61,7 @@ def latex(table: Table) -> str:
             lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{heading}}} \\")
         for row in group.rows:
             cells = [_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)]
-            lines.append(_line([escape(row.full_label), *cells]))
+            lines.append(line([escape(row.full_label) + cited(row), *cells]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
     notes = " ".join(escape(note) for note in (table.measured, *table.notes) if note)
     lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}", r"\end{table*}"]
@@ -88,13 +93,13 @@ def _header(columns: tuple[Column, ...]) -> list[str]:
     upper, rules = _spanning(_upper(columns))
     bare = [not column.span or column.by == "class" for column in columns]
     lower = [column.sense if alone else column.header for column, alone in zip(columns, bare, strict=True)]
-    lines = [_line(["", *above]), above_rules] if any(column.block for column in columns) else []
+    lines = [line(["", *above]), above_rules] if any(column.block for column in columns) else []
     if all(column.by == "class" for column in columns) and columns:
-        lines += [_line(["", *upper]), rules, _line(["", *(escape(column.header) for column in columns)])]
+        lines += [line(["", *upper]), rules, line(["", *(escape(column.header) for column in columns)])]
         rules, upper = "", []
     if upper:
-        lines += [_line(["", *upper]), rules]
-    return [*filter(None, lines), _line(["Method", *map(escape, lower)])]
+        lines += [line(["", *upper]), rules]
+    return [*filter(None, lines), line(["Method", *map(escape, lower)])]
 
 
 def _upper(columns: tuple[Column, ...]) -> list[tuple[str, str]]:
@@ -132,11 +137,13 @@ def _cell(cell: Cell, column: Column) -> str:
     return text + (escape(PARTIAL) if cell.marked else "")
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """One line of a `tabular`."""
     # A bracket or star at the start would be taken for an argument of the line end before it.
     guard = "{}" if cells[0].startswith(("[", "*")) else ""
     return guard + " & ".join(cells) + r" \\"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name fit for a label."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

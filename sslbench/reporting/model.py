@@ -204,6 +204,7 @@ class Table:
         title: dataset, label budget, recipe, and what ± is; or the grid's own or the published caption.
         measured: the protocol in words, and which weights were tested.
         notes: what else a reader must know, a sentence or two each: marks, missing runs, partial data.
+        footnotes: those of the notes that are about single rows, each behind its letter.
         warnings: files that could not be used, with their paths: for the terminal, not for print.
         grid: whose table it is; empty where runs were reported without one.
         damaged: whether one of those files is not as it was written.
@@ -217,6 +218,7 @@ class Table:
     title: str
     measured: str
     notes: tuple[str, ...]
+    footnotes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     grid: str = ""
     damaged: bool = False

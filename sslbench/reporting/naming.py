@@ -17,6 +17,7 @@ from sslbench.reporting.material import Material
 from sslbench.reporting.model import LETTERS, superscript
 
 NOT_PRINTED = "Not in the paper"
+COPIED = "In print copied from"
 
 
 def labels(lines: Sequence[Line], material: Material, spec: TableSpec) -> list[str]:
@@ -123,7 +124,11 @@ def _about(line: Line, spec: TableSpec) -> Iterator[str]:
     places = [row.place.printed for row in line.cells if row and row.place.printed is not None]
     if published is None or not places:
         return
-    printed = [published.rows[place] for place in places]
+    yield from unlike_print([published.rows[place] for place in places])
+
+
+def unlike_print(printed: Sequence[PublishedRow]) -> Iterator[str]:
+    """In what the jobs of published rows are others than the paper says, and of which tables the rows are copies."""
     networks = {
         row.network_here: row.network_published
         for row in printed
@@ -132,7 +137,7 @@ def _about(line: Line, spec: TableSpec) -> Iterator[str]:
     for here, there in networks.items():
         yield f"Network {here}; the paper says {there}."
     if origins := dict.fromkeys(row.origin for row in printed if row.origin):
-        yield f"In print copied from {' and '.join(origins)}."
+        yield f"{COPIED} {' and '.join(origins)}."
     if any("base-inferred" in row.flags for row in printed):
         yield "The paper does not say which method is under the loss: this one by its numbers."
 

@@ -82,8 +82,8 @@ def tidy_csv(tables: Iterable[Table]) -> str:
                 if source is None:
                     continue
                 job = (source.recipe, source.labeled, source.method, source.loss, source.plugin, source.variant)
-                numbers = (_exact(cell.mean), _exact(cell.std), cell.n, cell.expected, column.unit)
-                shown = (source.dataset, column.block, heading, row.label, _exact(cell.low), _exact(cell.high))
+                numbers = (exact(cell.mean), exact(cell.std), cell.n, cell.expected, column.unit)
+                shown = (source.dataset, column.block, heading, row.label, exact(cell.low), exact(cell.high))
                 line = (*job, column.class_name, column.metric, *numbers, source.protocol, source.digest, *shown)
                 # An upper bound stands in several tables and blocks, but is one result.
                 lines.setdefault((*line[:8], source.protocol, source.digest), line)
@@ -98,18 +98,25 @@ def _parts(table: Table, widths: list[int], room: int) -> list[list[int]]:
     """Columns in as few parts as fit into `room`: whole blocks where one fits, and those about equally wide."""
     places = list(range(len(widths)))
     if sum(widths) <= room or len(table.blocks) == 1:
-        return _filled(places, widths, room)
+        return filled_parts(places, widths, room)
     blocks = [[place for place in places if table.columns[place].block == block] for block in table.blocks]
     parts: list[list[int]] = []
     for block in blocks:
         if parts and sum(widths[place] for place in (*parts[-1], *block)) <= room:
             parts[-1] += block
         else:
-            parts += _filled(block, widths, room)
+            parts += filled_parts(block, widths, room)
     return parts
 
 
-def _filled(places: list[int], widths: list[int], room: int) -> list[list[int]]:
+def filled_parts(places: list[int], widths: list[int], room: int) -> list[list[int]]:
+    """Columns in as few parts as fit into `room`, and those about equally wide.
+
+    Args:
+        places: which of the columns, in order.
+        widths: of all columns.
+    """
+
     def filled(room: int) -> list[list[int]]:
         parts: list[list[int]] = [[]]
         for place in places:
@@ -230,5 +237,6 @@ def escape_markdown(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------ csv
 
 
-def _exact(number: float) -> str:
+def exact(number: float) -> str:
+    """A number that is read back as the same; empty for NaN."""
     return "" if math.isnan(number) else repr(float(number))

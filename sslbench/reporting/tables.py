@@ -185,6 +185,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
         title=caption.title(),
         measured=measured,
         notes=tuple(filter(None, said)),
+        footnotes=footnotes.notes,
         warnings=material.found.warnings,
         damaged=material.found.damaged,
         gains=held,
