@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,14 @@ class JobFilter(Frozen):
         Raises:
             UsageError: a name or budget that nothing answers to.
         """
+        return self.matches_but_seed(job) and self.has_seed(job.seed)
+
+    def has_seed(self, seed: int) -> bool:
+        """Tell whether jobs of this seed may be meant."""
+        return not self.seeds or seed in self.seeds
+
+    def matches_but_seed(self, job: Job) -> bool:
+        """Tell whether the job is meant, whatever the seed; as `matches`."""
         parts = read_parts(job)
         wanted = [flatten(self.set)]
         for axis in COMPONENTS:
@@ -86,7 +94,7 @@ class JobFilter(Frozen):
             lists = splits_of(read_recipe(job.recipe)[0], parts, flatten(job.set))
             if lists.budget(job.labeled).slug not in {lists.budget(name).slug for name in self.labeled}:
                 return False
-        if (self.recipe and job.recipe not in self.recipe) or (self.seeds and job.seed not in self.seeds):
+        if self.recipe and job.recipe not in self.recipe:
             return False
         if self.weighting and not any(_has_weighting(job.resolved, value) for value in self.weighting):
             return False
@@ -114,11 +122,6 @@ def _has_weighting(resolved: ResolvedJob, value: str | Mapping[str, Any] | None)
 
 def _learners(resolved: ResolvedJob) -> tuple[str, ...]:
     return weightings.learners_of(registry.component("method", resolved.method["name"]), resolved.method)
-
-
-def _layer(layers: Mapping[str, str], path: str) -> str:
-    """Return the layer of a path, or of the first below it."""
-    return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
 
 
 class GridEntry(JobFilter):
@@ -199,19 +202,20 @@ class Grid(Frozen):
         found: dict[Path, Job] = {}
         protocols: set[str] = set()
         for entry in self.jobs:
-            for job in self._product(entry, overrides or {}):
-                if not any(exclude.matches(job) for exclude in self.exclude):
-                    canonical = job.canonical()  # every job is checked before any starts
-                    differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
-                    layers = {path: _layer(job.resolved.layers, path) for path in differs}
-                    found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
-                    protocols.add(job.resolved.recipe.protocol)
+            for job, seeds in self._product(entry, overrides or {}):
+                out = [exclude for exclude in self.exclude if exclude.matches_but_seed(job)]
+                for seed in seeds:
+                    if not any(exclude.has_seed(seed) for exclude in out):
+                        seeded = job.with_seed(seed)  # every job is checked before any starts
+                        found.setdefault(seeded.directory, seeded)
+                        protocols.add(seeded.resolved.recipe.protocol)
         if not found:
             raise UsageError(f"grid {self.name} names no job")
         self.table.check(protocols)
         return list(found.values())
 
-    def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[Job]:
+    def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[tuple[Job, Sequence[int]]]:
+        """Yield the jobs of an entry, whatever their seed, and the seeds of each."""
         recipes = entry.recipe or self.recipe
         budgets = entry.labeled or self.labeled
         for axis, value in (("recipe", recipes), ("method", entry.method), ("labeled", budgets)):
@@ -223,18 +227,17 @@ class Grid(Frozen):
         for recipe, budget, method, weighting, loss, plugin in itertools.product(
             recipes, budgets, entry.method, entry.weighting or [None], entry.loss or ["default"], entry.plugin or [None]
         ):
-            for seed in entry.seeds or self.seeds or load_recipe(recipe).seeds:
-                yield Job(
-                    recipe=recipe,
-                    method=method,
-                    weighting=weighting,
-                    loss=loss,
-                    plugin=plugin,
-                    labeled=budget,
-                    seed=seed,
-                    set=chosen,
-                    layers=layers,
-                )
+            job = Job(
+                recipe=recipe,
+                method=method,
+                weighting=weighting,
+                loss=loss,
+                plugin=plugin,
+                labeled=budget,
+                set=chosen,
+                layers=layers,
+            )
+            yield job, entry.seeds or self.seeds or load_recipe(recipe).seeds
 
 
 def load_grid(name: str) -> Grid:

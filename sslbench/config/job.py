@@ -67,6 +67,13 @@ class Job(Frozen):
         the lower layers give anyway drop out, the budget is a slug."""
         return self.resolved.job
 
+    def with_seed(self, seed: int) -> Job:
+        """Return the canonical form with another seed, resolved as this one is: the seed has no part in that."""
+        canonical = self.canonical()
+        other = canonical.model_copy(update={"seed": seed})
+        other.__dict__["resolved"] = canonical.resolved.model_copy(update={"job": other})
+        return other
+
     @cached_property
     def resolved(self) -> ResolvedJob:
         """The full configuration, with the layer that each value came from.
@@ -173,13 +180,16 @@ def resolve(job: Job) -> ResolvedJob:
     written_for = splits_of(below, parts, {}) if {"dataset", "splits"} <= below.values.keys() else lists
     values, layers = _complete(layered(given), parts, about, overrides)
     # A value that the lower layers give anyway is no difference: it must not make another run.
-    lower, _ = _complete(layered({}), parts, about, overrides)
+    lower, beneath = _complete(layered({}), parts, about, overrides) if given else (values, layers)
     differs = {path: values[path] for path in given if path in values and values[path] != lower.get(path, _MISSING)}
     weighted, otherwise = weightings.by_learner(values), weightings.by_learner(lower)
     weighting = None
     if weighted != otherwise:
         learners = weightings.learners_of(method.component, under(values, "method"))
         weighting = weightings.difference(weighted, otherwise, learners)
+    # Nor does it come from the job.
+    layers |= {path: layer for path, layer in beneath.items() if path in given and path not in differs}
+    own = [*weightings.split(differs)[0], *([weightings.PART] if weighting else [])]
 
     recipe = recipe_of(values, about, overrides)
     if (recipe.dataset, recipe.splits) != (lists.dataset, lists.name):
@@ -193,6 +203,7 @@ def resolve(job: Job) -> ResolvedJob:
         labeled=labeled,
         seed=job.seed,
         set=dict(sorted(weightings.split(differs)[0].items())),
+        layers={path: _first_layer(layers, path) for path in own},
     )
     chosen = {
         kind: {"name": part.base} | unflatten(under(values, kind)) if part.base else None
@@ -209,6 +220,7 @@ def resolve(job: Job) -> ResolvedJob:
         layers=layers,
         digest=_digest(values, parts, lists.fingerprint(labeled), recipe),
     )
+    canonical.__dict__["resolved"] = resolved
     objection = _objection(resolved, parts, lists)
     if objection:
         raise UsageError(f"{canonical.method} + {canonical.loss} on {canonical.recipe}: {objection}")
@@ -238,6 +250,11 @@ def _above(origins: Mapping[str, str], path: str, otherwise: str) -> str:
     while path not in origins and "." in path:
         path = path.rpartition(".")[0]
     return origins.get(path, otherwise)
+
+
+def _first_layer(layers: Mapping[str, str], path: str) -> str:
+    """Return the layer of a path, or of the first below it."""
+    return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
 
 
 def splits_of(below: Layers, parts: Mapping[str, Part], given: Mapping[str, Any]) -> Splits:
