@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sslbench.config import weightings
+from sslbench.config import scaling, weightings
 from sslbench.config.layers import COMPONENTS, JOB_PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
 from sslbench.config.recipe import ABOUT, Cutout, Jitter, Override, Recipe, Seed
@@ -178,9 +178,9 @@ def resolve(job: Job) -> ResolvedJob:
     labeled = lists.budget(job.labeled).slug
     # A recipe's overrides speak of the budgets of its own lists, whichever the job takes.
     written_for = splits_of(below, parts, {}) if {"dataset", "splits"} <= below.values.keys() else lists
-    values, layers = _complete(layered(given), parts, about, overrides)
+    values, layers = _complete(layered(given), parts, about)
     # A value that the lower layers give anyway is no difference: it must not make another run.
-    lower, beneath = _complete(layered({}), parts, about, overrides) if given else (values, layers)
+    lower, beneath = _complete(layered({}), parts, about) if given else (values, layers)
     differs = {path: values[path] for path in given if path in values and values[path] != lower.get(path, _MISSING)}
     weighted, otherwise = weightings.by_learner(values), weightings.by_learner(lower)
     weighting = None
@@ -190,7 +190,10 @@ def resolve(job: Job) -> ResolvedJob:
     # Nor does it come from the job.
     layers |= {path: layer for path, layer in beneath.items() if path in given and path not in differs}
     own = [*weightings.split(differs)[0], *([weightings.PART] if weighting else [])]
-
+    origins = {path: _first_layer(layers, path) for path in own}
+    # A job says what it sets before the scale, which stands beside it.
+    models = {"": Recipe} | {f"{kind}.": part.component.Options for kind, part in parts.items() if part.base}
+    values, layers = scaling.scaled(values, layers, models)
     recipe = recipe_of(values, about, overrides)
     if (recipe.dataset, recipe.splits) != (lists.dataset, lists.name):
         raise UsageError(f"recipe {about['name']}: an override must not change dataset or splits")
@@ -203,7 +206,7 @@ def resolve(job: Job) -> ResolvedJob:
         labeled=labeled,
         seed=job.seed,
         set=dict(sorted(weightings.split(differs)[0].items())),
-        layers={path: _first_layer(layers, path) for path in own},
+        layers=origins,
     )
     chosen = {
         kind: {"name": part.base} | unflatten(under(values, kind)) if part.base else None
@@ -270,14 +273,14 @@ def splits_of(below: Layers, parts: Mapping[str, Part], given: Mapping[str, Any]
 
 
 def _complete(
-    layers: Layers, parts: Mapping[str, Part], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
+    layers: Layers, parts: Mapping[str, Part], about: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Validate and fill in every default, so that a default spelt out and one left out are the same."""
     known = {*Recipe.model_fields, *JOB_PARTS} - ABOUT
     unknown = [path for path in layers.values if path.split(".")[0] not in known]
     if unknown:
         raise UnknownNameError("field", unknown[0], known | {path for path in layers.values if path not in unknown})
-    recipe = recipe_of(layers.values, about, overrides)
+    recipe = recipe_of(layers.values, about, ())
     network = registry.component("network", recipe.network.name)
     options = dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
     try:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sslbench.config.grid import TableSpec
+from sslbench.config.scaling import PATH as SCALE
 from sslbench.config.text import counted
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
@@ -25,6 +26,7 @@ def title(material: Material, spec: TableSpec, columns: Sequence[Column], rows: 
     return _sentences(
         spec.caption or f"{dataset_title(first.dataset)}, {first.budget} labelled",
         f"Recipe {first.recipe}" + (f", splits {first.splits}" if first.splits else ""),
+        _scaled(material),
         _spread(material, columns, rows),
         _trained(material),
     )
@@ -78,6 +80,13 @@ def _not_competing(material: Material, rows: Sequence[Row]) -> list[str]:
 
 def _sentences(*parts: str) -> str:
     return " ".join(part.rstrip(". ") + "." for part in parts if part)
+
+
+def _scaled(material: Material) -> str:
+    """How the schedules were shortened; empty where none was."""
+    factors = {str(row.settings.get(SCALE, "")) for row in material.rows}
+    told = " or ".join(sorted(factors - {""}))
+    return f"Schedule scaled to {told}" + (" in some rows" if "" in factors else "") if told else ""
 
 
 def _trained(material: Material) -> str:
