@@ -45,7 +45,7 @@ def test_every_length_of_a_method_is_scaled(method, recipe, paths):
     assert changed == {
         path
         for path in changed
-        if path == "schedule.scale" or abs(values[path] - plain[path] / 10) <= 0.5 and values[path] >= 1
+        if path == "schedule.scale" or (abs(values[path] - plain[path] / 10) <= 0.5 and values[path] >= 1)
     }
 
 

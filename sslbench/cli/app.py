@@ -16,6 +16,7 @@ from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
 from sslbench.cli.options import flag
 from sslbench.cli.prepare import prepare
+from sslbench.cli.published import published
 from sslbench.cli.report import report
 from sslbench.cli.run import run, status, validate, worker
 from sslbench.core.errors import SSLBenchError
@@ -118,3 +119,4 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)
 app.command(hidden=True)(worker)
+app.add_typer(published)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslbench.config.grid import grid_files, load_grid
 from sslbench.config.layers import load_recipe
+from sslbench.config.published import published_papers, published_tables
 from sslbench.config.recipe import recipe_names
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError
@@ -40,7 +41,7 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "recipes":
         return [_recipe(name) for name in recipe_names()]
     if what == "grids":
-        return [_grid(name, str(path)) for name, path in grid_files().items()]
+        return _grids()
     if what == "matrix":
         return _matrix()
     raise UnknownNameError("listing", what, LISTS)
@@ -112,9 +113,19 @@ def _recipe(name: str) -> dict[str, Any]:
     }
 
 
-def _grid(name: str, path: str) -> dict[str, Any]:
-    grid = load_grid(name)
-    return {"name": name, "aliases": [], "about": grid.description, "file": path}
+def _grids() -> list[dict[str, Any]]:
+    """The grids that can be named: those of no paper, then those of each, tables first in order of print; `group` is the
+    paper, empty for the others."""
+    tables = [table.grid for table in published_tables().values()]
+    names = {paper.paper: paper.name for paper in published_papers().values()}
+    rows = []
+    for name, path in grid_files().items():
+        paper = names.get(name.partition("-")[0], "") if "-" in name else ""
+        about = load_grid(name).description
+        rows.append({"name": name, "aliases": [], "about": about, "file": str(path), "group": paper})
+    groups = ["", *names.values()]
+    places = {name: place for place, name in enumerate(tables)}
+    return sorted(rows, key=lambda row: (groups.index(row["group"]), places.get(row["name"], len(tables))))
 
 
 # --------------------------------------------------------------------------------------------------- runs, plans

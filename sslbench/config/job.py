@@ -13,14 +13,14 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
 from sslbench.config import scaling, weightings
 from sslbench.config.layers import COMPONENTS, JOB_PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
-from sslbench.config.recipe import ABOUT, Cutout, Jitter, Override, Recipe, Seed
+from sslbench.config.recipe import ABOUT, Cutout, Jitter, Recipe, Seed
 from sslbench.config.splits import HELD, Splits, load_splits
 from sslbench.config.text import compact, dumped, flatten, unflatten
 from sslbench.core import registry
@@ -67,13 +67,6 @@ class Job(Frozen):
         the lower layers give anyway drop out, the budget is a slug."""
         return self.resolved.job
 
-    def with_seed(self, seed: int) -> Job:
-        """Return the canonical form with another seed, resolved as this one is: the seed has no part in that."""
-        canonical = self.canonical()
-        other = canonical.model_copy(update={"seed": seed})
-        other.__dict__["resolved"] = canonical.resolved.model_copy(update={"job": other})
-        return other
-
     @cached_property
     def resolved(self) -> ResolvedJob:
         """The full configuration, with the layer that each value came from.
@@ -82,6 +75,16 @@ class Job(Frozen):
             UsageError: a name, path or value that is not valid, or a combination without meaning.
         """
         return resolve(self)
+
+    def reseeded(self, seed: int) -> Job:
+        """Return the same job of another seed. What it resolves to is the same, and not worked out again."""
+        return self.model_copy(update={"seed": seed}).resolved_as(self)
+
+    def resolved_as(self, other: Job) -> Self:
+        """Return this job, which resolves to what another one does, the seed apart, without working it out."""
+        job = other.resolved.job.model_copy(update={"seed": self.seed})
+        self.__dict__["resolved"] = other.resolved.model_copy(update={"job": job})  # where the cached property looks
+        return self
 
     def digest(self) -> str:
         """Hash all that changes the result but the seed: 64 hexadecimal digits. Jobs that share it are averaged."""
@@ -223,7 +226,6 @@ def resolve(job: Job) -> ResolvedJob:
         layers=layers,
         digest=_digest(values, parts, lists.fingerprint(labeled), recipe),
     )
-    canonical.__dict__["resolved"] = resolved
     objection = _objection(resolved, parts, lists)
     if objection:
         raise UsageError(f"{canonical.method} + {canonical.loss} on {canonical.recipe}: {objection}")

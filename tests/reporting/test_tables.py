@@ -18,7 +18,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.core.files import write_text
 from sslbench.reporting.latex import latex
-from sslbench.reporting.model import Cell, Column, Row, Table, cell_text, manifest
+from sslbench.reporting.model import Cell, Column, Row, Source, Table, cell_text, manifest
 from sslbench.reporting.render import markdown
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
 from tests.helpers.results import CLASSES, component, protocol, same
@@ -87,12 +87,10 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
         "General": ["CPS", "GA-CPS", "MT", "GA-MT"],
         "Imbalance": ["DHC", "GA-DHC"],
     }
-    assert (table.name, table.recipe, table.labeled, table.protocol) == (
-        "short-3-patients",
-        "short",
-        "3-patients",
-        "papers",
-    )
+    assert table.name == "short-3-patients"
+    source = row(table, "GA-CPS").first
+    assert (source.recipe, source.labeled, source.protocol, source.n) == ("short", "3-patients", "papers", 2)
+    assert source.job is not None and source.job.digest == source.digest
     assert [f"{column.header} {column.sense}" for column in table.columns] == [
         "Avg. DSC ↑ (%)",
         "Avg. ASD ↓ (voxel)",
@@ -107,7 +105,7 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
     assert cell_text(row(table, "GA-CPS").cells[2], table.columns[2]) == ("56.0", "")
     assert [item.label for item in table.rows if item.cells[0].best] == ["GA-DHC"]  # 100 % of the labels do not compete
     assert [item.label for item in table.rows if item.cells[1].second] == ["DHC"]
-    assert row(table, "Supervised (100%)").labeled == "100pct"
+    assert row(table, "Supervised (100%)").first.labeled == "100pct"
     assert table.notes[0] == (
         "Best in bold, second underlined, on unrounded means; rows with 100% of the labels do not compete."
     )
@@ -118,7 +116,10 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
     )
     assert table.caption.endswith("Tested weights: best on the validation cases.")
     assert len(manifest([table])) == 16
-    assert manifest([table])[0] == {"run": row(table, "Supervised").runs[0], "digest": row(table, "Supervised").digest}
+    assert manifest([table])[0] == {
+        "run": row(table, "Supervised").runs[0],
+        "digest": row(table, "Supervised").first.digest,
+    }
     json.dumps(manifest([table]))
 
 
@@ -151,7 +152,7 @@ def test_a_method_says_once_what_its_numbers_are_not(recipe: str, write_job: Wri
     assert table.notes.count(caution) == 1 and labels(table)["Imbalance"][0] == "Redrawn (reconstructed)"
     registry.unregister("method", "redrawn")
     (results,) = tables_of_runs(tmp_path / "results")  # which outlive the package that made them
-    assert "redrawn" in {item.method for item in results.rows} and caution not in results.notes
+    assert "redrawn" in {item.first.method for item in results.rows} and caution not in results.notes
 
 
 def test_a_table_without_any_run_has_all_its_columns(recipe: str, tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_settings_stand_in_the_name_and_shared_ones_in_a_note(recipe: str, write
     (table,) = tables_of(grid, tmp_path)
     assert labels(table) == expected
     assert "All rows: schedule.iterations=20." in table.notes
-    assert row(table, "GA-CPS (gamma=0.75)").variant == "loss.gamma=0.75,schedule.iterations=20"
+    assert row(table, "GA-CPS (gamma=0.75)").first.variant == "loss.gamma=0.75,schedule.iterations=20"
     (of_runs,) = tables_of_runs(tmp_path / "results")
     assert {item.label for item in of_runs.rows} == set(expected["General"])
 
@@ -290,7 +291,7 @@ def test_another_protocol_makes_another_table(recipe: str, write_job: Write, tmp
         jobs=[{"method": "cps"}, {"method": "mt", "set": {"protocol": "ours"}}],
     )
     tables = tables_of(grid, tmp_path)
-    assert [(table.name, table.protocol) for table in tables] == [
+    assert [(table.name, table.rows[0].first.protocol) for table in tables] == [
         ("short-3-patients", "papers"),
         ("short-3-patients-2", "ours"),
     ]
@@ -354,7 +355,7 @@ def test_rows_that_lack_seeds_or_have_other_cases_do_not_compete(recipe: str, wr
         write_job(jobs["dhc", seed], same(0.9, cases=1))
     write_job(jobs["supervised", 0], same(0.8))
     (table,) = tables_of(grid, tmp_path)
-    marked = {item.label: (item.competes, item.cells[0].best, item.cells[0].second) for item in table.rows}
+    marked = {item.label: (item.first.competes, item.cells[0].best, item.cells[0].second) for item in table.rows}
     assert marked == {
         "Supervised": (False, False, False),
         "CPS": (True, True, False),
@@ -382,11 +383,15 @@ def test_a_class_without_a_value_in_a_seed_is_not_best_there(write_run: Write, t
 
 def test_a_table_is_checked_before_any_job_starts(recipe: str) -> None:
     settings = {"name": "g", "recipe": [recipe], "labeled": ["5%"], "jobs": [{"method": "cps"}]}
-    for columns, words in ((["dsc/rv"], "table column 'dsc/rv'"), (["dsc", "dsc"], "twice"), ([], "no columns")):
+    for columns, words in (
+        (["dsc/aorta"], "class in the table column 'dsc/...': 'aorta'"),
+        (["dsc", "dsc"], "twice"),
+        ([], "no columns"),
+    ):
         with pytest.raises(UsageError, match=words):
             Grid(**settings, table={"columns": columns}).expand()
-    with pytest.raises(UnknownNameError, match="dsc/class"):  # what was meant
-        Grid(**settings, table={"columns": ["dsc/rv"]}).expand()
+    with pytest.raises(UnknownNameError, match="did you mean class"):
+        Grid(**settings, table={"columns": ["dsc/clas"]}).expand()
 
 
 def test_a_protocol_without_the_usual_columns_fills_those_that_it_has(
@@ -431,7 +436,8 @@ def test_runs_without_a_grid(write_run: Write, tmp_path: Path) -> None:
     write_run(0.7, method="mt", seed=1, state="running")
     write_run(0.7, method="dhc", state="failed")
     tables = tables_of_runs(tmp_path / "results")
-    assert [(table.recipe, table.labeled) for table in tables] == [("long", "7-patients"), ("short", "3-patients")]
+    jobs = [table.rows[0].first for table in tables]
+    assert [(job.recipe, job.labeled) for job in jobs] == [("long", "7-patients"), ("short", "3-patients")]
     assert [item.full_label for item in tables[1].rows] == ["CPS", "MT (1/2 seeds)"]
     assert "Left out: 1 run of rows without any result." in tables[1].notes
 
@@ -485,7 +491,7 @@ def test_distances_on_arrays_without_voxel_sizes_are_called_nominal(
         write_run(data={"spacing": spacing}, protocol=name)
         write_run(data={"spacing": "header"}, method="mt", protocol=name)
     told = {
-        table.protocol: [note for note in table.notes if "nominal" in note]
+        table.rows[0].first.protocol: [note for note in table.notes if "nominal" in note]
         for table in tables_of_runs(tmp_path / "results")
     }
     assert told["papers"] == [] and len(told["ours"]) == 1 and words in told["ours"][0]
@@ -533,16 +539,14 @@ def column(direction: str = "up") -> Column:
 
 
 def rows_of(means: list[float], competes: list[bool] | None = None) -> list[Row]:
-    return [
-        Row(
-            str(k), "m", "l", "", "", "b", "d", 1, 1, competes is None or competes[k], (Cell(mean, math.nan, 1, 1),), ()
-        )
-        for k, mean in enumerate(means)
-    ]
+    def source(k: int) -> Source:
+        return Source("r", "d", "b", "p", "m", "l", "", "", "d", ("run",), 1, competes is None or competes[k])
+
+    return [Row(str(k), (source(k),), (Cell(mean, math.nan, 1, 1),)) for k, mean in enumerate(means)]
 
 
 def marks(means: list[float], direction: str = "up", competes: list[bool] | None = None) -> str:
-    ranked = _ranked(rows_of(means, competes), (column(direction),))
+    ranked = _ranked(rows_of(means, competes), (column(direction),), 2)
     return "".join("b" if item.cells[0].best else "s" if item.cells[0].second else "." for item in ranked)
 
 
