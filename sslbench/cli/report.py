@@ -13,7 +13,19 @@ import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import note, out, warn
-from sslbench.cli.options import DataDir, GridArgument, ResultsDir, Sets, flag, opened, option
+from sslbench.cli.options import (
+    Choice,
+    DataDir,
+    GridArgument,
+    Only,
+    ResultsDir,
+    Scale,
+    Seeds,
+    Sets,
+    flag,
+    opened,
+    option,
+)
 from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
@@ -32,12 +44,14 @@ def report(
     as_json: Annotated[bool, flag("The same numbers with captions and runs.", "--json/--no-json")] = False,
     output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
+    seed: Seeds = None,
+    only: Only = None,
+    scale: Scale = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
     from sslbench.config.grid import load_grid
-    from sslbench.config.text import parse_set
     from sslbench.core import registry, settings
     from sslbench.core.files import write_json, write_text
     from sslbench.reporting import tables
@@ -53,12 +67,14 @@ def report(
     results = settings.results_dir(results_dir)
     opened(data_dir)
     protocol = protocol and registry.component("protocol", protocol).name
+    choice = Choice(set, seed, only, scale)
     if name:
         grid = load_grid(name)
-        jobs = grid.expand(parse_set(set or []))
+        jobs = choice.jobs(grid)
         made = tables.grid_table(grid, jobs, results, protocol)
         runs = [Run.of(job, results) for job in jobs]
     else:
+        choice.no_grid()
         made = tables.tables_of_runs(results, protocol) if (results / RUNS).exists() else []
         runs = [] if made else runs_below(results / RUNS)
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):

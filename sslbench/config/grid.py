@@ -205,6 +205,11 @@ class Grid(Frozen):
     def _as_lists(cls, data: Any) -> Any:
         return _axes_as_lists(data)
 
+    def with_seeds(self, seeds: Iterable[int]) -> Grid:
+        """Return the grid with these seeds, whatever it and its entries name; what it excludes stays out."""
+        entries = [entry.model_copy(update={"seeds": []}) for entry in self.jobs]
+        return self.model_copy(update={"seeds": list(seeds), "jobs": entries})
+
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
         """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
