@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, note, out, print_json
+from sslbench.cli.console import err, note, out, print_json, spinner
 from sslbench.cli.options import (
     OUTPUT,
     Choice,
@@ -106,7 +106,7 @@ def run(
         int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
     ] = None,
     dry_run: Annotated[
-        bool, flag("Print the plan; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
+        bool, flag("Print the plan and what it costs; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
     ] = False,
     force: Annotated[
         bool, flag("Start over; old results are kept aside.", "--force/--no-force", "-f", panel=_HOW)
@@ -143,7 +143,7 @@ def run(
     slots = min(jobs or local.default_slots(), len(plan))
     devices = local.slot_devices(slots, checked_device(device, dry_run))
     if dry_run:
-        _print_plan(plan, results, devices, missing, as_json)
+        _print_plan(plan, results, devices, missing, as_json, chosen.name)
         return
     console = err()
     live = progress and console.is_terminal and not quiet
@@ -300,10 +300,16 @@ def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missi
     }
 
 
-def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
+def _print_plan(
+    plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool, grid: str
+) -> None:
+    from sslbench.cli.listing import plan_cost
+    from sslbench.cli.terminal.costs import launch
     from sslbench.cli.terminal.runs import plan as draw
 
     facts = _plan_facts(plan, results, devices, missing)
+    with spinner("counts what it costs"):
+        facts["cost"] = plan_cost(plan, results, devices[0], grid)
     if missing:
         note(("not ready:", "yellow"), f" {missing}")
     if as_json:
@@ -311,7 +317,8 @@ def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missi
         return
     draw(out(), facts["jobs"])
     places = ", ".join(dict.fromkeys(devices))
-    print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}")
+    print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}\n")
+    launch(out(), facts["cost"])
 
 
 def _report_command(

@@ -242,6 +242,11 @@ class Run:
         """The record of the split lists in `provenance.json`; empty where it has none."""
         return self._provenance("splits")
 
+    @property
+    def device(self) -> str:
+        """The card or processor that it runs or ran on, as `provenance.json` names it; empty where it does not."""
+        return str(self._provenances.get("device") or "")
+
     def load_job(self) -> Job:
         """Make the job in config.yaml.
 
