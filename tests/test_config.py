@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sslbench.config.grid import Grid, grid_files, load_grid
-from sslbench.config.job import ENGINE_VERSION, Job, settings_of
+from sslbench.config.job import ENGINE_VERSION, Job, resolve, settings_of
 from sslbench.config.layers import load_recipe
 from sslbench.config.recipe import recipe_names
 from sslbench.config.splits import load_splits
@@ -737,6 +737,33 @@ def test_a_combination_without_meaning_can_be_excluded():
 
 def test_a_grid_gives_canonical_jobs():
     assert all(job == job.canonical() for job in grid({"method": "sl", "loss": "ga[gamma=0.5]"}).expand())
+
+
+def test_what_a_grid_gives_is_resolved_as_its_canonical_form_is():
+    methods = ["sl", "cps[weighting=diffdw]", "dhc", "mt[start=7]", "cps[weighting.b=cld]"]
+    spelt = {"method": methods, "loss": ["ga[gamma=0.25]", "default"], "set": {"optimizer.lr": 0.1, "ramp.weight": 0.1}}
+    for found in grid(spelt, seeds=[4, 2]).expand({"schedule.iterations": 7}):
+        fresh = Job(**found.model_dump(), layers=found.layers)
+        assert (found.resolved.job, found.resolved.job.seed) == (fresh.resolved.job, fresh.seed)
+        for part in ("digest", "values", "layers", "recipe", "method", "loss", "weightings"):
+            assert getattr(found.resolved, part) == getattr(fresh.resolved, part), (found.directory, part)
+        assert found.directory == fresh.directory
+
+
+def test_seeds_share_what_a_grid_resolves(monkeypatch):
+    resolved = []
+    monkeypatch.setattr("sslbench.config.job.resolve", lambda job: resolved.append(job) or resolve(job))
+    jobs = grid({"method": ["supervised", "cps"], "loss": ["default", "ga"]}, seeds=list(range(9))).expand()
+    assert [found.resolved.job.seed for found in jobs] == [found.canonical().seed for found in jobs] == [*range(9)] * 4
+    assert len({found.directory for found in jobs}) == 36
+    assert len(resolved) == 4
+
+
+def test_an_exclusion_by_seed_leaves_the_others():
+    jobs = grid(
+        {"method": ["supervised", "cps"]}, seeds=[3, 1, 2], exclude=[{"method": "cps", "seeds": "1-2"}]
+    ).expand()
+    assert [found.seed for found in jobs] == [3, 1, 2, 3]
 
 
 def test_options_in_brackets_name_their_grid():

@@ -195,6 +195,19 @@ def settings(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 
 @_quiet
+def axes(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """`AXIS=` for what parts jobs of a grid, and names behind it."""
+    from sslbench.config.selection import AXES
+
+    axis, equals, unfinished = incomplete.partition("=")
+    if not equals:
+        return [f"{name}=" for name in AXES]
+    completers = {"method": methods, "weighting": weightings, "loss": losses, "plugin": plugins, "labeled": labeled}
+    complete = {**completers, "recipe": recipes}.get(axis)
+    return [f"{axis}={word}" for word in complete(context, unfinished)] if complete else []
+
+
+@_quiet
 def dataset_settings(context: typer.Context, incomplete: str) -> Iterable[str]:
     """The same for the options of the dataset that is being prepared."""
     from sslbench.config.fields import fields_of

@@ -9,7 +9,18 @@ import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import note, out, print_json, spinner
-from sslbench.cli.options import DataDir, Json, PreprocessingName, ResultsDir, argument, flag, opened, option, several
+from sslbench.cli.options import (
+    DataDir,
+    Json,
+    PreprocessingName,
+    ResultsDir,
+    argument,
+    checked_device,
+    flag,
+    opened,
+    option,
+    several,
+)
 from sslbench.core.errors import UsageError
 
 
@@ -22,18 +33,36 @@ def list_(
             completion.lists,
         ),
     ],
+    cost: Annotated[bool, flag("Of grids, count jobs and what they cost.", "--cost/--no-cost")] = False,
+    device: Annotated[
+        str | None,
+        option("DEVICE", "Of that cost: cpu or cuda; default: a GPU, else the CPU.", complete=completion.devices),
+    ] = None,
     as_json: Json = False,
     data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
 ) -> None:
     """List what a job can name."""
-    from sslbench.cli.listing import listing
+    from sslbench.cli.listing import grid_costs, listing
+    from sslbench.cli.terminal.costs import grids
     from sslbench.cli.terminal.listings import names
     from sslbench.cli.terminal.matrix import matrix
 
     opened(data_dir)
-    rows = listing(what)
+    if cost and what != "grids":
+        raise UsageError(f"--cost is of grids, not of {what}", "sslbench list grids --cost")
+    if cost:
+        from sslbench.core import settings
+        from sslbench.execution.local import slot_devices
+
+        with spinner("counts what grids cost"):
+            rows = grid_costs(settings.results_dir(results_dir), slot_devices(1, checked_device(device, True))[0])
+    else:
+        rows = listing(what)
     if as_json:
         print_json(rows)
+    elif cost:
+        grids(out(), rows)
     elif what == "matrix":
         matrix(out(), rows)
     elif rows:

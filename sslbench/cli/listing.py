@@ -6,7 +6,10 @@ import csv
 import inspect
 import io
 import math
-from collections.abc import Iterable
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from sslbench.config.layers import load_recipe
 from sslbench.config.published import published_papers, published_tables
 from sslbench.config.recipe import recipe_names
 from sslbench.core import registry
-from sslbench.core.errors import UnknownNameError
+from sslbench.core.errors import SSLBenchError, UnknownNameError
 from sslbench.runs.directory import RUNS, Run, runs_below
 
 if TYPE_CHECKING:
@@ -187,6 +190,97 @@ def planned(plan: Iterable[PlannedJob], results: Path) -> list[dict[str, Any]]:
         }
         for entry in plan
     ]
+
+
+def plan_cost(plan: Sequence[PlannedJob], results: Path, device: str, grid: str) -> dict[str, Any]:
+    """The cost of a launch: `configurations` (jobs apart from their seeds), how many are `finished` and the others by
+    what becomes of them (`actions`), `shared` (jobs that other grids have too, by grid), the `Bill` of `all` jobs and
+    of what is `left`, and the `free` space where the results lie.
+
+    Args:
+        plan: of all jobs.
+        results: the results folder.
+        device: to run on, as torch spells it.
+        grid: the name of the jobs' own.
+    """
+    import torch
+
+    from sslbench.execution.cost import Bill, Pricer
+
+    pricer, whole, left = Pricer(results, torch.device(device)), Bill(), Bill()
+    for entry in plan:
+        pricer.add(whole, entry.job)
+        if entry.runs:
+            pricer.add(left, entry.job, 1 - _done(entry))
+    actions = Counter(_action(entry) for entry in plan)
+    others = {name: paths for name, paths in grid_runs().items() if name != grid}
+    own = {entry.job.directory for entry in plan}
+    return {
+        "jobs": len(plan),
+        "configurations": len({entry.job.digest() for entry in plan}),
+        "finished": sum(entry.state == "finished" and not entry.runs for entry in plan),
+        "actions": dict(actions),
+        "shared": {name: len(own & paths) for name, paths in others.items() if own & paths},
+        "shared_jobs": len(own & set().union(*others.values())),
+        "all": pricer.facts(whole),
+        "left": pricer.facts(left),
+        "free": _free(results),
+    }
+
+
+def _done(entry: PlannedJob) -> float:
+    """The share of a training that is done, as far as its directory says so."""
+    progress = entry.run.progress() if entry.state in ("interrupted", "failed") else {}
+    done, total = progress.get("iteration") or 0, progress.get("iterations") or 0
+    return min(done / total, 1.0) if total else 0.0
+
+
+def _free(folder: Path) -> int:
+    """Free bytes where a folder is, or would be."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def grid_runs() -> dict[str, set[Path]]:
+    """The run directories of every grid that can be named, relative to `results/runs`; one that is not valid is left
+    out."""
+    return {name: {job.directory for job in jobs} for name, jobs in _expanded().items()}
+
+
+def _expanded() -> dict[str, list[Job]]:
+    found = {}
+    for name in grid_files():
+        with suppress(SSLBenchError):
+            found[name] = load_grid(name).expand()
+    return found
+
+
+def grid_costs(results: Path, device: str) -> list[dict[str, Any]]:
+    """The listing of grids with their jobs and cost: `configurations`, `jobs`, `shared` (jobs that other grids have
+    too), and the `Bill` of the jobs; a last row, without a name, is of all jobs, each once."""
+    import torch
+
+    from sslbench.execution.cost import Bill, Pricer
+
+    pricer = Pricer(results, torch.device(device))
+    grids = _expanded()
+    owners = Counter(job.directory for jobs in grids.values() for job in jobs)
+    every = {job.directory: job for jobs in grids.values() for job in jobs}
+    rows = []
+    for row in [row for row in listing("grids") if row["name"] in grids] + [{"name": "", "group": "all"}]:
+        jobs = grids.get(row["name"], [*every.values()])
+        bill = Bill()
+        for job in jobs:
+            pricer.add(bill, job)
+        counts = {
+            "configurations": len({job.digest() for job in jobs}),
+            "jobs": len(jobs),
+            "shared": sum(owners[job.directory] > 1 for job in jobs),
+        }
+        rows.append({**row, **counts, "cost": pricer.facts(bill)})
+    return rows
 
 
 def _action(entry: PlannedJob) -> str:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from sslbench.cli import completion
 from sslbench.core.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from sslbench.config.grid import Grid
+    from sslbench.config.job import Job
 
 OUTPUT = "Output and places"
 
@@ -35,11 +41,31 @@ def setting(help: str, complete: Any, panel: str | None = None) -> Any:
     return option("PATH=VALUE", help, "--set", panel=panel, complete=complete)
 
 
+def only_option(panel: str | None = None) -> Any:
+    """Make the option `--only`."""
+    text = "Only jobs with these, e.g. method=cps,mt; also recipe, weighting, loss, plugin, labeled, seed."
+    return option("AXIS=VALUES", text, "--only", panel=panel, complete=completion.axes)
+
+
+def scale_option(panel: str | None = None) -> Any:
+    """Make the option `--scale`."""
+    text = "Shorten every schedule, e.g. to 0.1 of its iterations; the results say so."
+    return option("FACTOR", text, "--scale", panel=panel)
+
+
+def seed_option(text: str, panel: str | None = None) -> Any:
+    """Make the option `--seed`."""
+    return option("SEEDS", text, "--seed", "-s", panel=panel)
+
+
 DataDir = Annotated[Path | None, option("DIR", "Prepared datasets: SSLBENCH_DATA, else data/.", panel=OUTPUT)]
 ResultsDir = Annotated[Path | None, option("DIR", "Runs and reports: SSLBENCH_RESULTS, else results/.", panel=OUTPUT)]
 Sets = Annotated[list[str] | None, setting("Change a field, e.g. optimizer.lr=0.005.", completion.settings)]
 Json = Annotated[bool, flag("Machine-readable, alone on stdout.", "--json/--no-json", panel=OUTPUT)]
 Quiet = Annotated[bool, flag("Print less.", "--quiet/--no-quiet", "-q", panel=OUTPUT)]
+Seeds = Annotated[list[str] | None, seed_option("Seeds, e.g. 0,1 or 0-2; default: the grid's.")]
+Only = Annotated[list[str] | None, only_option()]
+Scale = Annotated[float | None, scale_option()]
 PreprocessingName = Annotated[
     str | None,
     option("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
@@ -56,6 +82,49 @@ Workers = Annotated[int | None, option("N", "Cases at a time; default: one per c
 GridArgument = Annotated[str | None, argument("GRID", "A grid by name, or its YAML file.", completion.grids)]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which jobs of a grid are meant, and how they are changed.
+
+    Attributes:
+        set, seed, only: the values of these options.
+        scale: the same; it goes before a `schedule.scale` that is set.
+    """
+
+    set: Sequence[str] | None = None
+    seed: Sequence[str] | None = None
+    only: Sequence[str] | None = None
+    scale: float | None = None
+
+    def jobs(self, grid: Grid) -> list[Job]:
+        """Return the jobs of a grid that are meant, canonical and checked."""
+        from sslbench.config import scaling, selection
+        from sslbench.config.text import parse_set
+
+        overrides = parse_set(self.set or []) | ({} if self.scale is None else {scaling.PATH: self.scale})
+        seeds = seeds_of(self.seed)
+        return selection.only((grid.with_seeds(seeds) if seeds else grid).expand(overrides), self.only or [])
+
+    def no_grid(self) -> None:
+        """Refuse options that say something of a grid where none is named."""
+        if self.words:
+            raise UsageError(f"{self.words[0]} needs the name of a grid", "sslbench list grids")
+
+    @property
+    def words(self) -> list[str]:
+        """The options as one types them."""
+        given = (("--set", self.set), ("--seed", self.seed), ("--only", self.only))
+        words = [word for flag, values in given for value in values or [] for word in (flag, value)]
+        return words + ([] if self.scale is None else ["--scale", f"{self.scale:g}"])
+
+
+def seeds_of(values: Sequence[str] | None) -> list[int]:
+    """`0,1` and `0-2` as numbers, each once."""
+    from sslbench.config.selection import seeds_in
+
+    return list(dict.fromkeys(seed for part in several(values) for seed in seeds_in(part)))
+
+
 def opened(data_dir: Path | None) -> Path:
     """The data folder; the datasets, recipes and lists that are declared in it are known from here on."""
     from sslbench.core import settings
@@ -66,7 +135,7 @@ def opened(data_dir: Path | None) -> Path:
     return folder
 
 
-def several(values: list[str] | None) -> list[str]:
+def several(values: Sequence[str] | None) -> list[str]:
     """Repeated and comma-separated values as one list."""
     from sslbench.config.text import split_outside_brackets
 

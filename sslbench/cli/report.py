@@ -15,9 +15,13 @@ from sslbench.cli import completion
 from sslbench.cli.console import note, out, warn
 from sslbench.cli.options import (
     CheckpointName,
+    Choice,
     DataDir,
     GridArgument,
+    Only,
     ResultsDir,
+    Scale,
+    Seeds,
     Sets,
     argument,
     checked_rule,
@@ -58,12 +62,14 @@ def report(
     ] = False,
     output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
+    seed: Seeds = None,
+    only: Only = None,
+    scale: Scale = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
     from sslbench.config.grid import load_grid
-    from sslbench.config.text import parse_set
     from sslbench.core import registry, settings
     from sslbench.reporting import tables
     from sslbench.reporting.citations import Citations
@@ -81,14 +87,16 @@ def report(
     opened(data_dir)
     protocol = protocol and registry.component("protocol", protocol).name
     checkpoint = checked_rule(checkpoint)
+    choice = Choice(set, seed, only, scale)
     name, table = _named(name, table, against)
     grid = load_grid(name) if name else None
     published = _published(table, grid) if against else None
     if grid:
-        jobs = grid.expand(parse_set(set or []))
+        jobs = choice.jobs(grid)
         made = tables.grid_table(grid, jobs, results, protocol, checkpoint)
         runs = [Run.of(job, results) for job in jobs]
     else:
+        choice.no_grid()
         made = tables.tables_of_runs(results, protocol, checkpoint) if (results / RUNS).exists() else []
         runs = [] if made else runs_below(results / RUNS)
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):

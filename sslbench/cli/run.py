@@ -11,20 +11,27 @@ import typer
 from rich.console import Console
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, note, out, print_json
+from sslbench.cli.console import err, note, out, print_json, spinner
 from sslbench.cli.options import (
     OUTPUT,
+    Choice,
     DataDir,
     GridArgument,
     Json,
+    Only,
     Quiet,
     ResultsDir,
+    Scale,
+    Seeds,
     Sets,
     argument,
     checked_device,
     flag,
+    only_option,
     opened,
     option,
+    scale_option,
+    seed_option,
     setting,
     several,
 )
@@ -76,8 +83,10 @@ def run(
         option("BUDGETS", "Label budgets, e.g. 20%.", "--labeled", panel=_WHAT, complete=completion.labeled),
     ] = None,
     seed: Annotated[
-        list[str] | None, option("SEEDS", "Seeds: 0,1 or 0-2; default: the recipe's.", "--seed", "-s", panel=_WHAT)
+        list[str] | None, seed_option("Seeds: 0,1 or 0-2; default: the grid's, else the recipe's.", _WHAT)
     ] = None,
+    only: Annotated[list[str] | None, only_option(_WHAT)] = None,
+    scale: Annotated[float | None, scale_option(_WHAT)] = None,
     set: Annotated[
         list[str] | None, setting("Change a field of all jobs, e.g. optimizer.lr=0.005.", completion.settings, _WHAT)
     ] = None,
@@ -97,7 +106,7 @@ def run(
         int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
     ] = None,
     dry_run: Annotated[
-        bool, flag("Print the plan; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
+        bool, flag("Print the plan and what it costs; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
     ] = False,
     force: Annotated[
         bool, flag("Start over; old results are kept aside.", "--force/--no-force", "-f", panel=_HOW)
@@ -114,15 +123,15 @@ def run(
     """Run a grid, or the product of the methods, losses, budgets and seeds given. Finished jobs are skipped,
     interrupted ones continue."""
     from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
-    from sslbench.config.text import parse_set
     from sslbench.core import settings
     from sslbench.execution import local
 
     data, results = opened(data_dir), settings.results_dir(results_dir)
-    axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled, "-s": seed}
+    axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
-    table = _report_command(chosen, name, set, data_dir, results_dir)
-    expanded = chosen.expand(parse_set(set or []))
+    choice = Choice(set, seed, only, scale)
+    table = _report_command(chosen, name, choice, data_dir, results_dir)
+    expanded = choice.jobs(chosen)
     missing = ""
     try:
         stores = local.check_data(expanded, data)
@@ -134,7 +143,7 @@ def run(
     slots = min(jobs or local.default_slots(), len(plan))
     devices = local.slot_devices(slots, checked_device(device, dry_run))
     if dry_run:
-        _print_plan(plan, results, devices, missing, as_json)
+        _print_plan(plan, results, devices, missing, as_json, chosen.name)
         return
     console = err()
     live = progress and console.is_terminal and not quiet
@@ -165,7 +174,14 @@ def worker(
 
 
 def status(
-    name: GridArgument = None, as_json: Json = False, data_dir: DataDir = None, results_dir: ResultsDir = None
+    name: GridArgument = None,
+    set: Sets = None,
+    seed: Seeds = None,
+    only: Only = None,
+    scale: Scale = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
 ) -> None:
     """Where jobs stand: those of a grid, or every run there is."""
     from sslbench.cli import listing
@@ -174,7 +190,11 @@ def status(
     from sslbench.core import settings
 
     opened(data_dir)
-    rows = listing.runs(settings.results_dir(results_dir), load_grid(name).expand() if name else None)
+    choice = Choice(set, seed, only, scale)
+    jobs = choice.jobs(load_grid(name)) if name else None
+    if not name:
+        choice.no_grid()
+    rows = listing.runs(settings.results_dir(results_dir), jobs)
     if as_json:
         print_json(rows)
     elif rows:
@@ -186,16 +206,18 @@ def status(
 def validate(
     name: Annotated[str, argument("GRID", "A grid by name, or its YAML file.", completion.grids)],
     set: Sets = None,
+    seed: Seeds = None,
+    only: Only = None,
+    scale: Scale = None,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
     from sslbench.cli.terminal.layers import layers
     from sslbench.config.grid import load_grid
-    from sslbench.config.text import parse_set
 
     opened(data_dir)
-    jobs = load_grid(name).expand(parse_set(set or []))
+    jobs = Choice(set, seed, only, scale).jobs(load_grid(name))
     seeds: dict[str, list[int]] = {}
     for job in jobs:
         seeds.setdefault(job.digest(), []).append(job.seed)
@@ -221,7 +243,10 @@ def _grid_or_default(name: str | None, data: Path, axes: dict[str, Any]) -> Grid
     from sslbench.core import registry
 
     if clash := [flag for flag, value in axes.items() if value]:
-        raise UsageError(f"--grid and {clash[0]} do not go together", "a grid names its own jobs; use --set for fields")
+        raise UsageError(
+            f"--grid and {clash[0]} do not go together",
+            "a grid names its own jobs; --only method=... takes some of them, --set changes their fields",
+        )
     if name:
         return load_grid(name)
     prepared = [dataset for dataset in registry.names("dataset") if list((data / dataset).glob("*/dataset.json"))]
@@ -259,24 +284,9 @@ def _grid_of(name: str | None, axes: dict[str, Any]) -> Grid:
         loss=several(axes["-l"]) or ["default"],
         plugin=several(axes["-p"]) or [None],
         labeled=several(axes["--labeled"]),
-        seeds=_seeds(axes["-s"]),
+        seeds=[],
     )
     return Grid(name=COMMAND_LINE, recipe=[axes["-r"]], jobs=[entry])
-
-
-def _seeds(values: list[str] | None) -> list[int]:
-    """`0,1` and `0-2` as numbers."""
-    found: list[int] = []
-    for part in several(values):
-        first, dash, last = part.partition("-")
-        try:
-            seeds = range(int(first), int(last) + 1) if dash else [int(first)]
-        except ValueError:
-            seeds = []
-        if not seeds:
-            raise UsageError(f"cannot read the seed '{part}'", "write 0, 0,1 or 0-2")
-        found += seeds
-    return list(dict.fromkeys(found))
 
 
 def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missing: str) -> dict[str, Any]:
@@ -290,10 +300,16 @@ def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missi
     }
 
 
-def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool) -> None:
+def _print_plan(
+    plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool, grid: str
+) -> None:
+    from sslbench.cli.listing import plan_cost
+    from sslbench.cli.terminal.costs import launch
     from sslbench.cli.terminal.runs import plan as draw
 
     facts = _plan_facts(plan, results, devices, missing)
+    with spinner("counts what it costs"):
+        facts["cost"] = plan_cost(plan, results, devices[0], grid)
     if missing:
         note(("not ready:", "yellow"), f" {missing}")
     if as_json:
@@ -301,18 +317,19 @@ def _print_plan(plan: list[PlannedJob], results: Path, devices: list[str], missi
         return
     draw(out(), facts["jobs"])
     places = ", ".join(dict.fromkeys(devices))
-    print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}")
+    print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}\n")
+    launch(out(), facts["cost"])
 
 
 def _report_command(
-    grid: Grid, name: str | None, settings: list[str] | None, data_dir: Path | None, results_dir: Path | None
+    grid: Grid, name: str | None, choice: Choice, data_dir: Path | None, results_dir: Path | None
 ) -> str:
     """The command that shows the table of what runs: of the grid as it was named, with what changes its jobs."""
     from sslbench.config.job import COMMAND_LINE
 
     words = ["sslbench", "report"]
     if grid.name != COMMAND_LINE:
-        words += [name or grid.name, *(word for change in settings or [] for word in ("--set", change))]
+        words += [name or grid.name, *choice.words]
     for word, place in (("--data-dir", data_dir), ("--results-dir", results_dir)):
         words += [word, str(place)] if place else []
     return shlex.join(words)

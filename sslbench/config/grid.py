@@ -117,11 +117,6 @@ def _learners(resolved: ResolvedJob) -> tuple[str, ...]:
     return weightings.learners_of(registry.component("method", resolved.method["name"]), resolved.method)
 
 
-def _layer(layers: Mapping[str, str], path: str) -> str:
-    """Return the layer of a path, or of the first below it."""
-    return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
-
-
 class GridEntry(JobFilter):
     """A product of the axes it names, with what it sets and varies; an axis left out takes the grid's.
 
@@ -212,6 +207,11 @@ class Grid(Frozen):
     @classmethod
     def _as_lists(cls, data: Any) -> Any:
         return _axes_as_lists(data)
+
+    def with_seeds(self, seeds: Iterable[int]) -> Grid:
+        """Return the grid with these seeds, whatever it and its entries name; what it excludes stays out."""
+        entries = [entry.model_copy(update={"seeds": []}) for entry in self.jobs]
+        return self.model_copy(update={"seeds": list(seeds), "jobs": entries})
 
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
         """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
@@ -305,9 +305,7 @@ class Grid(Frozen):
 def _placed(job: Job, place: TablePlace) -> GridJob:
     """The job in canonical form, with the layers that its values came from, and its place."""
     canonical = job.canonical()  # every job is checked before any starts
-    differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
-    layers = {path: _layer(job.resolved.layers, path) for path in differs}
-    return GridJob(**canonical.model_dump(), layers=layers, place=place).resolved_as(job)
+    return GridJob(**canonical.model_dump(), layers=canonical.layers, place=place).resolved_as(job)
 
 
 def place_of(job: Job) -> TablePlace:

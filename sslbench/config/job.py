@@ -17,10 +17,10 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from sslbench.config import weightings
+from sslbench.config import scaling, weightings
 from sslbench.config.layers import COMPONENTS, JOB_PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
-from sslbench.config.recipe import ABOUT, RECORDED, Cutout, Jitter, Override, Recipe, Seed
+from sslbench.config.recipe import ABOUT, RECORDED, Cutout, Jitter, Recipe, Seed
 from sslbench.config.splits import HELD, Splits, load_splits
 from sslbench.config.text import compact, dumped, flatten, unflatten
 from sslbench.core import registry
@@ -183,16 +183,22 @@ def resolve(job: Job) -> ResolvedJob:
     labeled = lists.budget(job.labeled).slug
     # A recipe's overrides speak of the budgets of its own lists, whichever the job takes.
     written_for = splits_of(below, parts, {}) if {"dataset", "splits"} <= below.values.keys() else lists
-    values, layers = _complete(layered(given), parts, about, overrides)
+    values, layers = _complete(layered(given), parts, about)
     # A value that the lower layers give anyway is no difference: it must not make another run.
-    lower, _ = _complete(layered({}), parts, about, overrides)
+    lower, beneath = _complete(layered({}), parts, about) if given else (values, layers)
     differs = {path: values[path] for path in given if path in values and values[path] != lower.get(path, _MISSING)}
     weighted, otherwise = weightings.by_learner(values), weightings.by_learner(lower)
     weighting = None
     if weighted != otherwise:
         learners = weightings.learners_of(method.component, under(values, "method"))
         weighting = weightings.difference(weighted, otherwise, learners)
-
+    # Nor does it come from the job.
+    layers |= {path: layer for path, layer in beneath.items() if path in given and path not in differs}
+    own = [*weightings.split(differs)[0], *([weightings.PART] if weighting else [])]
+    origins = {path: _first_layer(layers, path) for path in own}
+    # A job says what it sets before the scale, which stands beside it.
+    models = {"": Recipe} | {f"{kind}.": part.component.Options for kind, part in parts.items() if part.base}
+    values, layers = scaling.scaled(values, layers, models)
     recipe = recipe_of(values, about, overrides)
     if (recipe.dataset, recipe.splits) != (lists.dataset, lists.name):
         raise UsageError(f"recipe {about['name']}: an override must not change dataset or splits")
@@ -205,6 +211,7 @@ def resolve(job: Job) -> ResolvedJob:
         labeled=labeled,
         seed=job.seed,
         set=dict(sorted(weightings.split(differs)[0].items())),
+        layers=origins,
     )
     chosen = {
         kind: {"name": part.base} | unflatten(under(values, kind)) if part.base else None
@@ -252,6 +259,11 @@ def _above(origins: Mapping[str, str], path: str, otherwise: str) -> str:
     return origins.get(path, otherwise)
 
 
+def _first_layer(layers: Mapping[str, str], path: str) -> str:
+    """Return the layer of a path, or of the first below it."""
+    return next((layer for below, layer in layers.items() if f"{below}.".startswith(f"{path}.")), COMMAND_LINE)
+
+
 def splits_of(below: Layers, parts: Mapping[str, Part], given: Mapping[str, Any]) -> Splits:
     """Return the case lists of a job: overrides may depend on its budget, so they cannot change them."""
     layers = below.copy()
@@ -265,14 +277,14 @@ def splits_of(below: Layers, parts: Mapping[str, Part], given: Mapping[str, Any]
 
 
 def _complete(
-    layers: Layers, parts: Mapping[str, Part], about: Mapping[str, Any], overrides: tuple[tuple[str, Override], ...]
+    layers: Layers, parts: Mapping[str, Part], about: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Validate and fill in every default, so that a default spelt out and one left out are the same."""
     known = {*Recipe.model_fields, *JOB_PARTS} - ABOUT
     unknown = [path for path in layers.values if path.split(".")[0] not in known]
     if unknown:
         raise UnknownNameError("field", unknown[0], known | {path for path in layers.values if path not in unknown})
-    recipe = recipe_of(layers.values, about, overrides)
+    recipe = recipe_of(layers.values, about, ())
     network = registry.component("network", recipe.network.name)
     options = dumped(network.Options, recipe.network.options, f"network {recipe.network.name}")
     try:

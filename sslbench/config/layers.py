@@ -92,7 +92,7 @@ def recipe_of(
         UsageError: a field that is unknown, missing or of the wrong type.
     """
     fields = {path: value for path, value in values.items() if path.split(".")[0] not in JOB_PARTS}
-    more = {"overrides": [override.model_dump() for _, override in overrides]}
+    more = {"overrides": [override for _, override in overrides]}
     found: Recipe = validated(Recipe, unflatten(fields) | dict(about) | more, f"recipe {about['name']}", fields)
     return found
 

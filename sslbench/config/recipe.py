@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from sslbench.core import registry
-from sslbench.core.options import Frozen
+from sslbench.core.options import Frozen, Iterations
 
 # ---------------------------------------------------------------------------------------------------- the recipe
 
@@ -191,7 +191,7 @@ class OptimizerSpec(Frozen):
 
 
 class ScheduleSpec(Frozen):
-    iterations: int = Field(gt=0, description="optimiser steps of a phase that names no length of its own")
+    iterations: Iterations = Field(gt=0, description="optimiser steps of a phase that names no length of its own")
     epoch: Literal["unlabeled", "unlabeled_pass", "labeled_pass"] | int = Field(
         default="unlabeled",
         description="iterations of an epoch: the number of unlabelled cases (GA), one pass over the unlabelled "
@@ -202,10 +202,17 @@ class ScheduleSpec(Frozen):
         description="law of the learning rate; poly_lagged_epoch: poly over epochs, one epoch late (DHC)",
     )
     power: float = Field(default=0.9, description="exponent of the poly law")
-    lr_length: int | None = Field(default=None, description="length of the poly law where it is not the run's")
-    step_every: int = Field(default=2500, description="iterations between two drops of the step law")
+    lr_length: Iterations | None = Field(default=None, description="length of the poly law where it is not the run's")
+    step_every: Iterations = Field(default=2500, description="iterations between two drops of the step law")
     step_factor: float = Field(default=0.1, description="factor of a drop of the step law")
-    validate_every: int = Field(default=0, ge=0, description="iterations between validations; 0: never")
+    validate_every: Iterations = Field(default=0, ge=0, description="iterations between validations; 0: never")
+    scale: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="factor of all that counts iterations of the schedule: here, in the ramp, in options of methods; "
+        "never in a published number",
+    )
 
 
 class RampSpec(Frozen):
@@ -213,8 +220,8 @@ class RampSpec(Frozen):
     shape: Literal["gaussian", "linear", "constant"] = Field(
         default="gaussian", description="gaussian: exp(-5 (1 - t)^2)"
     )
-    length: Literal["full"] | int = Field(default="full", description="iterations until the full weight")
-    every: Literal["epoch", "lagged_epoch", "iteration"] | int = Field(
+    length: Literal["full"] | Iterations = Field(default="full", description="iterations until the full weight")
+    every: Literal["epoch", "lagged_epoch", "iteration"] | Iterations = Field(
         default="iteration",
         description="when the weight changes: each epoch, the same one epoch late (DHC), or each so many iterations",
     )

@@ -114,6 +114,7 @@ class Splits:
         return tuple(entry for entry in self.train if all(entry in labeled for labeled in lists))
 
 
+@lru_cache
 def slug_of(text: str) -> str:
     """Return the folder-safe form of a budget's name: `20%` → `20pct`, `3 patients` → `3-patients`."""
     text = re.sub(r"\s*%", "pct", str(text).strip().lower())
@@ -142,13 +143,18 @@ def split_files(dataset: str) -> dict[str, Path]:
     """Return the split lists of a dataset by name: packaged ones, and the user's in the data folder that was opened."""
     component = registry.component("dataset", dataset)
     owner = component.splits_from or component.name
-    packaged = (Path(__file__).parent.parent / "splits").glob(f"{owner}-*.yaml")
-    found = {path.stem.removeprefix(f"{owner}-"): path for path in packaged}
+    found = dict(_packaged(owner))
     for place, path in registry.kept_files("splits").items():
         holder, _, name = place.partition("/")
         if holder in (owner, component.name):
             found.setdefault(name, path)
     return dict(sorted(found.items()))
+
+
+@lru_cache
+def _packaged(owner: str) -> dict[str, Path]:
+    packaged = (Path(__file__).parent.parent / "splits").glob(f"{owner}-*.yaml")
+    return {path.stem.removeprefix(f"{owner}-"): path for path in packaged}
 
 
 @lru_cache(maxsize=32)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict
+
+SCHEDULED = "iterations of the schedule"
+
+# A number of iterations that belongs to the schedule: a length, a start, a period of what happens a few times in a
+# training. `schedule.scale` scales it. Memories of running estimates (windows, decays) are none: they do not grow with
+# the training.
+Iterations = Annotated[int, SCHEDULED]
 
 
 class Frozen(BaseModel):

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from sslbench.core.options import Iterations
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
@@ -27,7 +28,7 @@ class DSTOptions(CoTrainingOptions):
         default=2.0, ge=0, description="η', weight of the worst-case head's agreement on labelled patches (DHC port)"
     )
     reversal: float = Field(default=0.1, ge=0, description="largest factor of the reversed gradient (DST)")
-    reversal_steps: int = Field(default=500, gt=0, description="iterations that it grows over (DHC port)")
+    reversal_steps: Iterations = Field(default=500, gt=0, description="iterations that it grows over (DHC port)")
     released_pseudo_head: bool = Field(
         default=False,
         description="main heads learn from the pseudo heads, which nothing trains, as in the DHC port",

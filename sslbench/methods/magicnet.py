@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench.core import registry
-from sslbench.core.options import Options
+from sslbench.core.options import Iterations, Options
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss, TermArguments
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
@@ -35,7 +35,7 @@ class MagicNetOptions(Options):
     ema_decay: float = Field(default=0.99, ge=0, le=1, description="of the teacher, with warm-up (MagicNet)")
     noise_std: float = Field(default=0.1, ge=0, description="of the noise on the teacher's input (MagicNet)")
     noise_clip: float = Field(default=0.2, ge=0, description="the noise is clipped to ± this (MagicNet)")
-    blend_after: int = Field(
+    blend_after: Iterations = Field(
         default=100, ge=0, description="last iteration whose pseudo-labels are the teacher's alone"
     )
     refresh_every: int = Field(default=20, ge=1, description="iterations between two counts of classes (MagicNet)")

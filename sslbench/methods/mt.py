@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from sslbench.core.options import Iterations
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Step
 from sslbench.losses.consistency import mse_consistency
@@ -18,7 +19,9 @@ class MeanTeacherOptions(NoiseOptions):
     """Options of `mt`."""
 
     ema_decay: float = Field(default=0.99, ge=0, le=1, description="of the teacher, with warm-up (SSL4MIS, MagicNet)")
-    start: int = Field(default=0, ge=0, description="iteration at which consistency begins (SSL4MIS on ACDC: 1000)")
+    start: Iterations = Field(
+        default=0, ge=0, description="iteration at which consistency begins (SSL4MIS on ACDC: 1000)"
+    )
 
 
 @register("method", "mt", aliases=("mean_teacher",))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench.core import registry
+from sslbench.core.options import Iterations
 from sslbench.core.registry import register
 from sslbench.core.step import Batch, Step
 from sslbench.losses.cross_entropy import classes_of, full_precision, weighted_mean
@@ -52,7 +53,7 @@ def discrepancy_kl(logits: Tensor, target: Tensor, where: Tensor, weight: Tensor
 class SDCLOptions(CopyPasteOptions):
     """Options of `sdcl`."""
 
-    pretrain_iterations: int = Field(
+    pretrain_iterations: Iterations = Field(
         default=11_300, ge=1, description="of the labelled copy-paste before (SDCL on ACDC: 100 epochs of 113)"
     )
     mse_weight: float = Field(default=0.5, ge=0, description="of the squared distance from the target (SDCL)")

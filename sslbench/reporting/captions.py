@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sslbench.config.scaling import PATH as SCALE
 from sslbench.config.table import GAIN, TableSpec
 from sslbench.config.text import counted, first_few
 from sslbench.core import registry
@@ -50,6 +51,7 @@ class Caption:
         return _sentences(
             self.spec.caption or (published.title if published else self._subject()),
             self._recipes(),
+            self._scaled(),
             *self._spreads(),
             self._trained(),
         )
@@ -71,6 +73,12 @@ class Caption:
             told.setdefault(self.letters.get(name, ""), []).append(f"{name} (splits {splits[name]})")
         groups = [f"{superscript(letter)} {', '.join(names)}".strip() for letter, names in told.items()]
         return f"Recipes {'; '.join(groups)}"
+
+    def _scaled(self) -> str:
+        """How schedules were shortened; empty where none was."""
+        factors = {str(row.settings.get(SCALE, "")) for row in self.material.rows}
+        told = " or ".join(sorted(factors - {""}))
+        return f"Schedule scaled to {told}" + (" in some rows" if "" in factors else "") if told else ""
 
     def _spreads(self) -> list[str]:
         """What ± is, once for all protocols that agree."""

@@ -282,6 +282,11 @@ class Run:
         write_json(self.provenance, {**self._provenances, "tested": found})
         del self._provenances
 
+    @property
+    def device(self) -> str:
+        """The card or processor that it runs or ran on, as `provenance.json` names it; empty where it does not."""
+        return str(self._provenances.get("device") or "")
+
     def load_job(self) -> Job:
         """Make the job in config.yaml.
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from sslbench.core import registry
-from sslbench.core.options import Options
+from sslbench.core.options import Iterations, Options
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss, Source, TermArguments, TermKind
 from sslbench.methods.base import EMA, Build, Method, Phase, StepCost, mean_logits
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class CopyPasteOptions(Options):
     """What every copy-paste method has."""
 
-    pretrain_iterations: int = Field(
+    pretrain_iterations: Iterations = Field(
         default=10_000, ge=1, description="of the labelled copy-paste before (BCP on ACDC; LA: 2000)"
     )
     pretrain_regions: bool = Field(
