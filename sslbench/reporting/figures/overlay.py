@@ -170,9 +170,9 @@ class OverlayPlate(Plate):
             mask = labels == label
             if mask.any():
                 colour, dashes = _class_look(number)
-                padded = np.pad(mask, 1).astype(np.float32)
+                padded = np.pad(mask, 1).astype(np.float32)  # 0.85: inside its own voxels, beside its neighbour's line
                 places = [np.arange(-1, size + 1) for size in mask.shape]
-                axes.contour(places[1], places[0], padded, levels=[0.5], colors=[colour], linewidths=0.9, linestyles=[dashes])
+                axes.contour(places[1], places[0], padded, levels=[0.85], colors=[colour], linewidths=0.8, linestyles=[dashes])
         axes.set_xlim(-0.5, labels.shape[1] - 0.5)
         axes.set_ylim(labels.shape[0] - 0.5, -0.5)
         axes.set_xticks([])
@@ -180,8 +180,8 @@ class OverlayPlate(Plate):
         axes.spines[:].set_visible(False)
 
 
-# On a grey image: bright colours, the palette's black and dark blue apart.
-_BRIGHT = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0095ff", "#ffffff")
+# Bright, as they lie on a grey image.
+_BRIGHT = ("#0095ff", "#e69f00", "#00b37d", "#f0e442", "#ff5a00", "#ff79c6", "#56e0ff", "#ffffff")
 
 
 def _class_look(number: int) -> tuple[str, Any]:
@@ -287,12 +287,12 @@ def _picture(
     for row, run in chosen:
         maps.append(_prediction(store, run, case, axes)[..., number])
         scores.append(subject.shown(float(case_scores(row, seed)[row.values.cases.index(case)])))
-    if maps[0].shape[0] > 1 and not photo:
+    if not photo:
         picture, maps = _upright(picture, affine), [_upright(one, affine) for one in maps]
     else:
         picture, maps = picture.swapaxes(0, 1), [one.swapaxes(0, 1) for one in maps]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[:2]
-    if not photo and np.abs(affine[0, 0]) < np.abs(affine[1, 0]):  # the first axis runs up and down
+    if not photo and _across(affine) == 1:
         spacing = spacing[::-1]
     box = _window(maps, (float(spacing[1]), float(spacing[0])))
     image = _grey(picture[box])
@@ -329,13 +329,18 @@ def _upright(plane: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
 
     The affine (voxels to RAS+ mm) tells which axis is which; of an oblique slice what is nearest counts.
     """
-    across = 0 if abs(affine[0, 0]) >= abs(affine[0, 1]) else 1
+    across = _across(affine)
     turned = plane.swapaxes(0, 1) if across == 0 else plane  # rows run along the other axis
-    if affine[0, across] > 0:  # towards the body's left, which is at the right
+    if affine[0, across] > 0:  # towards the body's right, which is at the left
         turned = turned[:, ::-1]
     if affine[1, 1 - across] > 0:  # towards the front, which is up
         turned = turned[::-1]
     return turned
+
+
+def _across(affine: NDArray[np.float64]) -> int:
+    """The axis that runs from side to side of the body."""
+    return 0 if abs(affine[0, 0]) >= abs(affine[0, 1]) else 1
 
 
 def _window(maps: Sequence[NDArray[Any]], spacing: tuple[float, float]) -> tuple[slice, slice]:
