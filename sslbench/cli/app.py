@@ -15,7 +15,9 @@ from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
 from sslbench.cli.options import flag
+from sslbench.cli.power import power
 from sslbench.cli.prepare import prepare
+from sslbench.cli.published import published
 from sslbench.cli.report import report
 from sslbench.cli.run import run, status, validate, worker
 from sslbench.core.errors import SSLBenchError
@@ -113,8 +115,9 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, new,
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)
 app.command(hidden=True)(worker)
+app.add_typer(published)

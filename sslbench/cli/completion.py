@@ -86,6 +86,14 @@ def grids(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 
 @_quiet
+def published(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """Return the published tables: with a colon a shell may end the word, so by the names of their grids."""
+    from sslbench.config.published import published_tables
+
+    return [table.grid for table in published_tables().values()]
+
+
+@_quiet
 def targets(context: typer.Context, incomplete: str) -> Iterable[str]:
     """Grids by name, and folders."""
     from sslbench.config.grid import grid_files

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslbench.config.grid import grid_files, load_grid
 from sslbench.config.layers import load_recipe
+from sslbench.config.published import published_papers, published_tables
 from sslbench.config.recipe import recipe_names
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError
@@ -40,7 +41,7 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "recipes":
         return [_recipe(name) for name in recipe_names()]
     if what == "grids":
-        return [_grid(name, str(path)) for name, path in grid_files().items()]
+        return _grids()
     if what == "matrix":
         return _matrix()
     raise UnknownNameError("listing", what, LISTS)
@@ -112,9 +113,19 @@ def _recipe(name: str) -> dict[str, Any]:
     }
 
 
-def _grid(name: str, path: str) -> dict[str, Any]:
-    grid = load_grid(name)
-    return {"name": name, "aliases": [], "about": grid.description, "file": path}
+def _grids() -> list[dict[str, Any]]:
+    """The grids that can be named: those of no paper, then those of each, tables first in order of print; `group` is the
+    paper, empty for the others."""
+    tables = [table.grid for table in published_tables().values()]
+    names = {paper.paper: paper.name for paper in published_papers().values()}
+    rows = []
+    for name, path in grid_files().items():
+        paper = names.get(name.partition("-")[0], "") if "-" in name else ""
+        about = load_grid(name).description
+        rows.append({"name": name, "aliases": [], "about": about, "file": str(path), "group": paper})
+    groups = ["", *names.values()]
+    places = {name: place for place, name in enumerate(tables)}
+    return sorted(rows, key=lambda row: (groups.index(row["group"]), places.get(row["name"], len(tables))))
 
 
 # --------------------------------------------------------------------------------------------------- runs, plans
@@ -189,6 +200,7 @@ def _action(entry: PlannedJob) -> str:
 
 def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
     """Tables as data: what each says about itself, and its `records`, the rows of the tidy CSV with typed numbers."""
+    from sslbench.reporting.gains import as_data
     from sslbench.reporting.model import manifest
     from sslbench.reporting.render import tidy_csv
 
@@ -200,6 +212,7 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
             "measured": table.measured,
             "notes": list(table.notes),
             "records": [_typed(record) for record in csv.DictReader(io.StringIO(tidy_csv([table])))],
+            "gains": [as_data(held) for held in table.gains],
             "runs": manifest([table]),
         }
         for table in tables
@@ -207,5 +220,7 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
 
 
 def _typed(record: dict[str, str]) -> dict[str, Any]:
-    numbers: dict[str, Any] = {name: float(record[name]) if record[name] else None for name in ("mean", "std")}
+    numbers: dict[str, Any] = {
+        name: float(record[name]) if record[name] else None for name in ("mean", "std", "low", "high")
+    }
     return {**record, **numbers, "n": int(record["n"]), "expected": int(record["expected"])}

@@ -66,7 +66,7 @@ def report(
     if not any(row.n for table in made for row in table.rows):
         raise _nothing(runs, name, results, protocol)
     if protocol and not any(table.columns for table in made):
-        asked = ", ".join(grid.table.columns)
+        asked = ", ".join(column.key for column in grid.table.wanted())
         raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
     if chosen:
         text = _rendered(made, chosen[0]).rstrip("\n") + "\n"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sslbench.config import weightings
 from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, splits_of
 from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
 from sslbench.config.parts import read_part, read_parts
 from sslbench.config.recipe import Seed
-from sslbench.config.text import flatten, load_yaml, validated
+from sslbench.config.table import Place, TableSpec
+from sslbench.config.text import compact, counted, flatten, load_yaml, parse_component, validated
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
 from sslbench.core.options import Frozen
@@ -122,49 +123,73 @@ def _layer(layers: Mapping[str, str], path: str) -> str:
 
 
 class GridEntry(JobFilter):
-    """A product of the axes it names, with what it sets; an axis left out takes the grid's."""
+    """A product of the axes it names, with what it sets and varies; an axis left out takes the grid's.
 
-
-class TableSpec(Frozen):
-    """The content of a grid's table.
-
-    `columns`: metrics of the protocol, averaged over classes (`dsc`) or one column per class (`dsc/class`). Where it is
-    not given, those of its default that the protocol has.
-    `classes`: the order of those, as labelled or the largest structure first.
-    `groups`: headings in the papers' order; `GA`-like names are losses, the others the methods' own groups.
+    `vary` holds lists of values by dotted path, and makes a row of each combination. `as`, `heading` and `note` are for
+    the table alone.
     """
 
-    columns: list[str] = ["dsc", "asd", "dsc/class"]
-    classes: Literal["label", "size"] = "label"
-    groups: list[str] = ["Reference", "General", "Imbalance"]
-    caption: str = ""
-    note: str = ""
+    vary: dict[str, list[Any]] = Field(default={}, description="dotted paths and the values that each takes")
+    names: list[str] = Field(default=[], alias="as", description="the rows' names in the table, in order")
+    heading: str | None = Field(default=None, description="what the rows stand under in the table")
+    note: str = Field(default="", description="a footnote of the rows")
 
-    def check(self, protocols: Collection[str]) -> None:
-        """Check that every column that the grid asks for can be filled.
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if isinstance(data.get("as"), str):
+            data["as"] = [data["as"]]
+        if isinstance(data.get("vary"), dict):
+            data["vary"] = flatten(data["vary"])
+        return data
 
-        Args:
-            protocols: those of the grid's jobs.
+    @model_validator(mode="after")
+    def _consistent(self) -> GridEntry:
+        for path, values in self.vary.items():
+            if not values:
+                raise ValueError(f"`vary` gives {path} no value")
+        bracketed = [
+            f"{kind}.{option}"
+            for kind in COMPONENTS
+            for spelt in getattr(self, kind)
+            if spelt is not None
+            for option in flatten(parse_component(spelt)[1])
+        ]
+        weighted = [weightings.PART] if any(value is not None for value in self.weighting) else []
+        if fixed := overlap(self.vary, [*flatten(self.set), *bracketed, *weighted]):
+            raise ValueError(f"{fixed} is both set and varied")
+        rows = len(self.combinations())
+        if self.names and len(self.names) != rows:
+            raise ValueError(
+                f"`as` names {counted(len(self.names), 'row')}, but the entry has {rows}: "
+                "method x weighting x loss x plugin x vary"
+            )
+        return self
 
-        Raises:
-            UsageError: no column, one that stands twice, or one that none of the protocols measures.
-        """
-        if "columns" not in self.model_fields_set:
-            return
-        known = column_names(protocols)
-        for place, column in enumerate(self.columns):
-            if column not in known:
-                raise UnknownNameError("table column", column, known)
-            if column in self.columns[:place]:
-                raise UsageError(f"the table column '{column}' stands twice", "name each column once")
-        if not self.columns:
-            raise UsageError("the table has no columns", "name some, or leave `columns` out for the usual ones")
+    def combinations(self) -> list[tuple[Any, ...]]:
+        """What makes its rows, in order: method, weighting, loss, plugin, and what varies, by dotted path."""
+        varied = [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
+        axes = (self.method, self.weighting or [None], self.loss or ["default"], self.plugin or [None], varied)
+        return list(itertools.product(*axes))
 
 
-def column_names(protocols: Collection[str]) -> set[str]:
-    """The columns that protocols can fill: each metric as an average, and by class."""
-    metrics = {metric for name in protocols for metric in registry.component("protocol", name).metrics}
-    return metrics | {f"{metric}/class" for metric in metrics}
+def overlap(paths: Iterable[str], others: Iterable[str]) -> str | None:
+    """The first of some dotted paths that one of the others sets, as a whole or in part."""
+    others = [weightings.respelt(other) for other in others]
+    for path in paths:
+        spelt = weightings.respelt(path)
+        if any(f"{spelt}.".startswith(f"{other}.") or f"{other}.".startswith(f"{spelt}.") for other in others):
+            return path
+    return None
+
+
+class GridJob(Job):
+    """A job of a grid, with its place in the grid's table."""
+
+    place: Place = Field(default=Place(), exclude=True, repr=False)
 
 
 class Grid(Frozen):
@@ -196,45 +221,99 @@ class Grid(Frozen):
         Raises:
             UsageError: nothing to run, a job that does not resolve, or a table that they cannot fill.
         """
+        overrides = overrides or {}
+        printed = self._printed()
         found: dict[Path, Job] = {}
-        protocols: set[str] = set()
         for entry in self.jobs:
-            for job in self._product(entry, overrides or {}):
-                if not any(exclude.matches(job) for exclude in self.exclude):
-                    canonical = job.canonical()  # every job is checked before any starts
-                    differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
-                    layers = {path: _layer(job.resolved.layers, path) for path in differs}
-                    found.setdefault(job.directory, Job(**canonical.model_dump(), layers=layers))
-                    protocols.add(job.resolved.recipe.protocol)
+            varied: dict[Path, Mapping[str, Any]] = {}
+            for job, place in self._product(entry, overrides):
+                seeds = self._seeds(entry, job)
+                if not seeds:
+                    continue
+                first = job.reseeded(seeds[0])
+                twin = varied.setdefault(first.directory, place.varied)
+                if twin != place.varied:
+                    raise UsageError(
+                        f"grid {self.name}: {_spelt(twin)} and {_spelt(place.varied)} in `vary` are one job"
+                    )
+                if printed:
+                    # What the command line sets makes another job, not another row.
+                    plain = {**self.set, **entry.set, **place.varied}
+                    described = Job(**{**job.model_dump(), "set": plain}) if overrides else first
+                    place = place.model_copy(update={"printed": printed.get(described.digest())})
+                for seed in seeds:
+                    each = first.reseeded(seed)
+                    found.setdefault(each.directory, _placed(each, place))
         if not found:
             raise UsageError(f"grid {self.name} names no job")
-        self.table.check(protocols)
-        return list(found.values())
+        jobs = list(found.values())
+        self.table.check(jobs)
+        if printed and all(place_of(job).printed is None for job in jobs):
+            raise UsageError(
+                f"grid {self.name}: none of its jobs is a row of {self.table.of}",
+                f"leave `of` out; report --against {self.table.of} compares what is alike",
+            )
+        return jobs
 
-    def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[Job]:
+    def _seeds(self, entry: GridEntry, job: Job) -> list[Seed]:
+        """The seeds of a job of an entry, without those of jobs that the grid leaves out."""
+        seeds = entry.seeds or self.seeds or load_recipe(job.recipe).seeds
+        own = [job.model_copy(update={"seed": seed}) for seed in seeds] if self.exclude else [job] * len(seeds)
+        excluded = [any(exclude.matches(each) for exclude in self.exclude) for each in own]
+        return [seed for seed, left_out in zip(seeds, excluded, strict=True) if not left_out]
+
+    def _printed(self) -> dict[str, int]:
+        """The rows of the published table that the table follows, by the digest of their jobs."""
+        table = self.table.published
+        jobs = [row.job() for row in table.rows] if table else []
+        found: dict[str, int] = {}
+        for number, job in enumerate(jobs):
+            if job is not None:
+                found.setdefault(job.digest(), number)
+        return found
+
+    def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[tuple[Job, Place]]:
+        """The jobs of an entry, of the default seed, with their places."""
         recipes = entry.recipe or self.recipe
         budgets = entry.labeled or self.labeled
         for axis, value in (("recipe", recipes), ("method", entry.method), ("labeled", budgets)):
             if not value:
                 raise UsageError(f"grid {self.name}: an entry of `jobs` names no {axis}, and the grid has none")
-        chosen = {**self.set, **entry.set, **overrides}
+        for above, where in ((self.set, f"grid {self.name} sets it"), (overrides, "the command line sets it")):
+            if fixed := overlap(entry.vary, flatten(above)):
+                raise UsageError(f"grid {self.name}: {fixed} is varied, and {where}", "leave one of them out")
         own = self.name if self.name == COMMAND_LINE else f"grid {self.name}"
-        layers = dict.fromkeys({**self.set, **entry.set, "*": ""}, own) | dict.fromkeys(overrides, COMMAND_LINE)
-        for recipe, budget, method, weighting, loss, plugin in itertools.product(
-            recipes, budgets, entry.method, entry.weighting or [None], entry.loss or ["default"], entry.plugin or [None]
-        ):
-            for seed in entry.seeds or self.seeds or load_recipe(recipe).seeds:
-                yield Job(
-                    recipe=recipe,
-                    method=method,
-                    weighting=weighting,
-                    loss=loss,
-                    plugin=plugin,
-                    labeled=budget,
-                    seed=seed,
-                    set=chosen,
-                    layers=layers,
-                )
+        combinations = entry.combinations()
+        for recipe, budget in itertools.product(recipes, budgets):
+            for number, (method, weighting, loss, plugin, varied) in enumerate(combinations):
+                chosen = {**self.set, **entry.set, **overrides}
+                layers = dict.fromkeys({**self.set, **entry.set, **varied, "*": ""}, own)
+                layers |= dict.fromkeys(overrides, COMMAND_LINE)
+                parts = {"method": method, "weighting": weighting, "loss": loss, "plugin": plugin}
+                job = Job(recipe=recipe, labeled=budget, set={**chosen, **varied}, layers=layers, **parts)
+                names = None
+                if varied:
+                    plain = read_parts(Job(recipe=recipe, labeled=budget, set=chosen, **parts))
+                    names = tuple(str(plain[kind].name or "") for kind in COMPONENTS)
+                label = entry.names[number] if entry.names else ""
+                yield job, Place(label=label, heading=entry.heading, note=entry.note, names=names, varied=varied)
+
+
+def _placed(job: Job, place: Place) -> GridJob:
+    """The job in canonical form, with the layers that its values came from, and its place."""
+    canonical = job.canonical()  # every job is checked before any starts
+    differs = [*canonical.set, *([weightings.PART] if canonical.weighting else [])]
+    layers = {path: _layer(job.resolved.layers, path) for path in differs}
+    return GridJob(**canonical.model_dump(), layers=layers, place=place).resolved_as(job)
+
+
+def place_of(job: Job) -> Place:
+    """The place of a job in its grid's table; any other job has none of its own."""
+    return job.place if isinstance(job, GridJob) else Place()
+
+
+def _spelt(options: Mapping[str, Any]) -> str:
+    return ",".join(f"{path}={compact(value)}" for path, value in options.items())
 
 
 def load_grid(name: str) -> Grid:

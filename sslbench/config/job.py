@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -75,6 +75,16 @@ class Job(Frozen):
             UsageError: a name, path or value that is not valid, or a combination without meaning.
         """
         return resolve(self)
+
+    def reseeded(self, seed: int) -> Job:
+        """Return the same job of another seed. What it resolves to is the same, and not worked out again."""
+        return self.model_copy(update={"seed": seed}).resolved_as(self)
+
+    def resolved_as(self, other: Job) -> Self:
+        """Return this job, which resolves to what another one does, the seed apart, without working it out."""
+        job = other.resolved.job.model_copy(update={"seed": self.seed})
+        self.__dict__["resolved"] = other.resolved.model_copy(update={"job": job})  # where the cached property looks
+        return self
 
     def digest(self) -> str:
         """Hash all that changes the result but the seed: 64 hexadecimal digits. Jobs that share it are averaged."""

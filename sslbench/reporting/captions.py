@@ -2,116 +2,296 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sslbench.config.grid import TableSpec
-from sslbench.config.text import counted
+from sslbench.config.table import GAIN, TableSpec
+from sslbench.config.text import counted, first_few
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
+from sslbench.reporting.gains import Gain, RowGain, planned, resolution
 from sslbench.reporting.labels import class_title, dataset_title, method_caution
-from sslbench.reporting.material import Material
-from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row
+from sslbench.reporting.material import Block, Material, PlannedRow
+from sslbench.reporting.model import NO_VALUE, PARTIAL, STAR, Column, Row, superscript
 from sslbench.reporting.scores import missed_organs
 from sslbench.runs.directory import Run
 
 _CHECKPOINTS = {"best-val": "best on the validation cases", "last": "those of the last iteration"}
+_MARKS = {"best": "best in bold", "second": "second underlined", "third": "third in italics"}
+_GAIN = (
+    "Gain: over the same job without its plugin, else without its loss, else without its weighting; of a bare method "
+    "over supervised training on the same labels."
+)
 _SPREADS = {0: "population SD", 1: "sample SD"}
 
 
-def title(material: Material, spec: TableSpec, columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """Dataset and budget (or the grid's own caption), recipe, splits, and what ± is, in full sentences."""
-    first = material.first
-    return _sentences(
-        spec.caption or f"{dataset_title(first.dataset)}, {first.budget} labelled",
-        f"Recipe {first.recipe}" + (f", splits {first.splits}" if first.splits else ""),
-        _spread(material, columns, rows),
-        _trained(material),
-    )
+@dataclass(frozen=True)
+class Caption:
+    """What is said about one table.
+
+    Attributes:
+        letters: of recipes whose rows stand together, as rows carry them; empty where they do not.
+        gains: of its rows over their baselines.
+    """
+
+    material: Material
+    spec: TableSpec
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    letters: Mapping[str, str]
+    gains: Sequence[RowGain]
+
+    def title(self) -> str:
+        """Dataset and budget (or the grid's own caption, or print's), recipes, splits, and what ± is, in sentences."""
+        published = self.spec.published
+        return _sentences(
+            self.spec.caption or (published.title if published else self._subject()),
+            self._recipes(),
+            *self._spreads(),
+            self._trained(),
+        )
+
+    def _subject(self) -> str:
+        blocks = self.material.blocks
+        if self.spec.blocks == "dataset":
+            return ", ".join(f"{block.title} labelled" for block in blocks)
+        budgets = dict.fromkeys(block.first.budget for block in blocks)
+        return f"{dataset_title(self.material.first.dataset)}, {' and '.join(budgets)} labelled"
+
+    def _recipes(self) -> str:
+        splits: dict[str, str] = {row.recipe: row.splits for row in self.material.rows}
+        if len(splits) == 1:
+            (name, lists), *_ = splits.items()
+            return f"Recipe {name}" + (f", splits {lists}" if lists else "")
+        told = [
+            f"{superscript(self.letters.get(name, ''))} {name} (splits {lists})".strip()
+            for name, lists in splits.items()
+        ]
+        return f"Recipes {', '.join(told)}"
+
+    def _spreads(self) -> list[str]:
+        """What ± is, once for all protocols that agree."""
+        seeds = {source.expected for row in self.rows for source in row.sources}
+        number = ("up to " if len(seeds) > 1 else "") + counted(max(seeds), "seed")
+        alone = "; per class the mean alone" if any(column.std_decimals is None for column in self._means) else ""
+        told: dict[str, list[str]] = {}
+        for name, protocol in self.material.protocols.items():
+            kind = _SPREADS[protocol.ddof]
+            if protocol.spread == "cases":
+                text = f"Mean over {number} ± {kind} over cases{alone}"
+            else:
+                text = f"Mean ± {kind} over {number}{alone}" if seeds != {1} else "One seed per row, so no ±"
+            told.setdefault(text, []).append(name)
+        if len(told) == 1:
+            return list(told)
+        return [f"{self._whose(names)}{text}" for text, names in told.items()]
+
+    @property
+    def _means(self) -> list[Column]:
+        return [column for column in self.columns if not column.is_gain]
+
+    def _whose(self, protocols: Iterable[str]) -> str:
+        """Whose protocols these are: the letters of their rows, or their datasets, with what parts it from the text."""
+        rows = [row for row in self.material.rows if row.protocol in {*protocols}]
+        letters = sorted({self.letters[row.recipe] for row in rows if row.recipe in self.letters})
+        if letters:
+            return superscript("".join(letters)) + " "
+        return " and ".join(dict.fromkeys(dataset_title(row.dataset) for row in rows)) + ": "
+
+    def _trained(self) -> str:
+        """On how many cases the rows of the tables' budgets were trained; empty where no run says it."""
+        told = [_trained(block, self.material) for block in self.material.blocks]
+        if len(told) == 1 or not all(told):
+            return told[0] if len(told) == 1 else ""
+        return "Trained on " + ", ".join(
+            f"{text} ({block.title})" for text, block in zip(told, self.material.blocks, strict=True)
+        )
+
+    def measured(self) -> str:
+        """The protocols in their own words, which weights were tested, and what was seen of the reference."""
+        told = []
+        for name, protocol in self.material.protocols.items():
+            rows = [row for row in self.material.rows if row.protocol == name]
+            runs = [(row, run) for row in rows for run in self.material.reported(row)]
+            text = protocol.caption(any(_converted(row, run, protocol) for row, run in runs))
+            told.append(text if len(self.material.protocols) == 1 else self._whose([name]) + text)
+        return _sentences(*told, _weights(self.material), *_oracles(self.material))
+
+    def notes(self) -> list[str]:
+        """What a reader must know beside the caption: marks, missing runs, partial data, missed structures."""
+        told = [*self._marks(), *self._seeds(), *self._cautions(), *self._progress(), *self._settings()]
+        if self.spec.classes == "size":
+            for block in self.material.blocks:
+                told += self._of_block(block, _sizes(self.material, block))
+        told += _data(self.material)
+        for block in self.material.blocks:
+            told += self._of_block(block, _missed(self.material, block, self.rows))
+        return told
+
+    def short(self, more: Iterable[str]) -> str:
+        """The notes in one line: protocols by name, marks, missing runs, what forbids a comparison, and `more`."""
+        names = " and ".join(
+            f"{name} (version {protocol.version})" for name, protocol in self.material.protocols.items()
+        )
+        warned = [note for note in _data(self.material) if note.startswith("Caution")]
+        return _sentences(f"Protocol {names}", *self._marks(), *self._cautions(), *self._progress(), *warned, *more)
+
+    def _of_block(self, block: Block, notes: Iterable[str]) -> list[str]:
+        return [f"{block.title}: {note}" if block.title else note for note in notes]
+
+    def _marks(self) -> list[str]:
+        told = []
+        if any(cell.rank for row in self.rows for cell in row.cells):
+            out = ", ".join(self._not_competing())
+            words = ", ".join(_MARKS[mark] for mark in self.spec.marks)
+            told.append(
+                f"{words[:1].upper()}{words[1:]}, on unrounded means{f'; {out} do not compete' if out else ''}."
+            )
+        if any(cell.marked for row in self.rows for cell in row.cells):
+            told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
+        if any(column.is_gain for column in self.columns):
+            told.append(_GAIN)
+            told += self._intervals()
+        return told
+
+    def _intervals(self) -> list[str]:
+        """What the intervals of gains are, what is starred, what the grid resolves, and what has no interval."""
+        told = []
+        found = [each.gain for each in self.gains]
+        if any(each.average for each in found):
+            of = "patients, these networks alone" if all(each.seeds == 1 for each in found) else "seeds × patients"
+            told.append(f"In brackets its 95 % interval over {of} (two-way random effects).")
+        tested = [each for each in found if not each.untested]
+        if tested:
+            number = f"{counted(len(tested), 'comparison')}"
+            told.append(f"{STAR} p < 0.05, adjusted for {number} (Holm).")
+        if not math.isnan(points := resolution(found)):
+            told.append(f"This grid resolves {points:.1f} points, {_more(found)}.")
+        for word, reasons in (
+            ("No interval", [each.refused for each in found]),
+            ("Not tested", [each.untested if not each.refused else "" for each in found]),
+        ):
+            for why in dict.fromkeys(filter(None, reasons)):
+                rows = [each.row for each, reason in zip(self.gains, reasons, strict=True) if reason == why]
+                whose = "" if len(rows) == len(found) else f" ({first_few(list(dict.fromkeys(rows)))})"
+                told.append(f"{word}: {why}{whose}.")
+        return told
+
+    def _not_competing(self) -> list[str]:
+        """Which rows cannot be best, and why."""
+        titles = ", ".join(dict.fromkeys(row.budget for row in self.material.bounds))
+        reported = [source for row in self.rows if not row.bound for source in row.sources if source.n]
+        kinds = {
+            f"rows with {titles} of the labels": bool(titles),
+            "rows with fewer seeds than asked for": any(source.n < source.expected for source in reported),
+            "rows measured on other cases": any(
+                source.n == source.expected and not source.competes for source in reported
+            ),
+        }
+        return [kind for kind, found in kinds.items() if found]
+
+    def _seeds(self) -> list[str]:
+        told, usual = [], {}
+        for block in self.material.blocks:
+            asked = {
+                row.label: source.expected for row in self.rows for source in row.sources if source.block == block.title
+            }
+            most = usual[block.title] = max(asked.values())
+            fewer = [f"{label} {number}" for label, number in asked.items() if number < most]
+            if fewer:
+                told += self._of_block(block, [f"Number of seeds: {', '.join(fewer)}, other rows {most}."])
+        if len({*usual.values()}) > 1:
+            told.append(f"Number of seeds: {', '.join(f'{title} {number}' for title, number in usual.items())}.")
+        return told
+
+    def _cautions(self) -> list[str]:
+        found = dict.fromkeys(method_caution(row.first.method) for row in self.rows)
+        return [caution for caution in found if caution]
+
+    def _settings(self) -> list[str]:
+        told = []
+        for name, protocol in self.material.protocols.items():
+            if absent := [
+                column.key for column in self.spec.wanted() if column.metric not in (GAIN, *protocol.metrics)
+            ]:
+                told.append(f"The protocol {name} has no {', '.join(absent)}.")
+        for place, column in enumerate(self.columns):
+            block = next(block for block in self.material.blocks if block.title == column.block)
+            units = self.material.units(column.metric, block)
+            if (
+                not column.unit
+                and len({*units.values()}) > 1
+                and column.metric not in {c.metric for c in self.columns[:place]}
+            ):
+                of = ", ".join(f"{self._whose([name])}{unit}" for name, unit in units.items())
+                told.append(f"{column.span or column.header} in units that differ, so none is best: {of}.")
+        if self.material.common:
+            settings = (f"{path}={value}" for path, value in self.material.common.items())
+            told.append(f"All rows: {', '.join(settings)}.")
+        return told
+
+    def _progress(self) -> list[str]:
+        missing = sum(row.expected - row.n for row in self.rows)
+        if not missing:
+            return []
+        words = {"finished": "not scored"}
+        states = Counter(
+            words.get(run.state, run.state)
+            for row in self.material.rows
+            for run in row.runs
+            if run.name not in self.material.found.reported and run.state != "pending"
+        )
+        states["not started"] = missing - states.total()
+        told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+        every = sum(row.expected for row in self.rows)
+        gaps = any(cell.expected and not cell.n for row in self.rows for cell in row.cells)
+        return [f"{missing} of {every} runs have no result ({told})" + (f"; {NO_VALUE}: no value." if gaps else ".")]
 
 
-def measured(material: Material) -> str:
-    """The protocol in its own words, which weights were tested, and what training or test had from the reference."""
-    converted = any(_converted(material, run) for run in material.runs)
-    return _sentences(material.protocol.caption(converted), _weights(material), *_oracles(material))
-
-
-def notes(material: Material, spec: TableSpec, rows: Sequence[Row]) -> list[str]:
-    """What a reader must know beside the caption: marks, missing runs, partial data, missed structures."""
-    told = []
-    cells = [cell for row in rows for cell in row.cells]
-    if any(cell.best for cell in cells):
-        out = ", ".join(_not_competing(material, rows))
-        apart = f"; {out} do not compete" if out else ""
-        told.append(f"Best in bold, second underlined, on unrounded means{apart}.")
-    if any(cell.marked for cell in cells):
-        told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
-    most = max(row.expected for row in rows)
-    if fewer := [f"{row.label} {row.expected}" for row in rows if row.expected < most]:
-        told.append(f"Number of seeds: {', '.join(fewer)}, other rows {most}.")
-    cautions = dict.fromkeys(method_caution(row.method) for row in rows)
-    told += [caution for caution in cautions if caution]
-    told += _progress(material, rows)
-    absent = [name for name in spec.columns if name.partition("/")[0] not in material.protocol.metrics]
-    if absent:
-        told.append(f"The protocol {material.first.protocol} has no {', '.join(absent)}.")
-    if material.common:
-        settings = (f"{path}={value}" for path, value in material.common.items())
-        told.append(f"All rows: {', '.join(settings)}.")
-    if spec.classes == "size" and (sizes := material.sizes()):
-        shown = ", ".join(f"{class_title(short)} {round(size)}" for short, size in sizes.items())
-        told.append(f"Classes by size, the mean over the test cases that have them, in voxels: {shown}.")
-    return [*told, *_data(material), *_missed(material, rows)]
-
-
-def _not_competing(material: Material, rows: Sequence[Row]) -> list[str]:
-    """Which rows cannot be best, and why."""
-    titles = ", ".join(dict.fromkeys(row.budget for row in material.bounds))
-    reported = [row for row in rows if row.n and not row.bound]
-    kinds = {
-        f"rows with {titles} of the labels": bool(titles),
-        "rows with fewer seeds than asked for": any(row.n < row.expected for row in reported),
-        "rows measured on other cases": any(row.n == row.expected and not row.competes for row in reported),
-    }
-    return [kind for kind, found in kinds.items() if found]
+def _more(gains: Sequence[Gain]) -> str:
+    """What resolving means, what more seeds would buy, and what they would not."""
+    most = max(each.seeds for each in gains)
+    at = next((number for number in (3, 5, 10) if number > most), 2 * most)
+    more, least = (f"{planned(gains, number):.1f}" for number in (at, math.inf))
+    return f"found in 80 of 100 (median over its gains); {at} seeds {more}, no number of seeds less than {least}"
 
 
 def _sentences(*parts: str) -> str:
     return " ".join(part.rstrip(". ") + "." for part in parts if part)
 
 
-def _trained(material: Material) -> str:
-    """On how many cases the rows of the table's budget were trained; empty where no run says it."""
-    runs = [run for row in material.planned for run in material.reported(row)]
+def _trained(block: Block, material: Material) -> str:
+    """On how many cases the rows of a block's budget were trained; empty where no run says it."""
+    runs = [run for row in block.planned for run in material.reported(row)]
     counts = sorted({(run.splits["labeled"], run.splits["unlabeled"]) for run in runs if "unlabeled" in run.splits})
     if not counts:
         return ""
     try:
-        pictures = registry.component("dataset", material.first.dataset).modality == "rgb"
+        pictures = registry.component("dataset", block.first.dataset).modality == "rgb"
     except SSLBenchError:  # results outlive the package that made them
         pictures = False
     told = [f"{labeled} labelled" + (f" + {others} unlabelled" if others else "") for labeled, others in counts]
-    return f"Trained on {' or '.join(told)} {'images' if pictures else 'scans'}"
+    whole = f"{' or '.join(told)} {'images' if pictures else 'scans'}"
+    return whole if block.title else f"Trained on {whole}"
 
 
-def _spread(material: Material, columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    seeds = {row.expected for row in rows}
-    number = ("up to " if len(seeds) > 1 else "") + counted(max(seeds), "seed")
-    kind = _SPREADS[material.protocol.ddof]
-    alone = "; per class the mean alone" if any(column.std_decimals is None for column in columns) else ""
-    if material.protocol.spread == "cases":
-        return f"Mean over {number} ± {kind} over cases{alone}"
-    return f"Mean ± {kind} over {number}{alone}" if seeds != {1} else "One seed per row, so no ±"
-
-
-def _converted(material: Material, run: Run) -> bool:
+def _converted(row: PlannedRow, run: Run, protocol: Any) -> bool:
     """Whether a run's predictions were on another grid than the one that its protocol's paper has."""
     try:
-        made = registry.component("dataset", material.first.dataset).preprocessings
+        made = registry.component("dataset", row.dataset).preprocessings
     except SSLBenchError:  # results outlive the package that made them
         return False
     name = str(run.data.get("preprocessing") or run.values.get("preprocessing", ""))
-    return name in made and bool(material.protocol.converts(made[name]))
+    return name in made and bool(protocol.converts(made[name]))
+
+
+def _counts(block: Block, material: Material) -> set[tuple[Any, Any]]:
+    """On how many labelled and unlabelled cases the rows of a block's budget were trained."""
+    runs = [run for row in block.planned for run in material.reported(row)]
+    return {(run.splits.get("labeled"), run.splits.get("unlabeled")) for run in runs}
 
 
 def _weights(material: Material) -> str:
@@ -131,22 +311,9 @@ def _oracles(material: Material) -> list[str]:
     return [*told, *(f"The split lists leak: {leak}" for leak in leaks)]
 
 
-def _progress(material: Material, rows: Sequence[Row]) -> list[str]:
-    missing = sum(row.expected - row.n for row in rows)
-    if not missing:
-        return []
-    words = {"finished": "not scored"}
-    states = Counter(
-        words.get(run.state, run.state)
-        for row in material.rows
-        for run in row.runs
-        if run.name not in material.found.reported and run.state != "pending"
-    )
-    states["not started"] = missing - states.total()
-    told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    every = sum(row.expected for row in rows)
-    gaps = any(not cell.n for row in rows for cell in row.cells)
-    return [f"{missing} of {every} runs have no result ({told})" + (f"; {NO_VALUE}: no value." if gaps else ".")]
+def _sizes(material: Material, block: Block) -> list[str]:
+    shown = ", ".join(f"{class_title(short)} {round(size)}" for short, size in material.sizes(block).items())
+    return [f"Classes by size, the mean over the test cases that have them, in voxels: {shown}."] if shown else []
 
 
 def _data(material: Material) -> list[str]:
@@ -161,27 +328,24 @@ def _data(material: Material) -> list[str]:
     unseen = dict.fromkeys(name for run in material.runs for name in run.splits.get("unseen", ()))
     if unseen:
         told.append(f"No labelled case has {', '.join(unseen)}: nothing taught it.")
-    if (
-        len(
-            {
-                (run.splits.get("labeled"), run.splits.get("unlabeled"))
-                for row in material.planned
-                for run in material.reported(row)
-            }
-        )
-        > 1
-    ):
+    if any(len(_counts(block, material)) > 1 for block in material.blocks):
         told.append("Caution: the rows were not all trained on the same number of cases.")
     for title in sorted({str(run.data.get("preprocessed_by") or "") for run in material.runs} - {""}):
         told.append(f"Made from arrays that others had preprocessed ({title}), not from scans.")
     sizes = {run.data.get("spacing") for run in material.runs}
     for source, told_sizes in (("published", "those published for it"), ("unknown", "1 mm, as nobody knows them")):
-        if material.protocol.unit == "mm" and source in sizes:
+        if source in sizes and any(protocol.unit == "mm" for protocol in material.protocols.values()):
             told.append(f"Distances in mm are nominal: the arrays state no voxel sizes, taken are {told_sizes}.")
-    states = {run.data.get("fingerprint") for run in material.runs} - {None}
-    if len(states) > 1:
-        told.append(f"Caution: the rows come from {len(states)} different states of the prepared data.")
-    if len(set(material.cases.values())) > 1:
+    prepared: dict[tuple[str, str], set[str]] = {}
+    for row in material.rows:
+        for run in material.reported(row):
+            if "fingerprint" in run.data:
+                place = row.dataset, str(run.data.get("preprocessing", ""))
+                prepared.setdefault(place, set()).add(run.data["fingerprint"])
+    states = max(map(len, prepared.values()), default=0)
+    if states > 1:
+        told.append(f"Caution: the rows come from {states} different states of the prepared data.")
+    if any(material.differ_in_cases(block) for block in material.blocks):
         told.append("Caution: the rows were not all measured on the same cases.")
     return told
 
@@ -192,12 +356,12 @@ def _case_counts(run: Run) -> tuple[int, int]:
     return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)
 
 
-def _missed(material: Material, rows: Sequence[Row]) -> list[str]:
-    counts = missed_organs(material.records).set_index("run")
-    reported = [row for row in rows if row.runs]
-    means = {row.label: counts["missed"].reindex(list(row.runs), fill_value=0).mean() for row in reported}
-    if not reported or counts.empty:
+def _missed(material: Material, block: Block, rows: Sequence[Row]) -> list[str]:
+    counts = missed_organs(material.records_of(block.rows)).set_index("run")
+    if counts.empty:
         return []
+    own = {row.label: source.runs for row in rows for source in row.sources if source.block == block.title}
+    means = {label: counts["missed"].reindex(list(runs), fill_value=0).mean() for label, runs in own.items() if runs}
     pairs = sorted(set(counts["pairs"]))
     of = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
     told = [f"{label} {mean:.1f}" for label, mean in means.items() if mean]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from sslbench.reporting.statistics import (
     Floats,
     TwoWay,
     average_of,
+    detectable,
     holm,
     sign_flip,
     slope_on,
@@ -29,7 +30,9 @@ FEWEST_UNITS = 5  # below, no interval
 FEWEST_SEEDS = 3  # below, no star: two seeds can gain alike by chance
 PENALTIES = 0.05  # above this share of values that are penalties, a test would be one of the penalty
 LENS_CLASSES = 6  # from this many classes on they are head, medium and tail
-STAR = 0.05
+LEVEL = 0.05
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +155,9 @@ class Gain:
     @property
     def star(self) -> bool:
         """Whether the difference is told apart from chance within its family."""
-        return not self.untested and self.p < STAR
+        return not self.untested and self.p < LEVEL
 
-    @cached_property
+    @property
     def these_networks(self) -> bool:
         """Whether the interval is over patients alone: one seed."""
         return self.seeds == 1
@@ -237,11 +240,78 @@ def gain(row: CaseValues, base: CaseValues, lens: Lens) -> Gain:
     )
 
 
-def family(gains: Mapping[str, Gain]) -> dict[str, Gain]:
+def family(gains: Mapping[Key, Gain]) -> dict[Key, Gain]:
     """One table's gains with p-values adjusted for all of them that are tested (Holm)."""
     tested = [name for name, found in gains.items() if not found.untested]
     adjusted = dict(zip(tested, holm([gains[name].p for name in tested]), strict=True))
     return {name: replace(found, p=adjusted.get(name, math.nan)) for name, found in gains.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class RowGain:
+    """What a row of a table gains over another of its rows.
+
+    Attributes:
+        row, baseline: their labels.
+        block: of the table; empty where nothing stands side by side.
+        metric: in which: that of the table's first column.
+    """
+
+    row: str
+    baseline: str
+    block: str
+    metric: str
+    gain: Gain
+
+
+def planned(gains: Sequence[Gain], seeds: float) -> float:
+    """What more seeds would resolve with the same patients: the median, over pairs; NaN for none.
+
+    Args:
+        gains: of a grid.
+        seeds: at least 2; `math.inf`: what no number of seeds goes below.
+    """
+    pairs = [each.average for each in gains if each.average is not None and each.seeds > 1]
+    found = [detectable(*average.components.design(seeds, average.units)) for average in pairs]
+    return float(np.median(found)) if found else math.nan
+
+
+def as_data(held: RowGain) -> dict[str, Any]:
+    """A gain as JSON has it: every interval with its p-value and degrees of freedom; None for what there is not."""
+    found = held.gain
+    intervals = {
+        "average": found.average,
+        "head": found.head,
+        "tail": found.tail,
+        "tail_over_head": found.tail_over_head,
+        "slope_per_tenfold_size": found.slope,
+    }
+    numbers = {
+        "difference": found.difference,
+        "p_holm": found.p,
+        "superiority": found.superiority,
+        "sign_flip_p": found.flip_p,
+        "sign_flip_floor": found.flip_floor,
+    }
+    return {
+        "row": held.row,
+        "baseline": held.baseline,
+        "block": held.block or None,
+        "metric": held.metric,
+        "seeds": found.seeds,
+        "patients": found.units,
+        **{name: None if math.isnan(value) else value for name, value in numbers.items()},
+        "star": found.star,
+        **{name: _interval(interval) for name, interval in intervals.items()},
+        "classes": {name: _interval(interval) for name, interval in found.classes.items()},
+        "refused": found.refused or None,
+        "untested": found.untested or None,
+    }
+
+
+def _interval(found: TwoWay | None) -> dict[str, float] | None:
+    names = ("mean", "low", "high", "p", "df", "se")
+    return None if found is None else {name: getattr(found, name) for name in names}
 
 
 def resolution(gains: Sequence[Gain]) -> float:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from sslbench.config import weightings
 from sslbench.config.splits import load_splits, slug_of
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.model import Direction
 
 REFERENCE = "Reference"  # the group of the rows that methods are held against
+IMBALANCE = "Imbalance"  # that of rows with a weighting
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,26 @@ def method_caution(method: str) -> str:
         return ""
 
 
-def group_of(method: str, loss: str, groups: Collection[str]) -> str:
-    """The heading of a row: the loss's name if `groups` lists it, else the method's own group."""
+def weighted_method(method: str) -> str:
+    """What a preset that stands for weightings configures, `cps` of `dhc`; any other method is itself."""
+    try:
+        entry = registry.get("method", method)
+    except SSLBenchError:  # results outlive the package that made them
+        return method
+    return entry.preset_of if entry.preset_of and any(map(weightings.concerns, entry.set)) else method
+
+
+def group_of(method: str, loss: str, groups: Collection[str], settings: Collection[str] = ()) -> str:
+    """The heading of a row: the loss's name if `groups` lists it, else the method's own group.
+
+    Args:
+        settings: dotted paths that the row sets; with a weighting among them it is a row about imbalance.
+    """
     title, _ = _title("loss", loss)
-    return title if title and title in groups else method_group(method)
+    if title and title in groups:
+        return title
+    weighted = any(weightings.concerns(path.removeprefix("method.")) for path in settings)
+    return IMBALANCE if weighted else method_group(method)
 
 
 def row_label(method: str, loss: str, plugin: str, settings: Mapping[str, str]) -> str:

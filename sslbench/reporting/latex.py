@@ -20,10 +20,15 @@ _MATH = {
     "±": r"\pm", "↑": r"\uparrow", "↓": r"\downarrow", "→": r"\rightarrow", "×": r"\times", "·": r"\cdot",
     "−": "-", "≤": r"\leq", "≥": r"\geq", "≈": r"\approx", "≠": r"\neq", "∞": r"\infty", "√": r"\surd",
     "∈": r"\in", "∩": r"\cap", "∪": r"\cup", "Σ": r"\Sigma", "†": r"^{\dagger}", "‡": r"^{\ddagger}",
-    "²": "^{2}", "³": "^{3}", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
-    "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
+    "⁰": "^{0}", "¹": "^{1}", "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "⁵": "^{5}", "⁶": "^{6}", "⁷": "^{7}",
+    "⁸": "^{8}", "⁹": "^{9}", "ᵃ": "^{a}", "ᵇ": "^{b}", "ᶜ": "^{c}", "ᵈ": "^{d}", "ᵉ": "^{e}", "ᶠ": "^{f}",
+    "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta",
+    "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
 }  # fmt: skip
 _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
+
+
+_RANKS = {1: "textbf", 2: "underline", 3: "textit"}
 
 
 def latex(table: Table) -> str:
@@ -45,13 +50,15 @@ def latex(table: Table) -> str:
         *_header(columns),
     ]
     for group in table.groups:
-        heading = rf"\textit{{{escape(group.title)}}}"
-        lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{heading}}} \\"]
+        lines.append(r"\midrule")
+        if group.title:
+            heading = rf"\textit{{{escape(group.title)}}}"
+            lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{heading}}} \\")
         for row in group.rows:
             cells = [_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)]
             lines.append(_line([escape(row.full_label), *cells]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    notes = " ".join(escape(note) for note in (table.measured, *table.notes))
+    notes = " ".join(escape(note) for note in (table.measured, *table.notes) if note)
     lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}", r"\end{table*}"]
     lines += [f"% run {item['run']}" for item in manifest([table])]
     return "\n".join(lines) + "\n"
@@ -76,30 +83,52 @@ def escape(text: str) -> str:
 
 
 def _header(columns: tuple[Column, ...]) -> list[str]:
-    """Two lines: names over senses (direction, unit); a heading over the names of the class columns."""
-    upper, rules, place = [""], [], 2
-    for span, members in groupby(columns, key=lambda column: column.span):
-        block = list(members)
-        if span:
-            # Over few columns a long heading would stretch the last of them.
-            named = f"{span} of each class" if len(block) > 3 else span
-            heading = escape(f"{named} {block[0].sense}")
-            upper.append(rf"\multicolumn{{{len(block)}}}{{c}}{{{heading}}}")
-            rules.append(rf"\cmidrule(lr){{{place}-{place + len(block) - 1}}}")
+    """Blocks over all; names over senses (direction, unit); a heading over the names of what stands under it."""
+    above, above_rules = _spanning([(column.block, column.block) for column in columns])
+    upper, rules = _spanning(_upper(columns))
+    bare = [not column.span or column.by == "class" for column in columns]
+    lower = [column.sense if alone else column.header for column, alone in zip(columns, bare, strict=True)]
+    lines = [_line(["", *above]), above_rules] if any(column.block for column in columns) else []
+    if all(column.by == "class" for column in columns) and columns:
+        lines += [_line(["", *upper]), rules, _line(["", *(escape(column.header) for column in columns)])]
+        rules, upper = "", []
+    if upper:
+        lines += [_line(["", *upper]), rules]
+    return [*filter(None, lines), _line(["Method", *map(escape, lower)])]
+
+
+def _upper(columns: tuple[Column, ...]) -> list[tuple[str, str]]:
+    """Per column what stands in the line of headings, and what it shares with its neighbours: empty, nothing."""
+    found = []
+    for (block, span), members in groupby(columns, key=lambda column: (column.block, column.span)):
+        own = list(members)
+        # Over few columns a long heading would stretch the last of them.
+        named = f"{span} of each class" if own[0].by == "metric" and len(own) > 3 else span
+        sense = own[0].sense if own[0].by == "metric" else ""
+        for column in own:
+            found.append((f"{named} {sense}".strip(), f"{block} {span}") if span else (column.header, ""))
+    return found
+
+
+def _spanning(headings: list[tuple[str, str]]) -> tuple[list[str], str]:
+    """Cells of a line, neighbours that share something joined, and the rules below those."""
+    cells, rules, place = [], [], 2
+    for shared, members in groupby(headings, key=lambda heading: heading[1]):
+        texts = [text for text, _ in members]
+        if shared:
+            cells.append(rf"\multicolumn{{{len(texts)}}}{{c}}{{{escape(texts[0])}}}")
+            rules.append(rf"\cmidrule(lr){{{place}-{place + len(texts) - 1}}}")
         else:
-            upper += [escape(column.header) for column in block]
-        place += len(block)
-    lower = [escape(column.header if column.span else column.sense) for column in columns]
-    return [_line(upper), *filter(None, [" ".join(rules)]), _line(["Method", *lower])]
+            cells += map(escape, texts)
+        place += len(texts)
+    return cells, " ".join(rules)
 
 
 def _cell(cell: Cell, column: Column) -> str:
-    mean, std = cell_text(cell, column)
-    text = mean if mean == NO_VALUE else mean.replace("-", "$-$") + (rf"$\pm${std}" if std else "")
-    if cell.best:
-        text = rf"\textbf{{{text}}}"
-    elif cell.second:
-        text = rf"\underline{{{text}}}"
+    mean, around = cell_text(cell, column)
+    text = mean if mean == NO_VALUE else escape(mean + around).replace("-", "$-$").replace("+", "$+$")
+    if cell.rank:
+        text = f"\\{_RANKS[cell.rank]}{{{text}}}"
     return text + (escape(PARTIAL) if cell.marked else "")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
+from sslbench.config.job import ResolvedJob
+from sslbench.config.table import Place
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group
@@ -17,7 +19,7 @@ from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlannedRow:
     """A row before its numbers.
 
@@ -28,6 +30,8 @@ class PlannedRow:
             (empty).
         runs: what was found, in any state.
         expected: how many seeds were asked for.
+        place: what its grid says about it.
+        job: the resolved job of one of them; None where runs were reported without a grid.
     """
 
     recipe: str
@@ -43,11 +47,8 @@ class PlannedRow:
     checkpoint: str
     runs: tuple[Run, ...]
     expected: int
-
-    @property
-    def family(self) -> tuple[str, ...]:
-        """What rows must share to stand in one table: other splits or protocols give other kinds of numbers."""
-        return (self.recipe, self.dataset, self.splits, self.protocol)
+    place: Place
+    job: ResolvedJob | None = None
 
     @property
     def budget(self) -> str:
@@ -62,20 +63,18 @@ class PlannedRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """One table's rows and numbers.
+class Block:
+    """The rows over one block of columns.
 
     Attributes:
-        planned: the rows of the table's own budget.
+        title: its label budget or dataset; empty where nothing stands side by side.
+        planned: the rows of its own budget.
         bounds: upper bounds that stand beside them and do not compete.
-        found: records of the whole report.
-        scores: `statistics.per_run` of them.
     """
 
+    title: str
     planned: tuple[PlannedRow, ...]
     bounds: tuple[PlannedRow, ...]
-    found: Collection
-    scores: pd.DataFrame
 
     @property
     def first(self) -> PlannedRow:
@@ -87,10 +86,50 @@ class Material:
         """All rows, upper bounds last."""
         return self.planned + self.bounds
 
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """One table's rows and numbers.
+
+    Attributes:
+        blocks: what stands side by side; one where nothing does.
+        found: records of the whole report.
+        scores: `statistics.per_run` of them.
+    """
+
+    blocks: tuple[Block, ...]
+    found: Collection
+    scores: pd.DataFrame
+
+    @property
+    def first(self) -> PlannedRow:
+        """A row that stands for what all share."""
+        return self.blocks[0].first
+
     @cached_property
-    def protocol(self) -> Any:
-        """The rows' protocol."""
-        return registry.component("protocol", self.first.protocol)
+    def planned(self) -> tuple[PlannedRow, ...]:
+        """The rows of the blocks' own budgets."""
+        return tuple(row for block in self.blocks for row in block.planned)
+
+    @cached_property
+    def bounds(self) -> tuple[PlannedRow, ...]:
+        """Upper bounds, each once."""
+        return tuple({row.digest: row for block in self.blocks for row in block.bounds}.values())
+
+    @property
+    def rows(self) -> tuple[PlannedRow, ...]:
+        """All rows, upper bounds last."""
+        return self.planned + self.bounds
+
+    @cached_property
+    def protocols(self) -> dict[str, Any]:
+        """The rows' protocols by name, in their order."""
+        return {row.protocol: registry.component("protocol", row.protocol) for row in self.rows}
+
+    @cached_property
+    def metrics(self) -> frozenset[str]:
+        """What any of them measures."""
+        return frozenset(metric for protocol in self.protocols.values() for metric in protocol.metrics)
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -100,24 +139,33 @@ class Material:
     @cached_property
     def records(self) -> pd.DataFrame:
         """Their records."""
-        return self.found.records[self.found.records["run"].isin([run.name for run in self.runs])]
+        return self.records_of(self.rows)
+
+    def records_of(self, rows: Iterable[PlannedRow]) -> pd.DataFrame:
+        """The records of some rows."""
+        names = [run.name for row in rows for run in self.reported(row)]
+        return self.found.records[self.found.records["run"].isin(names)]
 
     @cached_property
     def cases(self) -> dict[str, frozenset[str]]:
         """The cases that each run was measured on."""
         return {str(run): frozenset(cases) for run, cases in self.records.groupby("run")["case"]}
 
-    @cached_property
-    def compared_cases(self) -> frozenset[str]:
-        """The cases that rows are compared on: those of most of the table's own rows, of equally many the most."""
-        counts = Counter(self.cases[runs[0].name] for row in self.planned if (runs := self.reported(row)))
+    def compared_cases(self, block: Block) -> frozenset[str]:
+        """The cases that rows are compared on: those of most of the block's own rows, of equally many the most."""
+        counts = Counter(self.cases[runs[0].name] for row in block.planned if (runs := self.reported(row)))
         return max(counts, key=lambda cases: (counts[cases], len(cases), sorted(cases)), default=frozenset())
 
-    def competes(self, row: PlannedRow) -> bool:
+    def differ_in_cases(self, block: Block) -> bool:
+        """Whether not all runs of a block were measured on the same cases."""
+        return len({self.cases[run.name] for row in block.rows for run in self.reported(row)}) > 1
+
+    def competes(self, row: PlannedRow, block: Block) -> bool:
         """Whether a row can be best: it is no upper bound beside others, has all its seeds, and the others' cases."""
         runs = self.reported(row)
-        whole = len(runs) == row.expected and all(self.cases[run.name] == self.compared_cases for run in runs)
-        return row not in self.bounds and whole
+        compared = self.compared_cases(block)
+        whole = len(runs) == row.expected and all(self.cases[run.name] == compared for run in runs)
+        return row not in block.bounds and whole
 
     @cached_property
     def common(self) -> dict[str, str]:
@@ -150,23 +198,26 @@ class Material:
                 )
         return self.scores[self.scores["run"].isin([run.name for run in runs])]
 
-    def unit(self, metric: str) -> str:
-        """The unit of a metric's records; before there are any, that of the protocol's distances."""
-        units = self.records.loc[self.records["metric"] == metric, "unit"].unique()
-        return str(units[0] if len(units) else self.protocol.unit)
+    def units(self, metric: str, block: Block) -> dict[str, str]:
+        """The units of a metric's records by protocol; before there are any, that of the protocol's distances."""
+        records = self.records_of(block.rows)
+        found = records[records["metric"] == metric].drop_duplicates("protocol").set_index("protocol")["unit"].to_dict()
+        wanted = dict.fromkeys(row.protocol for row in block.rows if metric in self.protocols[row.protocol].metrics)
+        return {name: str(found.get(name, self.protocols[name].unit)) for name in wanted}
 
-    def classes(self) -> list[str]:
+    def classes(self, block: Block) -> list[str]:
         """The classes as records name them, in the order of their labels."""
-        if self.records.empty:
-            return [info.short for info in registry.component("dataset", self.first.dataset).classes]
-        classes = self.records.drop_duplicates("class_id").sort_values("class_id")
+        records = self.records_of(block.rows)
+        if records.empty:
+            return [info.short for info in registry.component("dataset", block.first.dataset).classes]
+        classes = records.drop_duplicates("class_id").sort_values("class_id")
         return [str(short) for short in classes["class"]]
 
-    def sizes(self) -> dict[str, float]:
+    def sizes(self, block: Block) -> dict[str, float]:
         """The mean number of reference voxels of each class, over the test cases that have it, largest first.
 
         A class that none has is left out.
         """
-        structures = self.records.drop_duplicates(["case", "class_id"])
+        structures = self.records_of(block.rows).drop_duplicates(["case", "class_id"])
         means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
         return {str(short): float(mean) for short, mean in means.sort_values(ascending=False, kind="stable").items()}

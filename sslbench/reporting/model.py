@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from sslbench.config.job import ResolvedJob
+    from sslbench.reporting.gains import RowGain
 
 NO_VALUE = "--"
 PARTIAL = "†"
+GAIN = "gain"
+STAR = "*"
 
 Direction = Literal["up", "down", ""]
+_RAISED = str.maketrans("0123456789abcdefgh", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰ")
 _ARROWS: dict[str, str] = {"up": "↑", "down": "↓", "": ""}
 
 
@@ -19,14 +26,17 @@ class Column:
     """One column of numbers.
 
     Attributes:
-        metric: as in `cases.csv`.
+        metric: as in `cases.csv`; `gain`: what a row has over its baseline.
         class_name: `avg`, or a class as in `cases.csv`.
-        header: `Avg. DSC`, or the class's abbreviation.
-        span: the metric's name over neighbouring class columns, `DSC`; empty over an average.
-        unit: `percent`, `mm`, `voxel`, ... of the cells' numbers; empty where there is none.
+        header: `Avg. DSC`, or the class's abbreviation; under a class's `span` the metric's name.
+        span: the heading over neighbouring columns: the metric's name over its classes, or the class's (`Avg.` too)
+            over its metrics; empty over an average alone.
+        unit: `percent`, `mm`, `voxel`, ... of the cells' numbers; empty where there is none, or rows differ in it.
         direction: which way is better; empty where that is not known.
         decimals: of the mean.
         std_decimals: of the spread; None: it is not shown.
+        block: the heading over all columns of one label budget or dataset, where those stand side by side; else empty.
+        by: what neighbouring columns share: a `metric`, which `span` then names, or a `class`.
     """
 
     metric: str
@@ -37,6 +47,13 @@ class Column:
     direction: Direction
     decimals: int
     std_decimals: int | None
+    block: str = ""
+    by: Literal["metric", "class"] = "metric"
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether it holds differences, signed and never ranked."""
+        return self.metric == GAIN
 
     @property
     def sense(self) -> str:
@@ -53,18 +70,67 @@ class Cell:
         mean: over seeds; NaN where there is none.
         std: over seeds; NaN with fewer than two.
         n: seeds that have a value.
-        expected: seeds that should.
-        best, second: rank among the rows that compete, ties shared.
+        expected: seeds that should; 0 where the grid has no such job in the column's block.
+        rank: 1 best, 2 second, 3 third among the rows that compete, ties shared; 0: not marked.
         marked: whether a dagger tells that seeds are missing.
+        low, high: ends of a gain's confidence interval; NaN where there is none.
+        star: whether a gain is told apart from chance, adjusted for all of the table.
     """
 
     mean: float
     std: float
     n: int
     expected: int
-    best: bool = False
-    second: bool = False
+    rank: int = 0
     marked: bool = False
+    low: float = math.nan
+    high: float = math.nan
+    star: bool = False
+
+    @property
+    def best(self) -> bool:
+        return self.rank == 1
+
+    @property
+    def second(self) -> bool:
+        return self.rank == 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the numbers of one row come from: a job, its seed apart.
+
+    Attributes:
+        recipe, dataset, labeled, protocol: `protocol` is the one reported, which need not be the job's own.
+        method, loss, plugin, variant: the job's other parts; `plugin` and `variant` may be empty.
+        digest: what all its runs share.
+        runs: the run directories behind the numbers, relative to `results/runs`.
+        expected: seeds asked for.
+        competes: whether the row can be best here; an upper bound cannot, nor a row that lacks seeds or has other
+            cases.
+        block: of the columns that it fills, `Column.block`.
+        job: the resolved job of one of the seeds; None where runs were reported without a grid.
+    """
+
+    recipe: str
+    dataset: str
+    labeled: str
+    protocol: str
+    method: str
+    loss: str
+    plugin: str
+    variant: str
+    digest: str
+    runs: tuple[str, ...]
+    expected: int
+    competes: bool
+    block: str = ""
+    job: ResolvedJob | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def n(self) -> int:
+        """Seeds with results."""
+        return len(self.runs)
 
 
 @dataclass(frozen=True)
@@ -73,38 +139,56 @@ class Row:
 
     Attributes:
         label: its name in the papers' way.
-        method, loss, plugin, variant, labeled: the job's parts; `plugin` and `variant` may be empty.
-        digest: what all its runs share.
-        n, expected: seeds with results, and seeds asked for.
-        competes: whether it can be best; an upper bound cannot, nor a row that lacks seeds or has other cases.
+        sources: what its numbers come from: one, or one per block of the table, in their order; a block that has no
+            such job has none. An upper bound that stands in several blocks has its one job in each.
         cells: one per column of the table.
-        runs: the run directories behind the numbers, relative to `results/runs`.
         bound: whether it is an upper bound beside the rows of the table's own budget.
+        mark: a letter for its recipes, where the table has rows of several; else empty.
+        footnotes: numbers of the notes that are about this row.
     """
 
     label: str
-    method: str
-    loss: str
-    plugin: str
-    variant: str
-    labeled: str
-    digest: str
-    n: int
-    expected: int
-    competes: bool
+    sources: tuple[Source, ...]
     cells: tuple[Cell, ...]
-    runs: tuple[str, ...]
     bound: bool = False
+    mark: str = ""
+    footnotes: tuple[int, ...] = ()
+
+    @property
+    def first(self) -> Source:
+        """A source that stands for what all share: method and loss, as a rule."""
+        return self.sources[0]
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Run directories of all blocks, each once."""
+        return tuple(dict.fromkeys(run for source in self.sources for run in source.runs))
+
+    @property
+    def n(self) -> int:
+        """Runs with results, those of an upper bound once."""
+        return len(self.runs)
+
+    @property
+    def expected(self) -> int:
+        """Runs asked for, likewise."""
+        return sum({source.digest: source.expected for source in self.sources}.values())
+
+    def source(self, column: Column) -> Source | None:
+        """What fills the row's cell in a column; None where the grid has no such job."""
+        return next((source for source in self.sources if source.block == column.block), None)
 
     @property
     def full_label(self) -> str:
-        """The label, with the count of seeds where some are missing: `GA-CPS (1/2 seeds)`."""
-        return self.label if self.n == self.expected else f"{self.label} ({self.n}/{self.expected} seeds)"
+        """The label with its marks, and the count of seeds where some are missing: `GA-CPSᵃ (1/2 seeds)`."""
+        marks = "".join([superscript(self.mark), " ".join(superscript(str(number)) for number in self.footnotes)])
+        label = self.label + marks
+        return label if self.n == self.expected else f"{label} ({self.n}/{self.expected} seeds)"
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows under one heading."""
+    """Rows under one heading, which may be empty: a rule then parts them from those above."""
 
     title: str
     rows: tuple[Row, ...]
@@ -112,25 +196,22 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: a recipe, a label budget, a protocol.
+    """One table: of one recipe, label budget and protocol, or of several side by side or one below the other.
 
     Attributes:
         name: fit for a file; grids may share it.
-        recipe, labeled, dataset, protocol: what all rows share (an upper bound has a budget of its own).
         columns, groups: what is shown; a row has a cell per column.
-        title: dataset, label budget, recipe, and what ± is.
+        title: dataset, label budget, recipe, and what ± is; or the grid's own or the published caption.
         measured: the protocol in words, and which weights were tested.
         notes: what else a reader must know, a sentence or two each: marks, missing runs, partial data.
         warnings: files that could not be used, with their paths: for the terminal, not for print.
         grid: whose table it is; empty where runs were reported without one.
         damaged: whether one of those files is not as it was written.
+        of: key of the published table that it follows, `ga:T1`; empty where none.
+        gains: of rows over their baselines, where both have results, whether a column shows them or not.
     """
 
     name: str
-    recipe: str
-    labeled: str
-    dataset: str
-    protocol: str
     columns: tuple[Column, ...]
     groups: tuple[RowGroup, ...]
     title: str
@@ -139,6 +220,8 @@ class Table:
     warnings: tuple[str, ...] = ()
     grid: str = ""
     damaged: bool = False
+    of: str = ""
+    gains: tuple[RowGain, ...] = ()
 
     @property
     def label(self) -> str:
@@ -156,21 +239,36 @@ class Table:
         return f"{self.title} {self.measured}"
 
     @property
+    def blocks(self) -> tuple[str, ...]:
+        """The headings of what stands side by side; one, empty, where nothing does."""
+        return tuple(dict.fromkeys(column.block for column in self.columns))
+
+    @property
     def rows(self) -> list[Row]:
         """All rows in order, groups aside."""
         return [row for group in self.groups for row in group.rows]
 
 
+def superscript(text: str) -> str:
+    """Digits and the letters a to h, raised."""
+    return text.translate(_RAISED)
+
+
 def cell_text(cell: Cell, column: Column) -> tuple[str, str]:
-    """Mean and spread as printed: the mean `--` where there is none, the spread empty where none is shown."""
+    """Mean and what stands behind it, as printed: `±1.9`, of a gain ` [-11.8, 43.9]`, or nothing.
+
+    The mean is `--` where there is none, and both are empty where the grid has no such job."""
     if math.isnan(cell.mean):
-        return NO_VALUE, ""
-    if column.std_decimals is None or math.isnan(cell.std):
-        return f"{cell.mean:.{column.decimals}f}", ""
-    return f"{cell.mean:.{column.decimals}f}", f"{cell.std:.{column.std_decimals}f}"
+        return (NO_VALUE if cell.expected else ""), ""
+    if column.is_gain:
+        interval = "" if math.isnan(cell.low) else f" [{cell.low:.1f}, {cell.high:.1f}]"
+        return f"{cell.mean:+.{column.decimals}f}{STAR if cell.star else ''}", interval
+    spread = "" if column.std_decimals is None or math.isnan(cell.std) else f"±{cell.std:.{column.std_decimals}f}"
+    return f"{cell.mean:.{column.decimals}f}", spread
 
 
 def manifest(tables: Iterable[Table]) -> list[dict[str, Any]]:
     """The runs behind the numbers, each once: `run` (relative to `results/runs`) and `digest`; JSON-able."""
-    runs = {run: row.digest for table in tables for row in table.rows for run in row.runs}
+    sources = [source for table in tables for row in table.rows for source in row.sources]
+    runs = {run: source.digest for source in sources for run in source.runs}
     return [{"run": run, "digest": digest} for run, digest in runs.items()]

@@ -6,7 +6,8 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from rich import box
 from rich.console import Group as Stack
@@ -15,50 +16,53 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from sslbench.config.text import counted
-from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.model import PARTIAL, Cell, Column, Table, cell_text, manifest
 
 CSV_COLUMNS = (
     "recipe", "labeled", "method", "loss", "plugin", "variant", "class", "metric", "mean", "std", "n",
-    "expected", "unit", "protocol", "digest",
+    "expected", "unit", "protocol", "digest", "dataset", "block", "heading", "label", "low", "high",
 )  # fmt: skip
 
 _LABEL = 15  # columns that a row's name keeps when the table is wider than the terminal
 
 
 def terminal(table: Table, width: int = 100) -> Stack:
-    """The table for a rich console. Columns that do not fit go into further blocks: no digit is ever cut off.
+    """The table for a rich console. Columns that do not fit go into further parts: no digit is ever cut off.
 
     Args:
         width: columns of the terminal.
     """
-    widths = [_column_width(table, place) + 1 for place in range(len(table.columns))]
+    widths = _widths(table)
     longest = max(len(row.full_label) for row in table.rows)
     label_width = min(longest, max(_LABEL, width - sum(widths)))  # names fold before columns move
     if label_width + sum(widths) > width:
         label_width = min(longest, max(_LABEL, width // 3))
     parts: list[RenderableType] = [Text(table.heading, style="bold"), Text()]
-    for places in _blocks(widths, width - label_width):
-        parts += [_block(table, places, label_width), Text()]
-    parts += [Text(note, style="dim") for note in (table.measured, *table.notes)]
+    for places in _parts(table, widths, width - label_width):
+        parts += [_part(table, places, label_width, widths), Text()]
+    parts += [Text(note, style="dim") for note in (table.measured, *table.notes) if note]
     return Stack(*parts)
 
 
 def markdown(table: Table) -> str:
     """The table as GitHub shows it, with caption, notes and the runs behind it."""
-    header = ["Method", *(_escape_markdown(_full_header(column, table)) for column in table.columns)]
+    header = ["Method", *(escape_markdown(_full_header(column, table)) for column in table.columns)]
     lines = [
-        f"**{_escape_markdown(table.heading)}**",
+        f"**{escape_markdown(table.heading)}**",
         "",
         _line(header),
         _line([":--", *["--:"] * len(table.columns)]),
     ]
     for group in table.groups:
-        lines.append(_line([f"*{_escape_markdown(group.title)}*", *[""] * len(table.columns)]))
+        if group.title:
+            lines.append(_line([f"*{escape_markdown(group.title)}*", *[""] * len(table.columns)]))
+        elif group is not table.groups[0]:
+            lines.append(_line([""] * (len(table.columns) + 1)))
         for row in group.rows:
             cells = [_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]
-            lines.append(_line([_escape_markdown(row.full_label), *cells]))
-    lines += ["", *(f"- {_escape_markdown(note)}" for note in [table.measured, *_span_notes(table), *table.notes])]
+            lines.append(_line([escape_markdown(row.full_label), *cells]))
+    notes = [note for note in (table.measured, *_span_notes(table), *table.notes) if note]
+    lines += ["", *(f"- {escape_markdown(note)}" for note in notes)]
     runs = [f"- `{item['run']}`" for item in manifest([table])]
     if runs:
         lines += ["", f"<details><summary>{counted(len(runs), 'run')}</summary>", "", *runs, "", "</details>"]
@@ -70,15 +74,19 @@ def tidy_csv(tables: Iterable[Table]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    lines = {}
+    lines: dict[tuple[object, ...], tuple[object, ...]] = {}
     for table in tables:
-        for row in table.rows:
+        for heading, row in ((group.title, row) for group in table.groups for row in group.rows):
             for cell, column in zip(row.cells, table.columns, strict=True):
-                job = (table.recipe, row.labeled, row.method, row.loss, row.plugin, row.variant)
-                key = (*job, column.class_name, column.metric, table.protocol, row.digest)
-                numbers = (_exact(cell.mean), _exact(cell.std), cell.n, cell.expected)
-                # An upper bound stands in several tables, but is one result.
-                lines[key] = (*key[:8], *numbers, column.unit, table.protocol, row.digest)
+                source = row.source(column)
+                if source is None:
+                    continue
+                job = (source.recipe, source.labeled, source.method, source.loss, source.plugin, source.variant)
+                numbers = (_exact(cell.mean), _exact(cell.std), cell.n, cell.expected, column.unit)
+                shown = (source.dataset, column.block, heading, row.label, _exact(cell.low), _exact(cell.high))
+                line = (*job, column.class_name, column.metric, *numbers, source.protocol, source.digest, *shown)
+                # An upper bound stands in several tables and blocks, but is one result.
+                lines.setdefault((*line[:8], source.protocol, source.digest), line)
     writer.writerows(lines.values())
     return out.getvalue()
 
@@ -86,35 +94,85 @@ def tidy_csv(tables: Iterable[Table]) -> str:
 # ------------------------------------------------------------------------------------------------- terminal
 
 
-def _blocks(widths: list[int], room: int) -> list[list[int]]:
-    """Columns in as few blocks as fit into `room`, and those about equally wide."""
+def _parts(table: Table, widths: list[int], room: int) -> list[list[int]]:
+    """Columns in as few parts as fit into `room`: whole blocks where one fits, and those about equally wide."""
+    places = list(range(len(widths)))
+    if sum(widths) <= room or len(table.blocks) == 1:
+        return _filled(places, widths, room)
+    blocks = [[place for place in places if table.columns[place].block == block] for block in table.blocks]
+    parts: list[list[int]] = []
+    for block in blocks:
+        if parts and sum(widths[place] for place in (*parts[-1], *block)) <= room:
+            parts[-1] += block
+        else:
+            parts += _filled(block, widths, room)
+    return parts
 
+
+def _filled(places: list[int], widths: list[int], room: int) -> list[list[int]]:
     def filled(room: int) -> list[list[int]]:
-        blocks: list[list[int]] = [[]]
-        for place, needed in enumerate(widths):
-            if blocks[-1] and sum(widths[other] for other in blocks[-1]) + needed > room:
-                blocks.append([])
-            blocks[-1].append(place)
-        return blocks
+        parts: list[list[int]] = [[]]
+        for place in places:
+            if parts[-1] and sum(widths[other] for other in parts[-1]) + widths[place] > room:
+                parts.append([])
+            parts[-1].append(place)
+        return parts
 
     fewest = len(filled(room))
     tightest = next((less for less in range(1, room) if len(filled(less)) == fewest), room)
     return filled(tightest)
 
 
-def _block(table: Table, places: list[int], label_width: int) -> Grid:
+def _part(table: Table, places: list[int], label_width: int, widths: list[int]) -> RenderableType:
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=0, header_style="bold")
     grid.add_column("", width=label_width, overflow="fold")
     for place in places:
         header = "\n".join(_header_lines(table.columns[place]))
-        grid.add_column(header, justify="right", no_wrap=True, width=_column_width(table, place))
+        grid.add_column(header, justify="right", no_wrap=True, width=widths[place] - 1)
     for group in table.groups:
         grid.add_section()
-        grid.add_row(Text(group.title, style="italic"))
+        if group.title:
+            grid.add_row(Text(group.title, style="italic"))
         for row in group.rows:
             cells = [_terminal_cell(row.cells[place], table.columns[place]) for place in places]
             grid.add_row(Text(row.full_label), *cells)
-    return grid
+    over = [_over(spans, places, label_width, widths) for spans in _headings(table.columns)]
+    return Stack(*(Text(line, style="bold", no_wrap=True) for line in over if line.strip()), grid)
+
+
+def _headings(columns: Sequence[Column]) -> list[list[str]]:
+    """What stands over several columns in lines of its own, per column: blocks, and the classes that have metrics
+    below them."""
+    return [
+        [column.block for column in columns],
+        [column.span if column.by == "class" else "" for column in columns],
+    ]
+
+
+def _over(spans: Sequence[str], places: list[int], label_width: int, widths: list[int]) -> str:
+    """A line of headings, each in the middle of a rule over its columns."""
+    line = " " * label_width
+    for span, members in groupby(places, key=lambda place: spans[place]):
+        room = sum(widths[place] for place in members) - 1
+        line += " " + (f" {_shortened(span, room - 2)} ".center(room, "─") if span else " " * room)
+    return line
+
+
+def _shortened(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def _widths(table: Table) -> list[int]:
+    """Of each column, with the blank before it. Columns under a heading share what it needs."""
+    widths = [_column_width(table, place) + 1 for place in range(len(table.columns))]
+    for spans in _headings(table.columns):
+        keys = [(span, column.block) for span, column in zip(spans, table.columns, strict=True)]
+        for (span, _), members in groupby(range(len(keys)), key=lambda place: keys[place]):
+            places = list(members)
+            lacking = len(span) + 3 - sum(widths[place] for place in places) if span else 0
+            for number in range(max(lacking, 0)):
+                widths[places[number % len(places)]] += 1
+    return widths
 
 
 def _column_width(table: Table, place: int) -> int:
@@ -124,14 +182,14 @@ def _column_width(table: Table, place: int) -> int:
 
 
 def _header_lines(column: Column) -> tuple[str, str]:
-    if column.class_name == AVERAGE:
-        return column.header, column.sense
-    return column.header, column.span
+    if column.span and column.by == "metric":
+        return column.header, column.span
+    return column.header, column.sense
 
 
 def _terminal_cell(cell: Cell, column: Column) -> Text:
-    style = "bold" if cell.best else "underline" if cell.second else ""
-    text = Text("±".join(filter(None, cell_text(cell, column))), style=style)
+    style = ("", "bold", "underline", "italic")[cell.rank]
+    text = Text("".join(cell_text(cell, column)), style=style)
     return Text.assemble(text, PARTIAL if cell.marked else "")
 
 
@@ -143,24 +201,29 @@ def _line(cells: list[str]) -> str:
 
 
 def _full_header(column: Column, table: Table) -> str:
-    if column.class_name == AVERAGE:
-        return f"{column.header} {column.sense}".strip()
+    block = f"{column.block}: " if column.block else ""
+    if not column.span:
+        return f"{block}{column.header} {column.sense}".strip()
+    if column.by == "class":
+        return f"{block}{column.span} {column.header} {column.sense}".strip()
     several = len({other.span for other in table.columns} - {""}) > 1
-    return f"{column.header} ({column.span})" if several else column.header
+    return block + (f"{column.header} ({column.span})" if several else column.header)
 
 
 def _span_notes(table: Table) -> list[str]:
-    spans = dict.fromkeys((column.span, column.sense) for column in table.columns if column.span)
+    spans = dict.fromkeys(
+        (column.span, column.sense) for column in table.columns if column.span and column.by == "metric"
+    )
     return [f"Columns by class: {' '.join(part).strip()}." for part in spans]
 
 
 def _markdown_cell(cell: Cell, column: Column) -> str:
-    text = "±".join(filter(None, cell_text(cell, column)))
-    text = f"**{text}**" if cell.best else f"<ins>{text}</ins>" if cell.second else text  # GitHub drops <u>
-    return text + (PARTIAL if cell.marked else "")
+    text = escape_markdown("".join(cell_text(cell, column)))
+    before, after = (("", ""), ("**", "**"), ("<ins>", "</ins>"), ("*", "*"))[cell.rank]  # GitHub drops <u>
+    return before + text + after + (PARTIAL if cell.marked else "")
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text.replace("&", "&amp;"))
 
 

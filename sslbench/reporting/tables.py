@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from sslbench.config.grid import Grid, TableSpec, column_names
+from sslbench.config.grid import Grid, place_of
 from sslbench.config.job import Job, settings_of
+from sslbench.config.table import GAIN, ColumnSpec, Place, TableSpec, metric_keys
 from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.metrics.aggregate import AVERAGE
-from sslbench.reporting import captions
-from sslbench.reporting.labels import class_title, group_of, metric_style, row_label
-from sslbench.reporting.material import Material, PlannedRow
-from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table, manifest
+from sslbench.reporting import captions, naming
+from sslbench.reporting.gains import CaseValues, Gain, Lens, RowGain, family, gain
+from sslbench.reporting.labels import class_title, metric_style
+from sslbench.reporting.layout import Line, baselines, lines, sheets
+from sslbench.reporting.material import Block, Material, PlannedRow
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, Source, Table, manifest
 from sslbench.reporting.scores import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
 
-__all__ = ["Cell", "Column", "Row", "RowGroup", "Table", "grid_table", "manifest", "tables_of_runs"]
+__all__ = ["Cell", "Column", "Row", "RowGroup", "Source", "Table", "grid_table", "manifest", "tables_of_runs"]
 
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
 
 def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protocol: str | None = None) -> list[Table]:
-    """The tables that a grid fills, one per recipe × label budget, with what its runs have given so far.
+    """The tables that a grid fills, one per recipe × label budget or as its `table` says, with what its runs gave.
 
     Supervised rows with all labels stand in the tables of the other budgets, as the papers print them.
 
@@ -50,7 +56,7 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protoco
         key = (*run.directory.parts[-4:-1], job.digest())
         row = rows.get(key) or _planned(job, protocol)
         rows[key] = replace(row, runs=(*row.runs, run) if run.begun else row.runs, expected=row.expected + 1)
-    grid.table.check({job.resolved.recipe.protocol for job in jobs})
+    grid.table.check(jobs)
     found = records_of([run for row in rows.values() for run in row.runs], protocol)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
     return _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)
@@ -97,6 +103,8 @@ def _planned(job: Job, protocol: str | None) -> PlannedRow:
         checkpoint=recipe.checkpoint,
         runs=(),
         expected=0,
+        job=job.resolved,
+        place=place_of(job),
     )
 
 
@@ -118,6 +126,7 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
         checkpoint=str(first.values.get("checkpoint", "")),
         runs=tuple(runs),
         expected=len(runs),
+        place=Place(),
     )
 
 
@@ -125,143 +134,269 @@ def _tables(
     rows: list[PlannedRow], found: Collection, spec: TableSpec, notes: list[str], grid: str = ""
 ) -> list[Table]:
     if "columns" not in spec.model_fields_set:
-        known = column_names({row.protocol for row in rows})
-        spec = spec.model_copy(update={"columns": [column for column in spec.columns if column in known]})
+        known = metric_keys({row.protocol for row in rows})
+        spec = spec.model_copy(update={"columns": [column.key for column in spec.wanted() if column.key in known]})
     scores = per_run(found.records)
-    families: dict[tuple[str, ...], dict[str, list[PlannedRow]]] = {}
-    for row in rows:
-        families.setdefault(row.family, {}).setdefault(row.labeled, []).append(row)
-    tables = []
-    for budgets in families.values():
-        bounds = [labeled for labeled, members in budgets.items() if all(row.upper_bound for row in members)]
-        own = [labeled for labeled in budgets if labeled not in bounds]
-        beside = tuple(row for labeled in bounds if own for row in budgets[labeled])
-        for labeled in own or bounds:
-            material = Material(tuple(budgets[labeled]), beside, found, scores)
-            tables.append(replace(_table(material, spec, notes), grid=grid))
-    return _with_unique_names(tables)
+    made = [_table(Material(blocks, found, scores), spec, notes) for blocks in sheets(rows, spec)]
+    return _with_unique_names([replace(table, grid=grid, of=spec.of) for table in made])
 
 
 def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
     columns = _columns(material, spec)
-    rows = _ranked([_row(planned, material, columns) for planned in material.rows], columns)
-    rows, apart = _with_unique_labels(rows)
-    first = material.first
-    said = [*captions.notes(material, spec, rows), *apart, *notes, spec.note]
+    shown = lines(material.blocks)
+    names = naming.labels(shown, material, spec)
+    letters = naming.recipe_letters(shown, spec)
+    footnotes = naming.footnotes(shown, spec)
+    numbers = _Numbers(material, spec.wanted()[0].metric if spec.wanted() else "")
+    rows = [
+        Row(
+            label=name,
+            sources=tuple(_sources(line, material)),
+            cells=tuple(numbers.cell(line, column) for column in columns),
+            bound=line.bound,
+            mark=letters.get(line.first.recipe, ""),
+            footnotes=own,
+        )
+        for line, name, own in zip(shown, names, footnotes.numbers, strict=True)
+    ]
+    rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)))
+    held = tuple(_held(numbers, shown, rows))
+    caption = captions.Caption(material, spec, columns, rows, letters, held)
+    apart += [*notes, spec.note]
+    if spec.notes == "short":
+        measured, said = "", [caption.short([*footnotes.notes, *apart])]
+    else:
+        measured, said = caption.measured(), [*caption.notes(), *footnotes.notes, *apart]
     return Table(
-        name=f"{first.recipe}-{first.labeled}",
-        recipe=first.recipe,
-        labeled=first.labeled,
-        dataset=first.dataset,
-        protocol=first.protocol,
+        name=_name(material),
         columns=columns,
-        groups=_grouped(rows, spec.groups),
-        title=captions.title(material, spec, columns, rows),
-        measured=captions.measured(material),
-        notes=tuple(note for note in said if note),
+        groups=_grouped(list(zip(shown, rows, strict=True)), spec),
+        title=caption.title(),
+        measured=measured,
+        notes=tuple(filter(None, said)),
         warnings=material.found.warnings,
         damaged=material.found.damaged,
+        gains=held,
     )
+
+
+def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iterator[RowGain]:
+    """The gains of a table by the labels of its rows."""
+    labels = {planned: row.label for line, row in zip(shown, rows, strict=True) for planned in line.cells}
+    for title, gains in numbers.gains.items():
+        for planned, found in gains.items():
+            yield RowGain(labels[planned], labels[numbers.below[title][planned]], title, numbers.leading, found)
+
+
+def _name(material: Material) -> str:
+    """The recipes and the budgets of a table, fit for a file."""
+    recipes = dict.fromkeys(row.recipe for row in material.planned)
+    budgets = dict.fromkeys(row.labeled for row in material.planned)
+    return "-".join([*recipes, *budgets])
+
+
+# -------------------------------------------------------------------------------------------------- columns
 
 
 def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
     columns = []
-    for name in spec.columns:
-        metric, per_class, _ = name.partition("/")
-        if metric not in material.protocol.metrics:
-            continue  # another table of the grid has it; a note says so
-        style = metric_style(metric)
-        unit = "percent" if style.percent else material.unit(metric)
-        if not per_class:
-            header = f"Avg. {style.title}"
-            columns.append(Column(metric, AVERAGE, header, "", unit, style.direction, 2, 1))
-            continue
-        for short in _ordered(material, spec):
-            header = class_title(short)
-            columns.append(Column(metric, short, header, style.title, unit, style.direction, 1, None))
+    for block in material.blocks:
+        wanted = [column for column in spec.wanted() if column.metric == GAIN or column.metric in material.metrics]
+        own = [column for part in wanted for column in _of(part, wanted[0], block, material, spec)]
+        if spec.by_class:
+            order = [AVERAGE, *_ordered(material, block, spec)]
+            own = [_by_class(column) for name in order for column in own if column.class_name == name]
+        columns += own
     return tuple(columns)
 
 
-def _ordered(material: Material, spec: TableSpec) -> list[str]:
-    """The classes in the table's order; those without a size come last."""
-    sizes = material.sizes() if spec.classes == "size" else {}
-    return sorted(material.classes(), key=lambda short: -sizes.get(short, 0))
+def _of(part: ColumnSpec, leading: ColumnSpec, block: Block, material: Material, spec: TableSpec) -> Iterator[Column]:
+    """The columns of one of the table's `columns` in one block; none where another block has its metric."""
+    metric = leading.metric if part.metric == GAIN else part.metric
+    style, units = metric_style(metric), material.units(metric, block)
+    if not units:
+        return  # another table of the grid has it; a note says so
+    alike = len({*units.values()}) == 1 or style.percent
+    unit = "percent" if style.percent else next(iter(units.values())) if alike else ""
+    direction = style.direction if alike else ""
+    if part.metric == GAIN:
+        unit = "points" if style.percent else unit
+        digits = spec.decimals.get(GAIN, spec.decimals.get(metric, 2))
+        yield Column(GAIN, AVERAGE, f"Gain in {style.title}", "", unit, direction, digits, None, block.title)
+    elif part.classes is None:
+        digits, spread = spec.decimals.get(part.key, 2), spec.decimals.get("std", 1)
+        yield Column(metric, AVERAGE, f"Avg. {style.title}", "", unit, direction, digits, spread, block.title)
+    else:
+        digits, around = spec.decimals.get(part.key, 1), spec.decimals.get("std/class")
+        for short in _ordered(material, block, spec, part.classes):
+            header = class_title(short)
+            yield Column(metric, short, header, style.title, unit, direction, digits, around, block.title)
 
 
-def _row(planned: PlannedRow, material: Material, columns: tuple[Column, ...]) -> Row:
-    runs = material.reported(planned)
-    scores: dict[tuple[str, str], Mapping[Any, Any]] = {}
-    if runs:
-        rows = over_seeds(material.scores_of(planned)).to_dict("records")
-        scores = {(score["metric"], score["class"]): score for score in rows}
-    cells = []
-    for column in columns:
-        score = scores.get((column.metric, column.class_name), _NO_SCORE)
-        scale = 100.0 if column.unit == "percent" and score["unit"] != "percent" else 1.0
+def _by_class(column: Column) -> Column:
+    """A column under its class in place of its metric."""
+    over = "Avg." if column.class_name == AVERAGE else column.header
+    return replace(column, header=metric_style(column.metric).title, span=over, by="class")
+
+
+def _ordered(material: Material, block: Block, spec: TableSpec, wanted: Sequence[str] = ()) -> list[str]:
+    """The classes in the table's order, those that are wanted in that of their names; without a size they come last."""
+    classes = material.classes(block)
+    if wanted:
+        spelt = {short.lower(): short for short in classes}
+        return [spelt[name] for name in wanted if name in spelt]
+    sizes = material.sizes(block) if spec.classes == "size" else {}
+    return sorted(classes, key=lambda short: -sizes.get(short, 0))
+
+
+# ----------------------------------------------------------------------------------------------------- rows
+
+
+def _sources(line: Line, material: Material) -> Iterator[Source]:
+    for planned, block in zip(line.cells, material.blocks, strict=True):
+        if planned is not None:
+            yield Source(
+                recipe=planned.recipe,
+                dataset=planned.dataset,
+                labeled=planned.labeled,
+                protocol=planned.protocol,
+                method=planned.method,
+                loss=planned.loss,
+                plugin=planned.plugin,
+                variant=",".join(f"{path}={value}" for path, value in sorted(planned.settings.items())),
+                digest=planned.digest,
+                runs=tuple(run.name for run in material.reported(planned)),
+                expected=planned.expected,
+                competes=material.competes(planned, block),
+                block=block.title,
+                job=planned.job,
+            )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What fills cells: scores of each row by metric and class, and what each row is held against.
+
+    Attributes:
+        leading: the metric of the first column, in which gains are.
+    """
+
+    material: Material
+    leading: str
+
+    @cached_property
+    def scores(self) -> dict[PlannedRow, dict[tuple[str, str], Mapping[Any, Any]]]:
+        found: dict[PlannedRow, dict[tuple[str, str], Mapping[Any, Any]]] = {}
+        for planned in self.material.rows:
+            seeds = self.material.reported(planned)
+            rows = over_seeds(self.material.scores_of(planned)).to_dict("records") if seeds else []
+            found[planned] = {(score["metric"], score["class"]): score for score in rows}
+        return found
+
+    @cached_property
+    def below(self) -> dict[str, dict[PlannedRow, PlannedRow]]:
+        return {block.title: baselines(block) for block in self.material.blocks}
+
+    @cached_property
+    def gains(self) -> dict[str, dict[PlannedRow, Gain]]:
+        """By block: of each row that has a baseline, where both have results. One family for the whole table."""
+        if not metric_style(self.leading).direction:
+            return {}
+        held: dict[tuple[str, PlannedRow], Gain] = {}
+        for block in self.material.blocks:
+            lens = Lens.by_size(self.material.sizes(block))
+            pairs = [pair for pair in self.below[block.title].items() if all(map(self.material.reported, pair))]
+            values = {row: self._case_values(row) for row in dict.fromkeys(row for pair in pairs for row in pair)}
+            held |= {(block.title, row): gain(values[row], values[base], lens) for row, base in pairs}
+        found: dict[str, dict[PlannedRow, Gain]] = {block.title: {} for block in self.material.blocks}
+        for (title, row), tested in family(held).items():
+            found[title][row] = tested
+        return found
+
+    def _case_values(self, row: PlannedRow) -> CaseValues:
+        protocol = self.material.protocols[row.protocol]
+        records = self.material.records_of([row])
+        return CaseValues.of(records, self.leading, metric_style(self.leading).direction, protocol.skip_cases)
+
+    def cell(self, line: Line, column: Column) -> Cell:
+        place = [block.title for block in self.material.blocks].index(column.block)
+        planned = line.cells[place]
+        if planned is None:
+            return Cell(math.nan, math.nan, 0, 0)
+        if not column.is_gain:
+            return self._value(planned, column.metric, column)
+        found = self.gains.get(column.block, {}).get(planned)
+        if found is None:
+            return Cell(math.nan, math.nan, 0, planned.expected)
+        due = min(planned.expected, self.below[column.block][planned].expected)
+        ends = (found.average.low, found.average.high) if found.average else (math.nan, math.nan)
+        return Cell(
+            found.difference,
+            math.nan,
+            found.seeds,
+            planned.expected,
+            marked=0 < found.seeds < due,
+            low=ends[0],
+            high=ends[1],
+            star=found.star,
+        )
+
+    def _value(self, planned: PlannedRow, metric: str, column: Column) -> Cell:
+        score = self.scores[planned].get((metric, column.class_name), _NO_SCORE)
+        scale = 100.0 if column.unit in ("percent", "points") and score["unit"] != "percent" else 1.0
         n = int(score["n"])
         # A dagger in every class column would say many times what the average says.
-        marked = 0 < n < (planned.expected if column.class_name == AVERAGE else len(runs))
-        cells.append(Cell(score["mean"] * scale, score["std"] * scale, n, planned.expected, marked=marked))
-    settings = {path: value for path, value in planned.settings.items() if path not in material.common}
-    bound = planned in material.bounds
-    return Row(
-        label=row_label(planned.method, planned.loss, planned.plugin, settings)
-        + (f" ({planned.budget})" if bound else ""),
-        method=planned.method,
-        loss=planned.loss,
-        plugin=planned.plugin,
-        variant=",".join(f"{path}={value}" for path, value in sorted(planned.settings.items())),
-        labeled=planned.labeled,
-        digest=planned.digest,
-        n=len(runs),
-        expected=planned.expected,
-        competes=material.competes(planned),
-        cells=tuple(cells),
-        runs=tuple(run.name for run in runs),
-        bound=bound,
-    )
+        due = planned.expected if column.class_name == AVERAGE else len(self.material.reported(planned))
+        return Cell(score["mean"] * scale, score["std"] * scale, n, planned.expected, marked=0 < n < due)
 
 
-def _grouped(rows: list[Row], titles: list[str]) -> tuple[RowGroup, ...]:
-    """Rows under their headings: methods as they appear, each plain first, then with losses and plugins."""
-    methods = list(dict.fromkeys(row.method for row in rows))
-    losses = list(dict.fromkeys(["default", *(row.loss for row in rows)]))
-    groups: dict[str, list[Row]] = {title: [] for title in titles}
+def _grouped(rows: list[tuple[Line, Row]], spec: TableSpec) -> tuple[RowGroup, ...]:
+    """Rows under their headings, in the order that the table asks for."""
+    if spec.ordered != "groups":
+        if spec.ordered == "print":
+            rows = sorted(rows, key=lambda pair: naming.printed_place(pair[0]))
+        headed = ((naming.heading(line, spec), row) for line, row in rows)
+        return tuple(
+            RowGroup(title, tuple(row for _, row in members)) for title, members in groupby(headed, key=itemgetter(0))
+        )
+    methods = list(dict.fromkeys(row.first.method for _, row in rows))
+    losses = list(dict.fromkeys(["default", *(row.first.loss for _, row in rows)]))
+    groups: dict[str, list[Row]] = {title: [] for title in spec.groups}
 
-    def order(row: Row) -> tuple[bool, int, int, bool]:
-        return row.bound, methods.index(row.method), losses.index(row.loss), bool(row.plugin)
+    def order(pair: tuple[Line, Row]) -> tuple[bool, int, int, bool]:
+        job = pair[1].first
+        return pair[1].bound, methods.index(job.method), losses.index(job.loss), bool(job.plugin)
 
-    for row in sorted(rows, key=order):
-        title = group_of(row.method, row.loss, () if row.bound else titles)
-        groups.setdefault(title, []).append(row)
+    # Methods as they appear, each plain first, then with losses and plugins.
+    for line, row in sorted(rows, key=order):
+        groups.setdefault(naming.heading(line, spec), []).append(row)
     return tuple(RowGroup(title, tuple(members)) for title, members in groups.items() if members)
 
 
-def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
-    """The rows with `best` and `second` set, column by column, on unrounded means."""
-    ranks: dict[tuple[int, int], str] = {}
+def _ranked(rows: list[Row], columns: tuple[Column, ...], most: int) -> list[Row]:
+    """The rows with ranks up to `most` set, column by column, on unrounded means."""
+    ranks: dict[tuple[int, int], int] = {}
     for place, column in enumerate(columns):
-        cells = {number: row.cells[place] for number, row in enumerate(rows) if row.competes}
-        values = {number: cell.mean for number, cell in cells.items() if cell.n == cell.expected}
-        values = {number: value for number, value in values.items() if not math.isnan(value)}
-        if not column.direction or len(values) < 2:
+        values = {number: row.cells[place].mean for number, row in enumerate(rows) if _may_rank(row, column, place)}
+        if not column.direction or column.is_gain or len(values) < 2:
             continue
         top = max if column.direction == "up" else min
-        for rank in ("best", "second"):
+        for rank in range(1, most + 1):
             left = {number: value for number, value in values.items() if (number, place) not in ranks}
             for number, value in left.items():
                 # Only the last bits of a sum differ between runs that scored the same.
                 if math.isclose(value, top(left.values()), rel_tol=1e-12, abs_tol=1e-12):
                     ranks[number, place] = rank
-    marked = []
-    for number, row in enumerate(rows):
-        given = [ranks.get((number, place)) for place in range(len(columns))]
-        ranked = (
-            replace(cell, best=rank == "best", second=rank == "second")
-            for cell, rank in zip(row.cells, given, strict=True)
-        )
-        marked.append(replace(row, cells=tuple(ranked)))
-    return marked
+    return [
+        replace(row, cells=tuple(replace(cell, rank=ranks.get((n, place), 0)) for place, cell in enumerate(row.cells)))
+        for n, row in enumerate(rows)
+    ]
+
+
+def _may_rank(row: Row, column: Column, place: int) -> bool:
+    """Whether a cell of a row can be best in its column."""
+    source, cell = row.source(column), row.cells[place]
+    return bool(source and source.competes) and cell.n == cell.expected and not math.isnan(cell.mean)
 
 
 def _with_unique_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
@@ -269,7 +404,7 @@ def _with_unique_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
     counts = Counter(row.label for row in rows)
     if counts.total() == len(counts):
         return rows, []
-    labels = [f"{row.label} [{row.digest[:8]}]" if counts[row.label] > 1 else row.label for row in rows]
+    labels = [f"{row.label} [{row.first.digest[:8]}]" if counts[row.label] > 1 else row.label for row in rows]
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
     return rows, ["In square brackets: the digest, where rows of one name differ in version or case lists."]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sslbench.reporting.model import Cell, Column, Row, RowGroup, Table
+from sslbench.reporting.model import Cell, Column, Row, RowGroup, Source, Table
 
 NAN = math.nan
 
@@ -18,15 +18,12 @@ COLUMNS = (
 
 def row(label: str, n: int, cells: list[Cell], method: str = "m", competes: bool = True) -> Row:
     runs = tuple(f"short/20pct/{method}+default/seed-{seed}-0000000{seed}" for seed in range(n))
-    return Row(label, method, "default", "", "", "20pct", "d" * 64, n, 2, competes, tuple(cells), runs)
+    source = Source("short", "hearts", "20pct", "papers", method, "default", "", "", "d" * 64, runs, 2, competes)
+    return Row(label, (source,), tuple(cells))
 
 
 TABLE = Table(
     name="short-20pct",
-    recipe="short",
-    labeled="20pct",
-    dataset="hearts",
-    protocol="papers",
     columns=COLUMNS,
     groups=(
         RowGroup(
@@ -48,9 +45,9 @@ TABLE = Table(
                     "CPS",
                     2,
                     [
-                        Cell(66.394999, 0.949, 2, 2, second=True),
-                        Cell(5.25, 0.04, 2, 2, best=True),
-                        Cell(50.04, 1.0, 2, 2, best=True),
+                        Cell(66.394999, 0.949, 2, 2, rank=2),
+                        Cell(5.25, 0.04, 2, 2, rank=1),
+                        Cell(50.04, 1.0, 2, 2, rank=1),
                         Cell(0.0, 0.0, 2, 2),
                     ],
                     method="cps",
@@ -59,9 +56,9 @@ TABLE = Table(
                     "A&D_x (k=10%, ~{^})",
                     1,
                     [
-                        Cell(70.0, NAN, 1, 2, best=True, marked=True),
-                        Cell(5.25, NAN, 1, 2, best=True, marked=True),
-                        Cell(50.04, NAN, 1, 2, best=True),
+                        Cell(70.0, NAN, 1, 2, rank=1, marked=True),
+                        Cell(5.25, NAN, 1, 2, rank=1, marked=True),
+                        Cell(50.04, NAN, 1, 2, rank=1),
                         Cell(NAN, NAN, 0, 2),
                     ],
                     method="a_d",

@@ -8,18 +8,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sslbench import load_results
 from sslbench.config.grid import Grid
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.core.files import write_text
 from sslbench.reporting.latex import latex
-from sslbench.reporting.model import Cell, Column, Row, Table, cell_text, manifest
+from sslbench.reporting.model import Cell, Column, Row, Source, Table, cell_text, manifest
 from sslbench.reporting.render import markdown
+from sslbench.reporting.statistics import two_way
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
 from tests.helpers.results import CLASSES, component, protocol, same
 
@@ -87,12 +90,10 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
         "General": ["CPS", "GA-CPS", "MT", "GA-MT"],
         "Imbalance": ["DHC", "GA-DHC"],
     }
-    assert (table.name, table.recipe, table.labeled, table.protocol) == (
-        "short-3-patients",
-        "short",
-        "3-patients",
-        "papers",
-    )
+    assert table.name == "short-3-patients"
+    source = row(table, "GA-CPS").first
+    assert (source.recipe, source.labeled, source.protocol, source.n) == ("short", "3-patients", "papers", 2)
+    assert source.job is not None and source.job.digest == source.digest
     assert [f"{column.header} {column.sense}" for column in table.columns] == [
         "Avg. DSC ↑ (%)",
         "Avg. ASD ↓ (voxel)",
@@ -102,12 +103,12 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
     ]
     cell = row(table, "GA-CPS").cells[0]
     assert (cell.mean, cell.std, cell.n, cell.expected) == (pytest.approx(56.0), pytest.approx(1.0), 2, 2)
-    assert cell_text(cell, table.columns[0]) == ("56.00", "1.0")
-    assert cell_text(row(table, "GA-CPS").cells[1], table.columns[1]) == ("4.40", "0.1")
+    assert cell_text(cell, table.columns[0]) == ("56.00", "±1.0")
+    assert cell_text(row(table, "GA-CPS").cells[1], table.columns[1]) == ("4.40", "±0.1")
     assert cell_text(row(table, "GA-CPS").cells[2], table.columns[2]) == ("56.0", "")
     assert [item.label for item in table.rows if item.cells[0].best] == ["GA-DHC"]  # 100 % of the labels do not compete
     assert [item.label for item in table.rows if item.cells[1].second] == ["DHC"]
-    assert row(table, "Supervised (100%)").labeled == "100pct"
+    assert row(table, "Supervised (100%)").first.labeled == "100pct"
     assert table.notes[0] == (
         "Best in bold, second underlined, on unrounded means; rows with 100% of the labels do not compete."
     )
@@ -118,7 +119,10 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
     )
     assert table.caption.endswith("Tested weights: best on the validation cases.")
     assert len(manifest([table])) == 16
-    assert manifest([table])[0] == {"run": row(table, "Supervised").runs[0], "digest": row(table, "Supervised").digest}
+    assert manifest([table])[0] == {
+        "run": row(table, "Supervised").runs[0],
+        "digest": row(table, "Supervised").first.digest,
+    }
     json.dumps(manifest([table]))
 
 
@@ -151,7 +155,7 @@ def test_a_method_says_once_what_its_numbers_are_not(recipe: str, write_job: Wri
     assert table.notes.count(caution) == 1 and labels(table)["Imbalance"][0] == "Redrawn (reconstructed)"
     registry.unregister("method", "redrawn")
     (results,) = tables_of_runs(tmp_path / "results")  # which outlive the package that made them
-    assert "redrawn" in {item.method for item in results.rows} and caution not in results.notes
+    assert "redrawn" in {item.first.method for item in results.rows} and caution not in results.notes
 
 
 def test_a_table_without_any_run_has_all_its_columns(recipe: str, tmp_path: Path) -> None:
@@ -246,7 +250,7 @@ def test_settings_stand_in_the_name_and_shared_ones_in_a_note(recipe: str, write
     (table,) = tables_of(grid, tmp_path)
     assert labels(table) == expected
     assert "All rows: schedule.iterations=20." in table.notes
-    assert row(table, "GA-CPS (gamma=0.75)").variant == "loss.gamma=0.75,schedule.iterations=20"
+    assert row(table, "GA-CPS (gamma=0.75)").first.variant == "loss.gamma=0.75,schedule.iterations=20"
     (of_runs,) = tables_of_runs(tmp_path / "results")
     assert {item.label for item in of_runs.rows} == set(expected["General"])
 
@@ -290,7 +294,7 @@ def test_another_protocol_makes_another_table(recipe: str, write_job: Write, tmp
         jobs=[{"method": "cps"}, {"method": "mt", "set": {"protocol": "ours"}}],
     )
     tables = tables_of(grid, tmp_path)
-    assert [(table.name, table.protocol) for table in tables] == [
+    assert [(table.name, table.rows[0].first.protocol) for table in tables] == [
         ("short-3-patients", "papers"),
         ("short-3-patients-2", "ours"),
     ]
@@ -354,7 +358,7 @@ def test_rows_that_lack_seeds_or_have_other_cases_do_not_compete(recipe: str, wr
         write_job(jobs["dhc", seed], same(0.9, cases=1))
     write_job(jobs["supervised", 0], same(0.8))
     (table,) = tables_of(grid, tmp_path)
-    marked = {item.label: (item.competes, item.cells[0].best, item.cells[0].second) for item in table.rows}
+    marked = {item.label: (item.first.competes, item.cells[0].best, item.cells[0].second) for item in table.rows}
     assert marked == {
         "Supervised": (False, False, False),
         "CPS": (True, True, False),
@@ -382,11 +386,15 @@ def test_a_class_without_a_value_in_a_seed_is_not_best_there(write_run: Write, t
 
 def test_a_table_is_checked_before_any_job_starts(recipe: str) -> None:
     settings = {"name": "g", "recipe": [recipe], "labeled": ["5%"], "jobs": [{"method": "cps"}]}
-    for columns, words in ((["dsc/rv"], "table column 'dsc/rv'"), (["dsc", "dsc"], "twice"), ([], "no columns")):
+    for columns, words in (
+        (["dsc/aorta"], "class in the table column 'dsc/...': 'aorta'"),
+        (["dsc", "dsc"], "twice"),
+        ([], "no columns"),
+    ):
         with pytest.raises(UsageError, match=words):
             Grid(**settings, table={"columns": columns}).expand()
-    with pytest.raises(UnknownNameError, match="dsc/class"):  # what was meant
-        Grid(**settings, table={"columns": ["dsc/rv"]}).expand()
+    with pytest.raises(UnknownNameError, match="did you mean class"):
+        Grid(**settings, table={"columns": ["dsc/clas"]}).expand()
 
 
 def test_a_protocol_without_the_usual_columns_fills_those_that_it_has(
@@ -431,7 +439,8 @@ def test_runs_without_a_grid(write_run: Write, tmp_path: Path) -> None:
     write_run(0.7, method="mt", seed=1, state="running")
     write_run(0.7, method="dhc", state="failed")
     tables = tables_of_runs(tmp_path / "results")
-    assert [(table.recipe, table.labeled) for table in tables] == [("long", "7-patients"), ("short", "3-patients")]
+    jobs = [table.rows[0].first for table in tables]
+    assert [(job.recipe, job.labeled) for job in jobs] == [("long", "7-patients"), ("short", "3-patients")]
     assert [item.full_label for item in tables[1].rows] == ["CPS", "MT (1/2 seeds)"]
     assert "Left out: 1 run of rows without any result." in tables[1].notes
 
@@ -485,7 +494,7 @@ def test_distances_on_arrays_without_voxel_sizes_are_called_nominal(
         write_run(data={"spacing": spacing}, protocol=name)
         write_run(data={"spacing": "header"}, method="mt", protocol=name)
     told = {
-        table.protocol: [note for note in table.notes if "nominal" in note]
+        table.rows[0].first.protocol: [note for note in table.notes if "nominal" in note]
         for table in tables_of_runs(tmp_path / "results")
     }
     assert told["papers"] == [] and len(told["ours"]) == 1 and words in told["ours"][0]
@@ -533,16 +542,14 @@ def column(direction: str = "up") -> Column:
 
 
 def rows_of(means: list[float], competes: list[bool] | None = None) -> list[Row]:
-    return [
-        Row(
-            str(k), "m", "l", "", "", "b", "d", 1, 1, competes is None or competes[k], (Cell(mean, math.nan, 1, 1),), ()
-        )
-        for k, mean in enumerate(means)
-    ]
+    def source(k: int) -> Source:
+        return Source("r", "d", "b", "p", "m", "l", "", "", "d", ("run",), 1, competes is None or competes[k])
+
+    return [Row(str(k), (source(k),), (Cell(mean, math.nan, 1, 1),)) for k, mean in enumerate(means)]
 
 
 def marks(means: list[float], direction: str = "up", competes: list[bool] | None = None) -> str:
-    ranked = _ranked(rows_of(means, competes), (column(direction),))
+    ranked = _ranked(rows_of(means, competes), (column(direction),), 2)
     return "".join("b" if item.cells[0].best else "s" if item.cells[0].second else "." for item in ranked)
 
 
@@ -588,6 +595,71 @@ def test_marks_agree_with_the_values(means: list[float]) -> None:
         assert ("s" in given_marks) == bool(rest)
 
 
+def test_gains_have_the_interval_of_seeds_and_patients(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        labeled=["5%"],
+        seeds=[0, 1, 2],
+        jobs=[{"method": "supervised"}, {"method": ["cps", "mt"], "loss": ["default", "ga"]}],
+        table={"columns": ["dsc", "gain"]},
+    )
+    generator = np.random.default_rng(0)
+    base = generator.uniform(0.5, 0.6, (3, 6, 3))
+    level = {"supervised+default": 0.0, "cps+default": 0.1, "cps+ga": 0.3, "mt+default": 0.001}
+    for job in grid.expand():
+        if (name := f"{job.method}+{job.loss}") in level:
+            noise = generator.normal(0, 0.004, (6, 3))
+            values = base[job.seed] + level[name] + noise
+            write_job(job, dict(zip(CLASSES, values.T.tolist(), strict=True)))
+    (table,) = tables_of(grid, tmp_path)
+    cps, ga = row(table, "CPS"), row(table, "GA-CPS")
+    for found, below in ((cps, row(table, "Supervised")), (ga, cps)):
+        cell = found.cells[1]
+        assert cell.mean == pytest.approx(found.cells[0].mean - below.cells[0].mean, abs=1e-10)
+        assert cell.low < cell.mean < cell.high and cell.star
+    assert not row(table, "MT").cells[1].star
+    assert math.isnan(row(table, "GA-MT").cells[1].mean) and math.isnan(row(table, "Supervised").cells[1].mean)
+    held = {(each.row, each.baseline): each.gain for each in table.gains}
+    assert held.keys() == {("CPS", "Supervised"), ("MT", "Supervised"), ("GA-CPS", "CPS")}
+    found = held["GA-CPS", "CPS"]
+    assert (found.seeds, found.units) == (3, 6)
+    records = load_results(tmp_path / "results")
+    means = records[records["metric"] == "dsc"].groupby(["method", "loss", "seed", "case"])["value"].mean() * 100
+    expected = two_way((means["cps", "ga"] - means["cps", "default"]).unstack())
+    assert found.average is not None
+    assert (found.average.low, found.average.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    notes = " ".join(table.notes)
+    assert "adjusted for 3 comparisons (Holm)" in notes and "This grid resolves" in notes
+    assert f"[{expected.low:.1f}, {expected.high:.1f}]" in markdown(table).replace("\\", "")
+    assert f"[{expected.low:.1f}, {expected.high:.1f}]" in latex(table)
+
+
+def test_gains_of_two_seeds_and_of_few_patients(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    def table_of(cases: int, seeds: list[int]) -> Table:
+        grid = Grid(
+            name="g",
+            recipe=[recipe],
+            labeled=["5%"],
+            seeds=seeds,
+            jobs=[{"method": ["cps"], "loss": ["default", "ga"]}],
+            table={"columns": ["dsc", "gain"]},
+        )
+        for job in grid.expand():
+            level = 0.5 + (0.1 + 0.01 * (job.seed % 2)) * (job.loss == "ga")
+            write_job(job, {name: [level + 0.01 * case for case in range(cases)] for name in CLASSES})
+        return tables_of(grid, tmp_path)[0]
+
+    two = table_of(6, [0, 1])
+    cell = row(two, "GA-CPS").cells[1]
+    assert (cell.mean, cell.star) == (pytest.approx(10.5), False) and cell.low < 10 < cell.high
+    assert "Not tested: two seeds can gain alike by chance." in two.notes
+    few = table_of(3, [2, 3])
+    cell = row(few, "GA-CPS").cells[1]
+    assert cell.mean == pytest.approx(10.5) and math.isnan(cell.low)
+    assert "No interval: fewer than 5 patients." in few.notes
+
+
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e3) | st.just(NAN), st.integers(0, 4), st.integers(0, 3) | st.none())
 def test_what_is_printed_is_the_number_rounded(
     mean: float, std: float, decimals: int, std_decimals: int | None
@@ -598,7 +670,7 @@ def test_what_is_printed_is_the_number_rounded(
     assert len(first.partition(".")[2]) == decimals
     assert bool(second) == (std_decimals is not None and not math.isnan(std))
     if second and std_decimals is not None:
-        assert abs(float(second) - std) <= 0.5 * 10**-std_decimals * (1 + 1e-9)
+        assert abs(float(second.removeprefix("±")) - std) <= 0.5 * 10**-std_decimals * (1 + 1e-9)
 
 
 # -------------------------------------------------------------------------------------------------------- labels

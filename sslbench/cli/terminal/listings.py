@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from rich.console import Console
 from rich.text import Text
 
@@ -9,7 +11,16 @@ from sslbench.cli.terminal.tables import Rows, indented, table_of
 
 
 def names(console: Console, rows: Rows) -> None:
-    """A listing: name, aliases where there are any, what it is."""
+    """A listing: name, aliases where there are any, what it is; groups under their headings."""
+    for number, (group, members) in enumerate(groupby(rows, key=lambda row: row.get("group", ""))):
+        if number:
+            console.print()
+        if group:
+            console.print(Text(group, style="bold"))
+        _table(console, list(members))
+
+
+def _table(console: Console, rows: Rows) -> None:
     aliased = any(row["aliases"] for row in rows)
     table = table_of("name", *(["aliases"] if aliased else []), "about")
     for row in rows:

@@ -1,0 +1,277 @@
+"""What a grid says about its table: columns, order, what stands side by side, whose print it follows.
+
+Presentation only: nothing of it reaches a job or its digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sslbench.config.job import Job
+from sslbench.config.published import PublishedTable, published_table
+from sslbench.config.splits import load_splits
+from sslbench.config.text import first_few
+from sslbench.core import registry
+from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.core.options import Frozen
+
+GAIN = "gain"
+MARKS = ("best", "second", "third")
+_SPREADS = ("std", "std/class")
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """One of a table's `columns`, read.
+
+    Attributes:
+        metric: of the protocol, or `gain`.
+        classes: None: the average alone; empty: one column for each class; else for each of these.
+    """
+
+    metric: str
+    classes: tuple[str, ...] | None = None
+
+    @classmethod
+    def read(cls, text: str) -> ColumnSpec:
+        """Read `dsc`, `dsc/class` or `dsc/es,rag,lag`."""
+        metric, per_class, names = text.replace(" ", "").partition("/")
+        if not per_class:
+            return cls(metric)
+        return cls(metric, () if names == "class" else tuple(name.lower() for name in names.split(",") if name))
+
+    @property
+    def key(self) -> str:
+        """As `decimals` names it: `dsc`, `dsc/class`."""
+        return self.metric if self.classes is None else f"{self.metric}/class"
+
+
+class ByClass(Frozen):
+    """Columns by class: the average, then each class, with all metrics."""
+
+    by: Literal["class"]
+    metrics: list[str]
+
+
+class TableSpec(Frozen):
+    """The content of a grid's table.
+
+    Where `columns` is not given, those of its default that the protocol has. `groups` are the order of headings;
+    `GA`-like names are losses, the others the methods' own groups.
+    """
+
+    of: str = Field(
+        default="",
+        description="a published table, `ga:T1`: caption, row names, headings and order are those of print",
+    )
+    order: Literal["", "file", "groups", "print"] = Field(
+        default="",
+        description="of rows: as entries stand in the file, by `groups`, or as printed; default: print's or groups",
+    )
+    blocks: Literal["", "labeled", "dataset"] = Field(default="", description="what stands side by side")
+    together: list[Literal["recipe"]] = Field(
+        default=[], description="rows of several recipes in one table, with a mark each"
+    )
+    columns: list[str] | ByClass = Field(
+        default=["dsc", "asd", "dsc/class"],
+        description="metrics averaged over classes (`dsc`), for each class (`dsc/class`), for some (`dsc/es,rag`), "
+        "`gain`; or {by: class, metrics: [...]}",
+    )
+    classes: Literal["label", "size"] = Field(default="label", description="their order: as labelled, or largest first")
+    groups: list[str] = ["Reference", "General", "Imbalance"]
+    decimals: dict[str, Annotated[int, Field(ge=0, le=6)]] = Field(
+        default={}, description="by column (`dsc`, `dsc/class`), of `std`, and `std/class`, which is not shown without"
+    )
+    marks: list[Literal["best", "second", "third"]] = ["best", "second"]
+    notes: Literal["full", "short"] = Field(
+        default="full", description="under the table: all there is to say, or a line"
+    )
+    caption: str = ""
+    note: str = ""
+
+    @field_validator("marks")
+    @classmethod
+    def _in_order(cls, marks: list[str]) -> list[str]:
+        if tuple(marks) != MARKS[: len(marks)]:
+            raise ValueError("marks are best, second, third in this order, from the first")
+        return marks
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TableSpec:
+        if self.of:
+            published_table(self.of)
+        if self.order == "print" and not self.of:
+            raise ValueError("the order of print needs `of`, the table that is meant")
+        if "groups" in self.model_fields_set and self.ordered != "groups":
+            raise ValueError(f"`groups` orders nothing where the order is that of {self.ordered}: leave one out")
+        return self
+
+    @property
+    def ordered(self) -> str:
+        """The order of rows that is in force."""
+        return self.order or ("print" if self.of else "groups")
+
+    @property
+    def published(self) -> PublishedTable | None:
+        """The published table that it follows."""
+        return published_table(self.of) if self.of else None
+
+    @property
+    def by_class(self) -> bool:
+        """Whether the metrics of a class stand together, not the classes of a metric."""
+        return isinstance(self.columns, ByClass)
+
+    def wanted(self) -> list[ColumnSpec]:
+        """The columns in words; of `by: class` those of one metric after the other."""
+        if isinstance(self.columns, ByClass):
+            return [ColumnSpec(metric, classes) for metric in self.columns.metrics for classes in (None, ())]
+        return [ColumnSpec.read(text) for text in self.columns]
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Check that the table can be filled by the grid's jobs.
+
+        Raises:
+            UsageError: a column that none of the protocols measures or that stands twice, a class that no dataset has,
+                blocks or recipes that the jobs do not have.
+        """
+        facts = list(dict.fromkeys(map(_Facts.of, jobs)))
+        self._check_columns(facts)
+        if self.blocks == "labeled":
+            _check_budgets(facts)
+        if self.blocks == "dataset":
+            _check_datasets(facts, together=bool(self.together))
+        if self.together:
+            self._check_together(facts)
+
+    def _check_columns(self, facts: Sequence[_Facts]) -> None:
+        wanted = self.wanted()
+        if not wanted:
+            raise UsageError("the table has no columns", "name some, or leave `columns` out for the usual ones")
+        if "columns" in self.model_fields_set:
+            metrics = {metric for fact in facts for metric in fact.metrics}
+            classes = {short for fact in facts for short in fact.classes}
+            known = {*metrics, *(f"{metric}/class" for metric in metrics), GAIN}
+            seen: set[tuple[str, str]] = set()
+            for column in wanted:
+                if column.key not in known:
+                    raise UnknownNameError("table column", column.key, known)
+                for name in ("",) if column.classes is None else column.classes or classes:
+                    if name and name not in classes:
+                        raise UnknownNameError(
+                            f"class in the table column '{column.metric}/...':", name, [*classes, "class"]
+                        )
+                    if (column.metric, name) in seen:
+                        shown = f"{column.metric}/{name}" if name else column.metric
+                        raise UsageError(f"the table column '{shown}' stands twice", "name each column once")
+                    seen.add((column.metric, name))
+        if wanted[0].metric == GAIN:
+            raise UsageError("the first table column is `gain`", "it is the gain in the first column, which it follows")
+        known = {*(column.key for column in wanted), *_SPREADS}
+        for key in self.decimals:
+            if key not in known:
+                raise UnknownNameError("column in `decimals`:", key, known)
+
+    def _check_together(self, facts: Sequence[_Facts]) -> None:
+        recipes: dict[str, set[str]] = {}
+        for fact in facts:
+            recipes.setdefault(fact.dataset, set()).add(fact.recipe)
+        if all(len(names) < 2 for names in recipes.values()):
+            raise UsageError("`together: [recipe]` joins recipes, but no dataset of the grid has two", "leave it out")
+        for column in self.wanted() if "columns" in self.model_fields_set else ():
+            for fact in facts:
+                if column.metric != GAIN and column.metric not in fact.metrics:
+                    raise UsageError(
+                        f"the table column '{column.metric}' is not for rows of {fact.recipe}: "
+                        f"its protocol {fact.protocol} does not measure it",
+                        "rows that stand together share their columns",
+                    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a table has to know of a job."""
+
+    recipe: str
+    dataset: str
+    protocol: str
+    labeled: str
+    full: bool
+
+    @classmethod
+    def of(cls, job: Job) -> _Facts:
+        recipe, canonical = job.resolved.recipe, job.resolved.job
+        lists = load_splits(recipe.dataset, recipe.splits)
+        budget = lists.budget(canonical.labeled)
+        full = len(budget.labeled) == len(lists.train)
+        return cls(canonical.recipe, recipe.dataset, recipe.protocol, budget.title, full)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        found: tuple[str, ...] = registry.component("protocol", self.protocol).metrics
+        return found
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(info.short.lower() for info in registry.component("dataset", self.dataset).classes)
+
+
+def _check_budgets(facts: Sequence[_Facts]) -> None:
+    budgets: dict[str, set[str]] = {}
+    for fact in facts:
+        if not fact.full:
+            budgets.setdefault(fact.recipe, set()).add(fact.labeled)
+    if all(len(titles) < 2 for titles in budgets.values()):
+        raise UsageError(
+            "`blocks: labeled` puts label budgets side by side, but no recipe of the grid has two",
+            "the upper bound with all labels is none of them: leave `blocks` out",
+        )
+
+
+def _check_datasets(facts: Sequence[_Facts], together: bool) -> None:
+    datasets = list(dict.fromkeys(fact.dataset for fact in facts))
+    if len(datasets) < 2:
+        raise UsageError(
+            f"`blocks: dataset` puts datasets side by side, but the grid has {datasets[0]} alone", "leave `blocks` out"
+        )
+    for dataset in datasets:
+        own = [fact for fact in facts if fact.dataset == dataset]
+        _one({fact.labeled for fact in own if not fact.full}, f"label budgets of {dataset}", "make a grid of each")
+        if not together:
+            _one({fact.recipe for fact in own}, f"recipes of {dataset}", "`together: [recipe]` joins them")
+
+
+def _one(names: Collection[str], what: str, hint: str) -> None:
+    if len(names) > 1:
+        raise UsageError(
+            f"`blocks: dataset` has room for one each, but there are {what}: {first_few(sorted(names))}", hint
+        )
+
+
+def metric_keys(protocols: Iterable[str]) -> set[str]:
+    """The columns that protocols can fill: each metric as an average, and by class."""
+    metrics = {metric for name in protocols for metric in registry.component("protocol", name).metrics}
+    return metrics | {f"{metric}/class" for metric in metrics}
+
+
+class Place(Frozen):
+    """Where the row of a job stands in its grid's table, and under which name.
+
+    Attributes:
+        label: `as` of its entry; empty: none.
+        heading: None: none was given.
+        note: a footnote.
+        method, loss, plugin: canonical names without what varies; None: nothing does.
+        varied: values of what varies, by dotted path, as written.
+        printed: number of its row in the published table that the grid follows, from 0; None: it is not among them.
+    """
+
+    label: str = ""
+    heading: str | None = None
+    note: str = ""
+    names: tuple[str, str, str] | None = None
+    varied: dict[str, Any] = {}
+    printed: int | None = None

@@ -1,0 +1,32 @@
+"""Planning: what a design resolves, and how many seeds a difference takes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sslbench.reporting.power import fewest_seeds, resolved, table
+from sslbench.reporting.statistics import Components, detectable
+
+SPREAD = Components(2, 4, 3)
+
+
+def test_a_design_resolves_what_its_standard_error_does() -> None:
+    # 4/3 + 16/20 + 9/60 = 2.28333; mean squares 20·4 + 9 = 89, 3·16 + 9 = 57, 9.
+    df = (3 * 20 * 2.2833333333) ** 2 / (89**2 / 2 + 57**2 / 19 + 81 / 38)
+    assert resolved(SPREAD, 3, 20) == pytest.approx(detectable(math.sqrt(2.2833333333), df))
+    assert table(SPREAD, [3, 5], [20])[0][0] == resolved(SPREAD, 3, 20)
+
+
+def test_the_fewest_seeds_are_the_fewest() -> None:
+    for difference, patients in ((3, 20), (5, 40), (4.5, 12), (20, 6)):
+        needed = fewest_seeds(SPREAD, difference, patients)
+        assert needed is not None and resolved(SPREAD, needed, patients) <= difference
+        assert needed == 2 or resolved(SPREAD, needed - 1, patients) > difference
+
+
+def test_too_few_patients_are_too_few_with_any_seeds() -> None:
+    assert fewest_seeds(SPREAD, 3, 6) is None
+    assert resolved(SPREAD, math.inf, 6) > 3
+    assert fewest_seeds(Components(300, 4, 3), 5, 40) is None  # thousands

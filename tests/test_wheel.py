@@ -1,0 +1,30 @@
+"""What an installed package carries: code, recipes, lists, published numbers and grids, and nothing else of the folder."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+
+
+def shipped() -> dict[str, Path]:
+    """The files of a wheel by the rules of `pyproject.toml`, under the names that they get there."""
+    found = {}
+    for folder in WHEEL["only-include"]:
+        for path in sorted((ROOT / folder).rglob("*")):
+            name = path.relative_to(ROOT).as_posix()
+            if path.is_file() and not any(f"/{name}".startswith(f"{left}/") for left in WHEEL["exclude"]):
+                source = next((old for old in WHEEL["sources"] if name.startswith(f"{old}/")), None)
+                found[name.replace(source, WHEEL["sources"][source], 1) if source else name] = path
+    return found
+
+
+def test_a_wheel_carries_grids_without_the_scripts_beside_them() -> None:
+    names = [name for name in shipped() if "__pycache__" not in name]
+    assert {"sslbench/_grids/quick.yaml", "sslbench/_grids/ga-t1.yaml", "sslbench/published/cells.csv"} <= set(names)
+    assert {"sslbench/__init__.py", "sslbench/recipes/ga-synapse.yaml", "sslbench/splits/synapse-ga.yaml"} <= set(names)
+    assert all(name.startswith("sslbench/") for name in names)
+    assert {Path(name).suffix for name in names if name.startswith("sslbench/_grids/")} == {".yaml"}
+    assert not [name for name in names if "speed" in name]
