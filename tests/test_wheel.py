@@ -1,4 +1,4 @@
-"""What an installed package carries: code, recipes, lists, published numbers and grids, and nothing else of the folder."""
+"""What an installed package carries: code, recipes, case lists, published numbers and grids; no scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"][
+    "wheel"
+]
 
 
 def shipped() -> dict[str, Path]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sslbench.runs.directory import Run
 
 __all__ = ["Cell", "Column", "Row", "RowGroup", "Source", "Table", "grid_table", "manifest", "tables_of_runs"]
 
+_SHARED = (attrgetter("recipe"), attrgetter("dataset"), attrgetter("labeled"))
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
 
@@ -137,16 +138,16 @@ def _tables(
         known = metric_keys({row.protocol for row in rows})
         spec = spec.model_copy(update={"columns": [column.key for column in spec.wanted() if column.key in known]})
     scores = per_run(found.records)
-    made = [_table(Material(blocks, found, scores), spec, notes) for blocks in sheets(rows, spec)]
-    return _with_unique_names([replace(table, grid=grid, of=spec.of) for table in made])
+    made = [_table(Material(blocks, found, scores), rows, spec, notes) for blocks in sheets(rows, spec)]
+    return _with_unique_names([replace(table, name=table.name or grid, grid=grid, of=spec.of) for table in made])
 
 
-def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
+def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: list[str]) -> Table:
     columns = _columns(material, spec)
-    shown = lines(material.blocks)
+    shown = lines(material.blocks, order)
     names = naming.labels(shown, material, spec)
     letters = naming.recipe_letters(shown, spec)
-    footnotes = naming.footnotes(shown, spec)
+    footnotes = naming.footnotes(shown, spec, len({*letters.values()}))
     numbers = _Numbers(material, spec.wanted()[0].metric if spec.wanted() else "")
     rows = [
         Row(
@@ -154,10 +155,9 @@ def _table(material: Material, spec: TableSpec, notes: list[str]) -> Table:
             sources=tuple(_sources(line, material)),
             cells=tuple(numbers.cell(line, column) for column in columns),
             bound=line.bound,
-            mark=letters.get(line.first.recipe, ""),
-            footnotes=own,
+            marks=letters.get(line.first.recipe, "") + own,
         )
-        for line, name, own in zip(shown, names, footnotes.numbers, strict=True)
+        for line, name, own in zip(shown, names, footnotes.letters, strict=True)
     ]
     rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)))
     held = tuple(_held(numbers, shown, rows))
@@ -189,10 +189,10 @@ def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iter
 
 
 def _name(material: Material) -> str:
-    """The recipes and the budgets of a table, fit for a file."""
-    recipes = dict.fromkeys(row.recipe for row in material.planned)
-    budgets = dict.fromkeys(row.labeled for row in material.planned)
-    return "-".join([*recipes, *budgets])
+    """What all rows of a table share, fit for a file: recipe, or else dataset, and budget; empty: nothing."""
+    recipes, datasets, budgets = ({what(row) for row in material.planned} for what in _SHARED)
+    subject = recipes if len(recipes) == 1 else datasets
+    return "-".join(name for (name, *others) in map(sorted, (subject, budgets)) if not others)
 
 
 # -------------------------------------------------------------------------------------------------- columns

@@ -50,7 +50,7 @@ def marked_store(parts: Partition) -> tuple[Any, dict[str, int]]:
         images=lambda cases: OnDemand(len(cases), lambda place: image(cases[place])),
         labels=lambda cases: OnDemand(len(cases), lambda place: label(cases[place])),
         cases={case: SimpleNamespace(class_voxels=(0,) * 13 + (n,)) for case, n in numbers.items()},
-        dataset=SimpleNamespace(num_classes=lambda: 14),
+        dataset=SimpleNamespace(classes=[SimpleNamespace(short=str(number)) for number in range(1, 14)]),
     ), numbers
 
 

@@ -27,7 +27,8 @@ def rows_of(protocol: Protocol) -> list[dict[str, Any]]:
         if case in (2, 3):
             reference[reference == 2] = 0
         scored = protocol.score(prediction, reference, ["a", "b", "c"], (1.0, 1.0, 2.0))
-        rows += [{"protocol": protocol.name, "case": f"{case:04d}", **row} for row in scored]
+        id = f"{case:04d}"
+        rows += [{"protocol": protocol.name, "case": id, "group": id, **row} for row in scored]
     return rows
 
 
