@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sslbench.config.text import counted
 from sslbench.core.files import read_json
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
+from sslbench.reporting.figures.scores import heat
 from sslbench.reporting.figures.style import Look
 from sslbench.reporting.figures.subject import Entry, Subject
 from sslbench.runs.directory import Run
@@ -60,7 +60,7 @@ class BudgetPlate(Plate):
             for row in subject.rows:
                 if row.cases:
                     values = tuple(subject.shown(float(value)) for value in row.scores.mean(axis=1))
-                    point = BudgetPoint(row.cases, row.budget or row.labeled, values)
+                    point = BudgetPoint(row.cases, row.budget, values)
                     points.setdefault(row.plain_label, {})[row.cases] = point
         lines = [
             (label, looks.get(label, Look(style.GREY, "o")), tuple(found[cases] for cases in sorted(found)))
@@ -75,7 +75,8 @@ class BudgetPlate(Plate):
         told = []
         for label, _, points in self.lines:
             if len(points) > 1:
-                told.append(f"{label} from {points[0].mean:.1f} at {points[0].title} to {points[-1].mean:.1f} at {points[-1].title}")
+                ends = [f"{point.mean:.1f} at {point.title}" for point in (points[0], points[-1])]
+                told.append(f"{label} from {' to '.join(ends)}")
         return f"{self.measured} against the number of labelled cases: {listed(told)}."
 
     @property
@@ -102,15 +103,21 @@ class BudgetPlate(Plate):
             x, y = [point.cases for point in points], [point.mean for point in points]
             below = [point.mean - min(point.values) for point in points]
             above = [max(point.values) - point.mean for point in points]
-            axes.errorbar(x, y, yerr=[below, above], color=look.colour, marker=look.marker, linewidth=1.0, elinewidth=0.7)
+            axes.errorbar(
+                x, y, yerr=[below, above], color=look.colour, marker=look.marker, linewidth=1.0, elinewidth=0.7
+            )
         axes.set_xscale("log")
         axes.minorticks_off()
         ticks = _apart(sorted(budgets), width - left - right, [budgets[cases] for cases in sorted(budgets)])
-        axes.set_xticks(ticks, [f"{cases}\n{budgets[cases]}" if budgets[cases] else str(cases) for cases in ticks], linespacing=1.1)
+        axes.set_xticks(
+            ticks, [f"{cases}\n{budgets[cases]}" if budgets[cases] else str(cases) for cases in ticks], linespacing=1.1
+        )
         axes.set_xlim(min(budgets) / 1.15, max(budgets) * 1.15)
         axes.grid(axis="y")
         style.write_at(figure, 1.2, 2.5 + high / 2, self.measured, rotation=90, va="center")
-        style.write_at(figure, left + (width - left - right) / 2, high + 14.8, "labelled cases", ha="center", va="bottom")
+        style.write_at(
+            figure, left + (width - left - right) / 2, high + 14.8, "labelled cases", ha="center", va="bottom"
+        )
         low, top = axes.get_ylim()
         axes.set_yticks(style.ticks_of(low, top, 5))
         axes.set_ylim(low, top)
@@ -137,7 +144,14 @@ def _end_name(axes: Axes, name: str, look: Look, end: tuple[float, float], at: f
     low, top = axes.get_xlim()
     place = math.log(end[0] / low) / math.log(top / low)
     mixed = axes.get_yaxis_transform()
-    axes.plot([place + 1.0 / width, 1 + 2.0 / width], [end[1], at], transform=mixed, color=look.colour, linewidth=0.5, clip_on=False)
+    axes.plot(
+        [place + 1.0 / width, 1 + 2.0 / width],
+        [end[1], at],
+        transform=mixed,
+        color=look.colour,
+        linewidth=0.5,
+        clip_on=False,
+    )
     ink = look.colour if look.colour != style.GREY else style.INK
     axes.text(1 + 2.6 / width, at, name, transform=mixed, va="center", fontsize=style.SMALL, color=ink)
 
@@ -182,7 +196,7 @@ class CostPlate(Plate):
 
     @classmethod
     def of(cls, subject: Subject, looks: Mapping[str, Look]) -> CostPlate | LeftOut:
-        """From the runs of a table; those that were stopped and continued do not know their hours."""
+        """From the runs of a table that recorded them."""
         devices: set[str] = set()
         points, left = [], []
         for row in subject.rows:
@@ -195,7 +209,7 @@ class CostPlate(Plate):
             values = tuple(subject.shown(float(of_seed[seed])) for _, seed in known if seed in of_seed)
             points.append(CostPoint(row.label, tuple(hours for hours, _ in known), values, looks[row.label]))
         if not points:
-            return LeftOut(cls.name, "no run recorded its hours in one piece")
+            return LeftOut(cls.name, "no run recorded its seconds")
         if len(devices) > 1:
             told = listed(sorted(device or "unknown" for device in devices))
             return LeftOut(cls.name, f"runs of several devices, whose hours cannot be compared: {told}")
@@ -213,7 +227,8 @@ class CostPlate(Plate):
 
     @property
     def caption(self) -> str:
-        told = f"{self.measured} against hours of a run (training and test) on {self.device}; dots: means, lines: range of the seeds."
+        told = f"{self.measured} against hours of a run, training and test, on {self.device}."
+        told += " Dots: means, lines: range of the seeds."
         return f"{told} Hours not known: {listed(self.left)}." if self.left else told
 
     def records(self) -> Sequence[Record]:
@@ -256,11 +271,11 @@ class CostPlate(Plate):
 
 
 def hours_of(run: Run) -> float | None:
-    """Hours of a run; None where they were not recorded, or it was stopped in between."""
+    """Hours of training and test, those of all attempts; None where they were not recorded."""
     status = run.status()
-    seconds = status.get("seconds")
-    whole = status.get("attempts", 1) == 1
-    return float(seconds) / 3600 if isinstance(seconds, int | float) and whole else None
+    parts = [status.get(name) for name in ("training_seconds", "test_seconds")]
+    known = [float(part) for part in parts if isinstance(part, int | float)]
+    return sum(known) / 3600 if len(known) == len(parts) else None
 
 
 def _device(run: Run) -> str:
@@ -268,9 +283,7 @@ def _device(run: Run) -> str:
     return str(found.get("device", "")) if isinstance(found, dict) else ""
 
 
-def _names_beside(
-    axes: Axes, names: Sequence[str], points: Sequence[CostPoint], size: tuple[float, float]
-) -> None:
+def _names_beside(axes: Axes, names: Sequence[str], points: Sequence[CostPoint], size: tuple[float, float]) -> None:
     """Names beside points, each where it covers neither a point nor another name, as far as there is such a place."""
     inverse = axes.transAxes.inverted()
 
@@ -297,13 +310,19 @@ def _names_beside(
         best = min(boxes, key=lambda box: _cover(box, taken, size))
         taken.append(best)
         middle = (best[1] + best[3]) / 2
-        axes.text(best[0] / size[0], middle / size[1], name, transform=axes.transAxes, va="center", fontsize=style.SMALL)
+        axes.text(
+            best[0] / size[0], middle / size[1], name, transform=axes.transAxes, va="center", fontsize=style.SMALL
+        )
         near = min(max(x, best[0]), best[2]), middle
         if math.dist(near, (x, y)) > 2.4:
             axes.plot(
-                [x / size[0], near[0] / size[0]], [y / size[1], near[1] / size[1]], transform=axes.transAxes,
-                color=style.GREY, linewidth=0.4, zorder=1,
-            )  # fmt: skip
+                [x / size[0], near[0] / size[0]],
+                [y / size[1], near[1] / size[1]],
+                transform=axes.transAxes,
+                color=style.GREY,
+                linewidth=0.4,
+                zorder=1,
+            )
 
 
 Box = tuple[float, float, float, float]
@@ -312,7 +331,8 @@ Box = tuple[float, float, float, float]
 def _cover(box: Box, taken: Sequence[Box], size: tuple[float, float]) -> float:
     """Area that a box shares with others, and what of it lies outside, which counts most."""
     shared = sum(
-        max(0.0, min(box[2], other[2]) - max(box[0], other[0])) * max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
+        max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
+        * max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
         for other in taken
     )
     outside = max(0.0, -box[0]) + max(0.0, -box[1]) + max(0.0, box[2] - size[0]) + max(0.0, box[3] - size[1])
@@ -348,8 +368,12 @@ class OptionsPlate(Plate):
         for rows in _families(subject.rows):
             paths = _varied(rows)
             if len(paths) == 2 and len(rows) >= 4:
-                cells = [(*(float(row.settings[path]) for path in paths), subject.shown(row.mean)) for row in rows]
-                return cls(*paths, tuple(cells), subject.measured, subject.falls)  # type: ignore[arg-type]
+                cells = [
+                    (float(row.settings[paths[0]]), float(row.settings[paths[1]]), subject.shown(row.mean))
+                    for row in rows
+                ]
+                down, across = paths
+                return cls(down, across, tuple(cells), subject.measured, subject.falls)
         return LeftOut(cls.name, "no four rows differ in two numeric options alone")
 
     @property
@@ -361,10 +385,9 @@ class OptionsPlate(Plate):
     def alt(self) -> str:
         worst = (max if self.falls else min)(self.cells, key=lambda cell: cell[2])
         names = [_short(path) for path in (self.down, self.across)]
-        ends = [
-            f"{cell[2]:.1f} at {names[0]} {cell[0]:g} and {names[1]} {cell[1]:g}" for cell in (self.best, worst)
-        ]
-        return f"{self.measured} over {names[0]} and {names[1]} in {len(self.cells)} cells: best {ends[0]}, worst {ends[1]}."
+        ends = [f"{cell[2]:.1f} at {names[0]} {cell[0]:g} and {names[1]} {cell[1]:g}" for cell in (self.best, worst)]
+        over = f"{self.measured} over {names[0]} and {names[1]}"
+        return f"{over} in {len(self.cells)} cells: best {ends[0]}, worst {ends[1]}."
 
     @property
     def caption(self) -> str:
@@ -389,18 +412,15 @@ class OptionsPlate(Plate):
         axes = style.place(figure, left, 4.5, side * len(acrosses), high * len(downs))
         shades = colormaps["viridis_r" if self.falls else "viridis"]
         scale = Normalize(float(known.min()), float(known.max()))
-        edges = [np.arange(count + 1) - 0.5 for count in table.shape]
-        axes.pcolormesh(edges[1], edges[0], table, cmap=shades, norm=scale, edgecolor="white", linewidth=0.5)
-        for (row, column), value in np.ndenumerate(table):
-            if not math.isnan(value):
-                ink = "white" if style.on_dark(shades(scale(value))) else "black"
-                axes.text(column, row, f"{value:.1f}", ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
+        heat(axes, table, shades, scale, (side, high), 1)
+        axes.invert_yaxis()
         place = acrosses.index(self.best[1]) - 0.5, downs.index(self.best[0]) - 0.5
-        axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=style.COLOURS[1], linewidth=1.6, clip_on=False, zorder=3))
+        axes.add_patch(
+            Rectangle(place, 1, 1, fill=False, edgecolor=style.COLOURS[1], linewidth=1.6, clip_on=False, zorder=3)
+        )
         axes.set_xticks(range(len(acrosses)), [f"{value:g}" for value in acrosses])
         axes.set_yticks(range(len(downs)), [f"{value:g}" for value in downs])
         axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
         axes.set_xlabel(_short(self.across))
         style.write_at(figure, 1.2, 4.5 + high * len(downs) / 2, _short(self.down), rotation=90, va="center")
         axes.set_title(self.measured, loc="left", fontsize=style.SMALL)
@@ -411,7 +431,7 @@ def _families(rows: Sequence[Entry]) -> list[list[Entry]]:
     """Rows by method, loss and plugin, the largest family first."""
     families: dict[tuple[str, ...], list[Entry]] = {}
     for row in rows:
-        families.setdefault((row.recipe, row.labeled, row.method, row.loss, row.plugin), []).append(row)
+        families.setdefault(row.family, []).append(row)
     return sorted(families.values(), key=len, reverse=True)
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from sslbench.config.text import counted
 from sslbench.reporting.figures import style
-from sslbench.reporting.figures.plate import LeftOut, Plate, Record, interval_text, listed, signed
+from sslbench.reporting.figures.plate import LeftOut, Plate, Record, interval_text, signed
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject
+from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
 from sslbench.reporting.gains import Gain
 from sslbench.reporting.statistics import ClassWeights, Floats, TwoWay, average_of, slope_on, two_way
 
@@ -86,7 +86,7 @@ class GainsPlate(Plate):
     def of(cls, subject: Subject, looks: dict[str, Look]) -> GainsPlate | LeftOut:
         """From the gains of a table."""
         lines = [
-            _gain_line(label, subject.baselines[label].label, found, looks[label])
+            _gain_line(label, subject.baselines[label], found, looks[label])
             for label, found in subject.gains.items()
             if not math.isnan(found.difference)
         ]
@@ -95,7 +95,7 @@ class GainsPlate(Plate):
         )
         if not lines:
             return LeftOut(cls.name, "no row has its baseline in the table" if not refused else refused[0])
-        titles = [tuple(map(subject.class_title, names)) for names in (subject.lens.head, subject.lens.tail)]
+        titles = [tuple(map(title_of_class, names)) for names in (subject.lens.head, subject.lens.tail)]
         return cls(tuple(lines), subject.points, titles[0], titles[1], refused)
 
     @property
@@ -202,19 +202,25 @@ def _forest(
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
+    drawn: dict[tuple[Look, bool], list[tuple[float, Span]]] = {}
     for place, (line, span) in enumerate(lines):
-        if span is None:
-            continue
-        colour = line.look.colour
-        if not math.isnan(span.low):
-            axes.plot([max(span.low, low), min(span.high, high)], [place, place], color=colour, solid_capstyle="butt")
-            for end, edge, marker in ((span.low, low, 8), (span.high, high, 9)):  # carets at what is cut off
-                if (end - edge) * (1 if marker == 9 else -1) > 0:
-                    axes.plot([edge], [place], marker=marker, color=colour, markersize=4, clip_on=False)
-        face = colour if line.tested else "white"
-        axes.plot([span.mean], [place], marker=line.look.marker, color=colour, markerfacecolor=face, zorder=3)
-        if stars and line.star:
-            axes.annotate("*", (span.mean, place), (0, 0.5), textcoords="offset points", ha="center", va="bottom")
+        if span is not None:
+            drawn.setdefault((line.look, line.tested), []).append((place, span))
+            if stars and line.star:
+                axes.annotate("*", (span.mean, place), (0, 0.5), textcoords="offset points", ha="center", va="bottom")
+    for (look, tested), spans in drawn.items():
+        known = [(place, span) for place, span in spans if not math.isnan(span.low)]
+        ends = [((max(span.low, low), place), (min(span.high, high), place)) for place, span in known]
+        style.strokes(axes, ends, color=look.colour)
+        for edge, marker, cut in (  # carets at what is cut off
+            (low, 8, [place for place, span in known if span.low < low]),
+            (high, 9, [place for place, span in known if span.high > high]),
+        ):
+            if cut:
+                axes.plot([edge] * len(cut), cut, linestyle="", marker=marker, color=look.colour, clip_on=False)
+        face = look.colour if tested else "white"
+        means, places = [span.mean for _, span in spans], [place for place, _ in spans]
+        axes.plot(means, places, look.marker, color=look.colour, markerfacecolor=face, zorder=3)
     axes.set_xticks(style.ticks_of(low, high, 5))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -269,9 +275,9 @@ class LensPlate(Plate):
     @classmethod
     def of(cls, subject: Subject) -> LensPlate | LeftOut:
         """From the gains of a table that have a slope."""
-        rows = {row.label: row for row in subject.rows}
+        rows = subject.entries
         panels = [
-            _lens_panel(rows[label], subject.baselines[label], found, subject)
+            _lens_panel(rows[label], rows[subject.baselines[label]], found, subject)
             for label, found in subject.gains.items()
             if found.slope is not None
         ]
@@ -287,10 +293,11 @@ class LensPlate(Plate):
         large = [panel for panel in self.panels if panel.slope.low > 0]
         steepest = min(self.panels, key=lambda panel: panel.slope.mean)
         slope = steepest.slope
+        level = len(self.panels) - len(small) - len(large)
         return (
-            f"Gain of each class against its size for {counted(len(self.panels), 'pair')} of rows: small structures gain "
-            f"more in {len(small)}, large ones in {len(large)}, {len(self.panels) - len(small) - len(large)} are not told "
-            f"apart from level; {steepest.label} has the slope of {signed(slope.mean)} points per tenfold size "
+            f"Gain of each class against its size for {counted(len(self.panels), 'pair')} of rows: small structures "
+            f"gain more in {len(small)}, large ones in {len(large)}, {level} are not told apart from level; "
+            f"{steepest.label} has the slope of {signed(slope.mean)} points per tenfold size "
             f"({interval_text(slope.low, slope.high)})."
         )
 
@@ -347,9 +354,7 @@ class LensPlate(Plate):
         reach = (min(sizes) / 1.6, max(sizes) * 1.6)
         for number, panel in enumerate(self.panels):
             row, column = divmod(number, across)
-            axes = style.place(
-                figure, left + column * (each + gap), top + row * (height + under + 8.0), each, height
-            )
+            axes = style.place(figure, left + column * (each + gap), top + row * (height + under + 8.0), each, height)
             _lens_axes(axes, panel, limits, names=few)
             axes.set_xscale("log")
             axes.set_xlim(*reach)
@@ -367,7 +372,9 @@ class LensPlate(Plate):
             if lines_in_title > 1 and not few:
                 title = style.fitted(f"{panel.label} − {panel.baseline}", each + gap - 1, lines=1)
             axes.text(0, 1 + 3.6 / height, title, transform=axes.transAxes, va="bottom", ha="left")
-            axes.text(0, 1 + 0.6 / height, slope, transform=axes.transAxes, va="bottom", ha="left", fontsize=style.SMALL)
+            axes.text(
+                0, 1 + 0.6 / height, slope, transform=axes.transAxes, va="bottom", ha="left", fontsize=style.SMALL
+            )
         whole = figure.get_size_inches()[1] / style.MM
         middle = left + (width - left - 2) / 2
         style.write_at(figure, 1.2, top + (whole - top - foot) / 2, f"gain ({self.points})", rotation=90, va="center")
@@ -393,11 +400,16 @@ def _lens_axes(axes: Axes, panel: LensPanel, limits: tuple[float, float], names:
     size, mean, low, high = zip(*panel.line, strict=True)
     axes.fill_between(size, np.clip(low, *limits), np.clip(high, *limits), color=style.PALE, linewidth=0, zorder=0.5)
     axes.plot(size, mean, color=style.GREY, linewidth=1.0, zorder=1.5)
-    for each in panel.classes:
-        look, span = _PART_LOOKS[each.part], each.span
-        ends = np.clip([span.low, span.high], *limits)
-        axes.plot([each.size, each.size], ends, color=look.colour, linewidth=0.7, alpha=0.6, zorder=2)
-        axes.plot([each.size], [span.mean], look.marker, color=look.colour, markersize=3.5, zorder=3)
+    for part, look in _PART_LOOKS.items():
+        own = [each for each in panel.classes if each.part == part]
+        if own:
+            ends = [np.clip([each.span.low, each.span.high], *limits) for each in own]
+            lines = [
+                ((each.size, float(one)), (each.size, float(two))) for each, (one, two) in zip(own, ends, strict=True)
+            ]
+            style.strokes(axes, lines, color=look.colour, linewidth=0.7, alpha=0.6, zorder=2)
+            sizes, means = [each.size for each in own], [each.span.mean for each in own]
+            axes.plot(sizes, means, look.marker, color=look.colour, markersize=3.5, zorder=3)
     if not names:
         return
     places = _name_places(panel.classes, limits)
@@ -449,7 +461,7 @@ def _lens_panel(row: Entry, base: Entry, found: Gain, subject: Subject) -> LensP
     part_of = {name: part for part in ("head", "medium", "tail") for name in getattr(lens, part)}
     names = row.values.classes
     classes = tuple(
-        ClassGain(subject.class_title(name), lens.sizes[name], Span.of(interval) or Span(math.nan), part_of.get(name, ""))
+        ClassGain(title_of_class(name), lens.sizes[name], Span.of(interval) or Span(math.nan), part_of.get(name, ""))
         for name, interval in sorted(found.classes.items(), key=lambda item: -lens.sizes[item[0]])
     )
     x = np.log10([lens.sizes[name] for name in names])

@@ -7,6 +7,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,30 +47,48 @@ class Trace:
         mean, low, high = (tuple(map(float, column)) for column in columns)
         return cls(tuple(shared), mean, low, high, len(known))
 
-    def scaled(self, by: float) -> Trace:
-        """The same times a number."""
-        mean, low, high = (tuple(by * value for value in column) for column in (self.mean, self.low, self.high))
-        return Trace(self.iterations, mean, low, high, self.seeds)
+    def thinned(self, most: int) -> Trace:
+        """At most so many of its iterations, evenly, the last among them."""
+        count = len(self.iterations)
+        if count <= most:
+            return self
+        places = sorted({round(place) for place in np.linspace(0, count - 1, most)})
+        columns = (self.iterations, self.mean, self.low, self.high)
+        iterations, mean, low, high = (tuple(column[place] for place in places) for column in columns)
+        return Trace(iterations, mean, low, high, self.seeds)
 
 
-def lines_of(run: Run, *words: str) -> Iterator[dict[str, Any]]:
-    """Yield the records that hold one of some words, in order; a line that is cut short, as by a kill, is passed over.
+_WORDS = ('"validation"', '"observed"', '"weight/', '"mined/', '"region/')
+
+
+def lines_of(run: Run, word: str) -> Iterator[dict[str, Any]]:
+    """Yield the records that have a name which begins so, in order; a line that a kill cut short is passed over.
 
     A run that goes on after a stop records an iteration again: readers take the last.
     """
+    for entry in _lines(run.metrics):
+        if any(name.startswith(word) for name in entry):
+            yield entry
+
+
+@lru_cache(maxsize=1024)  # several figures read them
+def _lines(path: Path) -> tuple[dict[str, Any], ...]:
+    """Records that any figure takes something of; the others, which are most, are not even parsed."""
     try:
-        text = run.metrics.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError:
-        return
+        return ()
+    found = []
     for line in text.splitlines():
-        if not any(word in line for word in words):
+        if not any(word in line for word in _WORDS):
             continue
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("iteration"), int):
-            yield entry
+            found.append(entry)
+    return tuple(found)
 
 
 def validation(run: Run) -> dict[str, dict[int, float]]:
@@ -76,7 +96,7 @@ def validation(run: Run) -> dict[str, dict[int, float]]:
     several were tried and none chosen, of the first."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
     chosen = run.status().get("predictor")
-    for entry in lines_of(run, '"validation"'):
+    for entry in lines_of(run, "validation"):
         scores = entry.get("validation")
         if not isinstance(scores, dict):
             continue
@@ -92,7 +112,7 @@ def validation(run: Run) -> dict[str, dict[int, float]]:
 def by_class(run: Run, prefix: str) -> dict[str, dict[str, dict[int, float]]]:
     """What was logged for each class under names that begin so, by the rest of the name, class and iteration."""
     found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for entry in lines_of(run, f'"{prefix}'):
+    for entry in lines_of(run, prefix):
         for name, values in entry.items():
             if name.startswith(prefix):
                 for short, value in _table(values):
@@ -101,10 +121,13 @@ def by_class(run: Run, prefix: str) -> dict[str, dict[str, dict[int, float]]]:
 
 
 def observed(run: Run, what: str) -> dict[str, dict[str, dict[int, float]]]:
-    """What was seen of validation cases (`regions`, `agreement`), mean over cases: by who (a learner, a pair), by number
-    (`share/UC`, `dsc`, `dsc/class/lv`), by iteration."""
+    """What was seen of validation cases (`regions`, `agreement`), mean over cases.
+
+    Returns:
+        By who (a learner, a pair), number (`share/UC`, `dsc`, `dsc/class/lv`) and iteration.
+    """
     sums: dict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
-    for entry in lines_of(run, '"observed"'):
+    for entry in lines_of(run, "observed"):
         seen = entry["observed"] if isinstance(entry.get("observed"), dict) else {}
         for who, numbers in (seen.get(what) or {}).items():
             for name, value in _leaves(numbers):

@@ -20,8 +20,8 @@ from sslbench.data.preprocess import to_stored
 from sslbench.data.store import Store
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
-from sslbench.reporting.figures.subject import Entry, Subject
-from sslbench.runs.directory import Run
+from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
+from sslbench.runs.directory import Run, TestFiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,12 +79,16 @@ class OverlayPlate(Plate):
     @classmethod
     def of(cls, subject: Subject, data_dir: Path) -> OverlayPlate | LeftOut:
         """From the predictions of a table's runs and the prepared dataset."""
+        if not subject.direction:
+            return LeftOut(cls.name, f"which way of {subject.metric} is better is not known")
+        if not subject.preprocessing:
+            return LeftOut(cls.name, "records without runs: where the images lie is not known")
         rows, seeds = subject.alike
         if not rows or not seeds:
             return LeftOut(cls.name, "the rows have no case and seed in common")
         seed = seeds[0]
         runs = [(row, run) for row in rows if (run := _run_of(row, seed)) is not None]
-        runs = [(row, run) for row, run in runs if run.predictions.is_dir()]
+        runs = [(row, run) for row, run in runs if run.tested(subject.checkpoint).predictions.is_dir()]
         if not runs:
             return LeftOut(cls.name, "no predictions are kept")
         try:
@@ -99,7 +103,7 @@ class OverlayPlate(Plate):
             except DataError as error:
                 return LeftOut(cls.name, error.message)
         labels = {info.short: label for label, info in enumerate(store.dataset.classes, 1)}
-        classes = {labels[name]: subject.class_title(name) for name in subject.by_size if name in labels}
+        classes = {labels[name]: title_of_class(name) for name in subject.by_size if name in labels}
         return cls(tuple(pictures), classes, subject.measured, seed)
 
     @property
@@ -117,18 +121,25 @@ class OverlayPlate(Plate):
     @property
     def caption(self) -> str:
         told = [
-            f"{picture.rule} of the cases by the rows' mean: case {picture.case} ({picture.score:.1f}), slice {picture.slice}"
-            for picture in self.pictures
+            f"{one.rule} of the cases by the rows' mean: case {one.case} ({one.score:.1f}), slice {one.slice}"
+            for one in self.pictures
         ]
         return (
-            f"Reference and predictions of seed {self.seed} with the {self.measured} of the whole case. Chosen by rule: "
-            f"{'; '.join(told)}; the slice with the most classes, then the most voxels of small structures. Rows: the best, "
-            f"each with its baseline, up to {MOST_ROWS}."
+            f"Reference and predictions of seed {self.seed} with the {self.measured} of the whole case. Chosen by "
+            f"rule: {'; '.join(told)}; the slice with the most classes, then the most voxels of small structures. "
+            f"Rows: the best, each with its baseline, up to {MOST_ROWS}."
         )
 
     def records(self) -> Sequence[Record]:
         return [
-            {"case": picture.case, "rule": picture.rule, "slice": picture.slice, "row": label, "seed": self.seed, "value": score}
+            {
+                "case": picture.case,
+                "rule": picture.rule,
+                "slice": picture.slice,
+                "row": label,
+                "seed": self.seed,
+                "value": score,
+            }
             for picture in self.pictures
             for label, _, score in picture.predictions
         ]
@@ -172,7 +183,9 @@ class OverlayPlate(Plate):
                 colour, dashes = _class_look(number)
                 padded = np.pad(mask, 1).astype(np.float32)  # 0.85: inside its own voxels, beside its neighbour's line
                 places = [np.arange(-1, size + 1) for size in mask.shape]
-                axes.contour(places[1], places[0], padded, levels=[0.85], colors=[colour], linewidths=0.8, linestyles=[dashes])
+                axes.contour(
+                    places[1], places[0], padded, levels=[0.85], colors=[colour], linewidths=0.8, linestyles=[dashes]
+                )
         axes.set_xlim(-0.5, labels.shape[1] - 0.5)
         axes.set_ylim(labels.shape[0] - 0.5, -0.5)
         axes.set_xticks([])
@@ -229,8 +242,7 @@ def _shown_rows(runs: Sequence[tuple[Entry, Run]], subject: Subject) -> list[tup
     labels: list[str] = []
     have = {row.label for row, _ in runs}
     for row, _ in sorted(runs, key=lambda item: -item[0].mean):
-        base = subject.baselines.get(row.label)
-        for label in (row.label, base.label if base else row.label):
+        for label in (row.label, subject.baselines.get(row.label, row.label)):
             if label in have and label not in labels and len(labels) < MOST_ROWS:
                 labels.append(label)
     return [(row, run) for row, run in runs if row.label in labels]
@@ -245,7 +257,7 @@ def case_scores(row: Entry, seed: int) -> NDArray[np.float64]:
 
 
 def _chosen_cases(rows: Sequence[Entry], seed: int) -> list[tuple[str, str, float]]:
-    """The cases to show with rule and score: lower median and lowest decile of the rows' mean; of two alike the first."""
+    """The cases to show with rule and score: lower median and lowest decile of the rows' mean, of equals the first."""
     means = np.mean([case_scores(row, seed) for row in rows], axis=0)
     order = [int(place) for place in np.argsort(means, kind="stable") if not np.isnan(means[place])]
     if not order:
@@ -260,7 +272,9 @@ def chosen_slice(reference: NDArray[np.integer], tail: Sequence[int]) -> int:
     """Slice along the last axis with the most classes, then the most voxels of the labels `tail`, then the first."""
     flat = reference.reshape(-1, reference.shape[-1])
     labels = [int(label) for label in np.unique(flat) if label]
-    present = np.stack([(flat == label).any(axis=0) for label in labels]).sum(axis=0) if labels else np.zeros(flat.shape[1])
+    present = (
+        np.stack([(flat == label).any(axis=0) for label in labels]).sum(axis=0) if labels else np.zeros(flat.shape[1])
+    )
     small = np.isin(flat, list(tail) or labels).sum(axis=0)
     return int(np.lexsort((np.arange(len(small)), -small, -present))[0])
 
@@ -285,7 +299,7 @@ def _picture(
     maps = [reference[..., number]]
     scores = []
     for row, run in chosen:
-        maps.append(_prediction(store, run, case, axes)[..., number])
+        maps.append(_prediction(store, run.tested(subject.checkpoint), case, axes)[..., number])
         scores.append(subject.shown(float(case_scores(row, seed)[row.values.cases.index(case)])))
     if not photo:
         picture, maps = _upright(picture, affine), [_upright(one, affine) for one in maps]
@@ -308,19 +322,20 @@ def _xyz(array: NDArray[Any], axes: str) -> NDArray[Any]:
     return array.transpose(2, 1, 0) if axes == "zyx" else array
 
 
-def _prediction(store: Store, run: Run, case: str, axes: str) -> NDArray[np.integer]:
+def _prediction(store: Store, files: TestFiles, case: str, axes: str) -> NDArray[np.integer]:
     """Labels (X, Y, Z) on the stored grid."""
-    if store.resamples(case) and run.preprocessed_prediction(case).is_file():
-        found, _, _ = read_nifti(run.preprocessed_prediction(case), np.uint8)
+    seen, restored = files.preprocessed_prediction(case), files.prediction(case)
+    if store.resamples(case) and seen.is_file():
+        found, _, _ = read_nifti(seen, np.uint8)
     else:
-        scan, _, _ = read_nifti(run.prediction(case), np.uint8)
+        scan, _, _ = read_nifti(restored, np.uint8)
         try:
             found = _xyz(to_stored(scan, store.cases[case].geometry), axes)
         except ValueError as error:
-            raise DataError(f"{run.prediction(case)}: {error}") from error
+            raise DataError(f"{restored}: {error}") from error
     shape = _xyz(np.empty(store.cases[case].shape, np.bool_), axes).shape
     if found.shape != shape:
-        raise DataError(f"{run.prediction(case)} does not lie on the prepared grid of case {case}")
+        raise DataError(f"{restored} does not lie on the prepared grid of case {case}")
     return np.asarray(found)
 
 

@@ -67,10 +67,16 @@ class RanksPlate(Plate):
         scores = np.stack([values for _, values in order])
         _, seeds, units = scores.shape
         lines = [
-            RankLine(row.label, 1 + sum(float(o.mean()) > float(values.mean()) for _, o in order), s.low, s.high, s.first,
-                     _apart(scores[0] - values))
+            RankLine(
+                row.label,
+                1 + sum(float(o.mean()) > float(values.mean()) for _, o in order),
+                s.low,
+                s.high,
+                s.first,
+                _apart(scores[0] - values),
+            )
             for (row, values), s in zip(order, rank_stability(scores), strict=True)
-        ]  # fmt: skip
+        ]
         return cls(tuple(lines), seeds, units)
 
     @property
@@ -87,10 +93,10 @@ class RanksPlate(Plate):
     @property
     def caption(self) -> str:
         return (
-            f"Dots: rank by the mean over {counted(self.seeds, 'seed')}. Lines: 95 % range of the rank over 2000 draws of "
-            f"seeds and of {self.units} patients, the same for all rows: stability, no confidence interval. Right: share of "
-            f"the draws in which the row is first. Grey bar: not told apart from the best (the 95 % interval of the "
-            f"difference holds 0)."
+            f"Dots: rank by the mean over {counted(self.seeds, 'seed')}. Lines: 95 % range of the rank over 2000 draws "
+            f"of seeds and of {self.units} patients, the same for all rows: stability, no confidence interval. Right: "
+            f"share of the draws in which the row is first. Grey bar: not told apart from the best (the 95 % interval "
+            f"of the difference holds 0)."
         )
 
     def records(self) -> Sequence[Record]:
@@ -118,16 +124,30 @@ class RanksPlate(Plate):
         together = [place for place, line in enumerate(self.lines) if not line.apart]
         for place in together:
             axes.axhspan(place - 0.5, place + 0.5, color=style.PALE, linewidth=0, zorder=0)
+        ranges = [((line.low, place), (line.high, place)) for place, line in enumerate(self.lines)]
+        style.strokes(axes, ranges, color=style.INK, linewidth=1.2)
+        axes.plot([line.rank for line in self.lines], range(count), "o", color=style.INK, zorder=3)
         for place, line in enumerate(self.lines):
-            axes.plot([line.low, line.high], [place, place], color=style.INK, linewidth=1.2)
-            axes.plot([line.rank], [place], "o", color=style.INK, zorder=3)
             share = f"{line.first:.0%}" if line.first >= 0.005 or not line.first else "<1%"
             axes.annotate(
-                share, (1, place), (right * 72 * style.MM - 3, 0), xycoords=axes.get_yaxis_transform(),
-                textcoords="offset points", ha="right", va="center", fontsize=style.SMALL,
-            )  # fmt: skip
-        axes.text(1 + (right - 1) / (style.NARROW - left - right), 1 + 0.9 / (step * count), "first in", ha="right", va="bottom",
-                  transform=axes.transAxes, fontsize=style.SMALL)  # fmt: skip
+                share,
+                (1, place),
+                (right * 72 * style.MM - 3, 0),
+                xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=style.SMALL,
+            )
+        axes.text(
+            1 + (right - 1) / (style.NARROW - left - right),
+            1 + 0.9 / (step * count),
+            "first in",
+            ha="right",
+            va="bottom",
+            transform=axes.transAxes,
+            fontsize=style.SMALL,
+        )
         axes.set_yticks(range(count), labels)
         axes.set_xticks([tick for tick in [1, *style.ticks_of(1, count, 6)] if tick == int(tick) and tick >= 1])
         axes.tick_params(axis="y", length=0)
@@ -144,7 +164,6 @@ class PairsPlate(Plate):
         labels: of the rows.
         differences: by place of the row and of the column behind it: row less column.
         points: unit of the differences.
-        falls: whether smaller values of the metric are better.
     """
 
     name: ClassVar[str] = "pairs"
@@ -178,16 +197,17 @@ class PairsPlate(Plate):
     def alt(self) -> str:
         one, other, span = max(self.differences, key=lambda item: item[2].mean)
         return (
-            f"Differences between {len(self.labels)} rows: {self.apart} of {counted(len(self.differences), 'interval')} "
-            f"exclude 0; the largest is {self.labels[one]} over {self.labels[other]}, {signed(span.mean)} {self.points}."
+            f"Differences between {len(self.labels)} rows: {self.apart} of "
+            f"{counted(len(self.differences), 'interval')} exclude 0; the largest is {self.labels[one]} over "
+            f"{self.labels[other]}, {signed(span.mean)} {self.points}."
         )
 
     @property
     def caption(self) -> str:
         chance = 0.05 * len(self.differences)
         return (
-            f"Row less column in {self.points}, best row first; positive: the row is better. Dot: the 95 % interval over "
-            f"seeds × patients excludes 0 ({self.apart} of {len(self.differences)}; without any difference about "
+            f"Row less column in {self.points}, best row first; positive: the row is better. Dot: the 95 % interval "
+            f"over seeds × patients excludes 0 ({self.apart} of {len(self.differences)}; without any difference about "
             f"{chance:.1f} would, as nothing is corrected for the number of pairs)."
         )
 
@@ -231,25 +251,27 @@ class PairsPlate(Plate):
         decimals = 1 if side >= style.text_width("00.0", style.SMALL) + 3.2 else None
         if decimals is None and side >= style.text_width("00", style.SMALL) + 2.4:
             decimals = 0
-        grid = np.full((count - 1, count - 1), np.nan)
-        for one, other, span in self.differences:
-            grid[one, other - 1] = span.mean
-        edges = np.arange(count) - 0.5
-        axes.pcolormesh(edges + 1, edges, grid, cmap=shades, norm=scale, edgecolor="white", linewidth=0.8)
-        for one, other, span in self.differences:
-            ink = "white" if style.on_dark(shades(scale(span.mean))) else "black"
+        colours = [shades(scale(span.mean)) for _, _, span in self.differences]
+        middles = [(float(other), float(one)) for one, other, _ in self.differences]
+        style.cells(axes, middles, colours, (side - 0.3, high - 0.3))
+        dots: dict[str, list[tuple[float, float]]] = {}
+        for (one, other, span), colour in zip(self.differences, colours, strict=True):
+            ink = "white" if style.on_dark(colour) else "black"
             told = span.low > 0 or span.high < 0
             if decimals is not None:
-                text = f"{span.mean:.{decimals}f}"
-                axes.text(other - (0.1 if told else 0), one, text, ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
+                x, text = other - (0.1 if told else 0), f"{span.mean:.{decimals}f}"
+                axes.text(x, one, text, ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
             if told:
-                at = other + (0.5 - 1.1 / side if decimals is not None else 0)
-                axes.plot([at], [one], "o", color=ink, markersize=2.2, markeredgewidth=0)
+                dots.setdefault(ink, []).append((other + (0.5 - 1.1 / side if decimals is not None else 0), one))
+        for ink, places in dots.items():
+            axes.plot(*zip(*places, strict=True), "o", color=ink, markersize=2.2, markeredgewidth=0)
         if count > 4:
             self._key(figure, left, head, area, shades, scale)
         return figure
 
-    def _key(self, figure: Figure, left: float, head: float, area: tuple[float, float], shades: object, scale: object) -> None:
+    def _key(
+        self, figure: Figure, left: float, head: float, area: tuple[float, float], shades: object, scale: object
+    ) -> None:
         """A colour bar in the empty corner below the diagonal."""
         from matplotlib.cm import ScalarMappable
 
@@ -257,7 +279,7 @@ class PairsPlate(Plate):
         down = head + area[1] - height - 8.0
         axes = style.place(figure, left + 1, down, width, height)
         bar = figure.colorbar(ScalarMappable(scale, shades), cax=axes, orientation="horizontal")  # type: ignore[arg-type]
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         axes.set_xticks(style.ticks_of(0, scale.vmax, 3))  # type: ignore[attr-defined]
         axes.tick_params(labelsize=style.SMALL)
         style.write_at(figure, left + 1, down - 1.2, self.points, fontsize=style.SMALL, va="bottom")
@@ -266,6 +288,8 @@ class PairsPlate(Plate):
 def _comparable(subject: Subject) -> list[tuple[Entry, Floats]] | str:
     """The rows that were measured alike with their scores on the seeds that all share; or why there is no comparing."""
     rows, seeds = subject.alike
+    if not subject.direction:
+        return f"which way of {subject.metric} is better is not known"
     if len(rows) < 2:
         return "fewer than two rows were measured on the same cases"
     if not seeds:

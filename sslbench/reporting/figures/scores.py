@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject
+from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
 VIOLINS_FROM = 30  # cases; with few a violin invents a shape
@@ -55,7 +57,7 @@ class ClassesPlate(Plate):
             return LeftOut(cls.name, "there is one class")
         return cls(
             tuple(rows),
-            tuple(subject.class_title(name) for name in names),
+            tuple(title_of_class(name) for name in names),
             tuple(subject.sizes.get(name, math.nan) for name in names),
             subject.measured,
             subject.falls,
@@ -112,38 +114,60 @@ class ClassesPlate(Plate):
         scale = Normalize(float(known.min()), float(known.max())) if known.size else Normalize(0, 1)
         for first, last, x in ((0, 1, left), (1, len(names), left + side + gap)):
             axes = style.place(figure, x, head, side * (last - first), high)
-            _heat(axes, table[:, first:last], shades, scale, digits if side >= cell else None)
+            heat(axes, table[:, first:last], shades, scale, (side, step), digits if side >= cell else None)
+            axes.tick_params(length=0, labeltop=True, labelbottom=False, pad=2)
             axes.set_xticks(range(last - first), names[first:last], rotation=90 if leaning else 0)
             axes.set_yticks(range(len(labels)), labels if not first else [])
         key = style.place(figure, left + side + gap, head + high + 2.2, min(38.0, side * len(self.classes)), 2.2)
         from matplotlib.cm import ScalarMappable
 
         bar = figure.colorbar(ScalarMappable(scale, shades), cax=key, orientation="horizontal")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         key.set_xticks(style.ticks_of(scale.vmin or 0.0, scale.vmax or 1.0, 4))
         key.tick_params(labelsize=style.SMALL)
         style.write_at(
-            figure, left + side + gap - 1.5, head + high + 3.2, self.measured, fontsize=style.SMALL, ha="right", va="center"
+            figure,
+            left + side + gap - 1.5,
+            head + high + 3.2,
+            self.measured,
+            fontsize=style.SMALL,
+            ha="right",
+            va="center",
         )
         return figure
 
 
-def _heat(axes: Axes, table: np.ndarray, shades: object, scale: object, digits: int | None) -> None:
-    """Cells with numbers; white and a dash where there is none."""
+def heat(
+    axes: Axes,
+    table: NDArray[np.float64],
+    shades: Colormap,
+    scale: Normalize,
+    size: tuple[float, float],
+    digits: int | None,
+) -> None:
+    """A heat table with its first row on top; nothing but a dash where there is no number.
+
+    Args:
+        table: (rows, columns).
+        shades, scale: from a number to its colour.
+        size: of a cell in mm.
+        digits: behind the point; None: no numbers.
+    """
     rows, columns = table.shape
-    axes.pcolormesh(
-        np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, table, cmap=shades, norm=scale,
-        edgecolor="white", linewidth=0.5,
-    )  # fmt: skip
+    axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labeltop=True, labelbottom=False, pad=2)
+    known = [(float(column), float(row)) for (row, column), value in np.ndenumerate(table) if not math.isnan(value)]
+    colours = [shades(scale(table[int(row), int(column)])) for column, row in known]
+    style.cells(axes, known, colours, (size[0] - 0.25, size[1] - 0.25))
+    inks = dict(zip(known, colours, strict=True))
     for (row, column), value in np.ndenumerate(table):
         if math.isnan(value):
             axes.text(column, row, "–", ha="center", va="center", color=style.GREY, fontsize=style.SMALL)
         elif digits is not None:
-            ink = "white" if style.on_dark(shades(scale(value))) else "black"  # type: ignore[operator]
-            axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
+            ink = "white" if style.on_dark(inks[float(column), float(row)]) else "black"
+            text = f"{value:.{digits}f}"
+            axes.text(column, row, text, ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
 
 
 # -------------------------------------------------------------------------------------------------------------- cases
@@ -210,8 +234,8 @@ class CasesPlate(Plate):
         low, high = min(spreads), max(spreads, key=lambda item: item[1])
         widest = max(spreads, key=lambda item: item[1] - item[0])
         return (
-            f"{self.measured} of every case and seed in {len(self.lines)} rows: cases range from {low[0]:.1f} ({low[2]}) to "
-            f"{high[1]:.1f} ({high[2]}); {widest[2]} spreads most."
+            f"{self.measured} of every case and seed in {len(self.lines)} rows: cases range from {low[0]:.1f} "
+            f"({low[2]}) to {high[1]:.1f} ({high[2]}); {widest[2]} spreads most."
         )
 
     @property
@@ -272,7 +296,13 @@ def _dots(axes: Axes, place: int, values: np.ndarray, look: Look) -> None:
     for number, of_seed in enumerate(values):
         lane = place + (number - (seeds - 1) / 2) * 0.66 / max(seeds, 2)
         axes.plot(
-            of_seed, [lane] * len(of_seed), look.marker, color=look.colour, markersize=2.6, alpha=0.75, markeredgewidth=0
+            of_seed,
+            [lane] * len(of_seed),
+            look.marker,
+            color=look.colour,
+            markersize=2.6,
+            alpha=0.75,
+            markeredgewidth=0,
         )
 
 

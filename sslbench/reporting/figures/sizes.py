@@ -11,7 +11,7 @@ from sslbench.data.audit import AuditReport, percent
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Subject
+from sslbench.reporting.figures.subject import Subject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ class SizesPlate(Plate):
         if not names:
             return LeftOut(cls.name, "no test case has any class")
         values = tuple(subject.sizes[name] for name in names)
-        titles = tuple(subject.class_title(name) for name in names)
+        titles = tuple(title_of_class(name) for name in names)
         about = "Mean voxels of each class over the test cases that have it"
         return cls(titles, (("mean voxels", values),), "mean voxels, logarithmic", False, about)
 
@@ -101,7 +101,10 @@ class SizesPlate(Plate):
         step, top = 4.4, 5.0
         names = [style.fitted(name, style.NARROW * 0.36, lines=1) for name in self.classes]
         columns = [[self._text(value) for value in values] for _, values in self.series]
-        widths = [style.widest([*texts, title], style.SMALL) + 2.5 for (title, _), texts in zip(self.series, columns, strict=True)]
+        widths = [
+            style.widest([*texts, title], style.SMALL) + 2.5
+            for (title, _), texts in zip(self.series, columns, strict=True)
+        ]
         left, right, high = style.widest(names) + 3, sum(widths) + 1, step * len(names)
         width = style.NARROW if len(self.series) == 1 else style.WIDE * 0.7
         foot = 10.0
@@ -118,14 +121,23 @@ class SizesPlate(Plate):
         for number, ((title, values), texts) in enumerate(zip(self.series, columns, strict=True)):
             look = _SERIES[number]
             places = [place for place, value in enumerate(values) if value > 0]
-            axes.plot([values[place] for place in places], places, look.marker, color=look.colour, zorder=3 - 0.1 * number)
+            axes.plot(
+                [values[place] for place in places], places, look.marker, color=look.colour, zorder=3 - 0.1 * number
+            )
             at += widths[number]
-            style.write_at(figure, at, top - 0.8, title, ha="right", va="bottom", fontsize=style.SMALL, color=look.colour)
+            style.write_at(
+                figure, at, top - 0.8, title, ha="right", va="bottom", fontsize=style.SMALL, color=look.colour
+            )
             for place, text in enumerate(texts):
                 style.write_at(
-                    figure, at, top + step * (place + 0.6) * len(names) / (len(names) + 0.2), text, ha="right", va="center",
+                    figure,
+                    at,
+                    top + step * (place + 0.6) * len(names) / (len(names) + 0.2),
+                    text,
+                    ha="right",
+                    va="center",
                     fontsize=style.SMALL,
-                )  # fmt: skip
+                )
         if len(self.series) > 1:
             for place, pair in enumerate(zip(*(values for _, values in self.series), strict=True)):
                 if min(pair) > 0:
@@ -141,4 +153,3 @@ class SizesPlate(Plate):
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(self.measured)
         return figure
-

@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written: sizes in millimetres, one palette, the same bytes for the same numbers.
+"""How every figure looks and is written: sizes in millimetres, one palette, the same bytes for the same numbers.
 
 matplotlib is the extra `figures`; its global state (pyplot, the user's rcParams) is neither used nor changed.
 """
@@ -85,7 +85,7 @@ def check_ending(path: Path) -> None:
 
 
 @cache
-def _settings() -> Mapping[str, Any]:
+def _settings() -> Any:
     import matplotlib
 
     own = {
@@ -100,6 +100,7 @@ def _settings() -> Mapping[str, Any]:
         "axes.labelpad": 2.5,
         "axes.axisbelow": True,
         "axes.unicode_minus": True,
+        "text.parse_math": False,  # a name may have a dollar in it
         "text.color": INK,
         "xtick.color": INK,
         "ytick.color": INK,
@@ -129,7 +130,7 @@ def styled() -> Iterator[None]:
     """matplotlib under our settings, whatever the user's are, and back."""
     import matplotlib
 
-    with matplotlib.rc_context(dict(_settings())):
+    with matplotlib.rc_context(_settings()):
         yield
 
 
@@ -162,7 +163,9 @@ def text_width(text: str, points: float = POINTS, weight: str = "normal") -> flo
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family=_FAMILY, weight=weight, size=points)
-    widths = [text_to_path.get_text_width_height_descent(line or " ", font, ismath=False)[0] for line in text.split("\n")]
+    widths = [
+        text_to_path.get_text_width_height_descent(line or " ", font, ismath=False)[0] for line in text.split("\n")
+    ]
     return float(max(widths)) / 72 / MM
 
 
@@ -225,6 +228,43 @@ def across(panels: int) -> int:
     return min(panels, 3 if panels in (3, 5, 6, 9) else 4)
 
 
+def cells(
+    axes: Axes, at: Sequence[tuple[float, float]], colours: Sequence[tuple[float, ...]], size: tuple[float, float]
+) -> None:
+    """Fill cells of a heat table: many alike, which a collection writes once.
+
+    Args:
+        at: middles (x, y) in data.
+        colours: of each.
+        size: width and height of all in mm.
+    """
+    from matplotlib.collections import PathCollection
+    from matplotlib.path import Path as Outline
+
+    width, height = (side * MM / 2 for side in size)
+    corners = [(-width, -height), (width, -height), (width, height), (-width, height), (-width, -height)]
+    found = PathCollection(
+        [Outline(corners, closed=True)],
+        offsets=list(at),
+        offset_transform=axes.transData,
+        facecolors=list(colours),
+        edgecolors="none",
+        linewidths=0,
+        zorder=1,
+    )
+    found.set_transform(axes.figure.dpi_scale_trans)
+    axes.add_collection(found, autolim=False)
+
+
+def strokes(axes: Axes, lines: Iterable[tuple[tuple[float, float], tuple[float, float]]], **options: Any) -> None:
+    """Draw straight lines of one look, each from a point to another, as one."""
+    gap = (float("nan"), float("nan"))
+    points = [point for one, other in lines for point in (one, other, gap)]
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, solid_capstyle="butt", **options)
+
+
 def on_dark(colour: Sequence[float]) -> bool:
     """Whether white is easier to read on an RGB colour than black (WCAG's luminance)."""
     channels = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour[:3]]
@@ -282,5 +322,5 @@ def write_figure(figure: Figure, path: Path, title: str) -> None:
         return
     else:
         metadata = {}
-    with styled(), atomic_path(path) as aside:
+    with styled(), atomic_path(path, sync=False) as aside:
         figure.savefig(aside, format=form, dpi=300, metadata=metadata or None)

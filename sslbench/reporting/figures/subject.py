@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
+from sslbench.config.splits import load_splits
+from sslbench.config.text import split_outside_brackets
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
-from sslbench.reporting.gains import CaseValues, Gain, Lens, family, gain
-from sslbench.reporting.labels import REFERENCE, class_title, method_group
+from sslbench.reporting.gains import CaseValues, Gain, Lens
+from sslbench.reporting.labels import budget_title, class_title, metric_style
+from sslbench.reporting.model import Column, Row, Source, Table
 from sslbench.reporting.statistics import Floats, average_of
+from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
-
-PLAIN = "default"
-_WEIGHTING = ("method.weighting", "weighting")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +28,7 @@ class Entry:
 
     Attributes:
         label: as in the table.
-        recipe, labeled, method, loss, plugin: of its jobs; `plugin` may be empty.
+        family: recipe, label budget, method, loss and plugin of its jobs.
         settings: dotted paths and values that its jobs set.
         values: of the table's first metric.
         runs: finished ones, by seed.
@@ -35,11 +38,7 @@ class Entry:
     """
 
     label: str
-    recipe: str
-    labeled: str
-    method: str
-    loss: str
-    plugin: str
+    family: tuple[str, ...]
     settings: Mapping[str, str]
     values: CaseValues
     runs: tuple[Run, ...] = ()
@@ -78,30 +77,41 @@ class Subject:
 
     Attributes:
         name: fit for a file.
-        title: dataset, label budget and recipe in words.
+        title: of the table, and of the block.
         metric, unit: for people, of the first column: `DSC`, `%`.
-        falls: whether smaller is better; values and gains are negated then.
+        direction: which way is better, `up` or `down`; values and gains are negated where that is `down`. Empty: not
+            known, so nothing is compared.
         rows: in the table's order, those with results.
-        sizes: mean reference voxels of each class.
-        protocol, dataset, preprocessing: of the runs.
+        sizes: mean reference voxels of each class, over the test cases that have it.
+        baselines: by label of a row that of what it is held against.
+        gains: by label of a row, adjusted as one family.
+        dataset, preprocessing: of the runs; empty where records came without them.
+        checkpoint: the rule whose weights were tested; None: each run's own.
     """
 
     name: str
     title: str
     metric: str
     unit: str
-    falls: bool
+    direction: str
     rows: tuple[Entry, ...]
     sizes: Mapping[str, float]
-    protocol: str = ""
+    baselines: Mapping[str, str]
+    gains: Mapping[str, Gain]
     dataset: str = ""
     preprocessing: str = ""
-    left: tuple[str, ...] = field(default=())
+    checkpoint: str | None = None
+
+    @property
+    def falls(self) -> bool:
+        """Whether smaller is better."""
+        return self.direction == "down"
 
     @property
     def points(self) -> str:
         """The unit of differences in words: `points of DSC`, `mm of ASD`."""
-        return f"{'points' if self.unit == '%' else self.unit} of {self.metric}"
+        unit = "points" if self.unit == "%" else self.unit
+        return f"{unit} of {self.metric}" if unit else self.metric
 
     @property
     def measured(self) -> str:
@@ -113,6 +123,11 @@ class Subject:
         return -value if self.falls else value
 
     @cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """The rows by label."""
+        return {row.label: row for row in self.rows}
+
+    @cached_property
     def lens(self) -> Lens:
         """Classes by size."""
         return Lens.by_size(self.sizes)
@@ -122,22 +137,6 @@ class Subject:
         """Classes of all rows, the largest first; those without a size last."""
         names = dict.fromkeys(name for row in self.rows for name in row.values.classes)
         return sorted(names, key=lambda name: -self.sizes.get(name, 0.0))
-
-    def class_title(self, name: str) -> str:
-        """The papers' abbreviation."""
-        return class_title(name)
-
-    @cached_property
-    def baselines(self) -> Mapping[str, Entry]:
-        """By label of a row what it is held against."""
-        found = {row.label: baseline_of(row, self.rows) for row in self.rows}
-        return {label: base for label, base in found.items() if base is not None}
-
-    @cached_property
-    def gains(self) -> Mapping[str, Gain]:
-        """Gains over the baselines, by label, adjusted as one family."""
-        rows = {row.label: row for row in self.rows}
-        return family({label: gain(rows[label].values, base.values, self.lens) for label, base in self.baselines.items()})
 
     @cached_property
     def alike(self) -> tuple[tuple[Entry, ...], tuple[int, ...]]:
@@ -154,53 +153,100 @@ class Subject:
         return tuple(rows), tuple(sorted(shared))
 
 
-def baseline_of(row: Entry, others: Iterable[Entry]) -> Entry | None:
-    """The same job with its last addition taken off: plugin, else loss, else weighting; of a bare method `supervised`
-    of the same budget. None where there is no such row.
+def title_of_class(name: str) -> str:
+    """The papers' abbreviation of a class."""
+    return class_title(name)
+
+
+def subjects_of(tables: Sequence[Table], found: Collection, checkpoint: str | None = None) -> list[Subject]:
+    """The subjects of a report's tables, one per table and block that has results; their names are unique.
 
     Args:
-        row: whose; an upper bound has none.
-        others: among which, it may be one of them.
+        tables: of one report.
+        found: the records that they were made of, with their runs.
+        checkpoint: the rule whose weights were tested; None: each run's own.
     """
-    if row.bound:
+    runs = {run.name: run for run in found.runs}
+    of_run = {str(name): rows for name, rows in found.records.groupby("run", sort=False)}
+    found_subjects = [
+        _subject("-".join(filter(None, [table.name or "table", _slug(block)])), table, block, runs, of_run, checkpoint)
+        for table in tables
+        for block in table.blocks
+    ]
+    return [subject for subject in found_subjects if subject is not None]
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _subject(
+    name: str,
+    table: Table,
+    block: str,
+    runs: Mapping[str, Run],
+    records: Mapping[str, pd.DataFrame],
+    checkpoint: str | None,
+) -> Subject | None:
+    """One block of a table; None where it has no column or no results."""
+    leading = next((column for column in table.columns if column.block == block and not column.is_gain), None)
+    if leading is None:
         return None
-    for wanted in _without_last(row):
-        for other in others:
-            parts = (other.method, other.loss, other.plugin, dict(other.settings))
-            if not other.bound and (other.recipe, other.labeled) == (row.recipe, row.labeled) and parts == wanted:
-                return other
-    return None
+    sources = [(row, source) for row in table.rows if (source := row.source(leading)) is not None]
+    sources = [(row, source) for row, source in sources if source.n and set(source.runs) <= records.keys()]
+    if not sources:
+        return None
+    entries = tuple(_entry(row, source, leading, runs, records) for row, source in sources)
+    whole = pd.concat([records[run] for _, source in sources for run in source.runs], ignore_index=True)
+    values = runs[sources[0][1].runs[0]].values
+    held = [gain for gain in table.gains if gain.block == block]
+    shown = {entry.label for entry in entries}
+    style = metric_style(leading.metric)
+    return Subject(
+        name=name,
+        title=" ".join(filter(None, [table.heading, block])),
+        metric=style.title,
+        unit="%" if leading.unit == "percent" else leading.unit,
+        direction=leading.direction,
+        rows=entries,
+        sizes=_sizes(whole),
+        baselines={gain.row: gain.baseline for gain in held if {gain.row, gain.baseline} <= shown},
+        gains={gain.row: gain.gain for gain in held if {gain.row, gain.baseline} <= shown},
+        dataset=sources[0][1].dataset,
+        preprocessing=str(values.get("preprocessing", "")),
+        checkpoint=checkpoint,
+    )
 
 
-def _without_last(row: Entry) -> Sequence[tuple[str, str, str, dict[str, str]]]:
-    """The jobs that may be a row's baseline, the first that is there counts."""
-
-    def left(*prefixes: str) -> dict[str, str]:
-        return {
-            path: value
-            for path, value in row.settings.items()
-            if not any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
-        }
-
-    if row.plugin:
-        return [(row.method, row.loss, "", left("plugin"))]
-    if row.loss != PLAIN:
-        return [(row.method, PLAIN, "", left("loss"))]
-    if left(*_WEIGHTING) != dict(row.settings):
-        return [(row.method, PLAIN, "", left(*_WEIGHTING))]
-    if method_group(row.method) == REFERENCE:
-        return []
-    bare = [("supervised", PLAIN, "", left("method"))]
-    if base := _weighted_preset_of(row.method):
-        return [(base, PLAIN, "", dict(row.settings)), *bare]
-    return bare
+def _entry(
+    row: Row, source: Source, leading: Column, runs: Mapping[str, Run], records: Mapping[str, pd.DataFrame]
+) -> Entry:
+    own = pd.concat([records[name] for name in source.runs], ignore_index=True)
+    skip = registry.component("protocol", source.protocol).skip_cases
+    values = CaseValues.of(own, leading.metric, leading.direction, skip)
+    by_seed = sorted((runs[name] for name in source.runs), key=lambda run: int(run.job["seed"]))
+    variant = split_outside_brackets(source.variant) if source.variant else []
+    splits = str(by_seed[0].values.get("splits", ""))
+    return Entry(
+        label=row.label,
+        family=(source.recipe, source.labeled, source.method, source.loss, source.plugin),
+        settings={path: value for path, _, value in (item.partition("=") for item in variant)},
+        values=values,
+        runs=tuple(by_seed),
+        bound=row.bound,
+        cases=_labeled_cases(source.dataset, splits, source.labeled),
+        budget=budget_title(source.dataset, splits, source.labeled),
+    )
 
 
-def _weighted_preset_of(method: str) -> str | None:
-    """The method that a preset lays a weighting over; None where it is no such preset."""
+def _labeled_cases(dataset: str, splits: str, labeled: str) -> int:
     try:
-        entry = registry.get("method", method)
-    except SSLBenchError:  # results outlive the package that made them
-        return None
-    weighted = any(path.partition(".")[0] == "weighting" for path in entry.set)
-    return entry.preset_of if weighted else None
+        return len(load_splits(dataset, splits).budget(labeled).labeled)
+    except SSLBenchError:  # results outlive the lists that made them
+        return 0
+
+
+def _sizes(records: pd.DataFrame) -> dict[str, float]:
+    structures = records.drop_duplicates(["case", "class_id"])
+    means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
+    return {str(short): float(mean) for short, mean in means.items()}

@@ -1,4 +1,4 @@
-"""Along the training: `curves` (validation), `agreement` of two predictors, `mined` and `weights` of classes, `regions`.
+"""Along the training: `curves` (validation), `agreement` of two predictors, `mined` and `weights` of classes, regions.
 
 The papers have them too: GA, Figs 1 (curves by class) and 2 (voxels mined by class); DHC, Figs 2 (agreement) and 4
 (weights); MetaSSL, Figs 9 and 10 (shares of its four regions, and how often they are right).
@@ -17,7 +17,7 @@ from sslbench.reporting.figures import logs, style
 from sslbench.reporting.figures.logs import AVERAGE_TRACE, Trace
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Subject
+from sslbench.reporting.figures.subject import Subject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +127,13 @@ class TracesPlate(Plate):
         bottom = whole - foot + 9.3
         style.write_at(figure, left + (width - left) / 2, bottom, "iterations", ha="center", va="bottom")
         for number, labels_of_row in enumerate(key):
-            _key_line(figure, labels_of_row, {names[label]: looks[label] for label in labels}, left, bottom + 2.8 + style.LINE * number)
+            _key_line(
+                figure,
+                labels_of_row,
+                {names[label]: looks[label] for label in labels},
+                left,
+                bottom + 2.8 + style.LINE * number,
+            )
         return figure
 
     def _panel(self, axes: Axes, panel: Panel, limits: tuple[float, float], along: tuple[int, int]) -> None:
@@ -136,15 +142,21 @@ class TracesPlate(Plate):
             axes.set_yscale("log")
             axes.minorticks_off()
         for line in panel.lines:
-            trace, colour = line.trace, line.look.colour
+            trace, colour = line.trace.thinned(_MOST_POINTS), line.look.colour
             if trace.seeds > 1 and len(panel.lines) <= len(style.COLOURS):
                 axes.fill_between(trace.iterations, trace.low, trace.high, color=colour, alpha=0.18, linewidth=0)
             every = max(1, len(trace.iterations) // 6)
             marker = line.look.marker if len(panel.lines) <= len(style.COLOURS) else ""
             axes.plot(
-                trace.iterations, trace.mean, color=colour, marker=marker, markevery=every, markersize=3.2, linewidth=1.0,
+                trace.iterations,
+                trace.mean,
+                color=colour,
+                marker=marker,
+                markevery=every,
+                markersize=3.2,
+                linewidth=1.0,
                 linestyle="--" if line.dashed else "-",
-            )  # fmt: skip
+            )
         axes.set_ylim(*limits)
         axes.set_xlim(0, longest)
         axes.grid(axis="y")
@@ -277,6 +289,7 @@ Reader = Callable[..., Mapping[str, Mapping[int, float]]]
 _PARTS_NOTE = "Blue: large, grey: medium, orange: small structures, dashes: background."
 _SOURCES = {"label": "labels", "pseudo": "pseudo-labels"}
 _MOST_PANELS = 9
+_MOST_POINTS = 40  # of a drawn line; more than that nobody sees on paper
 
 
 def _traces_of_rows(subject: Subject, read: Reader) -> dict[str, dict[str, Trace]]:
@@ -304,10 +317,8 @@ def _panels_by_class(
         names += [name for name in subject.by_size if any(name in traces for traces in rows.values())]
     panels = []
     for name in names:
-        lines = tuple(
-            Line(label, traces[name], looks[label]) for label, traces in rows.items() if name in traces
-        )
-        panels.append(Panel(_AVERAGE if name == AVERAGE_TRACE else subject.class_title(name), lines))
+        lines = tuple(Line(label, traces[name], looks[label]) for label, traces in rows.items() if name in traces)
+        panels.append(Panel(_AVERAGE if name == AVERAGE_TRACE else title_of_class(name), lines))
     return panels
 
 
@@ -317,15 +328,19 @@ def _agreement(run: object) -> dict[str, dict[int, float]]:
     if not pairs:
         return {}
     numbers = pairs[min(pairs)]
-    names = {"dsc": AVERAGE_TRACE} | {name: name.removeprefix("dsc/class/") for name in numbers if name.startswith("dsc/class/")}
+    names = {"dsc": AVERAGE_TRACE} | {
+        name: name.removeprefix("dsc/class/") for name in numbers if name.startswith("dsc/class/")
+    }
     return {
-        short: {at: 100 * value for at, value in numbers[name].items()} for name, short in names.items() if name in numbers
+        short: {at: 100 * value for at, value in numbers[name].items()}
+        for name, short in names.items()
+        if name in numbers
     }
 
 
 def _class_panels(subject: Subject, prefix: str, share: bool) -> list[Panel]:
-    """A panel for each row and what it logged, with a line for each class, coloured by size; of what is logged by source
-    too (`a/label`), the first learner's."""
+    """A panel for each row and what it logged, with a line for each class, coloured by size; where it is logged by
+    source too (`a/label`), of the first learner."""
     panels = []
     for row in subject.rows:
         found = [logs.by_class(run, prefix) for run in row.runs]
@@ -350,7 +365,7 @@ def _class_lines(traces: Mapping[str, Trace], subject: Subject) -> list[Line]:
     for name in subject.by_size:
         if name in traces:
             colour = style.HEAD if name in lens.head else style.TAIL if name in lens.tail else style.MEDIUM
-            lines.append(Line(subject.class_title(name), traces[name], Look(colour, "")))
+            lines.append(Line(title_of_class(name), traces[name], Look(colour, "")))
     return lines
 
 
@@ -384,7 +399,7 @@ def _observed_regions(what: str) -> Callable[..., dict[str, dict[str, dict[int, 
 def _trained_regions(run: object) -> dict[str, dict[str, dict[int, float]]]:
     """What the loss logged of pseudo-labels: by learner and region."""
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for entry in logs.lines_of(run, '"region/'):  # type: ignore[arg-type]
+    for entry in logs.lines_of(run, "region/"):  # type: ignore[arg-type]
         for name, value in entry.items():
             parts = name.split("/")
             if len(parts) == 4 and parts[0] == "region" and parts[2] == "pseudo" and isinstance(value, int | float):
@@ -457,13 +472,22 @@ def _name_ends(
     width = axes.get_position().width * axes.figure.get_size_inches()[0] / style.MM  # type: ignore[union-attr]
     for line, end, at in zip(panel.lines, ends, places, strict=True):
         axes.plot(
-            [1 + 0.3 / width, 1 + 2.2 / width], [end, at], transform=axes.transAxes, color=line.look.colour, linewidth=0.5,
+            [1 + 0.3 / width, 1 + 2.2 / width],
+            [end, at],
+            transform=axes.transAxes,
+            color=line.look.colour,
+            linewidth=0.5,
             clip_on=False,
-        )  # fmt: skip
+        )
         axes.text(
-            1 + 2.6 / width, at, names[line.label], transform=axes.transAxes, va="center", fontsize=style.SMALL,
+            1 + 2.6 / width,
+            at,
+            names[line.label],
+            transform=axes.transAxes,
+            va="center",
+            fontsize=style.SMALL,
             color=line.look.colour if line.look.colour != style.GREY else style.INK,
-        )  # fmt: skip
+        )
 
 
 _SWATCH, _BETWEEN = 6.0, 4.0  # mm
@@ -492,6 +516,8 @@ def _key_line(figure: Figure, labels: Sequence[str], looks: Mapping[str, Look], 
         look = looks[label]
         y = 1 - down / height
         ends = [x / width, (x + 2.2) / width, (x + 4.4) / width]
-        figure.add_artist(Line2D(ends, [y] * 3, color=look.colour, marker=look.marker, markevery=[1], markersize=3.2, linewidth=1.0))
+        figure.add_artist(
+            Line2D(ends, [y] * 3, color=look.colour, marker=look.marker, markevery=[1], markersize=3.2, linewidth=1.0)
+        )
         figure.text((x + 5.4) / width, y, label, va="center", fontsize=style.SMALL)
         x += _SWATCH + style.text_width(label, style.SMALL) + _BETWEEN
