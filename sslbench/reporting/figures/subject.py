@@ -1,0 +1,252 @@
+"""What the figures of one table are made of: its rows with their values by seed, case and class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from sslbench.config.splits import load_splits
+from sslbench.config.text import split_outside_brackets
+from sslbench.core import registry
+from sslbench.core.errors import SSLBenchError
+from sslbench.reporting.gains import CaseValues, Gain, Lens
+from sslbench.reporting.labels import budget_title, class_title, metric_style
+from sslbench.reporting.model import Column, Row, Source, Table
+from sslbench.reporting.statistics import Floats, average_of
+from sslbench.runs.collect import Collection
+from sslbench.runs.directory import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A row with results.
+
+    Attributes:
+        label: as in the table.
+        family: recipe, label budget, method, loss and plugin of its jobs.
+        settings: dotted paths and values that its jobs set.
+        values: of the table's first metric.
+        runs: finished ones, by seed.
+        bound: whether it is an upper bound with all labels.
+        cases: training cases with labels; 0 where that is not known.
+        budget: the label budget for people.
+    """
+
+    label: str
+    family: tuple[str, ...]
+    settings: Mapping[str, str]
+    values: CaseValues
+    runs: tuple[Run, ...] = ()
+    bound: bool = False
+    cases: int = 0
+    budget: str = ""
+
+    @property
+    def plain_label(self) -> str:
+        """The label without the budget that an upper bound has in it."""
+        return self.label.removesuffix(f" ({self.budget})") if self.bound else self.label
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Unit scores of the average over classes (S, U), larger is better."""
+        return self.values.by_unit(average_of())
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds of the average over classes, larger is better."""
+        return float(self.scores.mean())
+
+    def class_means(self) -> Mapping[str, float]:
+        """Mean of each class over seeds and the cases that have a value, larger is better; NaN for none."""
+        known = ~np.isnan(self.values.values)
+        with np.errstate(invalid="ignore"):
+            of_seed = np.where(known, self.values.values, 0.0).sum(axis=1) / known.sum(axis=1)  # (S, C)
+            defined = ~np.isnan(of_seed)
+            means = np.where(defined, of_seed, 0.0).sum(axis=0) / defined.sum(axis=0)
+        return dict(zip(self.values.classes, map(float, means), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One table, or one block of a table: rows that were measured alike.
+
+    Attributes:
+        name: fit for a file.
+        title: of the table, and of the block.
+        metric, unit: for people, of the first column: `DSC`, `%`.
+        direction: which way is better, `up` or `down`; values and gains are negated where that is `down`. Empty: not
+            known, so nothing is compared.
+        rows: in the table's order, those with results.
+        sizes: mean reference voxels of each class, over the test cases that have it.
+        baselines: by label of a row that of what it is held against.
+        gains: by label of a row, adjusted as one family.
+        dataset, preprocessing: of the runs; empty where records came without them.
+        checkpoint: the rule whose weights were tested; None: each run's own.
+    """
+
+    name: str
+    title: str
+    metric: str
+    unit: str
+    direction: str
+    rows: tuple[Entry, ...]
+    sizes: Mapping[str, float]
+    baselines: Mapping[str, str]
+    gains: Mapping[str, Gain]
+    dataset: str = ""
+    preprocessing: str = ""
+    checkpoint: str | None = None
+
+    @property
+    def falls(self) -> bool:
+        """Whether smaller is better."""
+        return self.direction == "down"
+
+    @property
+    def points(self) -> str:
+        """The unit of differences in words: `points of DSC`, `mm of ASD`."""
+        unit = "points" if self.unit == "%" else self.unit
+        return f"{unit} of {self.metric}" if unit else self.metric
+
+    @property
+    def measured(self) -> str:
+        """Metric and unit, as an axis has it: `DSC (%)`."""
+        return f"{self.metric} ({self.unit})" if self.unit else self.metric
+
+    def shown(self, value: float) -> float:
+        """A value as tables print it: distances are negated inside, so that larger is better."""
+        return -value if self.falls else value
+
+    @cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """The rows by label."""
+        return {row.label: row for row in self.rows}
+
+    @cached_property
+    def lens(self) -> Lens:
+        """Classes by size."""
+        return Lens.by_size(self.sizes)
+
+    @property
+    def by_size(self) -> list[str]:
+        """Classes of all rows, the largest first; those without a size last."""
+        names = dict.fromkeys(name for row in self.rows for name in row.values.classes)
+        return sorted(names, key=lambda name: -self.sizes.get(name, 0.0))
+
+    @cached_property
+    def alike(self) -> tuple[tuple[Entry, ...], tuple[int, ...]]:
+        """The rows that can be held against each other, upper bounds apart, and the seeds that all of them have.
+
+        They are those measured on the cases and classes of most rows.
+        """
+        groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Entry]] = {}
+        for row in self.rows:
+            if not row.bound and not np.isnan(row.scores).any():
+                groups.setdefault((row.values.cases, row.values.classes), []).append(row)
+        rows = max(groups.values(), key=len, default=[])
+        shared = set.intersection(*(set(row.values.seeds) for row in rows)) if rows else set()
+        return tuple(rows), tuple(sorted(shared))
+
+
+def title_of_class(name: str) -> str:
+    """The papers' abbreviation of a class."""
+    return class_title(name)
+
+
+def subjects_of(tables: Sequence[Table], found: Collection, checkpoint: str | None = None) -> list[Subject]:
+    """The subjects of a report's tables, one per table and block that has results; their names are unique.
+
+    Args:
+        tables: of one report.
+        found: the records that they were made of, with their runs.
+        checkpoint: the rule whose weights were tested; None: each run's own.
+    """
+    runs = {run.name: run for run in found.runs}
+    of_run = {str(name): rows for name, rows in found.records.groupby("run", sort=False)}
+    found_subjects = [
+        _subject("-".join(filter(None, [table.name or "table", _slug(block)])), table, block, runs, of_run, checkpoint)
+        for table in tables
+        for block in table.blocks
+    ]
+    return [subject for subject in found_subjects if subject is not None]
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _subject(
+    name: str,
+    table: Table,
+    block: str,
+    runs: Mapping[str, Run],
+    records: Mapping[str, pd.DataFrame],
+    checkpoint: str | None,
+) -> Subject | None:
+    """One block of a table; None where it has no column or no results."""
+    leading = next((column for column in table.columns if column.block == block and not column.is_gain), None)
+    if leading is None:
+        return None
+    sources = [(row, source) for row in table.rows if (source := row.source(leading)) is not None]
+    sources = [(row, source) for row, source in sources if source.n and set(source.runs) <= records.keys()]
+    if not sources:
+        return None
+    entries = tuple(_entry(row, source, leading, runs, records) for row, source in sources)
+    whole = pd.concat([records[run] for _, source in sources for run in source.runs], ignore_index=True)
+    values = runs[sources[0][1].runs[0]].values
+    held = [gain for gain in table.gains if gain.block == block]
+    shown = {entry.label for entry in entries}
+    style = metric_style(leading.metric)
+    return Subject(
+        name=name,
+        title=" ".join(filter(None, [table.heading, block])),
+        metric=style.title,
+        unit="%" if leading.unit == "percent" else leading.unit,
+        direction=leading.direction,
+        rows=entries,
+        sizes=_sizes(whole),
+        baselines={gain.row: gain.baseline for gain in held if {gain.row, gain.baseline} <= shown},
+        gains={gain.row: gain.gain for gain in held if {gain.row, gain.baseline} <= shown},
+        dataset=sources[0][1].dataset,
+        preprocessing=str(values.get("preprocessing", "")),
+        checkpoint=checkpoint,
+    )
+
+
+def _entry(
+    row: Row, source: Source, leading: Column, runs: Mapping[str, Run], records: Mapping[str, pd.DataFrame]
+) -> Entry:
+    own = pd.concat([records[name] for name in source.runs], ignore_index=True)
+    skip = registry.component("protocol", source.protocol).skip_cases
+    values = CaseValues.of(own, leading.metric, leading.direction, skip)
+    by_seed = sorted((runs[name] for name in source.runs), key=lambda run: int(run.job["seed"]))
+    variant = split_outside_brackets(source.variant) if source.variant else []
+    splits = str(by_seed[0].values.get("splits", ""))
+    return Entry(
+        label=row.label,
+        family=(source.recipe, source.labeled, source.method, source.loss, source.plugin),
+        settings={path: value for path, _, value in (item.partition("=") for item in variant)},
+        values=values,
+        runs=tuple(by_seed),
+        bound=row.bound,
+        cases=_labeled_cases(source.dataset, splits, source.labeled),
+        budget=budget_title(source.dataset, splits, source.labeled),
+    )
+
+
+def _labeled_cases(dataset: str, splits: str, labeled: str) -> int:
+    try:
+        return len(load_splits(dataset, splits).budget(labeled).labeled)
+    except SSLBenchError:  # results outlive the lists that made them
+        return 0
+
+
+def _sizes(records: pd.DataFrame) -> dict[str, float]:
+    structures = records.drop_duplicates(["case", "class_id"])
+    means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
+    return {str(short): float(mean) for short, mean in means.items()}
