@@ -100,7 +100,7 @@ def _shown(row: ComparedRow, place: int, column: Column) -> tuple[ShownText, Sho
 def _measured(cell: ComparedCell, column: Column) -> ShownText:
     if cell.measured is None:
         return ShownText("")
-    text = "±".join(filter(None, cell_text(cell.measured, column))) + (PARTIAL if cell.measured.marked else "")
+    text = "".join(cell_text(cell.measured, column)) + (PARTIAL if cell.measured.marked else "")
     return ShownText(text, _RANKS.get(cell.measured.rank, ""))
 
 

@@ -16,7 +16,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.gains import CaseValues, Gain, Lens
 from sslbench.reporting.labels import budget_title, class_title, metric_style
-from sslbench.reporting.model import Column, Row, Source, Table
+from sslbench.reporting.model import Column, Row, RowSource, Table
 from sslbench.reporting.statistics import Floats, average_of
 from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
@@ -219,7 +219,7 @@ def _subject(
 
 
 def _entry(
-    row: Row, source: Source, leading: Column, runs: Mapping[str, Run], records: Mapping[str, pd.DataFrame]
+    row: Row, source: RowSource, leading: Column, runs: Mapping[str, Run], records: Mapping[str, pd.DataFrame]
 ) -> Entry:
     own = pd.concat([records[name] for name in source.runs], ignore_index=True)
     skip = registry.component("protocol", source.protocol).skip_cases
