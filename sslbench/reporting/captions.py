@@ -124,7 +124,8 @@ class Caption:
         if self.spec.classes == "size":
             told += self._by_block(lambda block: _sizes(self.material, block))
         told += _data(self.material)
-        return told + self._by_block(lambda block: _missed(self.material, block, self.rows))
+        named = {self._name(row): row for row in self.rows}
+        return told + self._by_block(lambda block: _missed(self.material, block, named))
 
     def short(self, more: Iterable[str]) -> str:
         """The notes in one line: protocols by name, marks, missing runs, what forbids a comparison, and `more`."""
@@ -133,6 +134,10 @@ class Caption:
         )
         warned = [note for note in _data(self.material) if note.startswith("Caution")]
         return _sentences(f"Protocol {names}", *self._marks(), *self._cautions(), *self._progress(), *warned, *more)
+
+    def _name(self, row: Row) -> str:
+        """What tells a row from the others: those of several recipes may have one name."""
+        return row.label + superscript(self.letters.get(row.first.recipe, ""))
 
     def _by_block(self, told: Callable[[TableBlock], list[str]]) -> list[str]:
         """What is to say of each block, once where it is the same of all."""
@@ -171,7 +176,10 @@ class Caption:
     def _seeds(self) -> list[str]:
         asked = {
             block.title: {
-                row.label: source.expected for row in self.rows for source in row.sources if source.block == block.title
+                self._name(row): source.expected
+                for row in self.rows
+                for source in row.sources
+                if source.block == block.title
             }
             for block in self.material.blocks
         }
@@ -326,11 +334,11 @@ def _case_counts(run: Run) -> tuple[int, int]:
     return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)
 
 
-def _missed(material: Material, block: TableBlock, rows: Sequence[Row]) -> list[str]:
+def _missed(material: Material, block: TableBlock, rows: Mapping[str, Row]) -> list[str]:
     counts = missed_organs(material.records_of(block.rows)).set_index("run")
     if counts.empty:
         return []
-    own = {row.label: source.runs for row in rows for source in row.sources if source.block == block.title}
+    own = {name: source.runs for name, row in rows.items() for source in row.sources if source.block == block.title}
     means = {label: counts["missed"].reindex(list(runs), fill_value=0).mean() for label, runs in own.items() if runs}
     pairs = sorted(set(counts["pairs"]))
     of = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"

@@ -158,7 +158,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
         )
         for line, name, own in zip(shown, names, footnotes.letters, strict=True)
     ]
-    rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)))
+    rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)), letters)
     caption = captions.Caption(material, spec, columns, rows, letters)
     apart += [*notes, spec.note]
     if spec.notes == "short":
@@ -364,13 +364,16 @@ def _may_rank(row: Row, column: Column, place: int) -> bool:
     return bool(source and source.competes) and cell.n == cell.expected and not math.isnan(cell.mean)
 
 
-def _with_unique_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """The rows with labels that are unique, and the note that explains how."""
-    counts = Counter(row.label for row in rows)
+def _with_unique_labels(rows: list[Row], letters: Mapping[str, str]) -> tuple[list[Row], list[str]]:
+    """The rows with labels that are unique, marks of recipes taken in, and the note that explains how."""
+    names = [(row.label, letters.get(row.first.recipe)) for row in rows]
+    counts = Counter(names)
     if counts.total() == len(counts):
         return rows, []
-    labels = [f"{row.label} [{row.first.digest[:8]}]" if counts[row.label] > 1 else row.label for row in rows]
-    rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
+    rows = [
+        replace(row, label=f"{row.label} [{row.first.digest[:8]}]") if counts[name] > 1 else row
+        for row, name in zip(rows, names, strict=True)
+    ]
     return rows, ["In square brackets: the digest, where rows of one name differ in version or case lists."]
 
 
