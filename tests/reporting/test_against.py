@@ -21,7 +21,6 @@ from sslbench.reporting.beside import beside, status
 from sslbench.reporting.comparison import ComparedRow, Comparison
 from sslbench.reporting.tables import grid_table, tables_of_runs
 from sslbench.runs.directory import Run
-from tests.reporting.conftest import RECIPE
 
 NAN = math.nan
 
@@ -139,9 +138,9 @@ def test_three_repeats_on_both_sides_have_an_interval_of_2_8_printed_sds(
     assert "• where that leaves out 0" in comparison.notes[0]
 
 
-def test_a_sample_sd_is_taken_as_it_is(compared: Callable[..., Comparison], tmp_path: Path) -> None:
+def test_a_sample_sd_is_taken_as_it_is(compared: Callable[..., Comparison], recipe: str, tmp_path: Path) -> None:
     ours = tmp_path / "ours.yaml"
-    ours.write_text(yaml.safe_dump(RECIPE | {"protocol": "ours"}))
+    ours.write_text(yaml.safe_dump(yaml.safe_load(Path(recipe).read_text()) | {"protocol": "ours"}))
     spread = 0.02  # three values whose sample SD is 2 points
     comparison = compared(
         published_table(published_row(1, str(ours))),
