@@ -98,3 +98,29 @@ def test_it_compiles(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull \\hbox" not in done.stdout
     assert "(4 pages" in done.stdout
+
+
+def spans(line: str) -> int:
+    """Columns that a line of a tabular fills."""
+    cells = re.split(r"(?<!\\)&", line)
+    return sum(int(found[1]) if (found := re.match(r"\s*\\multicolumn\{(\d+)\}", cell)) else 1 for cell in cells)
+
+
+@pytest.mark.parametrize("by", ["metric", "class"])
+@pytest.mark.parametrize("blocks", [("",), ("5%", "10% & more")])
+def test_every_line_fills_all_columns(by: str, blocks: tuple[str, ...]) -> None:
+    """Also where no TeX is installed to say so."""
+    average = replace(TABLE.columns[0], span="Avg." if by == "class" else "", by=by)
+    organs = [replace(column, by=by) for column in TABLE.columns[2:]]
+    columns = tuple(replace(column, block=block) for block in blocks for column in (average, *organs))
+    cells = TABLE.rows[1].cells[0:1] + TABLE.rows[1].cells[2:]
+    rows = (replace(TABLE.rows[1], cells=cells * len(blocks)),)
+    text = latex(replace(TABLE, columns=columns, groups=(RowGroup("A & B", rows), RowGroup("", rows))))
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    lines = [line.removesuffix(r" \\") for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) >= 5
+    assert {spans(line) for line in lines} == {len(columns) + 1}
+    assert rf"\begin{{tabular}}{{l{'c' * len(columns)}}}" in text
+    rules = [(int(first), int(last)) for first, last in re.findall(r"\\cmidrule\(lr\)\{(\d+)-(\d+)\}", body)]
+    assert all(2 <= first <= last <= len(columns) + 1 for first, last in rules)
+    assert text.count(r"\midrule") == 2
