@@ -1,4 +1,4 @@
-"""What an installed package carries: code, recipes, lists, published numbers and grids, and nothing else of the folder."""
+"""What an installed package carries: code, recipes, case lists, published numbers and grids; no scripts."""
 
 from __future__ import annotations
 

@@ -118,8 +118,7 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 def _grids() -> list[dict[str, Any]]:
-    """The grids that can be named: those of no paper, then those of each, tables first in order of print; `group` is
-    the paper, empty for the others."""
+    """List the grids, with their paper as `group`: those of none first, of each paper its tables in order of print."""
     tables = [table.grid for table in published_tables().values()]
     names = {paper.paper: paper.name for paper in published_papers().values()}
     rows = []

@@ -53,7 +53,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["prepare", "run", "evaluate", "report", "status", "validate", "list", "show", "doctor"]
+    "verb", ["prepare", "run", "evaluate", "report", "status", "validate", "list", "show", "doctor", "published"]
 )
 def test_every_verb_has_help(verb: str, run: Any) -> None:
     code, out, _ = run(verb, "--help")

@@ -55,6 +55,9 @@ _KINDS: dict[str, tuple[str, str]] = {
 }
 
 
+_TOLD = re.compile(r"^class mean (of this row )?is [\d.]+( \(printed [\d.]+\))?[,;]? ?")  # the table's columns say so
+
+
 def inconsistencies(console: Console, found: Sequence[Inconsistency], tested: int) -> None:
     """What does not fit together in the published tables, by kind, with its count.
 
@@ -76,8 +79,8 @@ def inconsistencies(console: Console, found: Sequence[Inconsistency], tested: in
         else:
             table = table_of("table", "row", "printed", expected, *(["note"] if kind == "average" else []), style="dim")
             for item in items:
-                more = re.sub(r"^class mean (of this row )?is [\d.]+[,;]? ?", "", item.note)  # beyond the column's
-                cells = (item.table, item.row, item.number, item.expected, more)
+                number = item.number.replace(", average", "") if kind == "average" else item.number
+                cells = (item.table, item.row, number, item.expected, _TOLD.sub("", item.note))
                 table.add_row(*map(Text, cells[: len(table.columns)]))
         indented(console, table, 2)
         console.print()

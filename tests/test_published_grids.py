@@ -12,10 +12,12 @@ from sslbench.config.grid import Grid, grid_files, load_grid
 from sslbench.config.job import Job
 from sslbench.config.published import PublishedTable, published_sources, published_tables
 from sslbench.core import registry
+from sslbench.reporting.printed import printed_table
+from sslbench.reporting.tables import grid_table
 
 TABLES = list(published_tables().values())
 KEYS = [table.key for table in TABLES]
-GRIDS = Path(__file__).parents[2] / "benchmarks"
+GRIDS = Path(__file__).parents[1] / "benchmarks"
 
 # Rows that are one job: MetaSSL prints full supervision once in each of two blocks.
 TWICE = {"metassl:T1": [[39, 40]]}
@@ -63,18 +65,18 @@ def test_a_grid_has_the_seeds_that_its_paper_averages(table: PublishedTable) -> 
 
 
 @pytest.mark.parametrize("table", TABLES, ids=KEYS)
-def test_a_grid_shows_the_columns_of_print(table: PublishedTable) -> None:
-    spec = grid_of(table).table
-    assert spec.of == table.key
-    classes = list(dict.fromkeys(name for _, name in table.columns if name != "avg"))
-    shown = [
-        (column.metric, name)
-        for column in spec.wanted()
-        for name in (["avg"] if column.classes is None else column.classes or classes)
-    ]
-    if spec.by_class:
-        shown.sort(key=lambda key: ["avg", *classes].index(key[1]))
-    assert shown == list(table.columns)
+def test_a_grid_makes_one_table_with_the_lines_and_columns_of_print(table: PublishedTable, tmp_path: Path) -> None:
+    grid, printed = grid_of(table), printed_table(table)
+    assert grid.table.of == table.key
+    (made,) = grid_table(grid, jobs_of(table), tmp_path)
+    shown = [(column.metric, column.class_name) for column in made.columns]
+    assert shown == [(column.metric, column.class_name) for column in printed.columns]
+    lines = [(group.title, row.label) for group in made.groups for row in group.rows]
+    wanted = [(heading, line.label) for heading, members in printed.groups for line in members]
+    assert len(lines) == len(wanted)
+    for (title, label), (heading, name) in zip(lines, wanted, strict=True):
+        assert title == heading
+        assert label == name or (name == "+MetaSSL" and label.startswith("MetaSSL-"))  # six rows of one name in print
 
 
 def test_the_counts_of_all_tables_together() -> None:
