@@ -20,7 +20,7 @@ from pydantic import Field
 from sslbench.config import scaling, weightings
 from sslbench.config.layers import COMPONENTS, JOB_PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
-from sslbench.config.recipe import ABOUT, Cutout, Jitter, Recipe, Seed
+from sslbench.config.recipe import ABOUT, RECORDED, Cutout, Jitter, Recipe, Seed
 from sslbench.config.splits import HELD, Splits, load_splits
 from sslbench.config.text import compact, dumped, flatten, unflatten
 from sslbench.core import registry
@@ -111,8 +111,10 @@ class Job(Frozen):
 
 def settings_of(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a canonical job, as `config.yaml` has it, differs from its named parts: by dotted path, sorted. These
-    make the variant in its directory's name, where a weighting is spelt as an option of the method."""
-    return dict(sorted({**(job.get("set") or {}), **weightings.settings(job.get("weighting"))}.items()))
+    make the variant in its directory's name, where a weighting is spelt as an option of the method; what is only
+    recorded beside the results is no difference."""
+    given = {path: value for path, value in (job.get("set") or {}).items() if path not in RECORDED}
+    return dict(sorted({**given, **weightings.settings(job.get("weighting"))}.items()))
 
 
 class ResolvedJob(Frozen):
@@ -372,6 +374,7 @@ def _objection(resolved: ResolvedJob, parts: Mapping[str, Part], lists: Splits) 
 
 
 def _digest(values: Mapping[str, Any], parts: Mapping[str, Part], lists: str, recipe: Recipe) -> str:
+    values = {path: value for path, value in values.items() if path not in RECORDED}
     dataset = registry.component("dataset", recipe.dataset)
     versions: dict[str, Any] = {
         "engine": ENGINE_VERSION,

@@ -248,6 +248,11 @@ class InferenceSpec(Frozen):
 
 Seed = Annotated[int, Field(ge=0)]
 
+CheckpointRule = Literal["best-val", "last"]
+Observation = Literal["regions", "agreement"]
+
+_ONLY_RECORDED = "only recorded"  # marks a field of `RECORDED`
+
 
 class Override(Frozen):
     when: dict[str, Any] = Field(description="recipe, method, weighting, loss, plugin, labeled: what a job must have")
@@ -276,13 +281,29 @@ class Recipe(Frozen):
     schedule: ScheduleSpec
     ramp: RampSpec = RampSpec()
     inference: InferenceSpec = InferenceSpec()
-    checkpoint: Literal["best-val", "last"] = Field(description="which weights are tested; never chosen on test cases")
+    checkpoint: CheckpointRule = Field(description="which weights are tested; never chosen on test cases")
+    checkpoints: Annotated[list[CheckpointRule], _ONLY_RECORDED] = Field(
+        default=[],
+        description="[best-val, last]: the weights of these rules are tested too, and recorded beside the results, "
+        "which are those of `checkpoint`",
+    )
+    observe: Annotated[list[Observation], _ONLY_RECORDED] = Field(
+        default=[],
+        description="of every validation case, recorded beside its score. regions: MetaSSL's four, whatever the loss, "
+        "with the share of right labels in each; agreement: of the predictors, two by two. Each costs a prediction by "
+        "every predictor",
+    )
     protocol: str = Field(description="how predictions become numbers")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the device is fast at it and its gradients agree with fp32"
     )
     seeds: list[Seed] = Field(default=[1337], description="seeds of a grid that names none")
     overrides: list[Override] = []
+
+    @property
+    def tested(self) -> tuple[CheckpointRule, ...]:
+        """The rules whose weights are tested, each once: `checkpoint`, which the results are of, and the others."""
+        return tuple(dict.fromkeys((self.checkpoint, *self.checkpoints)))
 
     @field_validator("patch_size")
     @classmethod
@@ -306,8 +327,10 @@ class Recipe(Frozen):
         flips = self.inference.flips
         if sorted({*flips} & {*range(len(self.patch_size))}) != sorted(flips):
             raise ValueError(f"inference.flips {flips} are not axes of a patch of {self.patch_size}, each once")
-        if self.checkpoint == "best-val" and not self.schedule.validate_every:
+        if "best-val" in self.tested and not self.schedule.validate_every:
             raise ValueError("the checkpoint rule best-val needs schedule.validate_every")
+        if self.observe and not self.schedule.validate_every:
+            raise ValueError("observe looks at validation cases: it needs schedule.validate_every")
         return self
 
     def _agrees_in_3d(self) -> None:
@@ -326,6 +349,10 @@ class Recipe(Frozen):
 
 # What a recipe says about itself, not about the computation: outside the digest and the resolved values.
 ABOUT = {"name", "description", "source", "seeds", "overrides", "extends"}
+
+# What only says which records lie beside the results, and leaves these as they are: outside the digest and the name of
+# the run.
+RECORDED = {name for name, field in Recipe.model_fields.items() if _ONLY_RECORDED in field.metadata}
 
 # Those in subfolders hold no dataset: they are there to be extended (`generic/own-2d`).
 _RECIPES = Path(__file__).parent.parent / "recipes"

@@ -98,7 +98,8 @@ def random_experiment(
     data = TrainingSet([image for image, _ in known], [label for _, label in known[:labeled]])
     counts = np.array([np.bincount(label.ravel(), minlength=classes) for label in data.labels])
     held = [ValidationCase(str(number), *pair) for number, pair in enumerate(validation)]
-    return build_experiment(job.resolved, data, counts, held, classes, torch.device(device))
+    names = [str(number) for number in range(1, classes)]
+    return build_experiment(job.resolved, data, counts, held, names, torch.device(device))
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class Subject:
             phase=phase.name,
             consistency_weight=torch.tensor(consistency_weight),
             generators=lambda stream, device: torch_generator(0, stream, device=device),
-            logger=lambda name, value: None,
+            logger=None,
             sweeper=self.built.sampler.sweep,
         )
 

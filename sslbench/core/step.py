@@ -49,7 +49,7 @@ class Step:
         phase: its name.
         consistency_weight: its value now, a 0-d tensor on the device.
         generators: makes the generator of a named stream; see `generator`.
-        logger: receives what is logged.
+        logger: receives what is logged; None: no record is made of this step.
         sweeper: yields the training set once; see `sweep`.
     """
 
@@ -61,7 +61,7 @@ class Step:
     phase: str
     consistency_weight: Tensor
     generators: Callable[[str, torch.device | str | None], torch.Generator]
-    logger: Callable[[str, Tensor], None]
+    logger: Callable[[str, Tensor], None] | None
     sweeper: Callable[[], Iterator[Batch]]
 
     @property
@@ -73,8 +73,17 @@ class Step:
         """Make a generator seeded from (job seed, stream, iteration), on the CPU or on `device`."""
         return self.generators(stream, device)
 
-    def log(self, name: str, value: Tensor) -> None:
-        """Log a 0-d tensor; it is read from the device only every so many iterations."""
+    def log(self, name: str, value: Tensor | Callable[[], Tensor]) -> None:
+        """Log a number (0-d), or one for each class (C,), background first; it is read when the step is done.
+
+        Only every so many iterations make a record: a function is called in those alone, without gradient, so that
+        what takes computing costs other steps nothing.
+        """
+        if self.logger is None:
+            return
+        if not isinstance(value, Tensor):
+            with torch.no_grad():
+                value = value()
         self.logger(name, value)
 
     def sweep(self) -> Iterator[Batch]:

@@ -218,8 +218,8 @@ class Dataset(ABC):
     """A dataset: registered as a class, used through its class attributes and one instance per preparation.
 
     Five attributes must be set (`name`, `title`, `classes`, `preprocessings`, `official_cases`) and one
-    method must be written, `cases_of`. All other attributes have a default; `class_ids`, `generate` and `modality_of`
-    may be written.
+    method must be written, `cases_of`. All other attributes have a default; `class_ids`, `generate`, `group_of` and
+    `modality_of` may be written.
 
     Attributes:
         version: raised when the same source would give other arrays or other case ids.
@@ -332,6 +332,11 @@ class Dataset(ABC):
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:
         """Class ids of the values in a label file; a value that means no class stays, to be refused by its name."""
         return values
+
+    @classmethod
+    def group_of(cls, id: str) -> str:
+        """The group of a case (its patient, its slide) as far as its id says it; else the case itself."""
+        return id
 
     @classmethod
     def modality_of(cls, id: str) -> Modality:

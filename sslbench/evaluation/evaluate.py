@@ -16,8 +16,7 @@ from sslbench.evaluation.pairs import GridPolicy
 from sslbench.evaluation.scoring import Scores, score
 from sslbench.evaluation.subjects import PredictionSet, runs_in, runs_of, subject_of_folder, subject_of_run
 from sslbench.metrics.protocol import Protocol
-from sslbench.runs.collect import records_of
-from sslbench.runs.directory import Run
+from sslbench.runs.directory import Run, TestFiles
 from sslbench.runs.records import write_cases
 
 DEFAULT_PROTOCOL = "native"
@@ -38,6 +37,7 @@ class Request:
         partial: whether references without a prediction are no failure, in a folder.
         output: file for the records of a folder.
         workers: processes.
+        checkpoint: of runs, the rule whose weights were tested; None: their own.
     """
 
     targets: Sequence[str]
@@ -52,6 +52,7 @@ class Request:
     partial: bool = False
     output: Path | None = None
     workers: int = 1
+    checkpoint: str | None = None
 
 
 @dataclass
@@ -106,7 +107,7 @@ def evaluate(
         outcome.failed |= {f"{subject.title}: {case}": why for case, why in scores.failed.items()}
         outcome.scores.append(scores)
         if subject.run is not None:
-            _keep_run(scores, subject.run, outcome)
+            _keep_run(scores, subject.run, subject.files or subject.run.own, outcome)
         elif request.output is not None and any(scores.records.values()):
             write_cases(request.output, [row for rows in scores.records.values() for row in rows])
             outcome.written.append(request.output)
@@ -146,7 +147,7 @@ def _subjects(request: Request, outcome: EvaluationResult) -> Iterator[Predictio
         if run in open_runs:
             continue
         try:
-            yield subject_of_run(run, request.data_dir, request.references)
+            yield subject_of_run(run, request.data_dir, request.references, request.checkpoint)
         except SSLBenchError as error:
             if len(runs) == 1:
                 raise
@@ -178,6 +179,8 @@ def _check(request: Request, runs: bool, folders: Sequence[Path]) -> None:
             f"{meant[0]} is for folders of label maps, not for runs",
             "a run knows its dataset, classes and cases, and keeps its records",
         )
+    if folders and request.checkpoint:
+        raise UsageError("--checkpoint is for runs, not for folders of label maps", "nobody knows who predicted these")
     if request.preprocessing and not request.dataset:
         raise UsageError("--preprocessing needs --dataset", "for example --dataset acdc --preprocessing ssl4mis")
     if request.output and len(folders) > 1:
@@ -189,32 +192,38 @@ def _store(request: Request) -> Store:
     return Store.open(request.data_dir, kind.name, request.preprocessing or next(iter(kind.preprocessings)))
 
 
-def _keep_run(scores: Scores, run: Run, outcome: EvaluationResult) -> None:
-    """Write a run's records beside its own, `cases.csv`, which stays as it is; an incomplete set is not kept."""
+def _keep_run(scores: Scores, run: Run, files: TestFiles, outcome: EvaluationResult) -> None:
+    """Write a run's records beside `cases.csv`, which stays as it is; an incomplete set is not kept."""
     if not scores.complete:
         return
     for name, records in scores.records.items():
         if name == run.values.get("protocol"):
-            differing = _differing(records, run)
+            differing = _differing(records, run, files)
             if not differing:
                 continue
             outcome.notes.append(
-                f"{run.name}: its {run.cases.name} differs from what protocol {name} measures now, first in {differing}"
+                f"{scores.subject.title}: its {files.cases.name} differs from what protocol {name} measures now, "
+                f"first in {differing}"
             )
-        path = run.cases_under(name)
+        path = files.cases_under(name)
         write_cases(path, records)
         outcome.written.append(path)
 
 
-def _differing(records: Sequence[Mapping[str, Any]], run: Run) -> str:
-    """The first record that is not as in the run's `cases.csv`; empty where all are, but for the last bits."""
-    old = records_of([run]).records.set_index(["case", "class_id", "metric"])
+def _differing(records: Sequence[Mapping[str, Any]], run: Run, files: TestFiles) -> str:
+    """The first record that is not as in `cases.csv`; empty where all are, but for the last bits."""
+    try:
+        known = run.cases_in(files.cases)
+    except ValueError as error:
+        raise SSLBenchError(f"{files.cases} {error}") from error
+    keys = zip(*(known[name] for name in ("case", "class_id", "metric")), strict=True)
+    old = dict(zip(keys, zip(known["value"], known["state"], strict=True), strict=True))
     for record in records:
         key = (record["case"], record["class_id"], record["metric"])
-        if key not in old.index:
+        if key not in old:
             return f"{record['case']}, {record['class']}, {record['metric']}"
-        was, now = float(old.loc[key, "value"]), float(record["value"])
+        (was, state), now = old[key], float(record["value"])
         same = math.isclose(was, now, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(was) and math.isnan(now))
-        if not same or old.loc[key, "state"] != record["state"]:
+        if not same or state != record["state"]:
             return f"{record['case']}, {record['class']}, {record['metric']}: {was:g}, now {now:g}"
     return ""

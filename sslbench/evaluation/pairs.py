@@ -43,11 +43,13 @@ class Pair:
 
     Attributes:
         case: its id.
+        group: the patient or slide that it is of; a case may be one by itself.
         prediction, reference: label maps in the geometry of the scan (NIfTI, NRRD, MHA).
         stored: the grid that networks see, where it is known.
     """
 
     case: str
+    group: str
     prediction: Path
     reference: Path
     stored: StoredGrid | None = None

@@ -116,9 +116,8 @@ def _score_case(task: _Task) -> dict[str, Records | str] | str:
             # What differs in rules for empty masks alone is measured once.
             for measurement in dict.fromkeys(protocol.measurement for protocol in chosen):
                 alike = [protocol for protocol in chosen if protocol.measurement == measurement]
-                found |= _rows(
-                    alike, pair.case, replace(maps, prediction=prediction, reference=reference), task.classes
-                )
+                labels = replace(maps, prediction=prediction, reference=reference)
+                found |= _rows(alike, pair, labels, task.classes)
     except DataError as error:
         return str(error)
     except MemoryError:
@@ -126,7 +125,7 @@ def _score_case(task: _Task) -> dict[str, Records | str] | str:
     return found
 
 
-def _rows(protocols: Sequence[Protocol], case: str, maps: Maps, classes: Sequence[str]) -> dict[str, Records | str]:
+def _rows(protocols: Sequence[Protocol], pair: Pair, maps: Maps, classes: Sequence[str]) -> dict[str, Records | str]:
     """The records of a case under protocols of one measurement, or why they do not apply."""
     first = protocols[0]
     surfaces = any(protocol.needs_surfaces for protocol in protocols)
@@ -139,6 +138,9 @@ def _rows(protocols: Sequence[Protocol], case: str, maps: Maps, classes: Sequenc
     except ValueError as error:
         return {protocol.name: str(error) for protocol in protocols}
     return {
-        protocol.name: [{"protocol": protocol.name, "case": case, **row} for row in protocol.rows(measured, classes)]
+        protocol.name: [
+            {"protocol": protocol.name, "case": pair.case, "group": pair.group, **row}
+            for row in protocol.rows(measured, classes)
+        ]
         for protocol in protocols
     }

@@ -14,7 +14,7 @@ from sslbench.data.base import Preprocessing
 from sslbench.data.store import Store, case_files
 from sslbench.evaluation.pairs import Pair, StoredGrid, read_labels
 from sslbench.runs.collect import find_runs, records_of
-from sslbench.runs.directory import Run
+from sslbench.runs.directory import Run, TestFiles
 
 if TYPE_CHECKING:
     from sslbench.config.job import Job
@@ -33,6 +33,7 @@ class PredictionSet:
         spacing: where the voxel sizes come from (`Store.spacing`); `unknown`: distances in mm mean nothing.
         preprocessing: how the stored grid of the pairs was made; None: they have none.
         run: whose predictions they are, if a run's.
+        files: where these lie, and where records of them belong.
         notes: lines for the user.
     """
 
@@ -44,6 +45,7 @@ class PredictionSet:
     spacing: str = "header"
     preprocessing: Preprocessing | None = None
     run: Run | None = None
+    files: TestFiles | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -91,7 +93,9 @@ def label_files(folder: Path) -> dict[str, Path]:
 # ----------------------------------------------------------------------------------------------------------- runs
 
 
-def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> PredictionSet:
+def subject_of_run(
+    run: Run, data_dir: Path, references: Path | None = None, checkpoint: str | None = None
+) -> PredictionSet:
     """The test predictions of a finished run.
 
     The cases, and the names of the classes, are those of the run's `cases.csv`.
@@ -100,9 +104,10 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
         run: whose.
         data_dir: where the dataset was prepared.
         references: a folder of label maps to score against instead.
+        checkpoint: the rule whose weights were tested; None: the run's own.
 
     Raises:
-        SSLBenchError: the run is not finished, or its records cannot be read.
+        SSLBenchError: the run is not finished, its records cannot be read, or these weights were not tested.
         UsageError: the dataset has not been prepared, and no references are given.
         DataError: the prepared data are damaged.
     """
@@ -110,7 +115,12 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
     if damage := run.standing.damage:
         raise SSLBenchError(damage.left_out, damage.hint)
     run.check_finished()
-    cases = list(dict.fromkeys(found.records["case"]))
+    files = run.tested(checkpoint)
+    if not files.cases.exists():
+        raise UsageError(
+            f"{run.directory} was not tested with the weights of {checkpoint}", "`checkpoints` of a recipe asks for it"
+        )
+    cases = dict(zip(found.records["case"], found.records["group"], strict=True))
     names = found.records.drop_duplicates("class_id").sort_values("class_id")["class"]
     classes = tuple(str(name) for name in names)
     notes: list[str] = []
@@ -122,26 +132,34 @@ def subject_of_run(run: Run, data_dir: Path, references: Path | None = None) -> 
         if recorded is not None and recorded != store.fingerprint:
             notes.append(f"{run.name}: the prepared data in {store.folder} are not those that it was tested on")
     pairs, missing = [], {}
-    for case in cases:
-        path = run.prediction(case)
+    for case, group in cases.items():
+        path = files.prediction(case)
         if not path.is_file():
             missing[case] = f"{path} is missing"
         elif store is None:
             if case in given:
-                pairs.append(Pair(case, path, given[case]))
+                pairs.append(Pair(case, group, path, given[case]))
             else:
                 missing[case] = f"there is no reference {case} in {references}"
         elif case not in store.cases:
             missing[case] = f"the prepared data in {store.folder} have no such case"
         else:
-            seen = run.preprocessed_prediction(case) if store.resamples(case) else None
+            seen = files.preprocessed_prediction(case) if store.resamples(case) else None
             if seen is not None and not seen.is_file():
                 missing[case] = f"{seen} is missing"
             else:
                 pairs.append(_pair_of_store(case, path, store, seen))
     values = tuple(range(1, len(classes) + 1))
     return PredictionSet(
-        run.name, tuple(pairs), missing, classes, values, *_grid_of(store), run=run, notes=tuple(notes)
+        run.name if files is run.own else f"{run.name}, {checkpoint}",
+        tuple(pairs),
+        missing,
+        classes,
+        values,
+        *_grid_of(store),
+        run=run,
+        files=files,
+        notes=tuple(notes),
     )
 
 
@@ -154,7 +172,8 @@ def _grid_of(store: Store | None) -> tuple[str, Preprocessing | None]:
 
 def _pair_of_store(case: str, prediction: Path, store: Store, seen: Path | None = None) -> Pair:
     files, held = case_files(store.folder, case), store.cases[case]
-    return Pair(case, prediction, files["reference"], StoredGrid(files["label"], seen, held.geometry, held.spacing_mm))
+    stored = StoredGrid(files["label"], seen, held.geometry, held.spacing_mm)
+    return Pair(case, held.group, prediction, files["reference"], stored)
 
 
 # -------------------------------------------------------------------------------------------------------- folders
@@ -203,7 +222,7 @@ def subject_of_folder(
         missing |= {case: f"there is no prediction {case} in {folder}" for case in known if case not in predicted}
     store = references if isinstance(references, Store) else None
     pairs = [
-        Pair(case, predicted[case], held[case]) if store is None else _pair_of_store(case, predicted[case], store)
+        Pair(case, case, predicted[case], held[case]) if store is None else _pair_of_store(case, predicted[case], store)
         for case in both
     ]
     values = list(range(1, len(classes) + 1)) if classes else _label_values(pairs, workers)

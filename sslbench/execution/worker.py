@@ -8,8 +8,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, REFUSED_EXIT
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
-from sslbench.runs.directory import Busy, Run, now
+from sslbench.runs.directory import Busy, Run, TestFiles, now
 from sslbench.runs.provenance import describe
 from sslbench.runs.records import write_cases
 from sslbench.training.checkpoint import Checkpoints
@@ -133,9 +133,8 @@ class _Worker:
             status = self.run_dir.status()
             if self.run_dir.look() == "finished":
                 return
-            for folder in (self.run_dir.checkpoints, self.run_dir.predictions):
-                for path in folder.glob("**/.writing-*"):  # what a kill left half-written
-                    path.unlink()
+            for path in self.run_dir.directory.glob("*/**/.writing-*"):  # what a kill left half-written
+                path.unlink()
             # Threads change rounding, so a run keeps the number that it began with.
             self.threads = status.get("threads") or self.threads or torch.get_num_threads()
             torch.set_num_threads(self.threads)
@@ -179,20 +178,46 @@ class _Worker:
         )
         trainer = Trainer(experiment, Checkpoints(self.run_dir.checkpoints), self, self.should_stop)
         self.total = trainer.total
-        trainer.fit()
-        self.message(f"tests the weights of rule {resolved.recipe.checkpoint}, predictor {trainer.chosen or 'all'}")
-        records = self._evaluate(resolved, store, parts, experiment, trainer.chosen)
-        write_cases(self.run_dir.cases, records)
+        with self._measured("training_seconds"):
+            trainer.fit()
+        predictors = {}
+        for rule in resolved.recipe.tested:
+            predictors[rule] = trainer.take(rule)
+            self.message(f"tests the weights of rule {rule}, predictor {predictors[rule] or 'all'}")
+            files = self.run_dir.tested(rule)
+            with self._measured("test_seconds"):
+                write_cases(files.cases, self._evaluate(resolved, store, parts, experiment, predictors[rule], files))
+        self.run_dir.seal(resolved.recipe.tested)
         self.run_dir.set_status(
             "finished",
-            predictor=trainer.chosen,
+            predictor=predictors[resolved.recipe.checkpoint],
             best={key or "all": {"dsc": best[0], "iteration": best[1]} for key, best in trainer.selection.best.items()},
             seconds=round(time.time() - self.started, 1),
         )
         self._show("finished")
 
+    @contextmanager
+    def _measured(self, name: str) -> Iterator[None]:
+        """Add what a stage took to the status, however it ends: seconds over all attempts, memory at its highest."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            status = self.run_dir.status()
+            peaks = status.get("peak_memory") or {}
+            highest = {of: max(found, peaks.get(of, 0)) for of, found in _peak_memory(self.device).items()}
+            spent = round(float(status.get(name) or 0) + time.perf_counter() - begun, 3)
+            with suppress(StorageError):  # whoever stopped for that says it
+                self.run_dir.set_status("running", **{name: spent}, peak_memory=highest)
+
     def _evaluate(
-        self, resolved: ResolvedJob, store: Store, parts: Partition, experiment: Experiment, key: str | None
+        self,
+        resolved: ResolvedJob,
+        store: Store,
+        parts: Partition,
+        experiment: Experiment,
+        key: str | None,
+        files: TestFiles,
     ) -> list[dict[str, Any]]:
         """Predict and score the test cases; only here are they opened."""
         recipe = resolved.recipe
@@ -209,9 +234,9 @@ class _Worker:
                 self._show("testing", case=number, cases=len(parts.test))
                 labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
                 restored = store.restore(case, labels)
-                save_nifti(restored, self.run_dir.prediction(case))
+                save_nifti(restored, files.prediction(case))
                 if store.resamples(case):
-                    save_nifti(store.on_stored_grid(case, labels), self.run_dir.preprocessed_prediction(case))
+                    save_nifti(store.on_stored_grid(case, labels), files.preprocessed_prediction(case))
                 if protocol.takes(preprocessing) == "original":
                     reference, spacing = store.reference(case)
                     prediction, axes = np.asanyarray(restored.dataobj), "xyz"
@@ -220,7 +245,7 @@ class _Worker:
                     axes = preprocessing.axes
                 pool.submit(case, prediction, reference, spacing, axes)
             return [
-                {"protocol": protocol.name, "case": scored.case, **row}
+                {"protocol": protocol.name, "case": scored.case, "group": store.cases[scored.case].group, **row}
                 for scored in pool.results()
                 for row in scored.rows
             ]
@@ -236,8 +261,9 @@ class _Worker:
             raise StorageError(self.run_dir.metrics, error) from error
         self.latest.update(entry)
         if "validation" in entry:
-            scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in entry["validation"].items())
-            self.message(f"iteration {entry['iteration']}: validation {scores}")
+            numbers = {name: value for name, value in entry["validation"].items() if isinstance(value, float)}
+            scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in numbers.items())
+            self.message(f"iteration {entry['iteration']}: validation {scores or 'says nothing'}")
         self._show("training")
 
     def rewind(self, iteration: int) -> None:
@@ -279,7 +305,22 @@ def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, de
     )
     counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
     data = TrainingSet(images, labels)
-    return build_experiment(resolved, data, counts, validation, store.dataset.num_classes(), device)
+    classes = [info.short for info in store.dataset.classes]
+    return build_experiment(resolved, data, counts, validation, classes, device)
+
+
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    """The highest memory of this process so far in bytes: in all (`process`), and on its GPU (`device`)."""
+    found = {}
+    with suppress(ImportError):  # not every system has it
+        import resource
+
+        found["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
+    if device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_reserved(device)
+    return found
 
 
 class _LogFile(logging.FileHandler):

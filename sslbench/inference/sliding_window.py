@@ -268,6 +268,21 @@ def resized_slices(
     Returns:
         (Z, H, W) int64.
     """
+    return _resized(lambda slices: predict(slices).argmax(1), volume, size, batch, progress)
+
+
+@torch.no_grad()
+def resized_scores(
+    predict: Predict, volume: Tensor, size: Sequence[int], batch: int, progress: InferenceProgress | None = None
+) -> Tensor:
+    """Class probabilities (C, Z, H, W) fp32 slice by slice, nearest back; arguments are those of `resized_slices`."""
+    return _resized(lambda slices: predict(slices).float(), volume, size, batch, progress).transpose(0, 1)
+
+
+def _resized(
+    predict: Predict, volume: Tensor, size: Sequence[int], batch: int, progress: InferenceProgress | None
+) -> Tensor:
+    """What is predicted of slices (B, channels, *size), of all slices in their own size: (Z, ..., H, W)."""
     Z, H, W = volume.shape[-3:]
 
     def positions(size_in: int, size_out: int) -> Tensor:
@@ -277,10 +292,10 @@ def resized_slices(
     down = slices[:, :, positions(H, size[0])][:, :, :, positions(W, size[1])]
     found = []
     for first in range(0, Z, batch):
-        found.append(predict(down[first : first + batch]).argmax(1))
+        found.append(predict(down[first : first + batch]))
         if progress is not None:
             progress(min(first + batch, Z), Z)
-    return torch.cat(found)[:, positions(size[0], H)][:, :, positions(size[1], W)]
+    return torch.cat(found)[..., positions(size[0], H), :][..., positions(size[1], W)]
 
 
 def sliding_window(

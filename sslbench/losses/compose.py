@@ -114,6 +114,8 @@ class Weighted(Loss):
             own = replace(step, generators=lambda stream, device: step.generators(f"{key}/{stream}", device))
             observation = weighting.observe(own, logits.detach().float(), labels)
             weighting.weights = weighting.update(observation)
+            for name, values in weighting.records().items():
+                step.log(f"{name}/{key}", values)
 
     def ce_term(self, term: Term) -> Tensor:
         return self.inner.ce(**vars(replace(self._weighted(term), logits=self._masked(term))))

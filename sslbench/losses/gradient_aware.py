@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -14,6 +15,10 @@ from sslbench.losses.base import Loss, LossOptions, Term
 from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
 from sslbench.losses.dice import DiceSums, dice_sums
 from sslbench.losses.per_class import PerClass
+
+if TYPE_CHECKING:
+    from sslbench.config.recipe import CriteriaSpec
+    from sslbench.core.step import Statistics, Step
 
 Absent = Literal["p", "p2", "inv", "none"]
 
@@ -88,7 +93,18 @@ class GACELoss(nn.Module):
         voxel_weight: Tensor | None = None,
         class_weight: Tensor | None = None,
     ) -> Tensor:
-        """The loss, a 0-d tensor in fp32.
+        """The loss, a 0-d tensor in fp32; arguments as in `mined`."""
+        return self.mined(logits, target, mask, voxel_weight, class_weight)[0]
+
+    def mined(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and how many voxels of each class it was taken of: N_c, (C,).
 
         Args:
             logits: (B, C, *S).
@@ -121,7 +137,7 @@ class GACELoss(nn.Module):
         ones = torch.ones_like(nll) if mined is None else mined
         counts = PerClass(labels.unsqueeze(0), C).sum(ones).squeeze(0)
         damping = 1 / (number**self.gamma * (counts + 1e-10) ** (1 - self.gamma) + 1e-10)
-        return (nll * ones * damping[labels]).sum()
+        return (nll * ones * damping[labels]).sum(), counts
 
 
 class GAOptions(LossOptions):
@@ -156,9 +172,27 @@ class GALoss(Loss):
     def changes_dice(cls, spec: Mapping[str, Any]) -> bool:
         return spec.get("absent") != "none"
 
+    def __init__(self, options: GAOptions, criteria: CriteriaSpec, statistics: Statistics) -> None:
+        super().__init__(options, criteria, statistics)
+        self._step: Step | None = None
+        self._mined: dict[str, Tensor] = {}  # of this step
+
+    def observe(self, step: Step, key: str, logits: Tensor, labels: Tensor) -> None:
+        if step is not self._step:
+            self._step, self._mined = step, {}
+
     def ce_term(self, term: Term) -> Tensor:
         criterion = GACELoss(self.options.k if term.source == "label" else self.options.k_pseudo, self.options.gamma)
-        return criterion(term.logits, term.target, term.mask, term.voxel_weight, term.class_weight)
+        loss, counts = criterion.mined(term.logits, term.target, term.mask, term.voxel_weight, term.class_weight)
+        if self._step is not None:
+            self._step.log(f"mined/{term.key}/{term.source}", partial(self._counted, term, counts.detach()))
+        return loss
+
+    def _counted(self, term: Term, counts: Tensor) -> Tensor:
+        """The voxels mined in this step's terms of a learner on one kind of target, this one's (C,) added."""
+        name = f"{term.key}/{term.source}"
+        self._mined[name] = self._mined[name] + counts if name in self._mined else counts
+        return self._mined[name]
 
     def dice_term(self, term: Term) -> Tensor:
         return GADiceLoss(self.options.absent)(term.logits, term.target, term.inside_sums, term.class_weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -12,7 +13,7 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.losses.base import Loss, LossOptions, Term, product
 from sslbench.losses.cross_entropy import classes_of, full_precision, hard_labels, nll_map
-from sslbench.losses.quadripartition import Partitioning, Phi, QuadLoss
+from sslbench.losses.quadripartition import REGIONS, Partitioning, Phi, QuadLoss
 from sslbench.losses.thresholds import (
     STREAMS,
     AdaptiveThreshold,
@@ -145,7 +146,7 @@ class MetaSSLLoss(Loss):
         self._step = step
         self.quad.observe(key, full_precision(logits.detach()).softmax(1), (labels < 0).long())
         for stream in STREAMS:
-            step.log(f"threshold/{key}/{stream}", self.quad.thresholds(key, stream).mean())
+            step.log(f"threshold/{key}/{stream}", partial(self.quad.thresholds, key, stream))
 
     def ce_term(self, term: Term) -> Tensor:
         if term.source == "label" and self.options.form == "released":
@@ -194,9 +195,15 @@ class MetaSSLLoss(Loss):
         if term.source == "label" and self.options.form == "released":
             judge = term.key
         regions = self.quad.regions(term.logits, term.target, probabilities, judge, term.source)
-        for name, number in (("UC", 0), ("US", 1), ("DC", 2), ("DS", 3)):
-            self._step.log(f"region/{term.key}/{term.source}/{name}", (regions == number).float().mean())
+        for number, name in enumerate(REGIONS):
+            self._step.log(f"region/{term.key}/{term.source}/{name}", partial(_share, regions, number))
         return regions, probabilities
+
+
+def _share(regions: Tensor, number: int) -> Tensor:
+    """The share of voxels in a region; UC is in two where its foreground (4) is apart."""
+    inside = (regions == number) | (regions == 4) if number == 0 else regions == number
+    return inside.float().mean()
 
 
 register("loss", "metassl_lqh", preset_of="metassl", set={"applies_to": "label"})

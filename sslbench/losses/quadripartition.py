@@ -30,6 +30,7 @@ from sslbench.losses.thresholds import (
 )
 
 __all__ = [
+    "REGIONS",
     "ClassThreshold",
     "Partitioning",
     "Phi",
@@ -39,6 +40,8 @@ __all__ = [
     "region_means",
     "region_weights",
 ]
+
+REGIONS = ("UC", "US", "DC", "DS")  # unanimous or discrepant, confident or suspicious, by number
 
 Phi = Literal["gauss", "linear", "reciprocal", "cosine"]
 Partitioning = Literal["quad", "confidence", "consistency"]

@@ -123,7 +123,9 @@ class Basak(TeacherStudent):
         """The weights (B, *S) of unlabelled voxels, by the student's logits."""
         sure, label = full_precision(logits).softmax(1).max(1)
         kept = sampled(label, self.rate, step.generator("voxel-sampling", label.device))
-        step.log("sampled", kept.mean())
+        step.log("sampled", kept.mean)
+        step.log("rate/student", self.rate)
+        step.log("confidence/student", self.confidence)
         return kept * sure.pow(self.options.beta)
 
     def _end_epoch(self) -> None:

@@ -92,7 +92,7 @@ class DecoupledConsistency(MultiDecoder):
         lowest, highest = self.options.threshold_range
         progress = (step.iteration + 1) / step.iterations
         self.threshold.copy_(decoupling_threshold(self.threshold, confidences, progress, lowest, highest))
-        step.log("threshold", self.threshold.clone())
+        step.log("threshold", self.threshold.clone)
         everywhere = torch.minimum(*confidences) >= highest
         return (probabilities[0] > self.threshold) & (probabilities[1] > self.threshold), everywhere
 

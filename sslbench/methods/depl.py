@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -73,7 +74,9 @@ class DePL(CoTraining):
         other = full_precision(peer.logits.detach())
         confidence, target = (other - self._shift(peer.key)).softmax(1).max(1)
         confident = (confidence >= self.options.threshold).float()
-        step.log(f"confident/{peer.key}", confident.mean())
+        step.log(f"confident/{peer.key}", confident.mean)
+        preferred = self.get_buffer(f"preference_{peer.key}").transpose(0, 1).flatten(1)
+        step.log(f"preference/{peer.key}", partial(preferred.mean, 1))
         logits = learner.logits
         if self.options.form == "paper":
             logits = torch.cat([logits[:L], full_precision(logits[L:]) + self._shift(learner.key)])

@@ -111,7 +111,7 @@ class DST(CoTraining):
         probabilities = full_precision(teacher.detach()).softmax(1)
         confidence, target = probabilities.max(1)
         confident = (confidence > self.options.threshold).float()
-        step.log(f"confident/{other_key}", confident.mean())
+        step.log(f"confident/{other_key}", confident.mean)
         reference = (other_key, probabilities) if self.loss.needs_reference else None
         return self.loss.ce(student, target, source="pseudo", key=key, reference=reference, voxel_weight=confident)
 

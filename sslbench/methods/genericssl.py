@@ -103,6 +103,7 @@ class GenericSSL(Method):
         self._pull(theta, psi)
         denoised = self._denoised(image[:L], labels[:L], step)
         weight = C * self.difficulty.difficulty(batch_dice(denoised.detach(), labels[:L]))
+        step.log("weight/weighted", weight)
         weighted = psi.logits(self.net.encode(image[:L]))
         with torch.no_grad():
             sample, agreed = self._sample(image[L:], step), psi.logits(self.net.encode(image[L:])).float()

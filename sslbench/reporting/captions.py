@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from sslbench.config.table import GAIN, TableSpec
 from sslbench.config.text import counted
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
-from sslbench.reporting.labels import class_title, dataset_title, method_caution
+from sslbench.reporting.labels import class_title, dataset_title, method_caution, short_title
 from sslbench.reporting.material import Block, Material, PlannedRow
 from sslbench.reporting.model import NO_VALUE, PARTIAL, Column, Row, superscript
 from sslbench.reporting.statistics import missed_organs
@@ -64,11 +64,11 @@ class Caption:
         if len(splits) == 1:
             (name, lists), *_ = splits.items()
             return f"Recipe {name}" + (f", splits {lists}" if lists else "")
-        told = [
-            f"{superscript(self.letters.get(name, ''))} {name} (splits {lists})".strip()
-            for name, lists in splits.items()
-        ]
-        return f"Recipes {', '.join(told)}"
+        told: dict[str, list[str]] = {}
+        for name in sorted(splits, key=lambda name: self.letters.get(name, "")):
+            told.setdefault(self.letters.get(name, ""), []).append(f"{name} (splits {splits[name]})")
+        groups = [f"{superscript(letter)} {', '.join(names)}".strip() for letter, names in told.items()]
+        return f"Recipes {'; '.join(groups)}"
 
     def _scaled(self) -> str:
         """How schedules were shortened; empty where none was."""
@@ -103,7 +103,7 @@ class Caption:
         letters = sorted({self.letters[row.recipe] for row in rows if row.recipe in self.letters})
         if letters:
             return superscript("".join(letters)) + " "
-        return " and ".join(dict.fromkeys(dataset_title(row.dataset) for row in rows)) + ": "
+        return " and ".join(dict.fromkeys(short_title(row.dataset) for row in rows)) + ": "
 
     def _trained(self) -> str:
         """On how many cases the rows of the tables' budgets were trained; empty where no run says it."""
@@ -121,19 +121,18 @@ class Caption:
             rows = [row for row in self.material.rows if row.protocol == name]
             runs = [(row, run) for row in rows for run in self.material.reported(row)]
             text = protocol.caption(any(_converted(row, run, protocol) for row, run in runs))
-            told.append(text if len(self.material.protocols) == 1 else self._whose([name]) + text)
-        return _sentences(*told, _weights(self.material), *_oracles(self.material))
+            told.append((self._whose([name]) if len(self.material.protocols) > 1 else "", text))
+        return _sentences(
+            *(whose + text for whose, text in sorted(told)), _weights(self.material), *_oracles(self.material)
+        )
 
     def notes(self) -> list[str]:
         """What a reader must know beside the caption: marks, missing runs, partial data, missed structures."""
         told = [*self._marks(), *self._seeds(), *self._cautions(), *self._progress(), *self._settings()]
         if self.spec.classes == "size":
-            for block in self.material.blocks:
-                told += self._of_block(block, _sizes(self.material, block))
+            told += self._by_block(lambda block: _sizes(self.material, block))
         told += _data(self.material)
-        for block in self.material.blocks:
-            told += self._of_block(block, _missed(self.material, block, self.rows))
-        return told
+        return told + self._by_block(lambda block: _missed(self.material, block, self.rows))
 
     def short(self, more: Iterable[str]) -> str:
         """The notes in one line: protocols by name, marks, missing runs, what forbids a comparison, and `more`."""
@@ -143,8 +142,12 @@ class Caption:
         warned = [note for note in _data(self.material) if note.startswith("Caution")]
         return _sentences(f"Protocol {names}", *self._marks(), *self._cautions(), *self._progress(), *warned, *more)
 
-    def _of_block(self, block: Block, notes: Iterable[str]) -> list[str]:
-        return [f"{block.title}: {note}" if block.title else note for note in notes]
+    def _by_block(self, told: Callable[[Block], list[str]]) -> list[str]:
+        """What is to say of each block, once where it is the same of all."""
+        found = {block.title: told(block) for block in self.material.blocks}
+        if all(notes == found[self.material.blocks[0].title] for notes in found.values()):
+            return found[self.material.blocks[0].title]
+        return [f"{title}: {note}" for title, notes in found.items() for note in notes]
 
     def _marks(self) -> list[str]:
         told = []
@@ -174,18 +177,21 @@ class Caption:
         return [kind for kind, found in kinds.items() if found]
 
     def _seeds(self) -> list[str]:
-        told, usual = [], {}
-        for block in self.material.blocks:
-            asked = {
+        asked = {
+            block.title: {
                 row.label: source.expected for row in self.rows for source in row.sources if source.block == block.title
             }
-            most = usual[block.title] = max(asked.values())
-            fewer = [f"{label} {number}" for label, number in asked.items() if number < most]
-            if fewer:
-                told += self._of_block(block, [f"Number of seeds: {', '.join(fewer)}, other rows {most}."])
-        if len({*usual.values()}) > 1:
-            told.append(f"Number of seeds: {', '.join(f'{title} {number}' for title, number in usual.items())}.")
-        return told
+            for block in self.material.blocks
+        }
+        most = {title: max(numbers.values()) for title, numbers in asked.items()}
+
+        def fewer(block: Block) -> list[str]:
+            usual = most[block.title]
+            told = [f"{label} {number}" for label, number in asked[block.title].items() if number < usual]
+            return [f"Number of seeds: {', '.join(told)}, other rows {usual}."] if told else []
+
+        apart = ", ".join(f"{title} {number}" for title, number in most.items())
+        return [*self._by_block(fewer), *([f"Number of seeds: {apart}."] if len({*most.values()}) > 1 else [])]
 
     def _cautions(self) -> list[str]:
         found = dict.fromkeys(method_caution(row.first.method) for row in self.rows)

@@ -71,6 +71,11 @@ def dataset_title(dataset: str) -> str:
         return dataset
 
 
+def short_title(dataset: str) -> str:
+    """A dataset's name without what it is short for or says in brackets."""
+    return dataset_title(dataset).partition(" (")[0]
+
+
 def budget_title(dataset: str, splits: str, labeled: str) -> str:
     """A label budget for people: `20pct` → `20%`."""
     try:

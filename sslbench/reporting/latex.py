@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from itertools import groupby
 
-from sslbench.reporting.model import NO_VALUE, PARTIAL, Cell, Column, Table, cell_text, manifest
+from sslbench.reporting.model import MARKS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Table, cell_text, manifest
 
 PACKAGES = (r"\usepackage{booktabs}", r"\usepackage{graphicx}")
 
@@ -21,10 +21,10 @@ _MATH = {
     "−": "-", "≤": r"\leq", "≥": r"\geq", "≈": r"\approx", "≠": r"\neq", "∞": r"\infty", "√": r"\surd",
     "∈": r"\in", "∩": r"\cap", "∪": r"\cup", "Σ": r"\Sigma", "†": r"^{\dagger}", "‡": r"^{\ddagger}",
     "⁰": "^{0}", "¹": "^{1}", "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "⁵": "^{5}", "⁶": "^{6}", "⁷": "^{7}",
-    "⁸": "^{8}", "⁹": "^{9}", "ᵃ": "^{a}", "ᵇ": "^{b}", "ᶜ": "^{c}", "ᵈ": "^{d}", "ᵉ": "^{e}", "ᶠ": "^{f}",
-    "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta",
-    "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
+    "⁸": "^{8}", "⁹": "^{9}", "°": r"^{\circ}", "µ": r"\mu", "α": r"\alpha", "β": r"\beta", "γ": r"\gamma",
+    "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "μ": r"\mu", "σ": r"\sigma", "τ": r"\tau",
 }  # fmt: skip
+_MATH |= {raised: rf"^{{\mathrm{{{letter}}}}}" for letter, raised in zip(MARKS, RAISED, strict=True)}
 _TRANSLATION = str.maketrans({**_ESCAPES, **{sign: f"${command}$" for sign, command in _MATH.items()}})
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sslbench.config import weightings
 from sslbench.config.table import TableSpec
-from sslbench.reporting.labels import REFERENCE, dataset_title, method_group, weighted_method
+from sslbench.reporting.labels import REFERENCE, method_group, short_title, weighted_method
 from sslbench.reporting.material import Block, PlannedRow
 
 
@@ -42,7 +42,7 @@ def sheets(rows: Sequence[PlannedRow], spec: TableSpec) -> list[tuple[Block, ...
                 tuple(_of_dataset(members, dataset) for dataset in dict.fromkeys(row.dataset for row in members))
             )
         elif spec.blocks == "labeled":
-            made.append(tuple(_by_budget(members)))
+            made.append(tuple(replace(block, title=_as_printed(block, spec)) for block in _by_budget(members)))
         else:
             made += [(Block("", block.planned, block.bounds),) for block in _by_budget(members)]
     return made
@@ -66,15 +66,25 @@ def _by_budget(rows: Iterable[PlannedRow]) -> list[Block]:
     return [Block(budgets[labeled][0].budget, tuple(budgets[labeled]), beside) for labeled in own or bounds]
 
 
+def _as_printed(block: Block, spec: TableSpec) -> str:
+    """The budget of a block as print has it, where it does."""
+    places = [row.place.printed for row in block.planned if row.place.printed is not None]
+    return spec.published.rows[places[0]].labeled if spec.published and places else block.title
+
+
 def _of_dataset(rows: Iterable[PlannedRow], dataset: str) -> Block:
     """The block of a dataset, which has one label budget."""
     blocks = _by_budget(row for row in rows if row.dataset == dataset)
     planned = tuple(row for block in blocks for row in block.planned)
-    return Block(f"{dataset_title(dataset)} {blocks[0].title}", planned, blocks[0].bounds)
+    return Block(f"{short_title(dataset)} {blocks[0].title}", planned, blocks[0].bounds)
 
 
-def lines(blocks: Sequence[Block]) -> list[Line]:
-    """The rows of a table, those of one job in several blocks joined: upper bounds last, others in their order."""
+def lines(blocks: Sequence[Block], order: Sequence[PlannedRow]) -> list[Line]:
+    """The rows of a table, those of one job in several blocks joined.
+
+    Args:
+        order: all rows as the grid has them, which stays.
+    """
     found: dict[tuple[object, ...], list[PlannedRow | None]] = {}
     for place, block in enumerate(blocks):
         seen: Counter[tuple[object, ...]] = Counter()
@@ -82,8 +92,9 @@ def lines(blocks: Sequence[Block]) -> list[Line]:
             what = (row in block.bounds, row.protocol, row.method, row.loss, row.plugin, *row.settings.items())
             seen[what] += 1
             found.setdefault((*what, seen[what]), [None] * len(blocks))[place] = row
+    places = {row: place for place, row in enumerate(order)}
     made = [Line(tuple(cells), bound=bool(key[0])) for key, cells in found.items()]
-    return sorted(made, key=lambda line: line.bound)
+    return sorted(made, key=lambda line: places[line.first])
 
 
 def baselines(block: Block) -> dict[PlannedRow, PlannedRow]:

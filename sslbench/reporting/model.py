@@ -15,7 +15,8 @@ PARTIAL = "†"
 GAIN = "gain"
 
 Direction = Literal["up", "down", ""]
-_RAISED = str.maketrans("0123456789abcdefgh", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰ")
+MARKS, RAISED = "abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
+_RAISED = str.maketrans("0123456789" + MARKS, "⁰¹²³⁴⁵⁶⁷⁸⁹" + RAISED)
 _ARROWS: dict[str, str] = {"up": "↑", "down": "↓", "": ""}
 
 
@@ -136,16 +137,14 @@ class Row:
             such job has none. An upper bound that stands in several blocks has its one job in each.
         cells: one per column of the table.
         bound: whether it is an upper bound beside the rows of the table's own budget.
-        mark: a letter for its recipes, where the table has rows of several; else empty.
-        footnotes: numbers of the notes that are about this row.
+        marks: letters of what is said of it: of its recipes, where the table has rows of several, and of footnotes.
     """
 
     label: str
     sources: tuple[Source, ...]
     cells: tuple[Cell, ...]
     bound: bool = False
-    mark: str = ""
-    footnotes: tuple[int, ...] = ()
+    marks: str = ""
 
     @property
     def first(self) -> Source:
@@ -174,9 +173,9 @@ class Row:
     @property
     def full_label(self) -> str:
         """The label with its marks, and the count of seeds where some are missing: `GA-CPSᵃ (1/2 seeds)`."""
-        marks = "".join([superscript(self.mark), " ".join(superscript(str(number)) for number in self.footnotes)])
-        label = self.label + marks
-        return label if self.n == self.expected else f"{label} ({self.n}/{self.expected} seeds)"
+        label = self.label + superscript(self.marks)
+        counted = "seeds" if len(self.sources) == 1 else "runs"
+        return label if self.n == self.expected else f"{label} ({self.n}/{self.expected} {counted})"
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ class Table:
     @property
     def label(self) -> str:
         """The name with the grid's: a document may hold tables of several."""
-        return f"{self.grid}-{self.name}" if self.grid else self.name
+        return f"{self.grid}-{self.name}" if self.grid not in ("", self.name) else self.name
 
     @property
     def heading(self) -> str:
@@ -241,7 +240,7 @@ class Table:
 
 
 def superscript(text: str) -> str:
-    """Digits and the letters a to h, raised."""
+    """Digits and small letters, raised; there is no raised q."""
     return text.translate(_RAISED)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from string import ascii_lowercase
 
 from sslbench.config.grid import overlap
 from sslbench.config.published import PublishedRow
 from sslbench.config.table import TableSpec
 from sslbench.config.text import compact
+from sslbench.core.errors import UsageError
 from sslbench.reporting.labels import group_of, row_label
 from sslbench.reporting.layout import Line
-from sslbench.reporting.material import Material, PlannedRow
-from sslbench.reporting.model import superscript
+from sslbench.reporting.material import Material
+from sslbench.reporting.model import MARKS, superscript
 
 NOT_PRINTED = "Not in the paper"
 
@@ -68,17 +68,20 @@ def _printed(line: Line, spec: TableSpec) -> PublishedRow | None:
 
 
 def recipe_letters(lines: Sequence[Line], spec: TableSpec) -> dict[str, str]:
-    """The letter of each recipe, in the order of rows; none where rows of several recipes do not stand together."""
+    """The letter of each recipe, in the order of print; none where rows of several recipes do not stand together.
+
+    Recipes that give one row its numbers in several blocks share theirs.
+    """
     if not spec.together:
         return {}
     found: dict[str, int] = {}
-    for line in lines:
+    for line in sorted(lines, key=printed_place):
         recipes = [row.recipe for row in line.cells if row]
         number = next((found[name] for name in recipes if name in found), len({*found.values()}))
         for name in recipes:
             found.setdefault(name, number)
     several = len({*found.values()}) > 1
-    return {name: ascii_lowercase[number] for name, number in found.items()} if several else {}
+    return {name: MARKS[number] for name, number in found.items()} if several else {}
 
 
 @dataclass(frozen=True)
@@ -86,42 +89,47 @@ class Footnotes:
     """What is said of single rows.
 
     Attributes:
-        numbers: of each row's footnotes.
-        notes: one for each number, with it.
+        letters: of each row's footnotes.
+        notes: one for each letter, which it begins with.
     """
 
-    numbers: tuple[tuple[int, ...], ...]
+    letters: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def footnotes(lines: Sequence[Line], spec: TableSpec) -> Footnotes:
-    """The footnotes of rows, equal ones under one number, in the order of print."""
-    texts = [list(dict.fromkeys(_about(line, spec))) for line in lines]
+def footnotes(lines: Sequence[Line], spec: TableSpec, taken: int) -> Footnotes:
+    """The footnotes of rows, equal ones under one letter, in the order of print.
+
+    Args:
+        taken: how many letters are in use already.
+
+    Raises:
+        UsageError: there are more than letters.
+    """
+    texts = [list(_about(line, spec)) for line in lines]
     order = sorted(range(len(lines)), key=lambda place: printed_place(lines[place]))
     known = list(dict.fromkeys(text for place in order for text in texts[place]))
-    numbers = tuple(tuple(known.index(text) + 1 for text in own) for own in texts)
-    return Footnotes(numbers, tuple(f"{superscript(str(k))} {text}" for k, text in enumerate(known, 1)))
+    if len(known) > len(MARKS) - taken:
+        raise UsageError(f"the table has {len(known)} footnotes, more than letters", "make some rows' `note` the same")
+    letter = dict(zip(known, MARKS[taken:], strict=False))
+    own = tuple("".join(sorted(letter[text] for text in told)) for told in texts)
+    return Footnotes(own, tuple(f"{superscript(mark)} {text}" for text, mark in letter.items()))
 
 
 def _about(line: Line, spec: TableSpec) -> Iterator[str]:
-    for row in filter(None, line.cells):
-        if row.place.note:
-            yield _sentence(row.place.note)
-    for row in filter(None, line.cells):
-        yield from _as_published(row, spec)
-
-
-def _as_published(row: PlannedRow, spec: TableSpec) -> Iterator[str]:
-    """In what the job of a row is another than the paper says, or the paper's row than its table."""
-    place = row.place.printed
-    if spec.published is None or place is None:
+    """What is said of a row: its entry's notes, and in what its job is another than the paper says."""
+    yield from dict.fromkeys(_sentence(row.place.note) for row in line.cells if row and row.place.note)
+    published = spec.published
+    places = [row.place.printed for row in line.cells if row and row.place.printed is not None]
+    if published is None or not places:
         return
-    printed = spec.published.rows[place]
-    if printed.network_here != printed.network_published:
-        yield f"Network {printed.network_here}; the paper says {printed.network_published}."
-    if printed.origin:
-        yield f"In print copied from {printed.origin}."
-    if "base-inferred" in printed.flags:
+    printed = [published.rows[place] for place in places]
+    networks = {row.network_here: row.network_published for row in printed if row.network_here != row.network_published}
+    for here, there in networks.items():
+        yield f"Network {here}; the paper says {there}."
+    if origins := dict.fromkeys(row.origin for row in printed if row.origin):
+        yield f"In print copied from {' and '.join(origins)}."
+    if any("base-inferred" in row.flags for row in printed):
         yield "The paper does not say which method is under the loss: this one by its numbers."
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.directory import RUNS, Damage, Renamed, Run, runs_below
-from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, read_cases, read_table
+from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, group_reader, read_table
 
 # What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
 CELL_COLUMNS = ("recipe", "labeled", "method", "loss", "plugin", "variant", "digest")
@@ -77,29 +77,32 @@ def find_runs(results: Path | str) -> list[Run]:
     return runs
 
 
-def collect(path: Path | str, protocol: str | None = None) -> Collection:
+def collect(path: Path | str, protocol: str | None = None, checkpoint: str | None = None) -> Collection:
     """Read what `load_results` reads, with the runs, and with the warnings as lines.
 
     Args:
         path: as for `load_results`; a tidy CSV has records of its own protocols only.
         protocol: whose records to read, as `evaluate` left them; None: each run's own.
+        checkpoint: the rule whose weights were tested (`best-val`, `last`); None: each run's own.
     """
     path = Path(path)
-    return _from_csv(path) if path.is_file() else records_of(find_runs(path), protocol)
+    return _from_csv(path) if path.is_file() else records_of(find_runs(path), protocol, checkpoint)
 
 
-def records_of(runs: Sequence[Run], protocol: str | None = None) -> Collection:
+def records_of(runs: Sequence[Run], protocol: str | None = None, checkpoint: str | None = None) -> Collection:
     """Read the records of those of `runs` that are finished.
 
     Args:
         runs: each once.
         protocol: whose records to read, as `evaluate` left them; None: each run's own.
+        checkpoint: the rule whose weights were tested; None: each run's own.
 
     Raises:
         SSLBenchError: a job of which two copies are among the runs, or a directory that is not what its name says.
     """
     faults = [damage.left_out for damage in _unreadable(runs)]
     table: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+    untested: list[str] = []
     unscored: list[str] = []
     seen: dict[tuple[object, ...], Run] = {}
     for run in runs:
@@ -114,28 +117,41 @@ def records_of(runs: Sequence[Run], protocol: str | None = None) -> Collection:
                 f"{twin.directory} and {run.directory} are the same job",
                 "report one of the two results folders",
             )
-        if protocol is not None:
-            path = run.cases_under(protocol)
-            if path.exists():
-                try:
-                    records = read_cases(path)
-                except ValueError as error:
-                    faults.append(f"{path} is left out: it {error}")
-                    continue
-            elif run.values.get("protocol") != protocol:
-                unscored.append(run.name)
+        files = run.tested(checkpoint)
+        path = files.cases
+        if not path.exists():
+            untested.append(run.name)
+            continue
+        if protocol is not None and files.cases_under(protocol).exists():
+            path = files.cases_under(protocol)
+        elif protocol not in (None, run.values.get("protocol")):
+            unscored.append(run.name)
+            continue
+        if path != run.cases:
+            try:
+                records = run.cases_in(path)
+            except ValueError as error:
+                faults.append(f"{path} is left out: it {error}")
                 continue
         _append(table, records, run)
     damaged = bool(faults)
+    if untested:
+        faults.append(
+            f"left out: {_some(untested)} not tested with the weights of {checkpoint}; a recipe asks for that by"
+            " `checkpoints`"
+        )
     if unscored:
-        some = unscored[0] if len(unscored) == 1 else f"{len(unscored)} runs, such as {unscored[0]},"
-        faults.append(f"left out: {some} not scored under {protocol} yet; `sslbench evaluate` does that")
+        faults.append(f"left out: {_some(unscored)} not scored under {protocol} yet; `sslbench evaluate` does that")
     return Collection(_frame(table), tuple(runs), tuple(faults), damaged)
 
 
 def records_csv(records: pd.DataFrame) -> str:
     """Write the text of a tidy CSV that `load_results` reads back to the same records."""
     return records.to_csv(index=False, columns=list(COLUMNS), lineterminator="\n")
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} runs, such as {names[0]},"
 
 
 def _unreadable(runs: Iterable[Run]) -> list[Damage]:
@@ -170,14 +186,20 @@ def _frame(table: CaseTable) -> pd.DataFrame:
 
 def _from_csv(path: Path) -> Collection:
     try:
-        records = _frame(read_table(path, COLUMNS))
+        table, lines = read_table(path, COLUMNS)
+        if "group" not in table:
+            told = zip(table["dataset"], table["case"], strict=True)
+            groups = {pair: group_reader(pair[0])(pair[1]) for pair in dict.fromkeys(told)}
+            table = {**table, "group": [groups[pair] for pair in zip(table["dataset"], table["case"], strict=True)]}
+        records = _frame({name: table[name] for name in COLUMNS})
     except ValueError as error:
         raise UsageError(f"{path} is no tidy CSV of results: it {error}") from error
     runs = []
     for name, rows in records.groupby("run", sort=False):
         first = rows.iloc[0]
         try:
-            check_whole({column: rows[column].tolist() for column in CASE_COLUMNS})
+            of_run = {column: rows[column].tolist() for column in CASE_COLUMNS}
+            check_whole(of_run, [lines[place] for place in rows.index])
         except ValueError as error:
             raise UsageError(f"{path} is no tidy CSV of results: {name} {error}") from error
         if (rows[[*CELL_COLUMNS, "seed", "dataset"]].nunique() > 1).any():

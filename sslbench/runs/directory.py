@@ -1,8 +1,8 @@
 """A run directory: all that one job left, where it stands, and who is working on it.
 
 config.yaml       the job, its digest, every resolved value with its layer
-provenance.json   versions, hardware, precision, data and split hashes
-status.json       state, attempts, last error, checkpoint choice
+provenance.json   versions, hardware, precision, data and split hashes; in the end, hashes of the records
+status.json       state, attempts, last error, checkpoint choice, seconds, peak memory
 progress.json     for displays only: where the job stands
 trained.json      what rebuilds the networks without the training data
 metrics.jsonl     training and validation records
@@ -10,6 +10,7 @@ log.txt           plain text with times
 cases.csv         one row per case x class x metric under the recipe's protocol; cases-NAME.csv: under another
 checkpoints/      two generations, and the best weights
 predictions/      NIfTI in the original geometry; preprocessed/ where that grid differs
+last/, best-val/  cases.csv and predictions/ of another checkpoint, where a recipe's `checkpoints` asks for it
 lease.json        who works on it: host, process, last heartbeat
 lease.lock        locked while that process lives
 
@@ -26,11 +27,12 @@ damaged           its files are not as a worker leaves them. Where the records a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -45,7 +47,7 @@ from sslbench.config.text import compact
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, StorageError, UsageError
 from sslbench.core.files import move_aside, read_json, write_json, write_text
-from sslbench.runs.records import CaseTable, one_line, read_cases
+from sslbench.runs.records import CaseTable, group_reader, one_line, read_cases
 
 State = Literal["pending", "running", "finished", "failed", "interrupted", "damaged"]
 
@@ -117,6 +119,43 @@ class _Config(NamedTuple):
     layers: Mapping[str, str]
 
 
+class TestFiles:
+    """What the test of one checkpoint left: records, and label maps.
+
+    Args:
+        folder: that holds them.
+
+    Attributes:
+        cases: the records under the recipe's protocol.
+        predictions: the folder of the label maps.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.cases, self.predictions = folder, folder / "cases.csv", folder / "predictions"
+
+    def cases_under(self, protocol: str) -> Path:
+        """The records that `evaluate` made under another protocol than the run's own."""
+        return self.cases.with_name(f"{self.cases.stem}-{protocol}{self.cases.suffix}")
+
+    def prediction(self, case: str) -> Path:
+        """The label map of a test case in the geometry of its scan."""
+        return self.predictions / f"{case}.nii.gz"
+
+    def preprocessed_prediction(self, case: str) -> Path:
+        """The same on the grid that the networks saw, where that is another."""
+        return self.predictions / "preprocessed" / f"{case}.nii.gz"
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the records, and one over the label maps: of the lines `<name> <sha256>`, each closed by a line
+        feed, in the order of the names below `predictions/`."""
+        names = {path.relative_to(self.predictions).as_posix(): path for path in self.predictions.rglob("*.nii.gz")}
+        lines = "".join(f"{name} {_sha256(path)}\n" for name, path in sorted(names.items()))
+        return {
+            self.cases.name: _sha256(self.cases),
+            self.predictions.name: hashlib.sha256(lines.encode()).hexdigest(),
+        }
+
+
 class Run:
     """One run directory. Files are read when they are first asked for; nothing is written unless a method says so.
 
@@ -127,6 +166,7 @@ class Run:
         directory: the same.
         config, provenance, status_file, progress_file, trained, metrics, log, cases, checkpoints, predictions: its
             files and folders, see this module.
+        own: `cases` and `predictions`: of the checkpoint that the run's results are of.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -135,8 +175,9 @@ class Run:
         self.status_file, self.progress_file = directory / "status.json", directory / "progress.json"
         self.trained = directory / "trained.json"
         self.metrics, self.log = directory / "metrics.jsonl", directory / "log.txt"
-        self.cases = directory / "cases.csv"
-        self.checkpoints, self.predictions = directory / "checkpoints", directory / "predictions"
+        self.own = TestFiles(directory)
+        self.cases, self.predictions = self.own.cases, self.own.predictions
+        self.checkpoints = directory / "checkpoints"
         self._lease_file, self._lock_file = directory / "lease.json", directory / "lease.lock"
         self._standing: Standing | None = None
 
@@ -172,17 +213,9 @@ class Run:
         """The directory relative to `results/runs`: `<recipe>/<labeled>/<cell>/seed-<n>-<digest8>`."""
         return "/".join(self.directory.absolute().parts[-4:])
 
-    def cases_under(self, protocol: str) -> Path:
-        """The records that `evaluate` made under another protocol than the run's own."""
-        return self.cases.with_name(f"{self.cases.stem}-{protocol}{self.cases.suffix}")
-
-    def prediction(self, case: str) -> Path:
-        """The label map of a test case in the geometry of its scan."""
-        return self.predictions / f"{case}.nii.gz"
-
-    def preprocessed_prediction(self, case: str) -> Path:
-        """The same on the grid that the networks saw, where that is another."""
-        return self.predictions / "preprocessed" / f"{case}.nii.gz"
+    def tested(self, rule: str | None = None) -> TestFiles:
+        """What the test of a rule's checkpoint left (`best-val`, `last`); None: of the one that the results are of."""
+        return self.own if rule in (None, self.values.get("checkpoint")) else TestFiles(self.directory / str(rule))
 
     def others(self) -> list[Run]:
         """The runs of the same name and seed with another digest: other versions, other case lists."""
@@ -246,6 +279,13 @@ class Run:
     def device(self) -> str:
         """The card or processor that it runs or ran on, as `provenance.json` names it; empty where it does not."""
         return str(self._provenances.get("device") or "")
+
+    def seal(self, rules: Sequence[str]) -> None:
+        """Add to the provenance the hashes of what the tests of these rules left, by which a change can be told."""
+        self.__dict__.pop("_provenances", None)  # it was written since
+        found = {rule: self.tested(rule).hashes() for rule in rules}
+        write_json(self.provenance, {**self._provenances, "tested": found})
+        del self._provenances
 
     def load_job(self) -> Job:
         """Make the job in config.yaml.
@@ -410,9 +450,17 @@ class Run:
             return Standing("interrupted", f"{self.status_file.name} is missing, or cannot be read"), None
         return Standing("pending"), None
 
+    def cases_in(self, path: Path) -> CaseTable:
+        """Read records of this run, wherever they lie.
+
+        Raises:
+            ValueError: as for `read_cases`.
+        """
+        return read_cases(path, group_reader(str(self.values.get("dataset") or self.data.get("dataset") or "")))
+
     def _read_cases(self) -> CaseTable:
         try:
-            return read_cases(self.cases)
+            return self.cases_in(self.cases)
         except ValueError as error:
             hint = "sslbench run makes it again from the last checkpoint"
             raise Damage(self.cases, str(error), hint) from error
@@ -543,6 +591,11 @@ def runs_below(folder: Path) -> list[Run]:
 def variant_of(settings: Mapping[str, Any]) -> str:
     """Spell dotted paths and values that a job sets, as in its folder's name: `loss.gamma=0.75,loss.k=5`."""
     return ",".join(f"{path}={compact(value)}" for path, value in sorted(settings.items()))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def now() -> str:

@@ -1,4 +1,7 @@
-"""The per-case records of a run as text: one row per case × class × metric, and what makes a table of them whole."""
+"""The per-case records of a run as text: one row per case × class × metric, and what makes a table of them whole.
+
+Records without the column `group`, which came later, are read too: their readers say what group a case is of.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from sslbench.core.errors import SSLBenchError
 from sslbench.core.files import atomic_path
 
 CASE_COLUMNS = (
-    "protocol", "case", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels", "pred_voxels",
+    "protocol", "case", "group", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels", "pred_voxels",
 )  # fmt: skip
 INTEGERS = ("seed", "class_id", "ref_voxels", "pred_voxels")
 
@@ -38,22 +41,39 @@ def write_cases(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
             table.writerow({**record, "value": "" if math.isnan(value) else repr(value)})
 
 
-def read_cases(path: Path) -> CaseTable:
+def group_reader(dataset: str) -> Callable[[str], str]:
+    """What tells the group of a case by its id, for records that do not: the dataset; where it is not installed, a case
+    is a group of its own."""
+    with suppress(SSLBenchError):
+        found: Callable[[str], str] = registry.component("dataset", dataset).group_of
+        return found
+    return str
+
+
+def read_cases(path: Path, group_of: Callable[[str], str] = str) -> CaseTable:
     """Read the records of one run under one protocol, columns `CASE_COLUMNS`.
+
+    Args:
+        path: the file.
+        group_of: the group of a case, for records that have none.
 
     Raises:
         ValueError: they are missing, damaged or not whole; the message says it of the file: `is missing`.
     """
     text = _text(path)
-    records = _parse(text, CASE_COLUMNS)
+    records, lines = _parse(text, CASE_COLUMNS)
     if not text.endswith("\n"):  # the last number may have lost digits
         raise ValueError("has a row that is cut short")
-    check_whole(records)
+    if "group" not in records:
+        groups = {case: group_of(case) for case in dict.fromkeys(records["case"])}
+        records = {**records, "group": [groups[case] for case in records["case"]]}
+    check_whole(records, lines)
     return records
 
 
-def read_table(path: Path, columns: Sequence[str]) -> CaseTable:
-    """Read a CSV with exactly these columns, typed; an empty `value` is NaN.
+def read_table(path: Path, columns: Sequence[str]) -> tuple[CaseTable, list[int]]:
+    """Read a CSV with exactly these columns, or all but `group`, typed, and the line of each row; an empty `value` is
+    NaN.
 
     Raises:
         ValueError: no such file, another header, rows cut short, text where a number belongs; the message says it of
@@ -71,12 +91,14 @@ def _text(path: Path) -> str:
         raise ValueError(f"cannot be read: {one_line(error)}") from error
 
 
-def _parse(text: str, columns: Sequence[str]) -> CaseTable:
+def _parse(text: str, columns: Sequence[str]) -> tuple[CaseTable, list[int]]:
     try:
-        header, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
+        reader = csv.reader(io.StringIO(text), strict=True)
+        numbered = [(row, reader.line_num) for row in reader if row] or [([], 0)]
     except csv.Error as error:
         raise ValueError(f"cannot be read: {one_line(error)}") from error
-    if tuple(header) != tuple(columns):
+    header, *rows = [row for row, _ in numbered]
+    if tuple(header) not in (tuple(columns), tuple(name for name in columns if name != "group")):
         raise ValueError("has another header than per-case records")
     if not rows:
         raise ValueError("holds no records")
@@ -85,12 +107,17 @@ def _parse(text: str, columns: Sequence[str]) -> CaseTable:
         raise ValueError("has a row that is cut short")
     if max(lengths) > len(header):
         raise ValueError("has a row that is too long")
-    return {name: _typed(name, column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
+    typed = {name: _typed(name, column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
+    return typed, [line for _, line in numbered[1:]]
 
 
-def check_whole(records: CaseTable) -> None:
+def check_whole(records: CaseTable, lines: Sequence[int] = ()) -> None:
     """Check that every case has every class and metric once, under one protocol, with finite values that can be true
     together.
+
+    Args:
+        records: columns `CASE_COLUMNS`.
+        lines: where each row stands in its file, for messages.
 
     Raises:
         ValueError: it is not so; the message says it of the file.
@@ -103,38 +130,52 @@ def check_whole(records: CaseTable) -> None:
         raise ValueError("holds a record twice")
     if len(keys) < math.prod(len(set(part)) for part in parts):
         raise ValueError("lacks a record of a case")
+    if len({*zip(records["case"], records["group"], strict=True)}) > len(set(records["case"])):
+        raise ValueError("has a case in two groups")
     if any(map(math.isinf, records["value"])):
         raise ValueError("has an infinite value")
-    _check_agreement(records)
+    _check_agreement(records, lines)
 
 
 _OVERLAPS = ("dsc", "jaccard")
 _STATES = {(True, True): "both", (True, False): "missed", (False, True): "spurious", (False, False): "absent"}
-_ROUNDING = 2e-5  # of numbers that went through a table of five digits
+_EXACT = 1e-9  # of numbers with all their digits
+_ROUNDED = 2e-5  # of numbers that went through a table of five digits, all of them
 
 
-def _check_agreement(records: CaseTable) -> None:
+def _check_agreement(records: CaseTable, lines: Sequence[int]) -> None:
     """Check that what is told of one structure of one case can be true together: an edited number seldom can.
 
     Raises:
-        ValueError: it cannot; the message says it of the file, and names case, class and numbers.
+        ValueError: it cannot; the message says it of the file, and names case, class, numbers and line.
     """
-    structures: dict[tuple[str, str], tuple[tuple[int, int, str], dict[str, float]]] = {}
+    whole = [value for value in records["value"] if not math.isnan(value)]
+    slack = _ROUNDED if all(value == round(value, 5) for value in whole) else _EXACT
+    places = lines or [0] * len(records["case"])
+    structures: dict[tuple[str, str], tuple[tuple[int, int, str], dict[str, float], dict[str, int]]] = {}
     names = ("case", "class", "metric", "value", "state", "ref_voxels", "pred_voxels")
     columns = [records[name] for name in names]
-    for case, structure, metric, value, state, reference, predicted in zip(*columns, strict=True):
+    for case, structure, metric, value, state, reference, predicted, place in zip(*columns, places, strict=True):
         mask = (reference, predicted, state)
-        known, values = structures.setdefault((case, structure), (mask, {}))
-        values[metric] = value
+        known, values, stands = structures.setdefault((case, structure), (mask, {}, {}))
+        values[metric], stands[metric] = value, place
         if known != mask:
-            raise ValueError(f"contradicts itself: {structure} of case {case} differs in voxels or state by metric")
+            why = f"{structure} of case {case} differs in voxels or state by metric"
+            raise ValueError(f"contradicts itself{_on_line(place)}: {why}")
     smooth: float | None = None
-    for (case, structure), (mask, values) in structures.items():
-        why = _contradiction(*mask, values)
+    for (case, structure), (mask, values, stands) in structures.items():
+        why, metric = _contradiction(*mask, values, slack)
         if why and smooth is None:
             smooth = _smooth(records["protocol"][0])
-        if why and (not smooth or _contradiction(*mask, values, smooth)):
-            raise ValueError(f"contradicts itself: {structure} of case {case} has {why}")
+        if why and smooth:
+            why, metric = _contradiction(*mask, values, slack, smooth)
+        if why:
+            place = stands[metric] if metric else min(stands.values())
+            raise ValueError(f"contradicts itself{_on_line(place)}: {structure} of case {case} has {why}")
+
+
+def _on_line(line: int) -> str:
+    return f" on line {line}" if line else ""
 
 
 def _smooth(protocol: str) -> float:
@@ -144,33 +185,41 @@ def _smooth(protocol: str) -> float:
     return 0.0
 
 
-def _contradiction(reference: int, predicted: int, state: str, values: Mapping[str, float], smooth: float = 0.0) -> str:
-    """Tell which of the numbers of one structure cannot be true together; empty where all can."""
+def _contradiction(
+    reference: int, predicted: int, state: str, values: Mapping[str, float], slack: float, smooth: float = 0.0
+) -> tuple[str, str]:
+    """Tell which of the numbers of one structure cannot be true together, and of which metric the first is; both are
+    empty where all can, the metric too where it is the voxels.
+
+    The laws: J = D / (2 - D), so D = 2J / (1 + J); D ≤ 2·min(|P|, |G|) / (|P| + |G|), on whichever grid was scored, as
+    its voxels are those that are recorded.
+    """
     masks = f"{reference} voxels in the reference and {predicted} in the prediction"
     if min(reference, predicted) < 0 or state != _STATES[reference > 0, predicted > 0]:
-        return f"the state {state or 'of no name'}, with {masks}"
+        return f"the state {state or 'of no name'}, with {masks}", ""
     for metric, value in values.items():
         said = f"{metric} {value:g}"
         if metric == "rvd":
-            if reference and not math.isclose(value, predicted / reference - 1, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
-                return f"{said}, with {masks}"
+            if reference and not math.isclose(value, predicted / reference - 1, rel_tol=slack, abs_tol=slack):
+                return f"{said}, with {masks}", metric
         elif value < 0 or (value > 1 and (metric in _OVERLAPS or metric.startswith("nsd@"))):
-            return f"{said}, which is impossible"
+            return f"{said}, which is impossible", metric
         elif metric == "avd" and (value > 0) != (predicted != reference) and not math.isnan(value):
-            return f"{said}, with {masks}"
+            return f"{said}, with {masks}", metric
     whole = reference + predicted + smooth
     dsc, jaccard = (values.get(metric) for metric in _OVERLAPS)
     if state != "absent":
         for metric, most in zip(_OVERLAPS, ((2 * min(reference, predicted) + smooth) / whole, 1.0), strict=True):
             value = values.get(metric, 0.0)
-            if value > (most if state == "both" else smooth / whole) + _ROUNDING:
-                return f"{metric} {value:g}, more than {masks} allow"
+            if value > (most if state == "both" else smooth / whole) + slack:
+                return f"{metric} {value:.9g}, more than {masks} allow", metric
     if dsc is not None and jaccard is not None:
         shared = (dsc * whole - smooth) / 2
         expected = (shared + smooth) / (whole - shared) if state == "both" else dsc
-        if not (math.isclose(jaccard, expected, abs_tol=_ROUNDING) or (math.isnan(dsc) and math.isnan(jaccard))):
-            return f"dsc {dsc:g} and jaccard {jaccard:g}, where {expected:g} follows from the one"
-    return ""
+        agree = math.isclose(jaccard, expected, rel_tol=0, abs_tol=slack)
+        if not agree and not (math.isnan(dsc) and math.isnan(jaccard)):
+            return f"dsc {dsc:.9g} and jaccard {jaccard:.9g}, where {expected:.9g} follows from the one", "dsc"
+    return "", ""
 
 
 def one_line(error: Exception) -> str:

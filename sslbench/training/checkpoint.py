@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,7 +13,7 @@ from sslbench.core.errors import SSLBenchError
 from sslbench.core.files import atomic_path
 
 if TYPE_CHECKING:
-    from sslbench.config.recipe import Recipe
+    from sslbench.config.recipe import CheckpointRule, Recipe
 
 
 class Checkpoints:
@@ -85,7 +85,7 @@ class Selection:
         latest: per candidate, its last score.
     """
 
-    rule: Literal["best-val", "last"]
+    rule: CheckpointRule
     candidates: tuple[str | None, ...]
     best: dict[str | None, tuple[float, int]] = field(default_factory=dict)
     latest: dict[str | None, float] = field(default_factory=dict)
@@ -104,9 +104,9 @@ class Selection:
             self.best[key] = (scores[key], iteration)
         return better
 
-    def choose(self) -> tuple[str | None, str | None]:
-        """(predictor to test, name of the file with its weights; None: the last ones)."""
-        if self.rule == "last" or not self.best:
+    def choose(self, rule: CheckpointRule | None = None) -> tuple[str | None, str | None]:
+        """(predictor to test, name of the file with its weights; None: the last ones), by its own rule or another."""
+        if (rule or self.rule) == "last" or not self.best:
             # Without a score (no validation, or none that is a number) the method's own rule decides.
             known = {key: score for key, score in self.latest.items() if score == score}
             own = self.candidates[0] if len(self.candidates) == 1 else None

@@ -28,23 +28,38 @@ from sslbench.plugins.base import Attached, Plugin
 
 @dataclass(frozen=True)
 class ValidationCase:
-    """A preprocessed validation case: image (channels, *S) and label (*S) in the stored grid."""
+    """A preprocessed validation case, or a tile of one: image (channels, *S) and label (*S) in the stored grid.
+
+    Attributes:
+        id: of the case.
+        tile: its number among the tiles of the case; None: the whole.
+    """
 
     id: str
     image: np.ndarray
     label: np.ndarray
+    tile: int | None = None
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a trainer needs of a job. No path leads from here to test cases or to labels of unlabelled ones."""
+    """What a trainer needs of a job. No path leads from here to test cases or to labels of unlabelled ones.
+
+    Attributes:
+        classes: names of the foreground classes 1, 2, ..., for records.
+    """
 
     resolved: ResolvedJob
     method: Method
     sampler: Sampler
     validation: Sequence[ValidationCase]
-    num_classes: int
+    classes: tuple[str, ...]
     precision: Precision
+
+    @property
+    def num_classes(self) -> int:
+        """C, background included."""
+        return len(self.classes) + 1
 
 
 class Builder:
@@ -105,7 +120,7 @@ def build_experiment(
     data: TrainingSet,
     class_counts: np.ndarray,
     validation: Sequence[ValidationCase],
-    num_classes: int,
+    classes: Sequence[str],
     device: torch.device,
 ) -> Experiment:
     """Put a job together.
@@ -115,7 +130,7 @@ def build_experiment(
         data: the training set.
         class_counts: (labelled cases, C), native voxels.
         validation: validation cases, possibly none.
-        num_classes: C, background included.
+        classes: names of the foreground classes 1, 2, ...
         device: where to train.
     """
     recipe = resolved.recipe
@@ -127,7 +142,7 @@ def build_experiment(
         labeled=data.num_labeled,
         unlabeled=len(data.images) - data.num_labeled,
         shapes=sampler.shapes,
-        num_classes=num_classes,
+        num_classes=len(classes) + 1,
         patch_size=tuple(recipe.patch_size),
         batch=(recipe.batch.labeled, recipe.batch.unlabeled),
         labeled_items=sampler.count["labeled"],
@@ -137,7 +152,7 @@ def build_experiment(
     precision = choose_precision(recipe.precision, device, lambda: build("probe"), probe)
     method = build_method(resolved, build, statistics)
     precision.place(method)
-    return Experiment(resolved, method, sampler, validation, num_classes, precision)
+    return Experiment(resolved, method, sampler, validation, tuple(classes), precision)
 
 
 def _tiles(cases: Sequence[ValidationCase], size: Sequence[int], spec: TilesSpec) -> Sequence[ValidationCase]:
@@ -151,7 +166,7 @@ def _tiles(cases: Sequence[ValidationCase], size: Sequence[int], spec: TilesSpec
     def tile(index: int) -> ValidationCase:
         place, number, box = places[index]
         case = cases[place]
-        return ValidationCase(f"{case.id}#{number}", cut_tile(case.image, box, spec), case.label[box])
+        return ValidationCase(case.id, cut_tile(case.image, box, spec), case.label[box], number)
 
     return OnDemand(len(places), tile)
 

@@ -11,18 +11,21 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sslbench.config.recipe import OptimizerSpec, ScheduleSpec
+from sslbench.config.recipe import CheckpointRule, OptimizerSpec, ScheduleSpec
 from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step
 from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Group, Phase
+from sslbench.metrics.protocol import BACKGROUND
 from sslbench.plugins.base import Attached
 from sslbench.training.checkpoint import Checkpoints, Selection
 from sslbench.training.experiment import Experiment
+from sslbench.training.observation import Observer
 from sslbench.training.schedules import learning_rate, ramp_weight
 
 LOG_EVERY = 10  # iterations between two records; reading the device more often would hold it up
+CLASSES_EVERY = 100  # iterations between two records that hold what is logged for each class
 SAVE_EVERY_S = 60.0  # seconds of training between two checkpoints; when they fall changes no result
 SKIPS_IN_A_ROW = 20  # steps without a finite loss that end a job
 
@@ -75,11 +78,17 @@ class Trainer:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.groups: dict[str, Group] = {}
         self.specs: dict[str, tuple[OptimizerSpec, ScheduleSpec]] = {}
+        self._held: str | None = None  # the file of the weights that the method holds; None: the last ones
         self.skipped = self.in_a_row = 0  # steps without a finite loss, in all and since the last that had one
-        if self.recipe.checkpoint == "best-val" and not experiment.validation:
+        if "best-val" in self.recipe.tested and not experiment.validation:
             raise UsageError(
                 "the recipe tests the best validation checkpoint, but no validation case is held",
-                "prepare the validation cases, or --set checkpoint=last",
+                "prepare the validation cases, or --set checkpoint=last and checkpoints=[]",
+            )
+        if self.recipe.observe and not experiment.validation:
+            raise UsageError(
+                "the recipe observes validation cases, but none is held",
+                "prepare the validation cases, or --set observe=[]",
             )
 
     def fit(self) -> None:
@@ -102,9 +111,26 @@ class Trainer:
             if not (state is not None and number == first_phase):
                 self._enter_phase(number)
             self._run_phase(number, start)
-        self.chosen, name = self.selection.choose()
-        if name is not None:
-            self.method.load_state_dict(self.checkpoints.load_best(name)["method"])
+        self.take(self.recipe.checkpoint)
+
+    def take(self, rule: CheckpointRule) -> str | None:
+        """After `fit`: put the weights that a rule tests into the method, and return the predictor that it tests.
+
+        Raises:
+            SSLBenchError: they cannot be read.
+        """
+        self.chosen, name = self.selection.choose(rule)
+        if name != self._held:
+            state = self.checkpoints.load_best(name) if name else self._last()
+            self.method.load_state_dict(state["method"])
+            self._held = name
+        return self.chosen
+
+    def _last(self) -> Mapping[str, Any]:
+        state = self.checkpoints.load()
+        if state is None or (state["phase"], state["iteration"]) != (len(self.phases) - 1, self.lengths[-1]):
+            raise SSLBenchError("the checkpoint of the last iteration cannot be read", "run the job again with --force")
+        return state
 
     # ------------------------------------------------------------------------------------------------- phases
 
@@ -145,20 +171,20 @@ class Trainer:
             if self.should_stop():
                 self._save(number, iteration)
                 raise Interrupted(f"stopped after iteration {offset + iteration} of {self.total}; state is saved")
-            terms, rates, made = self._step(phase, iteration, length, offset)
             done = iteration + 1
+            logs = done % LOG_EVERY == 0 or done == length
+            terms, rates, made = self._step(phase, iteration, length, offset, logs)
             self.in_a_row = 0 if made else self.in_a_row + 1
             if not made:
                 self.skipped += 1
                 self._skip(terms, offset + done, min(SKIPS_IN_A_ROW, length))
             validates = bool(schedule.validate_every) and (done % schedule.validate_every == 0 or done == length)
             saves = validates or done == length or time.perf_counter() - last_save > SAVE_EVERY_S
-            logs = done % LOG_EVERY == 0 or done == length
             if logs:
                 now = time.perf_counter()
                 speed = (done - last_log) / max(now - last_time, 1e-9)
                 last_log, last_time = done, now
-                values = {name: round(value, 6) for name, value in _read(terms).items() if math.isfinite(value)}
+                values = self._values(terms, per_class=done % CLASSES_EVERY == 0 or done == length)
                 if self.skipped:
                     values["skipped"] = self.skipped
                 self.recorder.record({"iteration": offset + done, **values, **rates, "it_per_s": round(speed, 3)})
@@ -169,12 +195,27 @@ class Trainer:
                 self._save(number, done)
                 last_save = time.perf_counter()
 
+    def _values(self, terms: Mapping[str, Tensor], per_class: bool) -> dict[str, Any]:
+        """What a record holds of a step: numbers, and by the class's name those that every class has."""
+        names = [BACKGROUND, *self.experiment.classes]
+        found: dict[str, Any] = {}
+        for name, values in _read(terms).items():
+            if isinstance(values, float):
+                if math.isfinite(values):
+                    found[name] = round(values, 6)
+            elif len(values) != len(names):
+                raise TrainingError(f"'{name}' was logged with {len(values)} numbers, not one for each class")
+            elif per_class:
+                found[name] = {key: _rounded(value) for key, value in zip(names, values, strict=True)}
+        return found
+
     # --------------------------------------------------------------------------------------------- iterations
 
     def _step(
-        self, phase: Phase, iteration: int, length: int, offset: int
+        self, phase: Phase, iteration: int, length: int, offset: int, recorded: bool
     ) -> tuple[dict[str, Tensor], dict[str, float], bool]:
-        """One iteration: its terms, its rates, and whether it was made; without a finite loss it is not."""
+        """One iteration: its terms, with what was logged if it is `recorded`, its rates, and whether it was made;
+        without a finite loss it is not."""
         seed, sampler = self.experiment.resolved.job.seed, self.experiment.sampler
         epoch_length = sampler.epoch_length
         weight = ramp_weight(self.recipe.ramp, iteration, length, epoch_length)
@@ -188,7 +229,7 @@ class Trainer:
             phase=phase.name,
             consistency_weight=torch.full((), weight, device=self.device),
             generators=lambda stream, device: torch_generator(seed, stream, offset + iteration, device=device),
-            logger=logged.__setitem__,
+            logger=logged.__setitem__ if recorded else None,
             sweeper=sampler.sweep,
         )
         views = [view for stream in phase.streams for view in self.method.views.get(stream, ())]
@@ -220,7 +261,8 @@ class Trainer:
         Raises:
             TrainingError: `limit` such steps in a row, or a NaN in the state.
         """
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in _read(terms).items())
+        numbers = {name: value for name, value in _read(terms).items() if isinstance(value, float)}
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         text = f"the loss is not finite at iteration {iteration} ({shown})"
         spoilt = next((name for name, value in self.method.state_dict().items() if _has_nan(value)), None)
         if spoilt is not None:
@@ -263,9 +305,20 @@ class Trainer:
         candidates = [
             key for key in self.selection.candidates if key in (None, *(phase.predictors or self.method.predictors))
         ]
-        scores = {key: self._validation_score(key) for key in candidates}
-        shown = {("dsc" if key is None else f"dsc/{key}"): round(score, 6) for key, score in scores.items()}
+        classes = {key: self._validation_scores(key) for key in candidates}
+        scores = {key: float(per_class.nanmean()) for key, per_class in classes.items()}
+        shown: dict[str, Any] = {}
+        for key, per_class in classes.items():
+            name = "dsc" if key is None else f"dsc/{key}"
+            shown[name] = _rounded(scores[key])
+            named = zip(self.experiment.classes, per_class.tolist(), strict=True)
+            shown[f"{name}/class"] = {short: _rounded(value) for short, value in named}
         self.recorder.record({"iteration": iteration, "validation": shown})
+        if self.recipe.observe:
+            # A prediction may draw: what comes after must not know whether somebody looked.
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                for entry in Observer(self.experiment).entries(phase):
+                    self.recorder.record({"iteration": iteration, "observed": entry})
         for key in self.selection.observe(iteration, scores):
             self.checkpoints.save_best(
                 {"method": self.method.state_dict(), "optimizers": self._optimizer_states(), "iteration": iteration},
@@ -273,9 +326,9 @@ class Trainer:
             )
 
     @torch.no_grad()
-    def _validation_score(self, key: str | None) -> float:
-        """Mean over classes of the mean over validation cases of DSC; a class that is absent from a case and not
-        predicted there says nothing about the case and is left out."""
+    def _validation_scores(self, key: str | None) -> Tensor:
+        """Mean over validation cases of the DSC of each class (C - 1,); a class that is absent from a case and not
+        predicted there says nothing about the case and is left out. The score is the mean over classes."""
         C = self.experiment.num_classes
         predictor = Predictor(self.method, key, self.recipe, C, self.experiment.precision)
         scores = []
@@ -285,8 +338,7 @@ class Trainer:
             table = torch.bincount(reference * C + prediction, minlength=C * C).view(C, C).double()
             sizes = table.sum(0) + table.sum(1)
             scores.append(torch.where(sizes > 0, 2 * table.diagonal() / sizes, torch.nan)[1:])
-        per_class = torch.stack(scores).nanmean(0)
-        return float(per_class.nanmean())
+        return torch.stack(scores).nanmean(0)
 
     def _optimizer_states(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
@@ -308,8 +360,22 @@ def _losses(terms: Mapping[str, Tensor]) -> list[str]:
     return ["loss"] if "loss" in terms else [name for name in terms if name.startswith("loss/")]
 
 
-def _read(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in terms.items()}
+def _read(terms: Mapping[str, Tensor]) -> dict[str, float | list[float]]:
+    """Numbers (0-d) and lists of them (1-d), in one transfer from each device."""
+    if wrong := [name for name, value in terms.items() if value.ndim > 1]:
+        shape = tuple(terms[wrong[0]].shape)
+        raise TrainingError(f"'{wrong[0]}' was logged in the shape {shape}: one number, or one for each class")
+    read: dict[str, Tensor] = {}
+    for device in {value.device for value in terms.values()}:
+        there = {name: value.detach().double() for name, value in terms.items() if value.device == device}
+        numbers = torch.cat([value.flatten() for value in there.values()]).cpu()
+        read |= zip(there, numbers.split([value.numel() for value in there.values()]), strict=True)
+    return {name: read[name].tolist() if value.ndim else read[name].item() for name, value in terms.items()}
+
+
+def _rounded(value: float) -> float | None:
+    """A number as records hold it; None where it is none."""
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def _has_nan(value: Any) -> bool:

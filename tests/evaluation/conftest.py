@@ -69,7 +69,7 @@ def make_run(store: Store, tmp_path: Path) -> Callable[..., Path]:
                 reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
             names = [info.short for info in store.dataset.classes]
             rows = measure.score(prediction, reference, names, spacing, "xyz")
-            records += [{"protocol": protocol, "case": case, **row} for row in rows]
+            records += [{"protocol": protocol, "case": case, "group": case, **row} for row in rows]
         job = {"recipe": "mine", "method": method, "loss": "default", "plugin": None, "labeled": "20pct", "seed": seed}
         values = {"dataset": "synapse", "preprocessing": "ga", "protocol": protocol, "splits": "ga"}
         (path / "config.yaml").write_text(

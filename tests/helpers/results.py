@@ -54,7 +54,9 @@ def case_rows(scores: Scores, protocol: str = "papers", unit: str = "voxel") -> 
             asd = None if dsc is None else 10 * (1 - dsc)
             for metric, value, of in (("dsc", dsc, "fraction"), ("asd", asd, unit)):
                 text = "" if value is None else repr(float(value))
-                rows.append([protocol, f"{case + 1:04d}", class_id, name, metric, text, of, state, *voxels])
+                rows.append(
+                    [protocol, f"{case + 1:04d}", f"{case + 1:04d}", class_id, name, metric, text, of, state, *voxels]
+                )
     return rows
 
 

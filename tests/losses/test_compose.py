@@ -7,9 +7,11 @@ import torch
 
 from sslbench.config.job import Job
 from sslbench.config.recipe import CriteriaSpec
+from sslbench.core import registry
 from sslbench.core.errors import UsageError
 from sslbench.core.options import NoOptions
 from sslbench.losses import BySource, Loss, Weighted, Weighting
+from sslbench.losses.weighting import Adsh
 from tests.helpers.losses import SHAPE, B, C, N, a_step, example_labels, example_logits, make_loss, observed, statistics
 
 LOGITS, LABELS = example_logits(torch.float64), example_labels("full")
@@ -112,6 +114,33 @@ def test_the_weights_are_those_that_one_could_pass_oneself(name, source):
     loss.inner.criteria = criteria
     total = loss.supervised(LOGITS, LABELS, source=source, key="a", reference=REFERENCE)
     torch.testing.assert_close(total, 0.3 * found[0] + 2 * found[1])
+
+
+def test_the_weights_of_every_weighting_are_logged_after_they_moved():
+    logged = {}
+    loss = Weighted(make_loss("ga"), {"a": registry.component("weighting", "distdw")(C), "b": Adsh(C, capacity=1)})
+    for _ in range(3):
+        for key in ("a", "b"):
+            loss.observe(a_step(logged=logged), key, LOGITS, torch.full_like(LABELS, -1))
+    assert logged["weight/a"].tolist() == loss.weightings["a"].weights.tolist() != [1, 1, 1]
+    assert logged["threshold/b"].tolist() == loss.weightings["b"].thresholds.tolist() != [0, 0, 0]
+    assert "weight/b" not in logged  # they stay 1
+
+
+def test_what_a_weighting_of_ones_own_keeps_is_logged_by_its_name():
+    class Rising(Weighting):
+        def observe(self, step, logits, labels):
+            return torch.arange(C)
+
+        def update(self, observation):
+            return observation.float()
+
+        def records(self):
+            return {**super().records(), "rank": -self.weights}
+
+    logged = {}
+    Weighted(make_loss("default"), {"a": Rising(C)}).observe(a_step(logged=logged), "a", LOGITS, LABELS)
+    assert {name: values.tolist() for name, values in logged.items()} == {"weight/a": [0, 1, 2], "rank/a": [0, -1, -2]}
 
 
 def test_weights_multiply_those_of_the_method():

@@ -26,6 +26,7 @@ from tests.helpers.losses import (
     B,
     C,
     N,
+    a_step,
     close,
     example_labels,
     example_logits,
@@ -115,6 +116,21 @@ def test_the_hand_check_of_gace():
 
 def cross_entropy_map(logits, labels):
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def test_ga_logs_how_many_voxels_of_each_class_it_mines():
+    loss, logged = make_loss("ga"), {}
+    logits, labels = example_logits(torch.float64), example_labels("full")
+    loss.observe(a_step(logged=logged), "a", logits, labels)
+    loss.ce(logits, labels, source="label", key="a")
+    assert logged["mined/a/label"].tolist() == [3, 1, 0]  # as in the check by hand: 10 % of 40
+    loss.supervised(logits, labels, key="a")  # another term of the learner in this step
+    assert logged["mined/a/label"].tolist() == [6, 2, 0]
+    loss.ce(logits, labels, source="pseudo", key="a", mask=labels > 0)
+    assert logged["mined/a/pseudo"].tolist() == [0, *labels.flatten().bincount()[1:].tolist()]  # all that are there
+    loss.observe(a_step(logged=logged), "a", logits, labels)
+    loss.ce(logits, labels, source="label", key="a")
+    assert logged["mined/a/label"].tolist() == [3, 1, 0]  # of this step alone
 
 
 def test_gace_with_gamma_one_is_cross_entropy_and_with_zero_the_sum_of_class_means():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.losses import DiceLoss, QuadLoss
 from sslbench.losses.cross_entropy import cross_entropy
 from sslbench.losses.quadripartition import (
+    REGIONS,
     ClassThreshold,
     heterogeneous_ce,
     quadripartition,
@@ -457,8 +459,25 @@ def test_what_it_logs():
     expected = dict(zip(("UC", "US", "DC", "DS"), (4 / 8, 1 / 8, 2 / 8, 1 / 8), strict=True))
     shares = {name: float(logged[f"region/student/pseudo/{name}"]) for name in expected}
     assert shares == expected
-    assert float(logged["threshold/teacher/label"]) == pytest.approx(0.5)
-    assert float(logged["threshold/teacher/pseudo"]) == pytest.approx((0.740914 + 0.692478 + 0.822464) / 3, abs=1e-6)
+    assert logged["threshold/teacher/label"].tolist() == [0.5, 0.5, 0.5]
+    assert logged["threshold/teacher/pseudo"].tolist() == pytest.approx([0.740914, 0.692478, 0.822464], abs=1e-6)
+
+
+def test_all_of_the_voxels_are_in_a_region_where_the_foreground_of_one_is_apart():
+    logged = {}
+    loss = make_loss("metassl_released")
+    observed(loss, REFERENCE, -torch.ones_like(TRUTH), "teacher", step=a_step(logged=logged))
+    loss.quad.state["teacher"] = GAMMA.repeat(2, 1)
+    loss.ce(Z, P.argmax(1), source="pseudo", key="student", reference=("teacher", P))
+    assert [float(logged[f"region/student/pseudo/{name}"]) for name in REGIONS] == [4 / 8, 1 / 8, 2 / 8, 1 / 8]
+
+
+def test_steps_without_a_record_compute_nothing_for_it():
+    loss, step = make_loss("metassl"), replace(a_step(), logger=None)
+    observed(loss, REFERENCE, -torch.ones_like(TRUTH), "teacher", step=step)
+    asked = []
+    step.log("threshold", lambda: asked.append(1))
+    assert asked == []
 
 
 def test_thresholds_of_confidences_go_with_no_other_measure():

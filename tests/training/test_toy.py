@@ -118,4 +118,8 @@ def test_the_validation_score_of_a_known_prediction_leaves_the_background_out(to
     # Class 1: 2·2/(4 + 2) and 1; 2: found where there is none, 0; 3: 1; 4: missed, 0; no other occurs.
     expected = ((2 / 3 + 1) / 2 + 0 + 1 + 0) / 4
     (found,) = [entry["validation"] for entry in trainer.recorder.entries if "validation" in entry]
-    assert found == {"dsc": pytest.approx(expected, abs=1e-6)}
+    per_class = dict.fromkeys([str(number) for number in range(1, 14)]) | {"1": pytest.approx(5 / 6, abs=1e-6)}
+    assert found == {
+        "dsc": pytest.approx(expected, abs=1e-6),
+        "dsc/class": per_class | {"2": 0.0, "3": 1.0, "4": 0.0},  # nothing is said of the others
+    }

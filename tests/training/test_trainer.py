@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sslbench.config.job import Job
 from sslbench.conformance.bench import MemoryRecorder
-from sslbench.core.errors import TrainingError, UsageError
+from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
 from sslbench.core.step import Batch, Step
 from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Group, Method, Phase
@@ -105,6 +105,25 @@ def test_best_val_tests_the_best_and_last_the_last(tmp_path: Path) -> None:
     newest = Checkpoints(tmp_path / "last").load()
     assert newest is not None
     assert_same(weights(last), newest["method"])
+
+
+def test_the_weights_of_either_rule_can_be_taken_in_any_order(tmp_path: Path) -> None:
+    trainer = train(tiny_job_2d("cps"), tmp_path)
+    newest = Checkpoints(tmp_path).load()
+    assert newest is not None
+    best = f"best-{trainer.chosen}"  # which is made to differ from the last
+    Checkpoints(tmp_path).save_best({"method": {**newest["method"], "a.head.bias": torch.full((4,), 7.0)}}, best)
+    assert trainer.take("last") in ("a", "b")
+    assert_same(weights(trainer), newest["method"])
+    trainer.take("best-val")
+    assert weights(trainer)["a.head.bias"].tolist() == [7.0] * 4
+    trainer.take("last")
+    assert_same(weights(trainer), newest["method"])
+    # Not the generation before it in its place.
+    sorted(tmp_path.glob("step-*.pt"))[-1].write_bytes(b"")
+    trainer.take("best-val")
+    with pytest.raises(SSLBenchError, match="the last iteration cannot be read"):
+        trainer.take("last")
 
 
 def test_best_val_without_validation_cases_is_refused(tmp_path: Path) -> None:
@@ -319,4 +338,5 @@ def test_two_groups_begin_with_the_optimiser_state_of_one(
     for network in (method.a, method.b):
         assert torch.allclose(network.bias.detach(), torch.full((14,), moved))
     scored = [set(entry["validation"]) for entry in records.entries if "validation" in entry]
-    assert scored == [{"dsc/a"}] * 4 + [{"dsc/a", "dsc/b"}] * 3
+    a, b = {"dsc/a", "dsc/a/class"}, {"dsc/b", "dsc/b/class"}
+    assert scored == [a] * 4 + [a | b] * 3

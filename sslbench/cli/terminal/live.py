@@ -125,12 +125,12 @@ def progress_cells(progress: dict[str, Any]) -> list[str]:
     if stage == "testing":
         step = f"testing {progress.get('case', 0) + 1}/{progress.get('cases', 0)}"
     loss = progress.get("loss")
-    scores = progress.get("validation") or {}
+    scores = [value for value in (progress.get("validation") or {}).values() if isinstance(value, float)]
     seconds = (total - done) / speed if speed and stage == "training" else None
     return [
         step,
         "" if loss is None else f"{loss:.3f}",
-        f"{100 * max(scores.values()):.1f} %" if scores else "",
+        f"{100 * max(scores):.1f} %" if scores else "",
         f"{speed:.1f}" if speed and stage == "training" else "",
         "" if seconds is None else duration(seconds),
     ]

@@ -81,6 +81,11 @@ class ACDC(Dataset):
             )
         return [case for case in cases if case.group not in others]
 
+    @classmethod
+    def group_of(cls, id: str) -> str:
+        """The patient of a frame."""
+        return id.partition("_")[0]
+
     def _frames(self, form: Form, source: Path) -> list[RawCase]:
         files = index_files(source, r"patient(\d{3})_frame(\d+)(_gt)?\.nii(?:\.gz)?")
         cases = []
@@ -94,14 +99,16 @@ class ACDC(Dataset):
             info = _info(image.with_name("Info.cfg"), int(frame))
             if info and "phase" not in info:
                 self.notes.append(f"frame {frame} of patient{patient} is neither ED nor ES in its Info.cfg")
-            cases.append(RawCase(f"patient{patient}_frame{frame}", f"patient{patient}", image, label, form, info=info))
+            id = f"patient{patient}_frame{frame}"
+            cases.append(RawCase(id, self.group_of(id), image, label, form, info=info))
         return cases
 
     def _volumes(self, form: Form, source: Path) -> list[RawCase]:
         files = index_files(source, r"patient(\d{3})_frame(\d+)(?:_slice_(\d+))?\.h5")
         cases = []
         for patient, frame in sorted({(patient, frame) for patient, frame, _ in files}):
-            id, group = f"patient{patient}_frame{frame}", f"patient{patient}"
+            id = f"patient{patient}_frame{frame}"
+            group = self.group_of(id)
             volume = files.get((patient, frame, ""))
             if volume is not None:
                 cases.append(RawCase(id, group, volume, volume, form))

@@ -86,8 +86,13 @@ class DigestPath(Dataset):
                 lambda image: image.with_name(f"{image.stem}_mask{image.suffix}"),
                 lambda label: label.with_name(f"{label.stem.removesuffix('_mask')}{label.suffix}"),
             )
-            cases.append(RawCase(name, slide(name), image, label, form))
+            cases.append(RawCase(name, self.group_of(name), image, label, form))
         return cases
+
+    @classmethod
+    def group_of(cls, id: str) -> str:
+        """The slide of an image."""
+        return slide(id)
 
     @classmethod
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:

@@ -95,6 +95,11 @@ class OwnDataset(Dataset, metaclass=_OwnMeta):
         return [raw_case(case, patients[case.id], form) for case in content.cases]
 
     @classmethod
+    def group_of(cls, id: str) -> str:
+        pattern = cls.definition.patients
+        return (_patient(id, pattern) if pattern else "") or id
+
+    @classmethod
     def class_ids(cls, values: NDArray[Any]) -> NDArray[Any]:
         """Label files hold class ids; of two-valued masks, stored as pictures, the bright part is the class."""
         threshold = cls.definition.foreground_from
@@ -158,13 +163,12 @@ def patients_of(cases: Sequence[CaseFiles], pattern: str | None) -> dict[str, st
     if pattern is None:
         return {case.id: case.id for case in cases}
     try:
-        compiled = re.compile(pattern)
+        re.compile(pattern)
     except re.error as error:
         raise UsageError(f"the patient pattern '{pattern}' is no regular expression: {error}") from None
     found = {}
     for case in cases:
-        match = compiled.search(case.id)
-        patient = (match[1] if compiled.groups else match[0]) if match else ""
+        patient = _patient(case.id, pattern)
         if not patient:
             raise UsageError(
                 f"the patient pattern '{pattern}' finds no patient in '{case.id}'", "for example: ^(p\\d+)"
@@ -174,6 +178,12 @@ def patients_of(cases: Sequence[CaseFiles], pattern: str | None) -> dict[str, st
         if found.get(patient, patient) != patient:
             raise UsageError(f"the patient '{patient}' of {id} is called as the case {patient} of another patient")
     return found
+
+
+def _patient(id: str, pattern: str) -> str:
+    """What a pattern finds in a case's id; empty where nothing."""
+    match = re.search(pattern, id)
+    return (match[1] if match.re.groups else match[0]) if match else ""
 
 
 # ---------------------------------------------------------------------------------------------- what a folder declares

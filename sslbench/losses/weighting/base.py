@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Weighting(nn.Module):
     """Class weights, updated every step before the terms, and voxel weights of terms on pseudo-labels.
 
-    Two members must be written: `observe` and `update`. `init`, `voxel_weight`, `masked`, `Options` and `changes` may
-    be.
+    Two members must be written: `observe` and `update`. `init`, `voxel_weight`, `masked`, `records`, `Options` and
+    `changes` may be.
 
     There is one per predictor that learns; `losses.compose.Weighted` calls it and keeps the weights that `init` and
     `update` return. All it remembers must be in its `state_dict()`; it works in fp32, without gradient, and never waits
@@ -104,6 +104,10 @@ class Weighting(nn.Module):
             reference: (B, C, *S) probabilities that it is held against.
         """
         return logits
+
+    def records(self) -> Mapping[str, Tensor]:
+        """What is kept of it along a training: by name, one number for each class (C,)."""
+        return {"weight": self.weights}
 
 
 def voxels_of(labels: Tensor, inside: Tensor, num_classes: int) -> Tensor:

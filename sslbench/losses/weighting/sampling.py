@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -133,6 +134,9 @@ class CLD(Weighting):
     def update(self, observation: Tensor) -> Tensor:
         self.bank.add(*observation)
         return self.weights
+
+    def records(self) -> Mapping[str, Tensor]:
+        return {**super().records(), "confidence": self.bank.confidence}
 
     def voxel_weight(self, logits: Tensor, reference: Tensor) -> Tensor:
         """1 for a voxel that is kept, else 0."""

@@ -139,6 +139,9 @@ class Adsh(Weighting):
         confidence, label = reference.max(1)
         return (confidence >= self.thresholds[label]).float()
 
+    def records(self) -> Mapping[str, Tensor]:
+        return {"threshold": self.thresholds}
+
     def _binned(self, probabilities: Tensor) -> Tensor:
         """How many of the probabilities (B, C, *S) of each class fall into each bin (C, bins); bin 0 stays empty."""
         bins = self.options.bins
