@@ -8,7 +8,7 @@ import io
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from sslbench.config.grid import grid_files, load_grid
 from sslbench.config.layers import load_recipe
 from sslbench.config.published import published_papers, published_tables
 from sslbench.config.recipe import recipe_names
+from sslbench.config.table import TableSpec
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UnknownNameError
 from sslbench.runs.directory import RUNS, Run, runs_below
@@ -213,8 +214,9 @@ def plan_cost(plan: Sequence[PlannedJob], results: Path, device: str, grid: str)
         if entry.runs:
             pricer.add(left, entry.job, 1 - _done(entry))
     actions = Counter(_action(entry) for entry in plan)
-    others = {name: paths for name, paths in grid_runs().items() if name != grid}
     own = {entry.job.directory for entry in plan}
+    found = _expanded({entry.job.recipe for entry in plan})
+    others = {name: {job.directory for job in jobs} for name, jobs in found.items() if name != grid}
     return {
         "jobs": len(plan),
         "configurations": len({entry.job.digest() for entry in plan}),
@@ -243,17 +245,19 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def grid_runs() -> dict[str, set[Path]]:
-    """The run directories of every grid that can be named, relative to `results/runs`; one that is not valid is left
-    out."""
-    return {name: {job.directory for job in jobs} for name, jobs in _expanded().items()}
+def _expanded(recipes: Collection[str] = ()) -> dict[str, list[Job]]:
+    """The jobs of every grid that can be named, for no table; a grid that is not valid is left out.
 
-
-def _expanded() -> dict[str, list[Job]]:
+    Args:
+        recipes: the entries of these alone; none: all.
+    """
     found = {}
     for name in grid_files():
         with suppress(SSLBenchError):
-            found[name] = load_grid(name).expand()
+            grid = load_grid(name)
+            entries = [entry for entry in grid.jobs if not recipes or {*(entry.recipe or grid.recipe)} & {*recipes}]
+            if entries:
+                found[name] = grid.model_copy(update={"jobs": entries, "table": TableSpec()}).expand()
     return found
 
 

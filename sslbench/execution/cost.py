@@ -179,8 +179,9 @@ def _statistics(resolved: ResolvedJob) -> Statistics:
 
 def _trained_networks(method: Method) -> Iterator[Network]:
     for module in method.modules():
-        bare = isinstance(module, Network) and not isinstance(module, Attached)
-        if bare and any(parameter.requires_grad for parameter in module.parameters()):
+        if not isinstance(module, Network) or isinstance(module, Attached):
+            continue
+        if any(parameter.requires_grad for parameter in module.parameters()):
             yield module
 
 

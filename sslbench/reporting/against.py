@@ -24,7 +24,6 @@ from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import remarks
 from sslbench.reporting.comparison import (
-    LEVEL,
     ComparedCell,
     ComparedGroup,
     ComparedRow,
@@ -38,6 +37,7 @@ from sslbench.reporting.model import Cell, Column, Table
 from sslbench.reporting.naming import NOT_PRINTED
 from sslbench.reporting.pairing import Background, Own, RowPair, backgrounds, own_rows, pairs_of
 from sslbench.reporting.remarks import OtherClasses
+from sslbench.reporting.statistics import LEVEL
 
 __all__ = ["backgrounds", "compare", "half_width", "kendall"]
 

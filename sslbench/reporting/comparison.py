@@ -9,10 +9,10 @@ from sslbench.config.published import PublishedCell, PublishedRow, PublishedTabl
 from sslbench.config.text import counted
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.model import Cell, Column, RowSource, Table, superscript
+from sslbench.reporting.statistics import LEVEL
 
 LEAVES_OUT_0 = "•"
 OTHER_UNIT = "‡"
-LEVEL = 0.05  # the share of intervals that leave out 0 where nothing differs
 
 
 @dataclass(frozen=True)

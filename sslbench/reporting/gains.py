@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sslbench.reporting.model import Direction
 from sslbench.reporting.statistics import (
+    LEVEL,
     ClassWeights,
     Floats,
     TwoWay,
@@ -30,7 +31,6 @@ FEWEST_UNITS = 5  # below, no interval
 FEWEST_SEEDS = 3  # below, no star: two seeds can gain alike by chance
 PENALTIES = 0.05  # above this share of values that are penalties, a test would be one of the penalty
 LENS_CLASSES = 6  # from this many classes on they are head, medium and tail
-LEVEL = 0.05
 
 Key = TypeVar("Key")
 

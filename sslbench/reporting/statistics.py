@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 CONFIDENCE = 0.95
+LEVEL = 0.05  # the share of intervals and tests that find a difference where there is none
 POWER = 0.80
 _EXACT_UNITS = 16  # 2^16 patterns of signs are quickly gone through
 _FLIPS = 9999

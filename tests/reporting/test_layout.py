@@ -339,7 +339,7 @@ def test_chosen_classes_and_decimals(recipe: str, made: Callable[..., list[Table
     (table,) = made(grid(recipe, {"method": "cps"}, seeds=[0, 1], table=spec), lambda job: 0.5 + 0.01 * job.seed)
     assert [column.class_name for column in table.columns] == ["avg", "lv", "rv"]
     texts = [cell_text(cell, column) for cell, column in zip(table.rows[0].cells, table.columns, strict=True)]
-    assert texts == [("50.5", "0.500"), ("50", ""), ("50", "")]
+    assert texts == [("50.5", "±0.500"), ("50", ""), ("50", "")]
 
 
 def test_gain_over_what_a_row_adds_to(recipe: str, made: Callable[..., list[Table]]) -> None:

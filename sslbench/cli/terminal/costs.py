@@ -28,10 +28,7 @@ def launch(console: Console, facts: Mapping[str, Any]) -> None:
         f"{facts['finished']} finished",
         *(f"{count} {words[name]}" for name, count in actions.items() if name in words),
     ]
-    say(
-        console,
-        f"{counted(facts['jobs'], 'job')} of {counted(facts['configurations'], 'configuration')}: {', '.join(told)}",
-    )
+    say(console, f"{counted(facts['configurations'], 'configuration')}; jobs: {', '.join(told)}")
     if facts["shared"]:
         tables = [f"{name} {count}" for name, count in sorted(facts["shared"].items(), key=lambda item: -item[1])]
         say(console, f"{facts['shared_jobs']} of them are in other grids too: {first_few(tables, 8)}")
@@ -98,7 +95,9 @@ def size(number: float) -> str:
 
 
 def hours(seconds: float) -> str:
-    """A time for planning: `35 min`, `14.6 h`, `219 h`."""
+    """A time for planning: `40 s`, `35 min`, `14.6 h`, `219 h`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:.0f} h"
