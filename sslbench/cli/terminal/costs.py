@@ -45,7 +45,7 @@ def launch(console: Console, facts: Mapping[str, Any]) -> None:
 def grids(console: Console, rows: Rows) -> None:
     """Draw grids with their jobs and what these cost."""
     *named, total = rows
-    headers = ("grid", "configurations", "jobs", "shared", "operations", "time", "checkpoints")
+    headers = ("grid", "configurations", "jobs", "shared", "operations", "time", "disk")
     table = number_table(*headers)
     for group, members in groupby(named, key=lambda row: row["group"]):
         if group:
