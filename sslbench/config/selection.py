@@ -82,7 +82,7 @@ def _matching(jobs: Sequence[Job], wanted: JobFilter) -> list[Job]:
             except UsageError as fault:
                 verdicts[job.digest()] = False
                 faults.append(fault)
-    if faults and not any(verdicts.values()):
+    if faults and len(faults) == len(verdicts):
         raise faults[0]
     return [job for job in jobs if verdicts[job.digest()]]
 

@@ -124,7 +124,10 @@ class Estimator:
         made = [recipe.network.model_dump(), recipe.patch_size, recipe.batch.model_dump()]
         key = json.dumps([parts, made], sort_keys=True, default=str)
         if key not in self._known:
-            self._known[key] = _built(resolved, statistics)
+            try:
+                self._known[key] = _built(resolved, statistics)
+            except Exception:  # a method may ask its numbers for more than those of no weight and no data can say
+                self._known[key] = _UNKNOWN
         return self._known[key]
 
 
@@ -139,6 +142,9 @@ class _Facts:
     predictors: tuple[str, ...]
     state: int
     learned: int
+
+
+_UNKNOWN = _Facts([Phase("train")], [None], [], (), 0, 0)
 
 
 def _built(resolved: ResolvedJob, statistics: Statistics) -> _Facts:
@@ -195,10 +201,11 @@ def count(network: Network, channels: int, patch: Sequence[int]) -> PassCost:
     """
     key = (type(network), str(network.options), network.num_classes, channels, *patch)
     if key not in _COUNTED:
-        _COUNTED[key] = _count(network, torch.empty((1, channels, *patch), device="meta"))
+        _COUNTED[key] = _count(network, torch.empty((_PATCHES, channels, *patch), device="meta"))
     return _COUNTED[key]
 
 
+_PATCHES = 2  # batch norm takes no single value
 _COUNTED: dict[tuple[Any, ...], PassCost] = {}
 
 
@@ -213,7 +220,8 @@ def _count(network: Network, image: torch.Tensor) -> PassCost:
     with _counter() as decoder_backward:
         _backward([logits])
     sums = [counter.get_total_flops() for counter in (forward, backward, decoder_forward, decoder_backward)]
-    return PassCost(sums[0] + sums[1], sums[2] + sums[3], sums[0], sums[2])
+    forward_e, backward_e, forward_d, backward_d = (number / _PATCHES for number in sums)
+    return PassCost(forward_e + backward_e, forward_d + backward_d, forward_e, forward_d)
 
 
 def _counter() -> FlopCounterMode:

@@ -82,6 +82,21 @@ def test_what_no_method_says_is_not_known(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert pricer.facts(bill)["flop_per_second"] is None
 
 
+def test_a_method_that_cannot_be_built_without_weights_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, *arguments: Any) -> None:
+        raise RuntimeError("needs numbers")
+
+    monkeypatch.setattr(Supervised, "__init__", broken)
+    assert Estimator().of(phantom().resolved) == cost.Estimate(360, None, 0)
+
+
+def test_the_smallest_patches_can_be_counted() -> None:
+    flop = Estimator().of(phantom(**{"patch_size": [16, 16, 16], "inference.stride": [16, 16, 16], **STRIDE}).resolved)
+    assert flop.flop
+
+
+STRIDE = {"inference.validation_stride": [16, 16, 16]}
+
 # ------------------------------------------------------------------------------------------------ finished runs
 
 
