@@ -267,7 +267,7 @@ class Pace:
     test: float
 
 
-class Measured:
+class Paces:
     """The pace of finished runs of this machine.
 
     Args:
@@ -378,7 +378,7 @@ class Pricer:
     """
 
     def __init__(self, results: Path, device: torch.device) -> None:
-        self._measured, self._estimator, self._device = Measured(results, device), Estimator(), device
+        self._measured, self._estimator, self._device = Paces(results, device), Estimator(), device
         self._known: dict[str, tuple[Estimate, Pace | None]] = {}
 
     @cached_property

@@ -17,7 +17,7 @@ from sslbench.cli.terminal import costs
 from sslbench.config.job import Job
 from sslbench.conformance.bench import Subject
 from sslbench.execution import cost
-from sslbench.execution.cost import Bill, Estimator, Measured, Pricer, cores
+from sslbench.execution.cost import Bill, Estimator, Paces, Pricer, cores
 from sslbench.execution.local import make_plan
 from sslbench.methods.supervised import Supervised
 from sslbench.networks import build_network
@@ -121,7 +121,7 @@ def test_the_pace_of_a_kind_is_that_of_its_finished_runs(tmp_path: Path) -> None
     finished(phantom(seed=2), tmp_path, 1, state="failed")
     finished(phantom(seed=3), tmp_path, 1, device="another machine's")
     finished(phantom(**{"network.base_filters": 16}), tmp_path, 1)
-    measured = Measured(tmp_path, CPU)
+    measured = Paces(tmp_path, CPU)
     pace = measured.pace(phantom(seed=7, **{"schedule.scale": 0.5}))
     assert pace is not None and pace.iteration == pytest.approx((1 / 4 + 1 / 2) / 2)
     assert measured.pace(phantom("cps")) is None
@@ -129,7 +129,7 @@ def test_the_pace_of_a_kind_is_that_of_its_finished_runs(tmp_path: Path) -> None
 
 def test_recorded_seconds_count_with_validation_and_test(tmp_path: Path) -> None:
     finished(phantom(), tmp_path, 4, training_seconds=30, test_seconds=8)
-    assert Measured(tmp_path, CPU).pace(phantom()) == cost.Pace(1.5, 8)
+    assert Paces(tmp_path, CPU).pace(phantom()) == cost.Pace(1.5, 8)
     bill = Bill()
     Pricer(tmp_path, CPU).add(bill, phantom(seed=1), left=0.5)
     assert bill.seconds == pytest.approx(0.5 * 360 * 1.5 + 8) and bill.measured == 1
@@ -137,7 +137,7 @@ def test_recorded_seconds_count_with_validation_and_test(tmp_path: Path) -> None
 
 def test_a_run_on_some_of_the_cores_leaves_room_for_others(tmp_path: Path) -> None:
     finished(phantom(), tmp_path, 4, threads=cores() / 2)
-    pace = Measured(tmp_path, CPU).pace(phantom())
+    pace = Paces(tmp_path, CPU).pace(phantom())
     assert pace is not None and pace.iteration == pytest.approx(1 / 8)
 
 

@@ -255,6 +255,24 @@ def test_settings_stand_in_the_name_and_shared_ones_in_a_note(recipe: str, write
     assert {item.label for item in of_runs.rows} == set(expected["General"])
 
 
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([{"method": ["cps", "mt"], "set": {"schedule.scale": 0.1}}], "Schedule scaled to 0.1."),
+        ([{"method": "cps", "set": {"schedule.scale": 0.1}}, {"method": "mt"}], "Schedule scaled to 0.1 in some rows."),
+        ([{"method": "cps"}], ""),
+    ],
+)
+def test_a_scaled_schedule_is_said_in_the_caption(
+    entries: list[dict[str, object]], words: str, recipe: str, write_job: Write, tmp_path: Path
+) -> None:
+    grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=entries)
+    for job in grid.expand():
+        write_job(job)
+    (table,) = tables_of(grid, tmp_path)
+    assert words in table.title and ("scaled" in table.title) == bool(words)
+
+
 def test_columns_are_the_protocols(recipe: str, tmp_path: Path) -> None:
     for columns in (["dice"], ["dsc/organ"], ["dsc", "hd95"]):
         grid = Grid(name="g", recipe=[recipe], labeled=["5%"], jobs=[{"method": "cps"}], table={"columns": columns})
