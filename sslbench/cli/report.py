@@ -30,6 +30,7 @@ def report(
     markdown: Annotated[bool, flag("GitHub's table.", "--markdown/--no-markdown")] = False,
     csv: Annotated[bool, flag("Tidy, unrounded numbers.", "--csv/--no-csv")] = False,
     as_json: Annotated[bool, flag("The same numbers with captions and runs.", "--json/--no-json")] = False,
+    figures: Annotated[bool, flag("Draw every figure; -o names the folder.", "--figures/--no-figures")] = False,
     output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
     data_dir: DataDir = None,
@@ -44,14 +45,14 @@ def report(
     from sslbench.reporting.render import terminal
     from sslbench.runs.directory import RUNS, Run, runs_below
 
-    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json}
+    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json, "--figures": figures}
     chosen = [label for label, asked in formats.items() if asked]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
     if output and not chosen:
         raise UsageError("-o needs a format", f"add {', '.join(formats)}")
     results = settings.results_dir(results_dir)
-    opened(data_dir)
+    data = opened(data_dir)
     protocol = protocol and registry.component("protocol", protocol).name
     if name:
         grid = load_grid(name)
@@ -68,7 +69,12 @@ def report(
     if protocol and not any(table.columns for table in made):
         asked = ", ".join(column.key for column in grid.table.wanted())
         raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
-    if chosen:
+    if figures:
+        from sslbench.cli.figures import default_folder, draw_figures
+
+        folder = output or default_folder(results, made[0].grid)
+        draw_figures(made, results, folder, data, protocol)
+    elif chosen:
         text = _rendered(made, chosen[0]).rstrip("\n") + "\n"
         if output:
             write_text(output, text)

@@ -58,8 +58,9 @@ def album(subjects: Sequence[Subject], data_dir: Path) -> list[Leaf]:
         subjects: `subjects_of` its tables.
         data_dir: where datasets are prepared, for `overlay`.
     """
-    labels = list(dict.fromkeys(row.label for subject in subjects for row in subject.rows))
-    plain = list(dict.fromkeys(row.plain_label for subject in subjects for row in subject.rows))
+    # Upper bounds last: the rows of a table keep their looks whether it has one or not.
+    rows = sorted((row for subject in subjects for row in subject.rows), key=lambda row: row.bound)
+    labels = list(dict.fromkeys(row.label for row in rows))
     looks = dict(style.looks_of(labels))
     leaves = []
     for subject in subjects:
@@ -68,7 +69,7 @@ def album(subjects: Sequence[Subject], data_dir: Path) -> list[Leaf]:
     for subject in subjects:
         together.setdefault((subject.rows[0].family[0], subject.dataset, subject.measured), []).append(subject)
     for (recipe, *_), members in together.items():
-        plate = BudgetPlate.of(members, {**style.looks_of(plain), **looks})
+        plate = BudgetPlate.of(members, looks)
         leaves.append(Leaf(recipe if len(together) > 1 else "", "", plate))
     return leaves
 

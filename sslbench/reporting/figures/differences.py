@@ -103,11 +103,12 @@ class GainsPlate(Plate):
         best = max(self.lines, key=lambda line: line.spans[0].mean if line.spans[0] else -math.inf)
         worst = min(self.lines, key=lambda line: line.spans[0].mean if line.spans[0] else math.inf)
         stars = sum(line.star for line in self.lines)
+        tested = sum(line.tested for line in self.lines)
         told = f"Gains of {len(self.lines)} rows over their baselines in {self.points}: {_span_text(best)}"
         if worst is not best:
             told += f"; least, {_span_text(worst)}"
-        tested = sum(line.tested for line in self.lines)
-        return f"{told}. {stars} of {tested} tested differences are told apart from chance."
+        apart = f"{stars} of {tested} tested differences are told apart from chance" if tested else "None is tested"
+        return f"{told}. {apart}."
 
     @property
     def caption(self) -> str:
@@ -148,8 +149,9 @@ class GainsPlate(Plate):
         titles = [line.label if len(bases) == 1 else f"{line.label} − {line.baseline}" for line in self.lines]
         room = min(style.widest(titles) + 1, width * 0.42)
         labels = [style.fitted(title, room) for title in titles]
-        step = 4.6 if all("\n" not in label for label in labels) else 2 * style.LINE
-        left, top, height = style.widest(labels) + 3, 6.5 if split else 2.0, step * len(labels)
+        steps = [4.6 + (style.LINE - 0.4) * label.count("\n") for label in labels]
+        middles = [sum(steps[:number]) + step / 2 for number, step in enumerate(steps)]
+        left, top, height = style.widest(labels) + 3, 6.5 if split else 2.0, sum(steps)
         figure = style.sheet(width, top + height + 10.5)
         limits = _limits([span for line in self.lines for span in line.spans if span])
         count = 3 if split else 1
@@ -158,8 +160,10 @@ class GainsPlate(Plate):
         heads = ("all classes", f"large ({len(self.head)})", f"small ({len(self.tail)})")
         for number in range(count):
             axes = style.place(figure, left + number * (each + gap), top, each, height)
-            _forest(axes, [(line, line.spans[number]) for line in self.lines], limits, stars=number == 0)
-            axes.set_yticks(range(len(labels)), labels if number == 0 else [], linespacing=1.0)
+            spans = [(place, line, line.spans[number]) for place, line in zip(middles, self.lines, strict=True)]
+            _forest(axes, spans, limits, stars=number == 0)
+            axes.set_ylim(height, 0)
+            axes.set_yticks(middles, labels if number == 0 else [], linespacing=1.0)
             if split:
                 axes.set_title(heads[number])
         over = f" over {next(iter(bases))}" if len(bases) == 1 else ""
@@ -195,15 +199,15 @@ def _limits(spans: Iterable[Span]) -> tuple[float, float]:
 
 
 def _forest(
-    axes: Axes, lines: Sequence[tuple[GainLine, Span | None]], limits: tuple[float, float], stars: bool
+    axes: Axes, lines: Sequence[tuple[float, GainLine, Span | None]], limits: tuple[float, float], stars: bool
 ) -> None:
+    """Points and intervals at their heights."""
     low, high = limits
     axes.set_xlim(low, high)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
     drawn: dict[tuple[Look, bool], list[tuple[float, Span]]] = {}
-    for place, (line, span) in enumerate(lines):
+    for place, line, span in lines:
         if span is not None:
             drawn.setdefault((line.look, line.tested), []).append((place, span))
             if stars and line.star:
@@ -282,9 +286,7 @@ class LensPlate(Plate):
             if found.slope is not None
         ]
         if not panels:
-            few = all(len(row.values.classes) < 3 for row in subject.rows)
-            why = "fewer than three classes" if few else "no gain over a baseline has an interval in every class"
-            return LeftOut(cls.name, why)
+            return LeftOut(cls.name, _no_lens(subject))
         return cls(tuple(panels), subject.points)
 
     @property
@@ -383,6 +385,16 @@ class LensPlate(Plate):
         if foot > 10:
             _part_legend(figure, width)
         return figure
+
+
+def _no_lens(subject: Subject) -> str:
+    if not subject.gains:
+        return "no row has its baseline in the table"
+    refused = [found.refused for found in subject.gains.values()]
+    if all(refused):
+        return refused[0]
+    few = all(len(row.values.classes) < 3 for row in subject.rows)
+    return "fewer than three classes" if few else "classes without values or sizes"
 
 
 _PART_LOOKS = {

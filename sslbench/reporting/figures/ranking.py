@@ -114,7 +114,7 @@ class RanksPlate(Plate):
 
     def _draw(self) -> Figure:
         count, step, foot = len(self.lines), 4.2, 9.5
-        labels = [style.fitted(line.label, style.NARROW * 0.42, lines=1) for line in self.lines]
+        labels = style.shortened([line.label for line in self.lines], style.NARROW * 0.42)
         left, right, top = style.widest(labels) + 3, 10.5, 4.5
         figure = style.sheet(style.NARROW, top + step * count + foot)
         axes = style.place(figure, left, top, style.NARROW - left - right, step * count)
@@ -231,7 +231,7 @@ class PairsPlate(Plate):
         count = len(self.labels)
         wide = count > 7
         width = style.WIDE if wide else style.NARROW
-        labels = [style.fitted(label, width * 0.3, lines=1) for label in self.labels]
+        labels = style.shortened(self.labels, width * 0.3)
         left = style.widest(labels[:-1]) + 2.5
         head = style.widest(labels[1:]) * math.sin(math.radians(50)) + 3.5
         lean = style.text_width(labels[-1]) * math.cos(math.radians(50)) + 2

@@ -46,11 +46,6 @@ class Entry:
     cases: int = 0
     budget: str = ""
 
-    @property
-    def plain_label(self) -> str:
-        """The label without the budget that an upper bound has in it."""
-        return self.label.removesuffix(f" ({self.budget})") if self.bound else self.label
-
     @cached_property
     def scores(self) -> Floats:
         """Unit scores of the average over classes (S, U), larger is better."""

@@ -96,7 +96,7 @@ class TracesPlate(Plate):
         keyed = len(self.panels) > 1 and len({*looks.values()}) == len(labels)  # else names stand at the lines' ends
         across = style.across(len(self.panels)) if keyed else min(3, len(self.panels))  # names need room
         width = style.NARROW if len(self.panels) == 1 and len(labels) <= len(style.COLOURS) else style.WIDE
-        names = {label: style.fitted(label, width * 0.28, style.SMALL, lines=1) for label in labels}
+        names = dict(zip(labels, style.shortened(labels, width * 0.28, style.SMALL), strict=True))
         ends = 0.0 if keyed else style.widest(names.values(), style.SMALL) + 4.0
         limits = _height_limits(self.panels, self.log)
         ticks = _log_ticks(*limits) if self.log else _plain_ticks(*limits)
@@ -109,13 +109,14 @@ class TracesPlate(Plate):
         foot = 10.0 + (style.LINE * len(key) + 1.0 if key else 0)
         figure = style.sheet(width, top + down * (_TITLE + high) + (down - 1) * _FEET + foot)
         longest = max(line.trace.iterations[-1] for panel in self.panels for line in panel.lines)
+        titles = style.shortened([panel.title for panel in self.panels], each + ends - 1)
         for number, panel in enumerate(self.panels):
             row, column = divmod(number, across)
             x, y = left + column * (each + ends + _GAP), top + _TITLE + row * (_TITLE + high + _FEET)
             axes = style.place(figure, x, y, each, high)
             self._panel(axes, panel, limits, (longest, max(2, int(each / 11))))
             if len(self.panels) > 1 or panel.title != _AVERAGE:
-                axes.set_title(style.fitted(panel.title, each + ends - 1, lines=1), loc="left")
+                axes.set_title(titles[number], loc="left")
             if column:
                 axes.tick_params(labelleft=False)
             if number + across < len(self.panels):
@@ -147,6 +148,8 @@ class TracesPlate(Plate):
                 axes.fill_between(trace.iterations, trace.low, trace.high, color=colour, alpha=0.18, linewidth=0)
             every = max(1, len(trace.iterations) // 6)
             marker = line.look.marker if len(panel.lines) <= len(style.COLOURS) else ""
+            if len(trace.iterations) == 1:
+                marker = marker or "o"
             axes.plot(
                 trace.iterations,
                 trace.mean,
@@ -158,7 +161,7 @@ class TracesPlate(Plate):
                 linestyle="--" if line.dashed else "-",
             )
         axes.set_ylim(*limits)
-        axes.set_xlim(0, longest)
+        axes.set_xlim(0, 1.015 * longest)
         axes.grid(axis="y")
         ticks = style.ticks_of(0, longest, min(4, most))
         axes.set_xticks(ticks, [_thousands(tick) for tick in ticks])
@@ -436,6 +439,8 @@ def _height_limits(panels: Sequence[Panel], log: bool) -> tuple[float, float]:
         low, high = min(positive, default=0.1), max(positive, default=1.0)
         return max(low, high * 1e-5) / 1.3, high * 1.3
     low, high = min(ends), max(ends)
+    if low == high == 0:
+        return 0.0, 1.0
     pad = 0.04 * (high - low or 1.0)
     return (0.0 if 0 <= low < 0.25 * high else low - pad), high + pad
 
