@@ -345,7 +345,7 @@ class LensPlate(Plate):
         down = math.ceil(len(self.panels) / across)
         width = style.NARROW if few else style.WIDE
         left, top, gap, under = 13.0, 8.5, 4.0, 4.5
-        each = (width - left - 2 - gap * (across - 1)) / across
+        each = (width - left - gap * across) / across
         height = 42.0 if few else 27.0
         foot = 14.5 if any(each.part for panel in self.panels for each in panel.classes) else 9.5
         figure = style.sheet(width, top + down * height + (down - 1) * (under + 8.0) + foot)
@@ -354,6 +354,7 @@ class LensPlate(Plate):
         limits = _limits([*spans, *lines])
         sizes = [each.size for panel in self.panels for each in panel.classes]
         reach = (min(sizes) / 1.6, max(sizes) * 1.6)
+        titles = style.shortened([f"{panel.label} − {panel.baseline}" for panel in self.panels], each + gap - 1)
         for number, panel in enumerate(self.panels):
             row, column = divmod(number, across)
             axes = style.place(figure, left + column * (each + gap), top + row * (height + under + 8.0), each, height)
@@ -366,19 +367,13 @@ class LensPlate(Plate):
             axes.set_yticks(style.ticks_of(*limits, 5))
             if column:
                 axes.set_yticklabels([])
-            title = panel.label if few else style.fitted(f"{panel.label} − {panel.baseline}", each + gap - 1)
             slope = f"β {signed(panel.slope.mean)} ({interval_text(panel.slope.low, panel.slope.high)})"
-            if few:
-                title = style.fitted(f"{panel.label} − {panel.baseline}", each)
-            lines_in_title = title.count("\n") + 1
-            if lines_in_title > 1 and not few:
-                title = style.fitted(f"{panel.label} − {panel.baseline}", each + gap - 1, lines=1)
-            axes.text(0, 1 + 3.6 / height, title, transform=axes.transAxes, va="bottom", ha="left")
+            axes.text(0, 1 + 3.6 / height, titles[number], transform=axes.transAxes, va="bottom", ha="left")
             axes.text(
                 0, 1 + 0.6 / height, slope, transform=axes.transAxes, va="bottom", ha="left", fontsize=style.SMALL
             )
         whole = figure.get_size_inches()[1] / style.MM
-        middle = left + (width - left - 2) / 2
+        middle = left + (width - left - gap) / 2
         style.write_at(figure, 1.2, top + (whole - top - foot) / 2, f"gain ({self.points})", rotation=90, va="center")
         bottom = whole - foot + 9.0
         style.write_at(figure, middle, bottom, "mean voxels of the class", ha="center", va="bottom")
