@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,10 @@ def test_too_few_patients_are_too_few_with_any_seeds() -> None:
     assert fewest_seeds(SPREAD, 3, 6) is None
     assert resolved(SPREAD, math.inf, 6) > 3
     assert fewest_seeds(Components(300, 4, 3), 5, 40) is None  # thousands
+
+
+def test_the_page_of_statistics_says_what_it_takes() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs/reference/statistics.md").read_text(encoding="utf-8").split())
+    assert "--difference 3 --sd-seeds 2 --sd-patients 4 --sd-rest 3" in page
+    assert "with 20 it takes 17 seeds, with 40 seven" in page
+    assert [fewest_seeds(SPREAD, 3, patients) for patients in (6, 20, 40)] == [None, 17, 7]
