@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sslbench.reporting.figures.subject import Entry, Subject
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject
 from sslbench.reporting.gains import CaseValues, Lens, family, gain
 from sslbench.runs.directory import Run
 
@@ -17,31 +17,31 @@ CLASSES = ("li", "sp", "st", "ao", "ga", "rag")
 SIZES = {"li": 170_000.0, "st": 40_000.0, "sp": 30_000.0, "ao": 9_000.0, "ga": 3_000.0, "rag": 450.0}
 
 
-def entry(label: str, values: np.ndarray, classes: Sequence[str] = CLASSES, **changes: Any) -> Entry:
+def entry(label: str, values: np.ndarray, classes: Sequence[str] = CLASSES, **changes: Any) -> FigureRow:
     """A row with values (S, I, C); each case is a patient."""
     seeds, count, _ = values.shape
     cases = tuple(f"c{number}" for number in range(count))
     found = CaseValues(tuple(range(seeds)), cases, cases, tuple(classes), values)
     given = {"family": ("r", "20pct", label.lower(), "default", ""), "settings": {}, **changes}
-    return Entry(label=label, values=found, **given)
+    return FigureRow(label=label, values=found, **given)
 
 
 def subject(
-    rows: Sequence[Entry],
+    rows: Sequence[FigureRow],
     baselines: Mapping[str, str] | None = None,
     sizes: Mapping[str, float] = SIZES,
     **changes: Any,
-) -> Subject:
+) -> FigureSubject:
     """A table of these rows with the gains over their baselines."""
     known = {row.label: row for row in rows}
     below = dict(baselines or {})
     lens = Lens.by_size(sizes)
     gains = family({label: gain(known[label].values, known[base].values, lens) for label, base in below.items()})
     given: dict[str, Any] = {"name": "t", "title": "T", "metric": "DSC", "unit": "%", "direction": "up", **changes}
-    return Subject(rows=tuple(rows), sizes=sizes, baselines=below, gains=gains, **given)
+    return FigureSubject(rows=tuple(rows), sizes=sizes, baselines=below, gains=gains, **given)
 
 
-def example(rows: int = 4, seeds: int = 3, cases: int = 7, **changes: Any) -> Subject:
+def example(rows: int = 4, seeds: int = 3, cases: int = 7, **changes: Any) -> FigureSubject:
     """Pairs of rows of which the second gains, small structures most; one class is absent from one case."""
     draw = np.random.default_rng(0)
     case = draw.normal(0, 5, (1, cases, len(CLASSES)))

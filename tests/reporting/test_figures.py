@@ -29,7 +29,7 @@ from sslbench.reporting.figures.plate import LeftOut, Plate, interval_text, list
 from sslbench.reporting.figures.ranking import PairsPlate, RanksPlate
 from sslbench.reporting.figures.scores import CasesPlate, ClassesPlate
 from sslbench.reporting.figures.sizes import SizesPlate, draw_audit
-from sslbench.reporting.figures.subject import Subject, subjects_of
+from sslbench.reporting.figures.subject import FigureSubject, subjects_of
 from sslbench.reporting.figures.training import (
     AgreementPlate,
     CurvesPlate,
@@ -46,7 +46,7 @@ from tests.helpers.subjects import entry, example, recorded, subject
 Write = Callable[..., Path]
 
 
-def looks(one: Subject) -> dict[str, style.Look]:
+def looks(one: FigureSubject) -> dict[str, style.Look]:
     return dict(style.looks_of([row.label for row in one.rows]))
 
 
@@ -402,7 +402,7 @@ def test_a_missing_matplotlib_is_said_with_its_remedy(monkeypatch: pytest.Monkey
 # ------------------------------------------------------------------------------------------------------------ drawing
 
 
-def plates(one: Subject) -> list[Plate]:
+def plates(one: FigureSubject) -> list[Plate]:
     leaves = album([one], Path("nowhere"))
     return [leaf.plate for leaf in leaves if isinstance(leaf.plate, Plate)]
 

@@ -16,7 +16,7 @@ from sslbench.reporting.figures.plate import LeftOut, Plate
 from sslbench.reporting.figures.ranking import PairsPlate, RanksPlate
 from sslbench.reporting.figures.scores import CasesPlate, ClassesPlate
 from sslbench.reporting.figures.sizes import SizesPlate
-from sslbench.reporting.figures.subject import Subject
+from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.figures.training import (
     AgreementPlate,
     CurvesPlate,
@@ -49,7 +49,7 @@ class Leaf:
         return "-".join(filter(None, [self.subject, self.plate.name]))
 
 
-def album(subjects: Sequence[Subject], data_dir: Path) -> list[Leaf]:
+def album(subjects: Sequence[FigureSubject], data_dir: Path) -> list[Leaf]:
     """The figures of a report.
 
     Rows have the same look in all of them.
@@ -65,7 +65,7 @@ def album(subjects: Sequence[Subject], data_dir: Path) -> list[Leaf]:
     leaves = []
     for subject in subjects:
         leaves += [Leaf(subject.name, subject.title, plate) for plate in _plates(subject, looks, data_dir)]
-    together: dict[tuple[str, ...], list[Subject]] = {}
+    together: dict[tuple[str, ...], list[FigureSubject]] = {}
     for subject in subjects:
         together.setdefault((subject.rows[0].family[0], subject.dataset, subject.measured), []).append(subject)
     for (recipe, *_), members in together.items():
@@ -74,7 +74,7 @@ def album(subjects: Sequence[Subject], data_dir: Path) -> list[Leaf]:
     return leaves
 
 
-def _plates(subject: Subject, looks: dict[str, style.Look], data_dir: Path) -> Iterator[Plate | LeftOut]:
+def _plates(subject: FigureSubject, looks: dict[str, style.Look], data_dir: Path) -> Iterator[Plate | LeftOut]:
     yield GainsPlate.of(subject, looks)
     yield LensPlate.of(subject)
     yield ClassesPlate.of(subject)

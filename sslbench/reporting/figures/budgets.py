@@ -14,7 +14,7 @@ from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
 from sslbench.reporting.figures.scores import heat
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject
 from sslbench.runs.directory import Run
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class BudgetPlate(Plate):
     measured: str
 
     @classmethod
-    def of(cls, subjects: Sequence[Subject], looks: Mapping[str, Look]) -> BudgetPlate | LeftOut:
+    def of(cls, subjects: Sequence[FigureSubject], looks: Mapping[str, Look]) -> BudgetPlate | LeftOut:
         """From tables of one recipe and metric that differ in the label budget."""
         points: dict[str, dict[int, BudgetPoint]] = {}
         bounds: dict[str, tuple[float, ...]] = {}
@@ -205,7 +205,7 @@ class CostPlate(Plate):
     falls: bool = False
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> CostPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> CostPlate | LeftOut:
         """From the runs of a table that recorded them."""
         devices: set[str] = set()
         points, left = [], []
@@ -335,10 +335,10 @@ def _names_beside(axes: Axes, names: Sequence[str], points: Sequence[CostPoint],
             )
 
 
-Box = tuple[float, float, float, float]
+_Box = tuple[float, float, float, float]
 
 
-def _cover(box: Box, taken: Sequence[Box], size: tuple[float, float]) -> float:
+def _cover(box: _Box, taken: Sequence[_Box], size: tuple[float, float]) -> float:
     """Area that a box shares with others, and what of it lies outside, which counts most."""
     shared = sum(
         max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
@@ -373,7 +373,7 @@ class OptionsPlate(Plate):
     falls: bool = False
 
     @classmethod
-    def of(cls, subject: Subject) -> OptionsPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> OptionsPlate | LeftOut:
         """From the rows of a table that differ in two numeric options, and in nothing else."""
         for rows in _families(subject.rows):
             paths = _varied(rows)
@@ -437,15 +437,15 @@ class OptionsPlate(Plate):
         return figure
 
 
-def _families(rows: Sequence[Entry]) -> list[list[Entry]]:
+def _families(rows: Sequence[FigureRow]) -> list[list[FigureRow]]:
     """Rows by method, loss and plugin, the largest family first."""
-    families: dict[tuple[str, ...], list[Entry]] = {}
+    families: dict[tuple[str, ...], list[FigureRow]] = {}
     for row in rows:
         families.setdefault(row.family, []).append(row)
     return sorted(families.values(), key=len, reverse=True)
 
 
-def _varied(rows: Sequence[Entry]) -> list[str]:
+def _varied(rows: Sequence[FigureRow]) -> list[str]:
     """The dotted paths in which rows differ; empty where one of their values is no number."""
     paths = dict.fromkeys(path for row in rows for path in row.settings)
     varied = [path for path in paths if len({row.settings.get(path) for row in rows}) > 1]

@@ -15,7 +15,7 @@ from sslbench.config.text import counted
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, interval_text, signed
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
 from sslbench.reporting.gains import Gain
 from sslbench.reporting.statistics import ClassWeights, Floats, TwoWay, average_of, slope_on, two_way
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PARTS = ("all", "head", "tail")
+_PARTS = ("all", "head", "tail")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GainLine:
 
     Attributes:
         label, baseline: of the rows.
-        spans: by `PARTS`; head and tail are None where classes are not split by size.
+        spans: by `_PARTS`; head and tail are None where classes are not split by size.
         tested: whether there is a test; hollow where not.
         star: whether the difference is told apart from chance in its family.
         note: why there is no test or no interval.
@@ -83,7 +83,7 @@ class GainsPlate(Plate):
     refused: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, subject: Subject, looks: dict[str, Look]) -> GainsPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: dict[str, Look]) -> GainsPlate | LeftOut:
         """From the gains of a table."""
         lines = [
             _gain_line(label, subject.baselines[label], found, looks[label])
@@ -138,7 +138,7 @@ class GainsPlate(Plate):
                 "note": line.note,
             }
             for line in self.lines
-            for part, span in zip(PARTS, line.spans, strict=True)
+            for part, span in zip(_PARTS, line.spans, strict=True)
             if span is not None
         ]
 
@@ -277,7 +277,7 @@ class LensPlate(Plate):
     points: str
 
     @classmethod
-    def of(cls, subject: Subject) -> LensPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> LensPlate | LeftOut:
         """From the gains of a table that have a slope."""
         rows = subject.entries
         panels = [
@@ -382,7 +382,7 @@ class LensPlate(Plate):
         return figure
 
 
-def _no_lens(subject: Subject) -> str:
+def _no_lens(subject: FigureSubject) -> str:
     if not subject.gains:
         return "no row has its baseline in the table"
     refused = [found.refused for found in subject.gains.values()]
@@ -463,7 +463,7 @@ def _part_legend(figure: Figure, width: float) -> None:
     figure.legend(handles=handles, loc="lower center", ncols=3, borderpad=0.1, handletextpad=0.1, columnspacing=1.2)
 
 
-def _lens_panel(row: Entry, base: Entry, found: Gain, subject: Subject) -> LensPanel:
+def _lens_panel(row: FigureRow, base: FigureRow, found: Gain, subject: FigureSubject) -> LensPanel:
     lens = subject.lens
     part_of = {name: part for part in ("head", "medium", "tail") for name in getattr(lens, part)}
     names = row.values.classes

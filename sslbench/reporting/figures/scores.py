@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ class ClassesPlate(Plate):
     falls: bool
 
     @classmethod
-    def of(cls, subject: Subject) -> ClassesPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> ClassesPlate | LeftOut:
         """From all rows of a table."""
         names = subject.by_size
         rows = []
@@ -210,7 +210,7 @@ class CasesPlate(Plate):
     measured: str
 
     @classmethod
-    def of(cls, subject: Subject, looks: dict[str, Look]) -> CasesPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: dict[str, Look]) -> CasesPlate | LeftOut:
         """From all rows of a table."""
         lines = [_cases_line(row, subject, looks[row.label]) for row in subject.rows]
         if not lines:
@@ -282,7 +282,7 @@ class CasesPlate(Plate):
         return figure
 
 
-def _cases_line(row: Entry, subject: Subject, look: Look) -> CasesLine:
+def _cases_line(row: FigureRow, subject: FigureSubject, look: Look) -> CasesLine:
     found = row.values.values
     known = ~np.isnan(found)
     with np.errstate(invalid="ignore"):

@@ -13,7 +13,7 @@ from sslbench.data.audit import AuditReport, percent
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureSubject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ class SizesPlate(Plate):
     about: str
 
     @classmethod
-    def of(cls, subject: Subject) -> SizesPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> SizesPlate | LeftOut:
         """From the reference voxels of a table's test cases."""
         names = [name for name in subject.by_size if subject.sizes.get(name, 0) > 0]
         if not names:
