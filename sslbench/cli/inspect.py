@@ -194,7 +194,9 @@ def audit(
     from sslbench.data import audit as auditing
 
     if figure:
-        auditing.check_figure(figure)
+        from sslbench.reporting.figures import style
+
+        style.check_ending(figure)
     with spinner("reading") as tell:
         report = auditing.audit(
             dataset,
@@ -209,7 +211,9 @@ def audit(
     else:
         findings.audit(out(), report.to_json())
     if figure:
-        auditing.figure(report, figure)
+        from sslbench.reporting.figures.sizes import draw_audit
+
+        draw_audit(report, figure)
         note(f"wrote {figure}")
     if report.worst == "error":
         raise typer.Exit(1)

@@ -60,6 +60,7 @@ def report(
     cite: Annotated[
         bool, flag("Cite the methods in LaTeX; with -o, references.bib beside it.", "--cite/--no-cite")
     ] = False,
+    figures: Annotated[bool, flag("Draw every figure; -o names the folder.", "--figures/--no-figures")] = False,
     output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
     seed: Seeds = None,
@@ -75,7 +76,7 @@ def report(
     from sslbench.reporting.citations import Citations
     from sslbench.runs.directory import RUNS, Run, runs_below
 
-    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json}
+    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json, "--figures": figures}
     chosen = [label for label, asked in formats.items() if asked]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
@@ -84,7 +85,7 @@ def report(
     if cite and not latex:
         raise UsageError("--cite is for LaTeX", "add --latex")
     results = settings.results_dir(results_dir)
-    opened(data_dir)
+    data = opened(data_dir)
     protocol = protocol and registry.component("protocol", protocol).name
     checkpoint = checked_rule(checkpoint)
     choice = Choice(set, seed, only, scale)
@@ -107,7 +108,11 @@ def report(
         asked = ", ".join(column.key for column in grid.table.wanted())
         raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
     comparison = _compared(made, published, results) if published else None
-    if chosen:
+    if figures:
+        from sslbench.cli.figures import default_folder, draw_figures
+
+        draw_figures(made, results, output or default_folder(results, made[0].grid), data, protocol)
+    elif chosen:
         citations = Citations() if cite or (grid and grid.table.cite) else None
         layout: AgainstIn = grid.table.against if grid else "column"
         text = _rendered(made, comparison, chosen[0], layout, citations).rstrip("\n") + "\n"

@@ -1,6 +1,6 @@
 """`sslbench audit`: what is in a prepared dataset, how rare its classes are, and which of its lists can be trusted.
 
-Every file is read and held against its hash, one case at a time. Nothing is written but the figure that is asked for.
+Every file is read and held against its hash, one case at a time. Nothing is written.
 Class shares are counted on the stored grid, in all held cases, as patches are cut there: over all voxels together,
 and in random patches as the sampler of a recipe draws them, labelled and unlabelled cases alike.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from sslbench.config.splits import LEAKING, Splits, expand, load_splits, split_files
 from sslbench.core import registry
 from sslbench.core.errors import DataError, SSLBenchError, UsageError
-from sslbench.core.files import atomic_path, read_json
+from sslbench.core.files import read_json
 from sslbench.core.settings import data_dir as data_folder
 from sslbench.data.files.volumes import MAX_SPACING_MM
 from sslbench.data.own.dataset import load_all
@@ -590,76 +590,6 @@ def _class_rows(store: Store, looked: Mapping[str, _Looked]) -> tuple[ClassRow, 
         )
         for value, (name, short) in enumerate(names)
     )
-
-
-def check_figure(path: Path) -> None:
-    """Refuse a figure that cannot be drawn, before anything is read.
-
-    Raises:
-        UsageError: matplotlib is missing, or it does not know the ending.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(
-            "figures need matplotlib, which is not installed", "pip install 'sslbench[figures]'"
-        ) from error
-    known = Figure().canvas.get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in known:
-        raise UsageError(f"{path} has not the ending of a figure", f"known: {', '.join(sorted(known))}")
-
-
-def figure(report: AuditReport, path: Path) -> None:
-    """Draw the class shares of a report: a pair of bars per class on a logarithmic axis, dataset and random patch.
-
-    Args:
-        report: of `audit`.
-        path: file to write; its ending says the format.
-
-    Raises:
-        UsageError: as of `check_figure`, or a report without class counts.
-    """
-    check_figure(path)
-    from matplotlib.figure import Figure
-
-    rows = report.classes
-    if not rows:
-        raise UsageError("no label could be read: there are no class shares to draw")
-    series = [("all voxels", "#4477aa", [row.share for row in rows])]
-    if report.patches:
-        size = " x ".join(map(str, report.patch_size))
-        drawn = [row.patch_share or 0.0 for row in rows]
-        series.append((f"random patch of {size} ({report.patches} drawn, {report.recipe})", "#ee9944", drawn))
-    present = [value for _, _, values in series for value in values if value > 0]
-    floor = 10.0 ** math.floor(math.log10(min(present) / 3))  # the rarest class still has a bar
-    height = 0.8 / len(series)
-    drawing = Figure(figsize=(8, 1.6 + 0.42 * len(rows)), layout="constrained")
-    axes = drawing.add_subplot()
-    for number, (title, colour, values) in enumerate(series):
-        places = [line + (number - (len(series) - 1) / 2) * height for line in range(len(rows))]
-        widths = [max(value - floor, 0.0) for value in values]
-        axes.barh(places, widths, height * 0.92, left=floor, color=colour, label=title)
-        for place, value in zip(places, values, strict=True):
-            text = percent(value) if value else "none"
-            axes.annotate(
-                text, (max(value, floor), place), (3, 0), textcoords="offset points", va="center", fontsize=7.5
-            )
-    axes.set_xscale("log")
-    axes.set_xlim(floor, 3)  # room for the figures behind the longest bar
-    ticks = [10.0**power for power in range(round(math.log10(floor)), 1)]
-    axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("share of voxels, logarithmic")
-    axes.grid(axis="x", color="0.88")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    cases = f"{report.held} of {report.official} cases" if report.held < report.official else f"{report.held} cases"
-    drawing.suptitle(f"{report.dataset} ({report.preprocessing}), {cases}", fontsize=11)
-    drawing.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
-    with atomic_path(path) as aside:
-        drawing.savefig(aside, dpi=150, format=path.suffix.lstrip(".").lower())
 
 
 def percent(share: float) -> str:

@@ -15,7 +15,7 @@ from sslbench.config.layers import load_recipe
 from sslbench.core.errors import UnknownNameError, UsageError
 from sslbench.core.files import read_json, write_json
 from sslbench.data import audit as module
-from sslbench.data.audit import AuditReport, audit, check_figure, figure, percent
+from sslbench.data.audit import AuditReport, audit, percent
 from sslbench.data.datasets.acdc import ACDC
 from sslbench.data.own.dataset import load_all
 from sslbench.data.prepare import prepare
@@ -384,32 +384,7 @@ def test_percentages_have_two_digits(share, text):
     assert percent(share) == text
 
 
-# ------------------------------------------------------------------------------------------------ figure, command
-
-
-def test_the_figure_is_drawn(prepared, tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra [figures] is not installed")
-    from matplotlib.image import imread
-
-    report = audit("acdc", data_dir=prepared)
-    figure(report, tmp_path / "shares.png")
-    pixels = imread(tmp_path / "shares.png")
-    assert min(pixels.shape[:2]) > 300
-    colours = {tuple(colour) for colour in (pixels[..., :3] * 255).round().astype(int).reshape(-1, 3)}
-    assert {(0x44, 0x77, 0xAA), (0xEE, 0x99, 0x44)} <= colours  # both series
-    figure(report, tmp_path / "shares.svg")
-    text = (tmp_path / "shares.svg").read_text()
-    assert text.startswith("<?xml")
-    with pytest.raises(UsageError, match=r"shares.docx has not the ending of a figure \(known: .*png"):
-        figure(report, tmp_path / "shares.docx")
-    assert sorted(path.name for path in tmp_path.glob("*shares*")) == ["shares.png", "shares.svg"]
-
-
-def test_a_missing_matplotlib_is_said_with_its_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UsageError, match=r"figures need matplotlib.*pip install 'sslbench\[figures\]'"):
-        check_figure(Path("shares.png"))
+# -------------------------------------------------------------------------------------------------------- command
 
 
 def test_the_command_prints_a_line_per_finding_and_ends_with_1_on_an_error(prepared, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from sslbench.reporting.figures.plate import LeftOut, Plate
 from sslbench.reporting.figures.ranking import PairsPlate, RanksPlate
 from sslbench.reporting.figures.scores import CasesPlate, ClassesPlate
 from sslbench.reporting.figures.sizes import SizesPlate
-from sslbench.reporting.figures.subject import Subject
+from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.figures.training import (
     AgreementPlate,
     CurvesPlate,
@@ -49,7 +49,7 @@ class Leaf:
         return "-".join(filter(None, [self.subject, self.plate.name]))
 
 
-def album(subjects: Sequence[Subject], data_dir: Path) -> list[Leaf]:
+def album(subjects: Sequence[FigureSubject], data_dir: Path) -> list[Leaf]:
     """The figures of a report.
 
     Rows have the same look in all of them.
@@ -58,22 +58,23 @@ def album(subjects: Sequence[Subject], data_dir: Path) -> list[Leaf]:
         subjects: `subjects_of` its tables.
         data_dir: where datasets are prepared, for `overlay`.
     """
-    labels = list(dict.fromkeys(row.label for subject in subjects for row in subject.rows))
-    plain = list(dict.fromkeys(row.plain_label for subject in subjects for row in subject.rows))
+    # Upper bounds last: the rows of a table keep their looks whether it has one or not.
+    rows = sorted((row for subject in subjects for row in subject.rows), key=lambda row: row.bound)
+    labels = list(dict.fromkeys(row.label for row in rows))
     looks = dict(style.looks_of(labels))
     leaves = []
     for subject in subjects:
         leaves += [Leaf(subject.name, subject.title, plate) for plate in _plates(subject, looks, data_dir)]
-    together: dict[tuple[str, ...], list[Subject]] = {}
+    together: dict[tuple[str, ...], list[FigureSubject]] = {}
     for subject in subjects:
         together.setdefault((subject.rows[0].family[0], subject.dataset, subject.measured), []).append(subject)
     for (recipe, *_), members in together.items():
-        plate = BudgetPlate.of(members, {**style.looks_of(plain), **looks})
+        plate = BudgetPlate.of(members, looks)
         leaves.append(Leaf(recipe if len(together) > 1 else "", "", plate))
     return leaves
 
 
-def _plates(subject: Subject, looks: dict[str, style.Look], data_dir: Path) -> Iterator[Plate | LeftOut]:
+def _plates(subject: FigureSubject, looks: dict[str, style.Look], data_dir: Path) -> Iterator[Plate | LeftOut]:
     yield GainsPlate.of(subject, looks)
     yield LensPlate.of(subject)
     yield ClassesPlate.of(subject)

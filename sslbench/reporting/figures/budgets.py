@@ -14,7 +14,7 @@ from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
 from sslbench.reporting.figures.scores import heat
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject
 from sslbench.runs.directory import Run
 
 if TYPE_CHECKING:
@@ -41,34 +41,35 @@ class BudgetPlate(Plate):
 
     Attributes:
         lines: label, look and points by rising budget.
+        bounds: upper bounds with all labels: label, and the metric by seed.
         measured: metric and unit.
-        falls: whether smaller is better.
     """
 
     name: ClassVar[str] = "budget"
     title: ClassVar[str] = "Score against labels"
 
     lines: tuple[tuple[str, Look, tuple[BudgetPoint, ...]], ...]
+    bounds: tuple[tuple[str, tuple[float, ...]], ...]
     measured: str
-    falls: bool = False
 
     @classmethod
-    def of(cls, subjects: Sequence[Subject], looks: Mapping[str, Look]) -> BudgetPlate | LeftOut:
+    def of(cls, subjects: Sequence[FigureSubject], looks: Mapping[str, Look]) -> BudgetPlate | LeftOut:
         """From tables of one recipe and metric that differ in the label budget."""
         points: dict[str, dict[int, BudgetPoint]] = {}
+        bounds: dict[str, tuple[float, ...]] = {}
         for subject in subjects:
             for row in subject.rows:
-                if row.cases:
-                    values = tuple(subject.shown(float(value)) for value in row.scores.mean(axis=1))
-                    point = BudgetPoint(row.cases, row.budget, values)
-                    points.setdefault(row.plain_label, {})[row.cases] = point
+                values = tuple(subject.shown(float(value)) for value in row.scores.mean(axis=1))
+                if row.bound:
+                    bounds[row.label] = values
+                elif row.cases:
+                    points.setdefault(row.label, {})[row.cases] = BudgetPoint(row.cases, row.budget, values)
         lines = [
-            (label, looks.get(label, Look(style.GREY, "o")), tuple(found[cases] for cases in sorted(found)))
-            for label, found in points.items()
+            (label, looks[label], tuple(found[cases] for cases in sorted(found))) for label, found in points.items()
         ]
         if max((len(found) for _, _, found in lines), default=0) < 2:
             return LeftOut(cls.name, "no row has results at two label budgets")
-        return cls(tuple(lines), subjects[0].measured, subjects[0].falls)
+        return cls(tuple(lines), tuple(bounds.items()), subjects[0].measured)
 
     @property
     def alt(self) -> str:
@@ -81,19 +82,24 @@ class BudgetPlate(Plate):
 
     @property
     def caption(self) -> str:
-        return f"{self.measured} against training cases with labels. Lines: means; bars: range of the seeds."
+        told = f"{self.measured} against training cases with labels. Lines: means; bars: range of the seeds."
+        return f"{told} Dashed: with all labels." if self.bounds else told
 
     def records(self) -> Sequence[Record]:
-        return [
+        found: list[Record] = [
             {"row": label, "budget": point.title, "cases": point.cases, "number": number, "value": value}
             for label, _, points in self.lines
             for point in points
             for number, value in enumerate(point.values)
         ]
+        for label, values in self.bounds:
+            found += [{"row": label, "budget": "all", "number": at, "value": value} for at, value in enumerate(values)]
+        return found
 
     def _draw(self) -> Figure:
         width = style.NARROW if len(self.lines) <= len(style.COLOURS) else style.WIDE
-        names = [style.fitted(label, width * 0.3, style.SMALL, lines=1) for label, _, _ in self.lines]
+        labels = [label for label, _, _ in self.lines] + [label for label, _ in self.bounds]
+        names = style.shortened(labels, width * 0.3, style.SMALL)
         high, left = max(45.0, 2.7 * len(names)), 13.5
         right = style.widest(names, style.SMALL) + 5
         figure = style.sheet(width, high + 15.5)
@@ -114,6 +120,9 @@ class BudgetPlate(Plate):
         )
         axes.set_xlim(min(budgets) / 1.15, max(budgets) * 1.15)
         axes.grid(axis="y")
+        dark = Look(style.INK, "")
+        for _, values in self.bounds:
+            axes.axhline(float(np.mean(values)), color=dark.colour, linewidth=0.9, linestyle="--", zorder=1)
         style.write_at(figure, 1.2, 2.5 + high / 2, self.measured, rotation=90, va="center")
         style.write_at(
             figure, left + (width - left - right) / 2, high + 14.8, "labelled cases", ha="center", va="bottom"
@@ -121,7 +130,8 @@ class BudgetPlate(Plate):
         low, top = axes.get_ylim()
         axes.set_yticks(style.ticks_of(low, top, 5))
         axes.set_ylim(low, top)
-        ends = [(points[-1].cases, points[-1].mean, look) for _, look, points in self.lines]
+        ends = [(float(points[-1].cases), points[-1].mean, look) for _, look, points in self.lines]
+        ends += [(axes.get_xlim()[1], float(np.mean(values)), dark) for _, values in self.bounds]
         places = style.spread([value for _, value, _ in ends], 2.7 * (top - low) / high, low, top)
         for name, (cases, value, look), at in zip(names, ends, places, strict=True):
             _end_name(axes, name, look, (cases, value), at, width - left - right)
@@ -195,7 +205,7 @@ class CostPlate(Plate):
     falls: bool = False
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> CostPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> CostPlate | LeftOut:
         """From the runs of a table that recorded them."""
         devices: set[str] = set()
         points, left = [], []
@@ -241,7 +251,7 @@ class CostPlate(Plate):
     def _draw(self) -> Figure:
         few = len(self.points) <= len(style.COLOURS)
         width, high, left = (style.NARROW, 52.0, 13.5) if few else (style.WIDE, 80.0, 13.5)
-        names = [style.fitted(point.label, 34.0, style.SMALL, lines=1) for point in self.points]
+        names = style.shortened([point.label for point in self.points], 34.0, style.SMALL)
         figure = style.sheet(width, high + 13)
         axes = style.place(figure, left, 2.5, width - left - 3, high)
         hours = [value for point in self.points for value in point.hours]
@@ -325,10 +335,10 @@ def _names_beside(axes: Axes, names: Sequence[str], points: Sequence[CostPoint],
             )
 
 
-Box = tuple[float, float, float, float]
+_Box = tuple[float, float, float, float]
 
 
-def _cover(box: Box, taken: Sequence[Box], size: tuple[float, float]) -> float:
+def _cover(box: _Box, taken: Sequence[_Box], size: tuple[float, float]) -> float:
     """Area that a box shares with others, and what of it lies outside, which counts most."""
     shared = sum(
         max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
@@ -363,7 +373,7 @@ class OptionsPlate(Plate):
     falls: bool = False
 
     @classmethod
-    def of(cls, subject: Subject) -> OptionsPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> OptionsPlate | LeftOut:
         """From the rows of a table that differ in two numeric options, and in nothing else."""
         for rows in _families(subject.rows):
             paths = _varied(rows)
@@ -427,15 +437,15 @@ class OptionsPlate(Plate):
         return figure
 
 
-def _families(rows: Sequence[Entry]) -> list[list[Entry]]:
+def _families(rows: Sequence[FigureRow]) -> list[list[FigureRow]]:
     """Rows by method, loss and plugin, the largest family first."""
-    families: dict[tuple[str, ...], list[Entry]] = {}
+    families: dict[tuple[str, ...], list[FigureRow]] = {}
     for row in rows:
         families.setdefault(row.family, []).append(row)
     return sorted(families.values(), key=len, reverse=True)
 
 
-def _varied(rows: Sequence[Entry]) -> list[str]:
+def _varied(rows: Sequence[FigureRow]) -> list[str]:
     """The dotted paths in which rows differ; empty where one of their values is no number."""
     paths = dict.fromkeys(path for row in rows for path in row.settings)
     varied = [path for path in paths if len({row.settings.get(path) for row in rows}) > 1]

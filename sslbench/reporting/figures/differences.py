@@ -15,7 +15,7 @@ from sslbench.config.text import counted
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, interval_text, signed
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
 from sslbench.reporting.gains import Gain
 from sslbench.reporting.statistics import ClassWeights, Floats, TwoWay, average_of, slope_on, two_way
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PARTS = ("all", "head", "tail")
+_PARTS = ("all", "head", "tail")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GainLine:
 
     Attributes:
         label, baseline: of the rows.
-        spans: by `PARTS`; head and tail are None where classes are not split by size.
+        spans: by `_PARTS`; head and tail are None where classes are not split by size.
         tested: whether there is a test; hollow where not.
         star: whether the difference is told apart from chance in its family.
         note: why there is no test or no interval.
@@ -83,7 +83,7 @@ class GainsPlate(Plate):
     refused: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, subject: Subject, looks: dict[str, Look]) -> GainsPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: dict[str, Look]) -> GainsPlate | LeftOut:
         """From the gains of a table."""
         lines = [
             _gain_line(label, subject.baselines[label], found, looks[label])
@@ -103,11 +103,12 @@ class GainsPlate(Plate):
         best = max(self.lines, key=lambda line: line.spans[0].mean if line.spans[0] else -math.inf)
         worst = min(self.lines, key=lambda line: line.spans[0].mean if line.spans[0] else math.inf)
         stars = sum(line.star for line in self.lines)
+        tested = sum(line.tested for line in self.lines)
         told = f"Gains of {len(self.lines)} rows over their baselines in {self.points}: {_span_text(best)}"
         if worst is not best:
             told += f"; least, {_span_text(worst)}"
-        tested = sum(line.tested for line in self.lines)
-        return f"{told}. {stars} of {tested} tested differences are told apart from chance."
+        apart = f"{stars} of {tested} tested differences are told apart from chance" if tested else "None is tested"
+        return f"{told}. {apart}."
 
     @property
     def caption(self) -> str:
@@ -137,7 +138,7 @@ class GainsPlate(Plate):
                 "note": line.note,
             }
             for line in self.lines
-            for part, span in zip(PARTS, line.spans, strict=True)
+            for part, span in zip(_PARTS, line.spans, strict=True)
             if span is not None
         ]
 
@@ -148,8 +149,9 @@ class GainsPlate(Plate):
         titles = [line.label if len(bases) == 1 else f"{line.label} − {line.baseline}" for line in self.lines]
         room = min(style.widest(titles) + 1, width * 0.42)
         labels = [style.fitted(title, room) for title in titles]
-        step = 4.6 if all("\n" not in label for label in labels) else 2 * style.LINE
-        left, top, height = style.widest(labels) + 3, 6.5 if split else 2.0, step * len(labels)
+        steps = [4.6 + (style.LINE - 0.4) * label.count("\n") for label in labels]
+        middles = [sum(steps[:number]) + step / 2 for number, step in enumerate(steps)]
+        left, top, height = style.widest(labels) + 3, 6.5 if split else 2.0, sum(steps)
         figure = style.sheet(width, top + height + 10.5)
         limits = _limits([span for line in self.lines for span in line.spans if span])
         count = 3 if split else 1
@@ -158,8 +160,10 @@ class GainsPlate(Plate):
         heads = ("all classes", f"large ({len(self.head)})", f"small ({len(self.tail)})")
         for number in range(count):
             axes = style.place(figure, left + number * (each + gap), top, each, height)
-            _forest(axes, [(line, line.spans[number]) for line in self.lines], limits, stars=number == 0)
-            axes.set_yticks(range(len(labels)), labels if number == 0 else [], linespacing=1.0)
+            spans = [(place, line, line.spans[number]) for place, line in zip(middles, self.lines, strict=True)]
+            _forest(axes, spans, limits, stars=number == 0)
+            axes.set_ylim(height, 0)
+            axes.set_yticks(middles, labels if number == 0 else [], linespacing=1.0)
             if split:
                 axes.set_title(heads[number])
         over = f" over {next(iter(bases))}" if len(bases) == 1 else ""
@@ -195,15 +199,15 @@ def _limits(spans: Iterable[Span]) -> tuple[float, float]:
 
 
 def _forest(
-    axes: Axes, lines: Sequence[tuple[GainLine, Span | None]], limits: tuple[float, float], stars: bool
+    axes: Axes, lines: Sequence[tuple[float, GainLine, Span | None]], limits: tuple[float, float], stars: bool
 ) -> None:
+    """Points and intervals at their heights."""
     low, high = limits
     axes.set_xlim(low, high)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
     drawn: dict[tuple[Look, bool], list[tuple[float, Span]]] = {}
-    for place, (line, span) in enumerate(lines):
+    for place, line, span in lines:
         if span is not None:
             drawn.setdefault((line.look, line.tested), []).append((place, span))
             if stars and line.star:
@@ -273,7 +277,7 @@ class LensPlate(Plate):
     points: str
 
     @classmethod
-    def of(cls, subject: Subject) -> LensPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> LensPlate | LeftOut:
         """From the gains of a table that have a slope."""
         rows = subject.entries
         panels = [
@@ -282,9 +286,7 @@ class LensPlate(Plate):
             if found.slope is not None
         ]
         if not panels:
-            few = all(len(row.values.classes) < 3 for row in subject.rows)
-            why = "fewer than three classes" if few else "no gain over a baseline has an interval in every class"
-            return LeftOut(cls.name, why)
+            return LeftOut(cls.name, _no_lens(subject))
         return cls(tuple(panels), subject.points)
 
     @property
@@ -343,7 +345,7 @@ class LensPlate(Plate):
         down = math.ceil(len(self.panels) / across)
         width = style.NARROW if few else style.WIDE
         left, top, gap, under = 13.0, 8.5, 4.0, 4.5
-        each = (width - left - 2 - gap * (across - 1)) / across
+        each = (width - left - gap * across) / across
         height = 42.0 if few else 27.0
         foot = 14.5 if any(each.part for panel in self.panels for each in panel.classes) else 9.5
         figure = style.sheet(width, top + down * height + (down - 1) * (under + 8.0) + foot)
@@ -352,6 +354,7 @@ class LensPlate(Plate):
         limits = _limits([*spans, *lines])
         sizes = [each.size for panel in self.panels for each in panel.classes]
         reach = (min(sizes) / 1.6, max(sizes) * 1.6)
+        titles = style.shortened([f"{panel.label} − {panel.baseline}" for panel in self.panels], each + gap - 1)
         for number, panel in enumerate(self.panels):
             row, column = divmod(number, across)
             axes = style.place(figure, left + column * (each + gap), top + row * (height + under + 8.0), each, height)
@@ -364,25 +367,29 @@ class LensPlate(Plate):
             axes.set_yticks(style.ticks_of(*limits, 5))
             if column:
                 axes.set_yticklabels([])
-            title = panel.label if few else style.fitted(f"{panel.label} − {panel.baseline}", each + gap - 1)
             slope = f"β {signed(panel.slope.mean)} ({interval_text(panel.slope.low, panel.slope.high)})"
-            if few:
-                title = style.fitted(f"{panel.label} − {panel.baseline}", each)
-            lines_in_title = title.count("\n") + 1
-            if lines_in_title > 1 and not few:
-                title = style.fitted(f"{panel.label} − {panel.baseline}", each + gap - 1, lines=1)
-            axes.text(0, 1 + 3.6 / height, title, transform=axes.transAxes, va="bottom", ha="left")
+            axes.text(0, 1 + 3.6 / height, titles[number], transform=axes.transAxes, va="bottom", ha="left")
             axes.text(
                 0, 1 + 0.6 / height, slope, transform=axes.transAxes, va="bottom", ha="left", fontsize=style.SMALL
             )
         whole = figure.get_size_inches()[1] / style.MM
-        middle = left + (width - left - 2) / 2
+        middle = left + (width - left - gap) / 2
         style.write_at(figure, 1.2, top + (whole - top - foot) / 2, f"gain ({self.points})", rotation=90, va="center")
         bottom = whole - foot + 9.0
         style.write_at(figure, middle, bottom, "mean voxels of the class", ha="center", va="bottom")
         if foot > 10:
             _part_legend(figure, width)
         return figure
+
+
+def _no_lens(subject: FigureSubject) -> str:
+    if not subject.gains:
+        return "no row has its baseline in the table"
+    refused = [found.refused for found in subject.gains.values()]
+    if all(refused):
+        return refused[0]
+    few = all(len(row.values.classes) < 3 for row in subject.rows)
+    return "fewer than three classes" if few else "classes without values or sizes"
 
 
 _PART_LOOKS = {
@@ -456,7 +463,7 @@ def _part_legend(figure: Figure, width: float) -> None:
     figure.legend(handles=handles, loc="lower center", ncols=3, borderpad=0.1, handletextpad=0.1, columnspacing=1.2)
 
 
-def _lens_panel(row: Entry, base: Entry, found: Gain, subject: Subject) -> LensPanel:
+def _lens_panel(row: FigureRow, base: FigureRow, found: Gain, subject: FigureSubject) -> LensPanel:
     lens = subject.lens
     part_of = {name: part for part in ("head", "medium", "tail") for name in getattr(lens, part)}
     names = row.values.classes

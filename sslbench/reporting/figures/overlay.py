@@ -20,7 +20,7 @@ from sslbench.data.preprocess import to_stored
 from sslbench.data.store import Store
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
-from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
 from sslbench.runs.directory import Run, TestFiles
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class OverlayPlate(Plate):
     seed: int
 
     @classmethod
-    def of(cls, subject: Subject, data_dir: Path) -> OverlayPlate | LeftOut:
+    def of(cls, subject: FigureSubject, data_dir: Path) -> OverlayPlate | LeftOut:
         """From the predictions of a table's runs and the prepared dataset."""
         if not subject.direction:
             return LeftOut(cls.name, f"which way of {subject.metric} is better is not known")
@@ -233,11 +233,11 @@ def _key_line(figure: Figure, labels: Sequence[str], names: Sequence[str], left:
 # ------------------------------------------------------------------------------------------------------------- choice
 
 
-def _run_of(row: Entry, seed: int) -> Run | None:
+def _run_of(row: FigureRow, seed: int) -> Run | None:
     return next((run for run in row.runs if run.job["seed"] == seed), None)
 
 
-def _shown_rows(runs: Sequence[tuple[Entry, Run]], subject: Subject) -> list[tuple[Entry, Run]]:
+def _shown_rows(runs: Sequence[tuple[FigureRow, Run]], subject: FigureSubject) -> list[tuple[FigureRow, Run]]:
     """The best rows, each with its baseline, in the table's order."""
     labels: list[str] = []
     have = {row.label for row, _ in runs}
@@ -248,7 +248,7 @@ def _shown_rows(runs: Sequence[tuple[Entry, Run]], subject: Subject) -> list[tup
     return [(row, run) for row, run in runs if row.label in labels]
 
 
-def case_scores(row: Entry, seed: int) -> NDArray[np.float64]:
+def case_scores(row: FigureRow, seed: int) -> NDArray[np.float64]:
     """Mean over the classes of each case under one seed, larger is better; NaN for a case without any value."""
     values = row.values.values[row.values.seeds.index(seed)]
     known = ~np.isnan(values)
@@ -256,7 +256,7 @@ def case_scores(row: Entry, seed: int) -> NDArray[np.float64]:
         return np.asarray(np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1))
 
 
-def _chosen_cases(rows: Sequence[Entry], seed: int) -> list[tuple[str, str, float]]:
+def _chosen_cases(rows: Sequence[FigureRow], seed: int) -> list[tuple[str, str, float]]:
     """The cases to show with rule and score: lower median and lowest decile of the rows' mean, of equals the first."""
     means = np.mean([case_scores(row, seed) for row in rows], axis=0)
     order = [int(place) for place in np.argsort(means, kind="stable") if not np.isnan(means[place])]
@@ -283,7 +283,11 @@ def chosen_slice(reference: NDArray[np.integer], tail: Sequence[int]) -> int:
 
 
 def _picture(
-    store: Store, chosen: Sequence[tuple[Entry, Run]], subject: Subject, which: tuple[str, str, float], seed: int
+    store: Store,
+    chosen: Sequence[tuple[FigureRow, Run]],
+    subject: FigureSubject,
+    which: tuple[str, str, float],
+    seed: int,
 ) -> Picture:
     case, rule, score = which
     if case not in store.cases:

@@ -8,8 +8,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from sslbench.core.files import write_text
 from sslbench.reporting.figures import style
 
 if TYPE_CHECKING:
@@ -64,6 +66,14 @@ class Plate(ABC):
         """The figure; the same numbers give the same one."""
         with style.styled():
             return self._draw()
+
+    def write(self, path: Path) -> None:
+        """Draw it into a file; the ending says the format."""
+        figure = self.draw()
+        if path.suffix.lower() == ".svg":
+            write_text(path, style.svg_text(figure, self.name, self.title, self.alt))
+        else:
+            style.write_figure(figure, path, self.title)
 
     def csv(self) -> str:
         """The records as a tidy CSV, unrounded; a number that there is not is empty."""

@@ -13,7 +13,7 @@ from sslbench.config.text import counted
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.differences import Span
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed, signed
-from sslbench.reporting.figures.subject import Entry, Subject
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject
 from sslbench.reporting.gains import FEWEST_UNITS
 from sslbench.reporting.statistics import Floats, rank_stability, two_way
 
@@ -58,7 +58,7 @@ class RanksPlate(Plate):
     units: int
 
     @classmethod
-    def of(cls, subject: Subject) -> RanksPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> RanksPlate | LeftOut:
         """From the rows that were measured on the same cases."""
         rows = _comparable(subject)
         if isinstance(rows, str):
@@ -114,7 +114,7 @@ class RanksPlate(Plate):
 
     def _draw(self) -> Figure:
         count, step, foot = len(self.lines), 4.2, 9.5
-        labels = [style.fitted(line.label, style.NARROW * 0.42, lines=1) for line in self.lines]
+        labels = style.shortened([line.label for line in self.lines], style.NARROW * 0.42)
         left, right, top = style.widest(labels) + 3, 10.5, 4.5
         figure = style.sheet(style.NARROW, top + step * count + foot)
         axes = style.place(figure, left, top, style.NARROW - left - right, step * count)
@@ -174,7 +174,7 @@ class PairsPlate(Plate):
     points: str
 
     @classmethod
-    def of(cls, subject: Subject) -> PairsPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> PairsPlate | LeftOut:
         """From the rows that were measured on the same cases."""
         rows = _comparable(subject)
         if isinstance(rows, str):
@@ -231,7 +231,7 @@ class PairsPlate(Plate):
         count = len(self.labels)
         wide = count > 7
         width = style.WIDE if wide else style.NARROW
-        labels = [style.fitted(label, width * 0.3, lines=1) for label in self.labels]
+        labels = style.shortened(self.labels, width * 0.3)
         left = style.widest(labels[:-1]) + 2.5
         head = style.widest(labels[1:]) * math.sin(math.radians(50)) + 3.5
         lean = style.text_width(labels[-1]) * math.cos(math.radians(50)) + 2
@@ -285,7 +285,7 @@ class PairsPlate(Plate):
         style.write_at(figure, left + 1, down - 1.2, self.points, fontsize=style.SMALL, va="bottom")
 
 
-def _comparable(subject: Subject) -> list[tuple[Entry, Floats]] | str:
+def _comparable(subject: FigureSubject) -> list[tuple[FigureRow, Floats]] | str:
     """The rows that were measured alike with their scores on the seeds that all share; or why there is no comparing."""
     rows, seeds = subject.alike
     if not subject.direction:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Entry, Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ class ClassesPlate(Plate):
     falls: bool
 
     @classmethod
-    def of(cls, subject: Subject) -> ClassesPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> ClassesPlate | LeftOut:
         """From all rows of a table."""
         names = subject.by_size
         rows = []
@@ -101,7 +101,7 @@ class ClassesPlate(Plate):
         table = np.array([(average, *values) for _, average, values in self.rows])
         digits = 1 if np.nanmax(np.abs(table), initial=0) < 99.95 else 0
         cell = style.text_width("00.0", style.SMALL) + 2.2
-        labels = [style.fitted(label, 48.0, lines=1) for label, _, _ in self.rows]
+        labels = style.shortened([label for label, _, _ in self.rows], 48.0)
         left, gap, step = style.widest(labels) + 2.5, 1.0, 4.4
         width = style.NARROW if left + gap + cell * len(names) + 1 <= style.NARROW else style.WIDE
         side = min(12.0, (width - left - gap - 1.5) / len(names))
@@ -210,7 +210,7 @@ class CasesPlate(Plate):
     measured: str
 
     @classmethod
-    def of(cls, subject: Subject, looks: dict[str, Look]) -> CasesPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: dict[str, Look]) -> CasesPlate | LeftOut:
         """From all rows of a table."""
         lines = [_cases_line(row, subject, looks[row.label]) for row in subject.rows]
         if not lines:
@@ -257,7 +257,7 @@ class CasesPlate(Plate):
 
     def _draw(self) -> Figure:
         step = 5.2
-        labels = [style.fitted(line.label, style.NARROW * 0.4, lines=1) for line in self.lines]
+        labels = style.shortened([line.label for line in self.lines], style.NARROW * 0.4)
         left, top, high = style.widest(labels) + 3, 1.5, step * len(labels)
         figure = style.sheet(style.NARROW, top + high + 10)
         axes = style.place(figure, left, top, style.NARROW - left - 3, high)
@@ -282,7 +282,7 @@ class CasesPlate(Plate):
         return figure
 
 
-def _cases_line(row: Entry, subject: Subject, look: Look) -> CasesLine:
+def _cases_line(row: FigureRow, subject: FigureSubject, look: Look) -> CasesLine:
     found = row.values.values
     known = ~np.isnan(found)
     with np.errstate(invalid="ignore"):

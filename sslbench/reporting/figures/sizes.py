@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from sslbench.core.errors import UsageError
 from sslbench.data.audit import AuditReport, percent
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureSubject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +43,7 @@ class SizesPlate(Plate):
     about: str
 
     @classmethod
-    def of(cls, subject: Subject) -> SizesPlate | LeftOut:
+    def of(cls, subject: FigureSubject) -> SizesPlate | LeftOut:
         """From the reference voxels of a table's test cases."""
         names = [name for name in subject.by_size if subject.sizes.get(name, 0) > 0]
         if not names:
@@ -99,7 +101,7 @@ class SizesPlate(Plate):
 
     def _draw(self) -> Figure:
         step, top = 4.4, 5.0
-        names = [style.fitted(name, style.NARROW * 0.36, lines=1) for name in self.classes]
+        names = style.shortened(self.classes, style.NARROW * 0.36)
         columns = [[self._text(value) for value in values] for _, values in self.series]
         widths = [
             style.widest([*texts, title], style.SMALL) + 2.5
@@ -153,3 +155,15 @@ class SizesPlate(Plate):
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(self.measured)
         return figure
+
+
+def draw_audit(report: AuditReport, path: Path) -> None:
+    """Draw the class shares of an audit into a file; its ending says the format.
+
+    Raises:
+        UsageError: the audit has no class counts.
+    """
+    plate = SizesPlate.of_audit(report)
+    if isinstance(plate, LeftOut):
+        raise UsageError(plate.why)
+    plate.write(path)

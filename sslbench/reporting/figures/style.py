@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslbench.core.errors import UsageError
-from sslbench.core.files import atomic_path, write_text
+from sslbench.core.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,6 +198,23 @@ def fitted(text: str, room: float, points: float = POINTS, lines: int = 2) -> st
     return "\n".join([*done, rest.rstrip() + "…"])
 
 
+def shortened(texts: Sequence[str], room: float, points: float = POINTS) -> list[str]:
+    """Names of one line each, cut short where they are wider than the room in mm; those that would then be alike lose
+    their middle instead of their end."""
+    cut = [fitted(text, room, points, lines=1) for text in texts]
+    return [
+        _without_middle(text, room, points) if cut.count(short) > 1 else short
+        for text, short in zip(texts, cut, strict=True)
+    ]
+
+
+def _without_middle(text: str, room: float, points: float) -> str:
+    kept = len(text) - 1
+    while kept > 2 and text_width(f"{text[: kept - kept // 2]}…{text[-(kept // 2) :]}", points) > room:
+        kept -= 1
+    return f"{text[: kept - kept // 2]}…{text[-(kept // 2) :]}"
+
+
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places for labels near their positions, `gap` apart and inside [low, high], in the order given.
 
@@ -310,16 +327,13 @@ def svg_text(figure: Figure, name: str, title: str, description: str) -> str:
 
 
 def write_figure(figure: Figure, path: Path, title: str) -> None:
-    """Write a figure in the format of a file's ending, whole or not at all, without the time."""
+    """Write a figure in the format of a file's ending, whole or not at all, without the time; SVG is `svg_text`."""
     form = path.suffix.lstrip(".").lower()
     metadata: dict[str, Any] = {"Title": title}
     if form == "pdf":
         metadata |= {"CreationDate": None, "Producer": None, "Creator": None}
     elif form == "png":
         metadata |= {"Software": None}
-    elif form == "svg":
-        write_text(path, svg_text(figure, path.stem, title, ""))
-        return
     else:
         metadata = {}
     with styled(), atomic_path(path, sync=False) as aside:

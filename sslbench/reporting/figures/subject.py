@@ -16,14 +16,14 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.gains import CaseValues, Gain, Lens
 from sslbench.reporting.labels import budget_title, class_title, metric_style
-from sslbench.reporting.model import Column, Row, RowSource, Table
+from sslbench.reporting.model import Column, Row, Table
 from sslbench.reporting.statistics import Floats, average_of
 from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class FigureRow:
     """A row with results.
 
     Attributes:
@@ -46,11 +46,6 @@ class Entry:
     cases: int = 0
     budget: str = ""
 
-    @property
-    def plain_label(self) -> str:
-        """The label without the budget that an upper bound has in it."""
-        return self.label.removesuffix(f" ({self.budget})") if self.bound else self.label
-
     @cached_property
     def scores(self) -> Floats:
         """Unit scores of the average over classes (S, U), larger is better."""
@@ -72,7 +67,7 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class FigureSubject:
     """One table, or one block of a table: rows that were measured alike.
 
     Attributes:
@@ -94,7 +89,7 @@ class Subject:
     metric: str
     unit: str
     direction: str
-    rows: tuple[Entry, ...]
+    rows: tuple[FigureRow, ...]
     sizes: Mapping[str, float]
     baselines: Mapping[str, str]
     gains: Mapping[str, Gain]
@@ -123,7 +118,7 @@ class Subject:
         return -value if self.falls else value
 
     @cached_property
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, FigureRow]:
         """The rows by label."""
         return {row.label: row for row in self.rows}
 
@@ -139,12 +134,12 @@ class Subject:
         return sorted(names, key=lambda name: -self.sizes.get(name, 0.0))
 
     @cached_property
-    def alike(self) -> tuple[tuple[Entry, ...], tuple[int, ...]]:
+    def alike(self) -> tuple[tuple[FigureRow, ...], tuple[int, ...]]:
         """The rows that can be held against each other, upper bounds apart, and the seeds that all of them have.
 
         They are those measured on the cases and classes of most rows.
         """
-        groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Entry]] = {}
+        groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[FigureRow]] = {}
         for row in self.rows:
             if not row.bound and not np.isnan(row.scores).any():
                 groups.setdefault((row.values.cases, row.values.classes), []).append(row)
@@ -158,7 +153,7 @@ def title_of_class(name: str) -> str:
     return class_title(name)
 
 
-def subjects_of(tables: Sequence[Table], found: Collection, checkpoint: str | None = None) -> list[Subject]:
+def subjects_of(tables: Sequence[Table], found: Collection, checkpoint: str | None = None) -> list[FigureSubject]:
     """The subjects of a report's tables, one per table and block that has results; their names are unique.
 
     Args:
@@ -187,7 +182,7 @@ def _subject(
     runs: Mapping[str, Run],
     records: Mapping[str, pd.DataFrame],
     checkpoint: str | None,
-) -> Subject | None:
+) -> FigureSubject | None:
     """One block of a table; None where it has no column or no results."""
     leading = next((column for column in table.columns if column.block == block and not column.is_gain), None)
     if leading is None:
@@ -196,13 +191,13 @@ def _subject(
     sources = [(row, source) for row, source in sources if source.n and set(source.runs) <= records.keys()]
     if not sources:
         return None
-    entries = tuple(_entry(row, source, leading, runs, records) for row, source in sources)
+    entries = tuple(_entry(row, leading, runs, records) for row, _ in sources)
     whole = pd.concat([records[run] for _, source in sources for run in source.runs], ignore_index=True)
     values = runs[sources[0][1].runs[0]].values
     held = [gain for gain in table.gains if gain.block == block]
     shown = {entry.label for entry in entries}
     style = metric_style(leading.metric)
-    return Subject(
+    return FigureSubject(
         name=name,
         title=" ".join(filter(None, [table.heading, block])),
         metric=style.title,
@@ -218,16 +213,16 @@ def _subject(
     )
 
 
-def _entry(
-    row: Row, source: RowSource, leading: Column, runs: Mapping[str, Run], records: Mapping[str, pd.DataFrame]
-) -> Entry:
+def _entry(row: Row, leading: Column, runs: Mapping[str, Run], records: Mapping[str, pd.DataFrame]) -> FigureRow:
+    source = row.source(leading)
+    assert source is not None
     own = pd.concat([records[name] for name in source.runs], ignore_index=True)
     skip = registry.component("protocol", source.protocol).skip_cases
     values = CaseValues.of(own, leading.metric, leading.direction, skip)
     by_seed = sorted((runs[name] for name in source.runs), key=lambda run: int(run.job["seed"]))
     variant = split_outside_brackets(source.variant) if source.variant else []
     splits = str(by_seed[0].values.get("splits", ""))
-    return Entry(
+    return FigureRow(
         label=row.label,
         family=(source.recipe, source.labeled, source.method, source.loss, source.plugin),
         settings={path: value for path, _, value in (item.partition("=") for item in variant)},

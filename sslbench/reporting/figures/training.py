@@ -17,7 +17,7 @@ from sslbench.reporting.figures import logs, style
 from sslbench.reporting.figures.logs import AVERAGE_TRACE, Trace
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import Subject, title_of_class
+from sslbench.reporting.figures.subject import FigureSubject, title_of_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ _TITLE, _GAP, _FEET = 5.0, 4.0, 7.5  # mm: above a panel, between two, below one
 
 
 @dataclass(frozen=True)
-class Line:
+class TraceLine:
     """One trace of a panel, with its name and look."""
 
     label: str
@@ -42,7 +42,7 @@ class Panel:
     """Traces that share their axes."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[TraceLine, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TracesPlate(Plate):
     @property
     def caption(self) -> str:
         seeds = max(line.trace.seeds for panel in self.panels for line in panel.lines)
-        band = "Line: mean of the seeds, band: their range." if seeds > 1 else "One seed."
+        band = "TraceLine: mean of the seeds, band: their range." if seeds > 1 else "One seed."
         return f"{self.words}. {band}{' ' + self.note if self.note else ''}"
 
     def records(self) -> Sequence[Record]:
@@ -96,7 +96,7 @@ class TracesPlate(Plate):
         keyed = len(self.panels) > 1 and len({*looks.values()}) == len(labels)  # else names stand at the lines' ends
         across = style.across(len(self.panels)) if keyed else min(3, len(self.panels))  # names need room
         width = style.NARROW if len(self.panels) == 1 and len(labels) <= len(style.COLOURS) else style.WIDE
-        names = {label: style.fitted(label, width * 0.28, style.SMALL, lines=1) for label in labels}
+        names = dict(zip(labels, style.shortened(labels, width * 0.28, style.SMALL), strict=True))
         ends = 0.0 if keyed else style.widest(names.values(), style.SMALL) + 4.0
         limits = _height_limits(self.panels, self.log)
         ticks = _log_ticks(*limits) if self.log else _plain_ticks(*limits)
@@ -109,13 +109,14 @@ class TracesPlate(Plate):
         foot = 10.0 + (style.LINE * len(key) + 1.0 if key else 0)
         figure = style.sheet(width, top + down * (_TITLE + high) + (down - 1) * _FEET + foot)
         longest = max(line.trace.iterations[-1] for panel in self.panels for line in panel.lines)
+        titles = style.shortened([panel.title for panel in self.panels], each + ends - 1)
         for number, panel in enumerate(self.panels):
             row, column = divmod(number, across)
             x, y = left + column * (each + ends + _GAP), top + _TITLE + row * (_TITLE + high + _FEET)
             axes = style.place(figure, x, y, each, high)
             self._panel(axes, panel, limits, (longest, max(2, int(each / 11))))
             if len(self.panels) > 1 or panel.title != _AVERAGE:
-                axes.set_title(style.fitted(panel.title, each + ends - 1, lines=1), loc="left")
+                axes.set_title(titles[number], loc="left")
             if column:
                 axes.tick_params(labelleft=False)
             if number + across < len(self.panels):
@@ -147,6 +148,8 @@ class TracesPlate(Plate):
                 axes.fill_between(trace.iterations, trace.low, trace.high, color=colour, alpha=0.18, linewidth=0)
             every = max(1, len(trace.iterations) // 6)
             marker = line.look.marker if len(panel.lines) <= len(style.COLOURS) else ""
+            if len(trace.iterations) == 1:
+                marker = marker or "o"
             axes.plot(
                 trace.iterations,
                 trace.mean,
@@ -158,7 +161,7 @@ class TracesPlate(Plate):
                 linestyle="--" if line.dashed else "-",
             )
         axes.set_ylim(*limits)
-        axes.set_xlim(0, longest)
+        axes.set_xlim(0, 1.015 * longest)
         axes.grid(axis="y")
         ticks = style.ticks_of(0, longest, min(4, most))
         axes.set_xticks(ticks, [_thousands(tick) for tick in ticks])
@@ -173,7 +176,7 @@ class CurvesPlate(TracesPlate):
     title: ClassVar[str] = "Validation along the training"
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> CurvesPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> CurvesPlate | LeftOut:
         """From the runs of a table."""
         rows = _traces_of_rows(subject, logs.validation)
         if not rows:
@@ -190,7 +193,7 @@ class AgreementPlate(TracesPlate):
     title: ClassVar[str] = "Agreement of two predictors"
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> AgreementPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> AgreementPlate | LeftOut:
         """From the runs of a table that were observed (recipe field `observe`)."""
         rows = _traces_of_rows(subject, _agreement)
         if not rows:
@@ -208,7 +211,7 @@ class WeightsPlate(TracesPlate):
     title: ClassVar[str] = "Class weights along the training"
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> WeightsPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> WeightsPlate | LeftOut:
         """From the runs of a table whose weightings recorded them."""
         panels = _class_panels(subject, "weight/", share=False)
         if not panels:
@@ -225,7 +228,7 @@ class MinedPlate(TracesPlate):
     title: ClassVar[str] = "Classes of the mined voxels"
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> MinedPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> MinedPlate | LeftOut:
         """From the runs of a table under a loss that mines voxels."""
         panels = _class_panels(subject, "mined/", share=True)
         if not panels:
@@ -252,7 +255,7 @@ class RegionsPlate(TracesPlate):
     title: ClassVar[str] = "Shares of the four regions"
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> RegionsPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> RegionsPlate | LeftOut:
         """From the runs of a table that were observed, else from what MetaSSL's loss logs of its own patches."""
         panels = _region_panels(subject, _observed_regions("share"))
         where = "validation cases"
@@ -273,7 +276,7 @@ class RegionAccuracyPlate(TracesPlate):
     title: ClassVar[str] = "Right labels in the four regions"
 
     @classmethod
-    def of(cls, subject: Subject, looks: Mapping[str, Look]) -> RegionAccuracyPlate | LeftOut:
+    def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> RegionAccuracyPlate | LeftOut:
         """From the runs of a table that were observed."""
         panels = _region_panels(subject, _observed_regions("accuracy"))
         if not panels:
@@ -292,7 +295,7 @@ _MOST_PANELS = 9
 _MOST_POINTS = 40  # of a drawn line; more than that nobody sees on paper
 
 
-def _traces_of_rows(subject: Subject, read: Reader) -> dict[str, dict[str, Trace]]:
+def _traces_of_rows(subject: FigureSubject, read: Reader) -> dict[str, dict[str, Trace]]:
     """By row and name what its runs recorded, over seeds."""
     found = {row.label: logs.joined(read(run) for run in row.runs) for row in subject.rows if row.runs}
     return {label: traces for label, traces in found.items() if AVERAGE_TRACE in traces}
@@ -303,13 +306,13 @@ def _cut_note(panels: Sequence[Panel]) -> str:
     return f" Without {listed(left)}: no room." if left else ""
 
 
-def _missing_note(subject: Subject, rows: Mapping[str, object]) -> str:
+def _missing_note(subject: FigureSubject, rows: Mapping[str, object]) -> str:
     missing = [row.label for row in subject.rows if row.label not in rows]
     return f"Not recorded: {listed(missing)}." if missing else ""
 
 
 def _panels_by_class(
-    rows: Mapping[str, Mapping[str, Trace]], subject: Subject, looks: Mapping[str, Look]
+    rows: Mapping[str, Mapping[str, Trace]], subject: FigureSubject, looks: Mapping[str, Look]
 ) -> list[Panel]:
     """The average, and each class, the largest first; classes only where their lines can be told apart."""
     names = [AVERAGE_TRACE]
@@ -317,7 +320,7 @@ def _panels_by_class(
         names += [name for name in subject.by_size if any(name in traces for traces in rows.values())]
     panels = []
     for name in names:
-        lines = tuple(Line(label, traces[name], looks[label]) for label, traces in rows.items() if name in traces)
+        lines = tuple(TraceLine(label, traces[name], looks[label]) for label, traces in rows.items() if name in traces)
         panels.append(Panel(_AVERAGE if name == AVERAGE_TRACE else title_of_class(name), lines))
     return panels
 
@@ -338,7 +341,7 @@ def _agreement(run: object) -> dict[str, dict[int, float]]:
     }
 
 
-def _class_panels(subject: Subject, prefix: str, share: bool) -> list[Panel]:
+def _class_panels(subject: FigureSubject, prefix: str, share: bool) -> list[Panel]:
     """A panel for each row and what it logged, with a line for each class, coloured by size; where it is logged by
     source too (`a/label`), of the first learner."""
     panels = []
@@ -359,13 +362,15 @@ def _class_panels(subject: Subject, prefix: str, share: bool) -> list[Panel]:
     return panels
 
 
-def _class_lines(traces: Mapping[str, Trace], subject: Subject) -> list[Line]:
+def _class_lines(traces: Mapping[str, Trace], subject: FigureSubject) -> list[TraceLine]:
     lens = subject.lens
-    lines = [Line(BACKGROUND, traces[BACKGROUND], Look(style.INK, ""), dashed=True)] if BACKGROUND in traces else []
+    lines = (
+        [TraceLine(BACKGROUND, traces[BACKGROUND], Look(style.INK, ""), dashed=True)] if BACKGROUND in traces else []
+    )
     for name in subject.by_size:
         if name in traces:
             colour = style.HEAD if name in lens.head else style.TAIL if name in lens.tail else style.MEDIUM
-            lines.append(Line(title_of_class(name), traces[name], Look(colour, "")))
+            lines.append(TraceLine(title_of_class(name), traces[name], Look(colour, "")))
     return lines
 
 
@@ -408,7 +413,7 @@ def _trained_regions(run: object) -> dict[str, dict[str, dict[int, float]]]:
 
 
 def _region_panels(
-    subject: Subject, read: Callable[..., Mapping[str, Mapping[str, Mapping[int, float]]]]
+    subject: FigureSubject, read: Callable[..., Mapping[str, Mapping[str, Mapping[int, float]]]]
 ) -> list[Panel]:
     """A panel for each row, of its first learner."""
     panels = []
@@ -418,7 +423,7 @@ def _region_panels(
         if not keys:
             continue
         traces = logs.joined(run[keys[0]] for run in found if keys[0] in run)
-        lines = tuple(Line(name, traces[name], look) for name, look in REGION_LOOKS.items() if name in traces)
+        lines = tuple(TraceLine(name, traces[name], look) for name, look in REGION_LOOKS.items() if name in traces)
         if lines:
             panels.append(Panel(row.label if len(keys) == 1 else f"{row.label}, {keys[0]}", lines))
     return panels
@@ -436,6 +441,8 @@ def _height_limits(panels: Sequence[Panel], log: bool) -> tuple[float, float]:
         low, high = min(positive, default=0.1), max(positive, default=1.0)
         return max(low, high * 1e-5) / 1.3, high * 1.3
     low, high = min(ends), max(ends)
+    if low == high == 0:
+        return 0.0, 1.0
     pad = 0.04 * (high - low or 1.0)
     return (0.0 if 0 <= low < 0.25 * high else low - pad), high + pad
 
