@@ -485,3 +485,66 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         files = sorted((tmp_path / name).rglob("*.*"))
         sums.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
     assert sums[0] == sums[1] and len(sums[0]) == 7
+
+
+# ------------------------------------------------------------------------------------------------------------ the guide
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "figures.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_names_every_figure() -> None:
+    names = set(re.findall(r"^\| `([\w-]+)` \|", GUIDE, re.MULTILINE)) | {"overlay"}
+    assert names == {leaf.plate.name for leaf in album([example()], Path("nowhere"))}
+    assert "`overlay` shows" in GUIDE
+
+
+def test_the_guides_commands_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from sslbench import cli
+
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^sslbench (.*)$", GUIDE, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", ["sslbench", *command.split(), "--help"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code, capsys.readouterr().err
+
+
+def test_the_guides_python_runs(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        for method, more in (("supervised", 0.0), ("mt", 0.1)):
+            scores = {
+                name: [0.5 + more + 0.01 * (seed * case % 3) for case in range(6)] for name in ("rv", "myo", "lv")
+            }
+            write_run(scores, method=method, seed=seed)
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    assert code
+    found: dict[str, object] = {"folder": tmp_path / "figures"}
+    exec(code[1].replace('data_dir="data"', "data_dir=folder"), found)
+    assert found["gains"].lines[0].label == "MT"  # type: ignore[attr-defined]
+    assert (tmp_path / "figures" / "gains.pdf").exists()
+
+
+def test_report_draws_figures_and_says_what_is_left_out(
+    write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sslbench import cli
+
+    write_run(0.5, seed=0)
+    line = ["report", "--figures", "--results-dir", str(tmp_path / "results"), "--data-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["sslbench", *line])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert not ended.value.code, told.err
+    assert "left out ranks, pairs: fewer than two rows" in told.err + told.out
+    folder = tmp_path / "results" / "reports" / "runs" / "figures"
+    assert {path.name for path in folder.glob("*.pdf")} == {"classes.pdf", "cases.pdf", "sizes.pdf"}
+    monkeypatch.setattr(sys, "argv", ["sslbench", *line, "--latex"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "do not go together" in capsys.readouterr().err
