@@ -442,7 +442,8 @@ import sys
 from pathlib import Path
 from sslbench.reporting.figures.album import album, write_album
 from tests.helpers.subjects import example
-write_album([leaf for leaf in album([example()], Path("x")) if leaf.plate.name in ("gains", "pairs")], Path(sys.argv[1]))
+leaves = album([example()], Path("x"))
+write_album([leaf for leaf in leaves if leaf.plate.name in ("gains", "pairs")], Path(sys.argv[1]))
 """
 
 
