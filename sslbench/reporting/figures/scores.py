@@ -76,8 +76,8 @@ class ClassesPlate(Plate):
             return f"Means of {len(self.classes)} classes; no value."
         low, high = min(pairs), max(pairs)
         return (
-            f"{self.measured} of {len(self.classes)} classes in {counted(len(self.rows), 'row')}: from {low[0]:.1f} ({low[2]}, "
-            f"{low[1]}) to {high[0]:.1f} ({high[2]}, {high[1]})."
+            f"{self.measured} of {len(self.classes)} classes in {counted(len(self.rows), 'row')}: from "
+            f"{low[0]:.1f} ({low[2]}, {low[1]}) to {high[0]:.1f} ({high[2]}, {high[1]})."
         )
 
     @property
@@ -235,8 +235,8 @@ class CasesPlate(Plate):
         low, high = min(spreads), max(spreads, key=lambda item: item[1])
         widest = max(spreads, key=lambda item: item[1] - item[0])
         return (
-            f"{self.measured} of every case and seed in {counted(len(self.lines), 'row')}: cases range from {low[0]:.1f} "
-            f"({low[2]}) to {high[1]:.1f} ({high[2]}); {widest[2]} spreads most."
+            f"{self.measured} of every case and seed in {counted(len(self.lines), 'row')}: cases range from "
+            f"{low[0]:.1f} ({low[2]}) to {high[1]:.1f} ({high[2]}); {widest[2]} spreads most."
         )
 
     @property
