@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sslbench.config.grid import Grid, grid_files, load_grid
-from sslbench.config.job import ENGINE_VERSION, Job
+from sslbench.config.job import ENGINE_VERSION, Job, settings_of
 from sslbench.config.layers import load_recipe
 from sslbench.config.recipe import recipe_names
 from sslbench.config.splits import load_splits
@@ -457,6 +457,34 @@ def test_a_corrected_component_makes_new_runs_of_those_jobs_that_use_it(kind, na
     monkeypatch.setattr(target, "version", target.version + 1)
     assert job(loss="ga").digest() != before
     assert acdc("cps").digest() == apart
+
+
+@pytest.mark.parametrize("field", [{"observe": ["regions"]}, {"checkpoints": ["best-val", "last"]}])
+def test_what_is_only_recorded_changes_neither_the_digest_nor_the_run(field):
+    plain, told = (Job(recipe="ga-synapse", method="cps", labeled="20%", set=set) for set in ({}, field))
+    assert told.digest() == plain.digest() and told.directory == plain.directory and told.title == plain.title
+    # The worker that reads the job again knows of it.
+    again = Job(**told.canonical().model_dump())
+    (name, value), *_ = field.items()
+    assert getattr(again.resolved.recipe, name) == value
+    assert again.resolved.values[name] == value and again.resolved.layers[name] == "job"
+    # Beside what does change the result, that alone is the difference.
+    lasting = Job(recipe="ga-synapse", method="cps", labeled="20%", set={**field, "checkpoint": "last"})
+    assert settings_of(lasting.canonical().model_dump()) == {"checkpoint": "last"}
+
+
+def test_the_rules_that_are_tested_begin_with_that_of_the_results():
+    def tested(**fields):
+        job = Job(recipe="ga-synapse", method="cps", labeled="20%", set=fields)
+        return job.resolved.recipe.tested
+
+    assert tested() == ("best-val",)
+    assert tested(checkpoints=["last", "best-val"]) == ("best-val", "last")
+    assert tested(checkpoint="last", checkpoints=["best-val", "last"]) == ("last", "best-val")
+    with pytest.raises(UsageError, match=r"the checkpoint rule best-val needs schedule\.validate_every"):
+        tested(**{"checkpoint": "last", "checkpoints": ["best-val"], "schedule.validate_every": 0})
+    with pytest.raises(UsageError, match="'best-val' or 'last'"):
+        tested(checkpoints=["middle"])
 
 
 def test_a_corrected_engine_makes_new_runs_of_all_jobs(monkeypatch):

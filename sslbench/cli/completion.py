@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
@@ -66,6 +66,14 @@ def _component(kind: str) -> Completer:
 
 methods, losses, plugins = _component("method"), _component("loss"), _component("plugin")
 weightings, datasets, protocols = _component("weighting"), _component("dataset"), _component("protocol")
+
+
+@_quiet
+def checkpoints(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """The rules by which weights are chosen to be tested."""
+    from sslbench.config.recipe import CheckpointRule
+
+    return get_args(CheckpointRule)
 
 
 @_quiet

@@ -11,12 +11,14 @@ import typer
 from sslbench.cli import completion
 from sslbench.cli.console import failures, note, out, print_json, progress
 from sslbench.cli.options import (
+    CheckpointName,
     DataDir,
     Json,
     Quiet,
     ResultsDir,
     Workers,
     checked_device,
+    checked_rule,
     flag,
     opened,
     option,
@@ -43,6 +45,7 @@ def evaluate(
     all_protocols: Annotated[
         bool, flag("Every protocol side by side: the conversion table.", "--all-protocols/--no-all-protocols")
     ] = False,
+    checkpoint: CheckpointName = None,
     references: Annotated[
         Path | None, option("DIR", "Folder of label maps to score against, matched by file name.", panel=_FOLDER)
     ] = None,
@@ -98,6 +101,7 @@ def evaluate(
         partial=partial,
         output=output,
         workers=workers or os.cpu_count() or 1,
+        checkpoint=checked_rule(checkpoint),
     )
     with progress("cases", quiet) as bar:
         task = bar.add_task("score", total=0)

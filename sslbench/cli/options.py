@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from sslbench.cli import completion
-from sslbench.core.errors import UsageError
+from sslbench.core.errors import UnknownNameError, UsageError
 
 OUTPUT = "Output and places"
 
@@ -44,6 +44,14 @@ PreprocessingName = Annotated[
     str | None,
     option("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
 ]
+CheckpointName = Annotated[
+    str | None,
+    option(
+        "RULE",
+        "The test of the weights of best-val or last, where `checkpoints` of a recipe asked for both.",
+        complete=completion.checkpoints,
+    ),
+]
 Workers = Annotated[int | None, option("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)]
 GridArgument = Annotated[str | None, argument("GRID", "A grid by name, or its YAML file.", completion.grids)]
 
@@ -63,6 +71,15 @@ def several(values: list[str] | None) -> list[str]:
     from sslbench.config.text import split_outside_brackets
 
     return [part for value in values or [] for part in split_outside_brackets(value)]
+
+
+def checked_rule(rule: str | None) -> str | None:
+    """A rule by which weights are chosen to be tested; None stays, and stands for that of the recipe."""
+    from sslbench.config.recipe import CheckpointRule
+
+    if rule is not None and rule not in get_args(CheckpointRule):
+        raise UnknownNameError("checkpoint rule", rule, get_args(CheckpointRule))
+    return rule
 
 
 def checked_device(device: str | None, dry_run: bool) -> str | None:

@@ -13,7 +13,17 @@ import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import note, out, warn
-from sslbench.cli.options import DataDir, GridArgument, ResultsDir, Sets, flag, opened, option
+from sslbench.cli.options import (
+    CheckpointName,
+    DataDir,
+    GridArgument,
+    ResultsDir,
+    Sets,
+    checked_rule,
+    flag,
+    opened,
+    option,
+)
 from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ def report(
         str | None,
         option("NAME", "Records that `evaluate` made under it; default: the runs' own.", complete=completion.protocols),
     ] = None,
+    checkpoint: CheckpointName = None,
     latex: Annotated[bool, flag("A booktabs table.", "--latex/--no-latex")] = False,
     markdown: Annotated[bool, flag("GitHub's table.", "--markdown/--no-markdown")] = False,
     csv: Annotated[bool, flag("Tidy, unrounded numbers.", "--csv/--no-csv")] = False,
@@ -54,18 +65,19 @@ def report(
     results = settings.results_dir(results_dir)
     data = opened(data_dir)
     protocol = protocol and registry.component("protocol", protocol).name
+    checkpoint = checked_rule(checkpoint)
     if name:
         grid = load_grid(name)
         jobs = grid.expand(parse_set(set or []))
-        made = tables.grid_table(grid, jobs, results, protocol)
+        made = tables.grid_table(grid, jobs, results, protocol, checkpoint)
         runs = [Run.of(job, results) for job in jobs]
     else:
-        made = tables.tables_of_runs(results, protocol) if (results / RUNS).exists() else []
+        made = tables.tables_of_runs(results, protocol, checkpoint) if (results / RUNS).exists() else []
         runs = [] if made else runs_below(results / RUNS)
     for warning in dict.fromkeys(warning for table in made for warning in table.warnings):
         warn(warning)
     if not any(row.n for table in made for row in table.rows):
-        raise _nothing(runs, name, results, protocol)
+        raise _nothing(runs, name, results, protocol, checkpoint)
     if protocol and not any(table.columns for table in made):
         asked = ", ".join(column.key for column in grid.table.wanted())
         raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
@@ -90,11 +102,15 @@ def report(
         raise typer.Exit(1)
 
 
-def _nothing(runs: Sequence[Run], grid: str | None, results: Path, protocol: str | None) -> SSLBenchError:
+def _nothing(
+    runs: Sequence[Run], grid: str | None, results: Path, protocol: str | None, checkpoint: str | None
+) -> SSLBenchError:
     """Why there is nothing to report, and what to do: an error in the records, or else one of usage."""
     if not runs:
         return UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
     scored = "not scored under " + protocol if protocol else "not scored"
+    if checkpoint and not any(run.tested(checkpoint).cases.exists() for run in runs if run.state == "finished"):
+        scored = f"not tested with the weights of {checkpoint}"
     words = {"pending": "not started", "finished": scored}
     states = Counter(words.get(run.state, run.state) for run in runs)
     told = ", ".join(f"{count} {state}" for state, count in states.items())
@@ -102,6 +118,8 @@ def _nothing(runs: Sequence[Run], grid: str | None, results: Path, protocol: str
     message = f"no result of {whose} in {results}: {len(runs)} of {len(runs)} runs have no result ({told})"
     if states["damaged"]:
         return SSLBenchError(message, "sslbench status says what is damaged; sslbench run makes records again")
+    if states[scored] and "tested" in scored:
+        return UsageError(message, "a recipe asks for that by `checkpoints: [best-val, last]`, before the run begins")
     if states[scored]:
         return UsageError(message, f"sslbench evaluate {grid or results} --protocol {protocol} scores them")
     return UsageError(message, f"sslbench run --grid {grid or '[NAME]'}")

@@ -179,6 +179,8 @@ def _check(request: Request, runs: bool, folders: Sequence[Path]) -> None:
             f"{meant[0]} is for folders of label maps, not for runs",
             "a run knows its dataset, classes and cases, and keeps its records",
         )
+    if folders and request.checkpoint:
+        raise UsageError("--checkpoint is for runs, not for folders of label maps", "nobody knows who predicted these")
     if request.preprocessing and not request.dataset:
         raise UsageError("--preprocessing needs --dataset", "for example --dataset acdc --preprocessing ssl4mis")
     if request.output and len(folders) > 1:

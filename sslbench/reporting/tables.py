@@ -33,7 +33,13 @@ _SHARED = (attrgetter("recipe"), attrgetter("dataset"), attrgetter("labeled"))
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
 
-def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protocol: str | None = None) -> list[Table]:
+def grid_table(
+    grid: Grid,
+    jobs: Sequence[Job],
+    results_dir: Path | str,
+    protocol: str | None = None,
+    checkpoint: str | None = None,
+) -> list[Table]:
     """The tables that a grid fills, one per recipe × label budget or as its `table` says, with what its runs gave.
 
     Supervised rows with all labels stand in the tables of the other budgets, as the papers print them.
@@ -43,6 +49,7 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protoco
         jobs: of the grid (`grid.expand()`).
         results_dir: the folder that holds `runs`.
         protocol: whose records to show, as `evaluate` left them; None: the recipes' own.
+        checkpoint: the rule whose weights to show the test of, where recipes asked for several; None: their own.
 
     Raises:
         UsageError: the grid asks for a column that none of its protocols has.
@@ -55,40 +62,44 @@ def grid_table(grid: Grid, jobs: Sequence[Job], results_dir: Path | str, protoco
         if not run.begun:
             others += sum(other.cases.exists() for other in run.others())
         key = (*run.directory.parts[-4:-1], job.digest())
-        row = rows.get(key) or _planned(job, protocol)
+        row = rows.get(key) or _planned(job, protocol, checkpoint)
         rows[key] = replace(row, runs=(*row.runs, run) if run.begun else row.runs, expected=row.expected + 1)
     grid.table.check(jobs)
-    found = records_of([run for row in rows.values() for run in row.runs], protocol)
+    found = records_of([run for row in rows.values() for run in row.runs], protocol, checkpoint)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
     return _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)
 
 
-def tables_of_runs(results_dir: Path | str, protocol: str | None = None) -> list[Table]:
+def tables_of_runs(results_dir: Path | str, protocol: str | None = None, checkpoint: str | None = None) -> list[Table]:
     """One table per recipe × label budget of all finished runs, grids aside.
 
     The seeds asked for are those that ever began. Rows of which no run is finished are left out.
 
     Args:
         results_dir: anything that `load_results` takes.
-        protocol: as for `grid_table`.
+        protocol, checkpoint: as for `grid_table`.
 
     Raises:
         UsageError: nothing is there.
         SSLBenchError: as for `grid_table`.
     """
-    found = collect(results_dir, protocol)
+    found = collect(results_dir, protocol, checkpoint)
     cells: dict[tuple[str, ...], list[Run]] = {}
     readable = [run for run in found.runs if run.state != "damaged"]
     for run in readable:
         cells.setdefault(run.cell, []).append(run)
     measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
-    rows = [_measured_row(runs, measured[runs[0].digest]) for runs in cells.values() if runs[0].digest in measured]
+    rows = [
+        _measured_row(runs, measured[runs[0].digest], checkpoint)
+        for runs in cells.values()
+        if runs[0].digest in measured
+    ]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
     return _tables(rows, found, TableSpec(), notes)
 
 
-def _planned(job: Job, protocol: str | None) -> PlannedRow:
+def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedRow:
     canonical, recipe = job.resolved.job, job.resolved.recipe
     return PlannedRow(
         recipe=Path(canonical.recipe).stem,
@@ -101,7 +112,7 @@ def _planned(job: Job, protocol: str | None) -> PlannedRow:
         dataset=recipe.dataset,
         splits=recipe.splits,
         protocol=protocol or recipe.protocol,
-        checkpoint=recipe.checkpoint,
+        checkpoint=checkpoint or recipe.checkpoint,
         runs=(),
         expected=0,
         job=job.resolved,
@@ -109,7 +120,7 @@ def _planned(job: Job, protocol: str | None) -> PlannedRow:
     )
 
 
-def _measured_row(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
+def _measured_row(runs: list[Run], measured: Mapping[Any, Any], checkpoint: str | None) -> PlannedRow:
     """The row of runs that differ in the seed alone."""
     first = runs[0]
     variant = split_outside_brackets(first.variant)
@@ -124,7 +135,7 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any]) -> PlannedRow:
         dataset=str(measured["dataset"]),
         splits=str(first.values.get("splits", "")),
         protocol=str(measured["protocol"]),
-        checkpoint=str(first.values.get("checkpoint", "")),
+        checkpoint=checkpoint or str(first.values.get("checkpoint", "")),
         runs=tuple(runs),
         expected=len(runs),
         place=Place(),

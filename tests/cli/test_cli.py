@@ -106,6 +106,7 @@ USAGE = [
     (["run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "-s", "3-1"], "cannot read the seed '3-1'", "0-2"),
     (["run", "--grid", "quick", "--device", "gpu", "-n"], "unknown device 'gpu'", "cuda"),
     (["report", "quick", "--json", "--csv"], "do not go together", "one format"),
+    (["report", "--checkpoint", "first"], "unknown checkpoint rule 'first'", "best-val, last"),
     (["report", "quick", "-o", "table.md"], "-o needs a format", "--markdown"),
     (["show", "metod", "cps"], "unknown kind of thing to show 'metod'", "method"),
     (["show", "method", "cpss"], "unknown method 'cpss'", "cps"),
@@ -419,6 +420,8 @@ def test_a_report_as_data_has_typed_numbers_and_its_runs(run: Any, tmp_path: Pat
     assert code == 2 and not out and "no result of grid quick" in err and "8 not started" in err
     code, out, err = run("report", "--protocol", "ga")
     assert code == 2 and not out and "2 not scored under ga" in err and "sslbench evaluate" in err
+    code, out, err = run("report", "--checkpoint", "last")
+    assert code == 2 and not out and "2 not tested with the weights of last" in err and "checkpoints: [best-val" in err
     code, out, _ = run("report", "--json", "-o", "table.json")
     assert code == 0 and not out and json.loads((tmp_path / "table.json").read_text())[0]["name"] == table["name"]
 

@@ -18,7 +18,8 @@ LISTS = load_splits("digestpath", "cdma-leaking")
 def test_the_slide_stands_before_the_time_of_the_scan():
     assert slide("18-03912A_2019-05-07 22_55_07-lv1-13993-9429-2461-4154") == "18-03912A"
     assert slide("2018_74969_1-1_2019-02-21 00_48_39-lv1-38647-14050-3934-3066") == "2018_74969_1-1"
-    assert slide("train_12") == "train_12"
+    assert slide("train_12") == DigestPath.group_of("train_12") == "train_12"
+    assert DigestPath.group_of("18-03912A_2019-05-07 22_55_07-lv1-13993-9429-2461-4154") == "18-03912A"
     slides = [slide(name) for name in (*LISTS.train, *LISTS.val, *LISTS.test)]
     assert len(slides) == 130 and not any("lv1" in name for name in slides)
     # What the list's own header says of it.

@@ -77,6 +77,10 @@ def opened(report, data):
 # ------------------------------------------------------------------------------------------------------------ SSL4MIS
 
 
+def test_a_frame_is_of_its_patient():
+    assert ACDC.group_of("patient001_frame12") == "patient001"
+
+
 @pytest.mark.parametrize("kind", ["volumes", "slices", "slices from 1", "both"])
 @pytest.mark.parametrize("inside", ["", "ACDC/data"])
 def test_ssl4mis_arrays_become_what_the_official_frames_become(acdc_source, tmp_path, kind, inside):

@@ -232,6 +232,8 @@ def test_patients_are_found_in_names_and_stay_together(tmp_path):
     assert (
         {id[:2] for id in parts.labeled} == {lists.train[0]} and len(parts.labeled) == 2 and len(parts.unlabeled) == 6
     )
+    kind = registry.component("dataset", "mine")
+    assert (kind.group_of("p3_scan1"), kind.group_of("of another name")) == ("p3", "of another name")
     # Said once, it is known.
     assert define("mine", source, "nnunet", data_dir=tmp_path).definition.patients == r"^(p\d)_"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -174,7 +176,7 @@ def test_a_dataset_lends_references_names_and_the_stored_grid(predicted, store):
                 ]
                 labels, reference, spacing = flipped[np.ix_(*picks)], store.label(case), store.cases[case].spacing_mm
             expected += [
-                {"protocol": protocol.name, "case": case, **row}
+                {"protocol": protocol.name, "case": case, "group": case, **row}
                 for row in protocol.score(labels, reference, names, spacing)
             ]
         assert found.records[protocol.name] == expected
@@ -221,20 +223,44 @@ def test_the_files_are_stable_and_what_report_reads(make_run, data_dir):
     assert unscored.records.empty and "not scored under la-uamt yet" in unscored.warnings[0]
 
 
+def test_the_weights_of_another_rule_are_scored_beside_their_own_records(make_run, data_dir):
+    path, other = make_run("native"), make_run("native", seed=1)
+    shutil.move(other / "predictions", path / "last" / "predictions")
+    (path / "last" / "cases.csv").write_bytes((other / "cases.csv").read_bytes())
+    outcome = evaluate(Request([str(path)], [NATIVE, SEEN], data_dir, path, checkpoint="last"))
+    assert outcome.written == [path / "last" / "cases-magicnet.csv"] and not outcome.notes and not outcome.failed
+    assert outcome.scores[0].subject.title.endswith(", last")
+    found = [row["value"] for row in rows(path / "last" / "cases-magicnet.csv")]
+    own = evaluate(Request([str(path)], [SEEN], data_dir, path)).scores[0].records["magicnet"]
+    assert found != [str(row["value"]) for row in own]
+    with pytest.raises(UsageError, match="was not tested with the weights of best-val"):
+        evaluate(Request([str(path)], [SEEN], data_dir, path, checkpoint="best-val"))
+
+
+def test_the_group_of_a_case_is_that_of_the_prepared_data_or_the_case(folders, predicted, store):
+    (first, *_) = score(subject_of_folder(*folders), [NATIVE]).records["native"]
+    assert (first["case"], first["group"]) == ("a", "a")
+    subject = subject_of_folder(predicted, store)
+    renamed = [replace(pair, group=f"patient of {pair.case}") for pair in subject.pairs]
+    found = score(replace(subject, pairs=tuple(renamed)), [NATIVE]).records["native"]
+    assert {row["group"] for row in found} == {f"patient of {case}" for case in IDS}
+    assert {pair.group for pair in subject.pairs} == {store.cases[case].group for case in IDS}
+
+
 def test_records_that_no_longer_agree_are_written_beside_and_told(make_run, data_dir):
     path = make_run("native")
     text = (path / "cases.csv").read_text()
     line = next(line for line in text.splitlines() if ",asd," in line and ",both," in line)
     parts = line.split(",")
-    parts[5] = "0.5"
+    parts[6] = "0.5"
     changed = text.replace(line, ",".join(parts))
     (path / "cases.csv").write_text(changed)
     outcome = evaluate(Request([str(path)], [NATIVE], data_dir, path))
-    assert "cases.csv differs" in outcome.notes[0] and f"{parts[1]}, {parts[3]}, asd: 0.5, now" in outcome.notes[0]
+    assert "cases.csv differs" in outcome.notes[0] and f"{parts[1]}, {parts[4]}, asd: 0.5, now" in outcome.notes[0]
     assert (path / "cases.csv").read_text() == changed
     written = [row["value"] for row in rows(path / "cases-native.csv")]
     assert [float(value or "nan") for value in written] == pytest.approx(
-        [float(line.split(",")[5] or "nan") for line in text.splitlines()[1:]], rel=1e-12, nan_ok=True
+        [float(line.split(",")[6] or "nan") for line in text.splitlines()[1:]], rel=1e-12, nan_ok=True
     )
 
 
@@ -356,6 +382,8 @@ def test_the_table_and_its_json_on_the_command_line(make_run, data_dir, monkeypa
         (["{preds}", "--references", "{refs}", "--resample", "--ignore-affine"], "do not go together", ""),
         (["{preds}", "{refs}", "--references", "{refs}", "-o", "a.csv"], "-o takes the records of one folder", ""),
         (["{preds}", "--preprocessing", "x", "--references", "{refs}"], "--preprocessing needs --dataset", ""),
+        (["{preds}", "--references", "{refs}", "--checkpoint", "last"], "--checkpoint is for runs", ""),
+        (["{preds}", "--references", "{refs}", "--checkpoint", "first"], "unknown checkpoint rule 'first'", "last"),
         (["{preds}", "--dataset", "acdc"], "acdc has not been prepared", "sslbench prepare acdc"),
         (["nogrid"], "unknown grid 'nogrid'", ""),
         (["{preds}/a.nii"], "is no folder", "a run directory"),

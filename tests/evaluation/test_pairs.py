@@ -35,6 +35,7 @@ def test_what_is_no_label_map_is_refused_by_name(values, what, tmp_path, write_l
 def pair(tmp_path, write_labels, prediction, affine):
     return Pair(
         "a",
+        "patient a",
         write_labels(tmp_path / "p" / "a.nii.gz", prediction, affine),
         write_labels(tmp_path / "r" / "a.nii.gz", BOX),
     )

@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.config.splits import load_splits
+from sslbench.core import registry
 from sslbench.core.step import Batch, Step
 from sslbench.data.store import OnDemand, Partition, Store, partition
 from sslbench.execution.worker import prepare_experiment, run_job
 from sslbench.methods.base import Method
+from sslbench.runs.directory import Run
+from sslbench.training.trainer import Interrupted
 from tests.helpers.jobs import tiny_job
 
 LIVER = 6  # of the organs of Synapse
@@ -156,6 +159,71 @@ def test_the_numbers_of_a_run_are_those_of_its_label_maps_on_the_raw_scans(
         both = 2 * (liver & (label == LIVER)).sum() / (liver.sum() + (label == LIVER).sum())
         assert 0.05 < both < 1
         assert found[case] == pytest.approx(both, abs=1e-6)
+
+
+def test_a_run_records_what_figures_and_reviewers_ask_for(
+    throw_away: Callable[..., Any], phantom_data: Path, tmp_path: Path
+) -> None:
+    throw_away("method", "bright")(Bright)
+    native = registry.component("protocol", "native")
+    throw_away("protocol", "overlap")(replace(native, name="overlap", metrics=("dsc",)))
+    settings = {"inference.networks": "best_val", "protocol": "overlap", "schedule.iterations": 2}
+    settings |= {"schedule.validate_every": 1, "checkpoints": ["best-val", "last"]}
+    settings |= {"observe": ["regions", "agreement"]}
+    job = tiny_job("bright", set=settings)
+    folder = run_job(job, phantom_data, tmp_path, device="cpu", threads=1)
+    run, entries = Run(folder), [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    # Validation per class, by the classes' short names; an organ that b never names scores 0.
+    (first, _) = (entry["validation"] for entry in entries if "validation" in entry)
+    assert set(first) == {"dsc/a", "dsc/a/class", "dsc/b", "dsc/b/class"}
+    per_class = [value for value in first["dsc/b/class"].values() if value is not None]
+    assert first["dsc/b"] == pytest.approx(np.mean(per_class), abs=2e-6)
+    assert first["dsc/b/class"]["li"] > 0 and not any(first["dsc/a/class"].values())
+
+    # Four validation cases, twice; a names nothing, b the liver where an image is bright.
+    observed = [entry["observed"] for entry in entries if "observed" in entry]
+    assert len(observed) == 8 and len({seen["case"] for seen in observed}) == 4
+    for seen in observed:
+        assert seen["regions"]["a"]["reference"] == "b" and seen["regions"]["b"]["reference"] == "a"
+        apart = 1 - seen["agreement"]["a/b"]["voxels"]
+        for key in "ab":
+            share = seen["regions"][key]["share"]
+            assert share["DC"] + share["DS"] == pytest.approx(apart, abs=3e-6)
+        assert seen["agreement"]["a/b"]["dsc/class"]["li"] == 0 and seen["agreement"]["a/b"]["dsc/class"]["sp"] is None
+
+    # Both rules were tested; Bright learns nothing, so that their numbers agree, and the better predictor was taken.
+    cases = pd.read_csv(folder / "cases.csv", dtype={"case": str, "group": str})
+    assert (cases["group"] == cases["case"]).all()
+    assert (folder / "last" / "cases.csv").read_bytes() == (folder / "cases.csv").read_bytes()
+    assert (folder / "last" / "predictions" / f"{GA_TEST[0]}.nii.gz").exists()
+    assert run.status()["predictor"] == "b"
+
+    # Seconds and memory in the status alone, hashes in the provenance.
+    status = run.status()
+    assert status["training_seconds"] > 0 and status["test_seconds"] > 0
+    assert status["training_seconds"] + status["test_seconds"] <= status["seconds"] + 0.2
+    assert 1e8 < status["peak_memory"]["process"] < 1e11
+    tested = json.loads((folder / "provenance.json").read_text())["tested"]
+    assert set(tested) == {"best-val", "last"} and tested["last"] == tested["best-val"] == run.own.hashes()
+
+
+def test_what_a_stopped_attempt_took_is_added_up(
+    throw_away: Callable[..., Any], phantom_data: Path, tmp_path: Path
+) -> None:
+    throw_away("method", "bright")(Bright)
+    job = tiny_job("bright", set={"schedule.validate_every": 0, "checkpoint": "last"})
+    asked = iter(range(100))
+    with pytest.raises(Interrupted):
+        run_job(job, phantom_data, tmp_path, device="cpu", threads=1, should_stop=lambda: next(asked) >= 8)
+    run = Run.of(job, tmp_path)
+    status = run.status()
+    assert run.state == "interrupted" and {"training_seconds", "test_seconds"} <= status.keys()  # in the second case
+    run.set_status("interrupted", training_seconds=1000.0, test_seconds=500.0, peak_memory={"process": 10**15})
+    run_job(job, phantom_data, tmp_path, device="cpu", threads=1)
+    status = run.status()
+    assert 1000 < status["training_seconds"] < 1100 and 500 < status["test_seconds"] < 600
+    assert status["peak_memory"] == {"process": 10**15} and status["attempts"] == 2
 
 
 def test_a_finished_job_is_not_run_again(

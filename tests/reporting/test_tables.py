@@ -452,6 +452,16 @@ def test_components_that_are_not_installed_keep_their_names(write_run: Write, tm
     assert "15% labelled" in table.title
 
 
+def test_the_test_of_other_weights_makes_a_table_that_says_so(write_run: Write, tmp_path: Path) -> None:
+    run = write_run(0.5)
+    (run / "last").mkdir()
+    text = (run / "cases.csv").read_text().replace("0.5,fraction", "0.7,fraction")
+    (run / "last" / "cases.csv").write_text(text)
+    (own,), (last,) = (tables_of_runs(tmp_path / "results", checkpoint=rule) for rule in (None, "last"))
+    assert [table.rows[0].cells[0].mean for table in (own, last)] == [pytest.approx(50), pytest.approx(70)]
+    assert "the last iteration" in last.measured and "the last iteration" not in own.measured
+
+
 def test_one_name_with_two_digests_is_two_rows(write_run: Write, tmp_path: Path) -> None:
     write_run(0.5, digest="a" * 64)
     write_run(0.7, digest="b" * 64, seed=1)

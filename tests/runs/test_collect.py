@@ -15,6 +15,7 @@ import yaml
 from sslbench import load_results
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.collect import COLUMNS, collect, find_runs, records_csv
+from sslbench.runs.directory import Run
 
 Write = Callable[..., Path]
 
@@ -176,3 +177,41 @@ def test_value_types_survive(write_run: Write, tmp_path: Path) -> None:
     assert types["value"] == "float64"
     assert {str(types[name]) for name in ("seed", "class_id", "ref_voxels", "pred_voxels")} == {"int64"}
     assert math.isclose(load_results(tmp_path / "results")["value"].iloc[0], 0.5)
+
+
+def test_a_tidy_csv_from_before_the_groups_is_read(write_run: Write, tmp_path: Path) -> None:
+    write_run(0.5)
+    new = load_results(tmp_path / "results")
+    assert (new["group"] == new["case"]).all()
+    old = tmp_path / "old.csv"
+    new.drop(columns="group").to_csv(old, index=False)
+    pd.testing.assert_frame_equal(load_results(old), new)
+    contradicting = old.read_text().splitlines()
+    place = next(place for place, line in enumerate(contradicting) if ",dsc,0.5," in line)
+    contradicting[place] = contradicting[place].replace(",dsc,0.5,", ",dsc,1.5,")
+    old.write_text("\n".join(contradicting) + "\n")
+    with pytest.raises(UsageError, match=f"contradicts itself on line {place + 1}: .* has dsc 1.5"):
+        load_results(old)
+
+
+def test_the_test_of_another_checkpoint_lies_beside(write_run: Write, tmp_path: Path) -> None:
+    both, one = write_run(0.5, seed=1), write_run(0.25, seed=2)
+    (both / "last").mkdir()
+    last = (both / "cases.csv").read_text().replace("0.5,fraction", "0.75,fraction")
+    (both / "last" / "cases.csv").write_text(last)
+    own = collect(tmp_path / "results")
+    assert set(own.records.query("metric == 'dsc'")["value"]) == {0.5, 0.25} and not own.warnings
+    asked = collect(tmp_path / "results", checkpoint="last")
+    assert set(asked.records.query("metric == 'dsc'")["value"]) == {0.75}
+    assert asked.warnings == (
+        f"left out: {Run(one).name} not tested with the weights of last; a recipe asks for that by `checkpoints`",
+    )
+    # By the rule that its results are of, a run has its own.
+    pd.testing.assert_frame_equal(collect(tmp_path / "results", checkpoint="best-val").records, own.records)
+    # Under another protocol, what `evaluate` left of these weights.
+    (both / "last" / "cases-ours.csv").write_text(last.replace("papers", "ours").replace("0.75", "0.875"))
+    under = collect(tmp_path / "results", "ours", "last")
+    assert set(under.records.query("metric == 'dsc'")["value"]) == {0.875}
+    (both / "last" / "cases.csv").write_text(last[:-5])
+    cut = collect(tmp_path / "results", checkpoint="last")
+    assert cut.damaged and any("last/cases.csv is left out: it has a row that is cut short" in w for w in cut.warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -95,6 +96,28 @@ def test_a_table_that_lost_digits_of_its_last_number_is_cut_short(write_run: Wri
     run = Run(write_run())
     run.cases.write_bytes(run.cases.read_bytes()[:-2])
     assert (run.state, run.error) == ("damaged", "cases.csv has a row that is cut short")
+
+
+def test_the_provenance_is_sealed_with_hashes_of_what_was_tested(write_run: Write) -> None:
+    run = Run(write_run())
+    for name in ("b.nii.gz", "a.nii.gz", "preprocessed/a.nii.gz"):
+        (run.predictions / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.predictions / name).write_bytes(name.encode())
+    before = json.loads(run.provenance.read_text())
+    run.seal(["best-val"])
+    found = json.loads(run.provenance.read_text())
+    assert found.pop("tested") == {
+        "best-val": {
+            "cases.csv": hashlib.sha256(run.cases.read_bytes()).hexdigest(),
+            "predictions": hashlib.sha256(
+                "".join(
+                    f"{name} {hashlib.sha256(name.encode()).hexdigest()}\n"
+                    for name in ("a.nii.gz", "b.nii.gz", "preprocessed/a.nii.gz")
+                ).encode()
+            ).hexdigest(),
+        }
+    }
+    assert found == before
 
 
 def test_the_names_of_its_files_are_spelt_once() -> None:

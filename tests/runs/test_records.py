@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sslbench.metrics.protocol import EmptyPolicy, Protocol
-from sslbench.runs.records import CASE_COLUMNS, check_whole
+from sslbench.runs.records import CASE_COLUMNS, check_whole, group_reader, read_cases, write_cases
 
 METRICS = ("dsc", "jaccard", "asd", "nsd@1", "rvd", "avd")
 PROTOCOL = Protocol("all-metrics", 1, "", "original", "mm", METRICS, EmptyPolicy(), 0)
@@ -44,6 +46,55 @@ def test_what_a_protocol_gives_agrees(smooth: float, digits: int, throw_away: An
     rows = rows_of(protocol)
     assert {row["state"] for row in rows} == {"both", "missed", "spurious", "absent"}
     check_whole(columns([{**row, "value": round(row["value"], digits)} for row in rows]))
+
+
+def test_records_from_before_the_groups_are_read_and_given_some(tmp_path: Path, throw_away: Any) -> None:
+    throw_away("protocol", "all-metrics")(PROTOCOL)
+    rows = [{**row, "case": f"patient{row['case']}_frame01"} for row in rows_of(PROTOCOL)]
+    write_cases(tmp_path / "new.csv", [{**row, "group": row["case"].partition("_")[0]} for row in rows])
+    old = [line.split(",") for line in (tmp_path / "new.csv").read_text().splitlines()]
+    (tmp_path / "old.csv").write_text("".join(",".join([*line[:2], *line[3:]]) + "\n" for line in old))
+    assert "group" not in (tmp_path / "old.csv").read_text()
+    throw_away("dataset", "frames")(SimpleNamespace(group_of=lambda id: id.partition("_")[0]))
+    old_ones, new_ones = read_cases(tmp_path / "old.csv", group_reader("frames")), read_cases(tmp_path / "new.csv")
+    for name in CASE_COLUMNS:
+        assert repr(old_ones[name]) == repr(new_ones[name])
+    unknown = read_cases(tmp_path / "old.csv", group_reader("of somebody"))
+    assert unknown["group"] == unknown["case"]
+
+
+def test_a_case_is_of_one_group(throw_away: Any) -> None:
+    throw_away("protocol", "all-metrics")(PROTOCOL)
+    rows = rows_of(PROTOCOL)
+    rows[0]["group"] = "another"
+    with pytest.raises(ValueError, match="has a case in two groups"):
+        check_whole(columns(rows))
+
+
+@pytest.mark.parametrize(("change", "noticed"), [(1e-8, True), (-1e-8, True), (1e-13, False)])
+def test_the_ninth_digit_of_an_overlap_tells(change: float, noticed: bool, tmp_path: Path, throw_away: Any) -> None:
+    throw_away("protocol", "all-metrics")(PROTOCOL)
+    rows = rows_of(PROTOCOL)
+    place = next(place for place, row in enumerate(rows) if row["metric"] == "dsc" and row["state"] == "both")
+    rows[place]["value"] += change
+    write_cases(tmp_path / "cases.csv", rows)
+    if not noticed:
+        read_cases(tmp_path / "cases.csv")
+        return
+    with pytest.raises(ValueError, match=f"on line {place + 2}: {rows[place]['class']} of case 0000 has dsc"):
+        read_cases(tmp_path / "cases.csv")
+
+
+def test_a_dsc_above_what_its_voxels_allow_is_told_with_its_line(tmp_path: Path) -> None:
+    # 2·10 / (10 + 30) = 0.5 at most; no Jaccard is there to hold it against.
+    row = {"protocol": "native", "case": "1", "group": "1", "class_id": 1, "class": "a", "metric": "dsc"}
+    row |= {"unit": "fraction", "state": "both", "ref_voxels": 10, "pred_voxels": 30}
+    second = {**row, "case": "2", "group": "2", "value": 1 / 3}
+    write_cases(tmp_path / "cases.csv", [{**row, "value": 0.5 + 5e-10}, second])
+    read_cases(tmp_path / "cases.csv")
+    write_cases(tmp_path / "cases.csv", [second, {**row, "value": 0.5 + 2e-9}])
+    with pytest.raises(ValueError, match=r"on line 3: a of case 1 has dsc 0\.500000002, more than 10 voxels"):
+        read_cases(tmp_path / "cases.csv")
 
 
 @pytest.mark.parametrize(

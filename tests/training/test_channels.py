@@ -97,7 +97,7 @@ def test_pictures_go_all_the_way_from_files_to_scores(tmp_path: Path) -> None:
     run = run_job(job, tmp_path / "data", tmp_path / "results", device="cpu", threads=1)
     rows = (run / "cases.csv").read_text().splitlines()
     assert rows[0].startswith("protocol,case,") and all(f",{lists.test[0]}," in row for row in rows[1:])
-    assert {row.split(",")[3] for row in rows[1:]} == {DigestPath.classes[0].short}
+    assert {row.split(",")[4] for row in rows[1:]} == {DigestPath.classes[0].short}
     store = Store.open(tmp_path / "data", "digestpath", "metassl")
     import nibabel as nib
 
