@@ -85,7 +85,7 @@ def report(
         from sslbench.cli.figures import default_folder, draw_figures
 
         folder = output or default_folder(results, made[0].grid)
-        draw_figures(made, results, folder, data, protocol)
+        draw_figures(made, results, folder, data, protocol, checkpoint)
     elif chosen:
         text = _rendered(made, chosen[0]).rstrip("\n") + "\n"
         if output:
