@@ -111,7 +111,8 @@ def report(
     if figures:
         from sslbench.cli.figures import default_folder, draw_figures
 
-        draw_figures(made, results, output or default_folder(results, made[0].grid), data, protocol)
+        folder = output or default_folder(results, made[0].grid)
+        draw_figures(made, results, folder, data, protocol, checkpoint)
     elif chosen:
         citations = Citations() if cite or (grid and grid.table.cite) else None
         layout: AgainstIn = grid.table.against if grid else "column"

@@ -46,7 +46,8 @@ def _case_rows(job: Job, scores: Scores, cases: int) -> Iterable[Sequence[object
                 text = "" if value is None else repr(value / 100 if overlap else value)
                 unit = "fraction" if overlap else protocol.unit
                 state, voxels = ("absent", 0) if value is None else ("both", 50)
-                yield [recipe.protocol, f"{case:04d}", number, info.short, metric, text, unit, state, voxels, voxels]
+                name = f"{case:04d}"
+                yield [recipe.protocol, name, name, number, info.short, metric, text, unit, state, voxels, voxels]
 
 
 def _value(job: Job, metric: str, name: str, scores: Scores) -> float | None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ pytest.importorskip("matplotlib", reason="the extra [figures] is not installed")
 
 from sslbench.core.errors import UsageError
 from sslbench.data.audit import AuditReport, ClassRow
-from sslbench.reporting.figures import logs, overlay, style
+from sslbench.reporting.figures import logs, style
 from sslbench.reporting.figures.album import album, write_album
 from sslbench.reporting.figures.budgets import BudgetPlate, CostPlate, OptionsPlate
 from sslbench.reporting.figures.differences import GainsPlate, LensPlate, line_at
@@ -330,38 +331,6 @@ def test_what_the_papers_draw_is_read_from_records(tmp_path: Path) -> None:
         assert isinstance(kind.of(one, looks(one)), LeftOut)
 
 
-# ------------------------------------------------------------------------------------------------------------ overlay
-
-
-def test_cases_and_slices_are_chosen_by_rule() -> None:
-    values = np.zeros((1, 21, 1)) + np.arange(21)[::-1, None]
-    rows = [entry("A", values, ("lv",)), entry("B", values + 10, ("lv",))]
-    assert overlay._chosen_cases(rows, 0) == [("c10", "median", 15.0), ("c18", "lowest decile", 7.0)]
-    alone = [entry("A", values[:, :1], ("lv",))]
-    assert overlay._chosen_cases(alone, 0) == [("c0", "median", 20.0)]
-    labels = np.zeros((4, 4, 4), np.uint8)
-    labels[0, 0] = (1, 1, 1, 1)
-    labels[1, :2] = (0, 2, 2, 2)
-    labels[1, 2] = (0, 0, 2, 2)
-    labels[2, 2] = (0, 0, 0, 3)
-    assert overlay.chosen_slice(labels, [2]) == 3  # the most classes
-    labels[2, 2] = 0
-    assert overlay.chosen_slice(labels, [2]) == 2  # then the most of small structures, then the first
-    assert overlay.chosen_slice(np.zeros((2, 2, 3), np.uint8), []) == 0
-
-
-def test_slices_lie_as_radiologists_look_at_them() -> None:
-    plane = np.array([[1, 2], [3, 4]])  # (X, Y)
-    ras = np.diag([1.0, 1.0, 1.0, 1.0])  # x to the body's right, y to its front: right at the left, front on top
-    assert overlay._upright(plane, ras).tolist() == [[4, 2], [3, 1]]
-    assert overlay._upright(plane, np.diag([-1.0, -1.0, 1.0, 1.0])).tolist() == [[1, 3], [2, 4]]
-    turned = ras[[1, 0, 2, 3]]  # the first axis runs to the front
-    assert overlay._upright(plane, turned).tolist() == [[4, 3], [2, 1]]
-    maps = [np.pad(np.ones((2, 40), np.uint8), ((50, 48), (10, 50)))]
-    rows, columns = overlay._window(maps, (1.0, 1.0))
-    assert (rows.stop - rows.start, columns.stop - columns.start) == (60, 60) and rows.start <= 50 < rows.stop
-
-
 # -------------------------------------------------------------------------------------------------------------- style
 
 
@@ -473,15 +442,83 @@ import sys
 from pathlib import Path
 from sslbench.reporting.figures.album import album, write_album
 from tests.helpers.subjects import example
-kept = ("gains", "pairs")
-write_album([leaf for leaf in album([example()], Path("x")) if leaf.plate.name in kept], Path(sys.argv[1]))
+leaves = album([example()], Path("x"))
+write_album([leaf for leaf in leaves if leaf.plate.name in ("gains", "pairs")], Path(sys.argv[1]))
 """
 
 
-def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    sums = []
-    for name in ("a", "b"):
-        subprocess.run([sys.executable, "-c", _DRAW, str(tmp_path / name)], check=True, cwd=Path(__file__).parents[2])
-        files = sorted((tmp_path / name).rglob("*.*"))
-        sums.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+def test_two_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has other hashes and another time; here figures were drawn before."""
+    root = Path(__file__).parents[2]
+    other = {**os.environ, "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "0", "MPLBACKEND": "svg"}
+    subprocess.run([sys.executable, "-c", _DRAW, str(tmp_path / "a")], check=True, cwd=root, env=other)
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "b")])
+    exec(_DRAW, {})
+    sums = [
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((tmp_path / name).rglob("*.*"))}
+        for name in "ab"
+    ]
     assert sums[0] == sums[1] and len(sums[0]) == 7
+
+
+# ------------------------------------------------------------------------------------------------------------ the guide
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "figures.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_names_every_figure() -> None:
+    names = set(re.findall(r"^\| `([\w-]+)` \|", GUIDE, re.MULTILINE)) | {"overlay"}
+    assert names == {leaf.plate.name for leaf in album([example()], Path("nowhere"))}
+    assert "`overlay` shows" in GUIDE
+
+
+def test_the_guides_commands_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from sslbench import cli
+
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^sslbench (.*)$", GUIDE, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", ["sslbench", *command.split(), "--help"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code, capsys.readouterr().err
+
+
+def test_the_guides_python_runs(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        for method, more in (("supervised", 0.0), ("mt", 0.1)):
+            scores = {
+                name: [0.5 + more + 0.01 * (seed * case % 3) for case in range(6)] for name in ("rv", "myo", "lv")
+            }
+            write_run(scores, method=method, seed=seed)
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    assert code
+    found: dict[str, object] = {"folder": tmp_path / "figures"}
+    exec(code[1].replace('data_dir="data"', "data_dir=folder"), found)
+    assert found["gains"].lines[0].label == "MT"  # type: ignore[attr-defined]
+    assert (tmp_path / "figures" / "gains.pdf").exists()
+
+
+def test_report_draws_figures_and_says_what_is_left_out(
+    write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sslbench import cli
+
+    write_run(0.5, seed=0)
+    line = ["report", "--figures", "--results-dir", str(tmp_path / "results"), "--data-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["sslbench", *line])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert not ended.value.code, told.err
+    assert "left out ranks, pairs: fewer than two rows" in told.err + told.out
+    folder = tmp_path / "results" / "reports" / "runs" / "figures"
+    assert {path.name for path in folder.glob("*.pdf")} == {"classes.pdf", "cases.pdf", "sizes.pdf"}
+    monkeypatch.setattr(sys, "argv", ["sslbench", *line, "--latex"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "do not go together" in capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,23 @@ def write_album(leaves: Sequence[Leaf], folder: Path) -> list[Path]:
         The files, in order.
     """
     style.check_installed()
+    with _uncollected():
+        return _write(leaves, folder)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: a figure is thousands of objects that it goes through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _write(leaves: Sequence[Leaf], folder: Path) -> list[Path]:
     several = len({leaf.subject for leaf in leaves if leaf.subject}) > 1
     written: list[Path] = []
     listed: list[dict[str, Any]] = []

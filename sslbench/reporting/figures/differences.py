@@ -104,7 +104,7 @@ class GainsPlate(Plate):
         worst = min(self.lines, key=lambda line: line.spans[0].mean if line.spans[0] else math.inf)
         stars = sum(line.star for line in self.lines)
         tested = sum(line.tested for line in self.lines)
-        told = f"Gains of {len(self.lines)} rows over their baselines in {self.points}: {_span_text(best)}"
+        told = f"Gains of {counted(len(self.lines), 'row')} over the baseline in {self.points}: {_span_text(best)}"
         if worst is not best:
             told += f"; least, {_span_text(worst)}"
         apart = f"{stars} of {tested} tested differences are told apart from chance" if tested else "None is tested"
@@ -299,7 +299,7 @@ class LensPlate(Plate):
         return (
             f"Gain of each class against its size for {counted(len(self.panels), 'pair')} of rows: small structures "
             f"gain more in {len(small)}, large ones in {len(large)}, {level} are not told apart from level; "
-            f"{steepest.label} has the slope of {signed(slope.mean)} points per tenfold size "
+            f"{steepest.label} changes by {signed(slope.mean)} {self.points} per tenfold size "
             f"({interval_text(slope.low, slope.high)})."
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sslbench.config.text import counted
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
@@ -75,8 +76,8 @@ class ClassesPlate(Plate):
             return f"Means of {len(self.classes)} classes; no value."
         low, high = min(pairs), max(pairs)
         return (
-            f"{self.measured} of {len(self.classes)} classes in {len(self.rows)} rows: from {low[0]:.1f} ({low[2]}, "
-            f"{low[1]}) to {high[0]:.1f} ({high[2]}, {high[1]})."
+            f"{self.measured} of {len(self.classes)} classes in {counted(len(self.rows), 'row')}: from "
+            f"{low[0]:.1f} ({low[2]}, {low[1]}) to {high[0]:.1f} ({high[2]}, {high[1]})."
         )
 
     @property
@@ -97,7 +98,7 @@ class ClassesPlate(Plate):
         from matplotlib import colormaps
         from matplotlib.colors import Normalize
 
-        names = ("Avg.", *self.classes)
+        names = ("Avg.", *style.shortened(self.classes, 32.0))
         table = np.array([(average, *values) for _, average, values in self.rows])
         digits = 1 if np.nanmax(np.abs(table), initial=0) < 99.95 else 0
         cell = style.text_width("00.0", style.SMALL) + 2.2
@@ -234,8 +235,8 @@ class CasesPlate(Plate):
         low, high = min(spreads), max(spreads, key=lambda item: item[1])
         widest = max(spreads, key=lambda item: item[1] - item[0])
         return (
-            f"{self.measured} of every case and seed in {len(self.lines)} rows: cases range from {low[0]:.1f} "
-            f"({low[2]}) to {high[1]:.1f} ({high[2]}); {widest[2]} spreads most."
+            f"{self.measured} of every case and seed in {counted(len(self.lines), 'row')}: cases range from "
+            f"{low[0]:.1f} ({low[2]}) to {high[1]:.1f} ({high[2]}); {widest[2]} spreads most."
         )
 
     @property

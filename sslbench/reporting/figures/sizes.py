@@ -80,7 +80,7 @@ class SizesPlate(Plate):
         factor = high[0] / low[0]
         return (
             f"{self.about}: from {self._text(high[0])} ({high[1]}) to {self._text(low[0])} ({low[1]}), "
-            f"a factor of {factor:.2g}."
+            f"a factor of {_two_digits(factor)}."
         )
 
     @property
@@ -155,6 +155,12 @@ class SizesPlate(Plate):
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(self.measured)
         return figure
+
+
+def _two_digits(number: float) -> str:
+    """A number from 1 on with two digits that mean something: `1.3`, `380`, `9 500`."""
+    rounded = float(f"{number:.2g}")
+    return f"{rounded:,.0f}".replace(",", " ") if rounded >= 10 else f"{rounded:g}"
 
 
 def draw_audit(report: AuditReport, path: Path) -> None:

@@ -477,15 +477,12 @@ def _name_ends(
     ends = [height(line.trace.mean[-1]) for line in panel.lines]
     places = style.spread(ends, 2.6 / high, 0.0, 0.97)
     width = axes.get_position().width * axes.figure.get_size_inches()[0] / style.MM  # type: ignore[union-attr]
+    leaders: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {}
     for line, end, at in zip(panel.lines, ends, places, strict=True):
-        axes.plot(
-            [1 + 0.3 / width, 1 + 2.2 / width],
-            [end, at],
-            transform=axes.transAxes,
-            color=line.look.colour,
-            linewidth=0.5,
-            clip_on=False,
-        )
+        leaders.setdefault(line.look.colour, []).append(((1 + 0.3 / width, end), (1 + 2.2 / width, at)))
+    for colour, lines in leaders.items():
+        style.strokes(axes, lines, transform=axes.transAxes, color=colour, linewidth=0.5, clip_on=False)
+    for line, at in zip(panel.lines, places, strict=True):
         axes.text(
             1 + 2.6 / width,
             at,
