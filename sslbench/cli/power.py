@@ -12,6 +12,9 @@ from sslbench.core.errors import UsageError
 _SPREAD = "Spread of the difference, in points (standard deviations)"
 
 
+_TITLE = "Difference found in about 80 of 100, in points: seeds down, test patients across"
+
+
 def power(
     difference: Annotated[
         float | None, option("POINTS", "A difference to find: what it takes is marked and said.", "--difference", "-d")
@@ -23,14 +26,20 @@ def power(
     sd_rest: Annotated[float, option("SD", "Of both together.", panel=_SPREAD, min=0)] = 3.0,
     as_json: Json = False,
 ) -> None:
-    """The difference that seeds × patients find with 80 % power, at 5 %, two-sided, from an assumed spread."""
+    """The difference that seeds × patients find with about 80 % power, at 5 %, two-sided, from an assumed spread.
+
+    Degrees of freedom are those of the expected mean squares: in simulations the power was 70 to 77 % with two or three
+    seeds. With two seeds more patients do not help: how much seeds differ stays unknown.
+    """
     from sslbench.reporting import power as planning
     from sslbench.reporting.statistics import Components
 
     tried = _numbers(seeds or ["2,3,5,10"], "--seeds")
     tested = _numbers(patients or ["6,12,20,40,120"], "--patients")
-    if difference is not None and difference <= 0:
+    if difference is not None and not 0 < difference < math.inf:
         raise UsageError(f"--difference is {difference:g}", "give it in points, above 0")
+    if not all(math.isfinite(sd) for sd in (sd_seeds, sd_patients, sd_rest)):
+        raise UsageError("a standard deviation is not finite", "give it in points")
     spread = Components(sd_seeds, sd_patients, sd_rest)
     if not any((sd_seeds, sd_patients, sd_rest)):
         raise UsageError("without any spread every difference is found", "give one of the standard deviations")
@@ -55,7 +64,7 @@ def power(
 def _numbers(values: list[str], flag: str) -> list[int]:
     found = []
     for text in several(values):
-        if not text.strip().isdigit() or int(text) < 2:
+        if not (text.isascii() and text.strip().isdigit()) or int(text) < 2:
             raise UsageError(f"{flag} {text}: not a number of 2 or more", f"write {flag} 3,5,10")
         found.append(int(text))
     return sorted(set(found))
@@ -74,7 +83,10 @@ def _draw(
     from sslbench.cli.terminal.tables import indented, table_of
 
     console = out()
-    console.print("Difference found with 80 % power, in points: seeds down, test patients across", highlight=False)
+    console.print(
+        _TITLE,
+        highlight=False,
+    )
     drawn = table_of("seeds", *map(str, tested))
 
     def cells(values: list[Any]) -> list[Text]:

@@ -82,6 +82,8 @@ def report(
         raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
     if output and not chosen:
         raise UsageError("-o needs a format", f"add {', '.join(formats)}")
+    if figures and against:
+        raise UsageError("--figures draws measured rows alone", "leave --against out, or ask for a table")
     if cite and not latex:
         raise UsageError("--cite is for LaTeX", "add --latex")
     results = settings.results_dir(results_dir)

@@ -135,8 +135,12 @@ class GridEntry(JobFilter):
         if not isinstance(data, dict):
             return data
         data = dict(data)
-        if isinstance(data.get("as"), str):
+        if "as" in data and not isinstance(data["as"], list):
             data["as"] = [data["as"]]
+        if isinstance(data.get("as"), list):
+            data["as"] = [" ".join(str(name).split()) for name in data["as"]]
+        if isinstance(data.get("heading"), str):
+            data["heading"] = " ".join(data["heading"].split())
         if isinstance(data.get("vary"), dict):
             data["vary"] = flatten(data["vary"])
         return data

@@ -43,6 +43,8 @@ class ColumnSpec:
         metric, per_class, names = text.replace(" ", "").partition("/")
         if not per_class:
             return cls(metric)
+        if not names.strip(","):
+            raise UsageError(f"the table column '{text}' names no class", f"{metric}/class: a column for each")
         return cls(metric, () if names == "class" else tuple(name.lower() for name in names.split(",") if name))
 
     @property
@@ -81,6 +83,10 @@ class TableSpec(Frozen):
         default=["dsc", "asd", "dsc/class"],
         description="metrics averaged over classes (`dsc`), for each class (`dsc/class`), for some (`dsc/es,rag`), "
         "`gain`; or {by: class, metrics: [...]}",
+    )
+    gain: bool = Field(
+        default=True,
+        description="what rows have over their baselines, behind the first average where `columns` do not place it",
     )
     classes: Literal["label", "size"] = Field(default="label", description="their order: as labelled, or largest first")
     groups: list[str] = ["Reference", "General", "Imbalance"]
@@ -136,6 +142,11 @@ class TableSpec(Frozen):
     def by_class(self) -> bool:
         """Whether the metrics of a class stand together, not the classes of a metric."""
         return isinstance(self.columns, ByClass)
+
+    @property
+    def gains_unplaced(self) -> bool:
+        """Whether gains are asked for and no column says where."""
+        return self.gain and not self.by_class and ColumnSpec(GAIN) not in self.wanted()
 
     def wanted(self) -> list[ColumnSpec]:
         """The columns in words; of `by: class` those of one metric after the other."""

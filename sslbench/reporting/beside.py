@@ -41,7 +41,7 @@ COMPARED_COLUMNS = (
 _LABEL = 12  # columns that a row's name keeps when the table is wider than the terminal
 _RANKS: dict[int, Style] = {1: "best", 2: "second", 3: "third"}
 _STYLES: dict[Style, str] = {
-    "": "", "best": "bold", "second": "underline", "third": "italic", "grey": "dim", "marked": "bold"
+    "": "", "best": "bold", "second": "underline", "third": "italic", "grey": "dim", "marked": ""
 }  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def _line(cells: Iterable[str]) -> str:
 def _markdown(shown: ShownText) -> str:
     text = escape_markdown(shown.text)
     forms: dict[Style, str] = {
-        "best": "**{}**", "marked": "**{}**", "second": "<ins>{}</ins>", "third": "*{}*", "grey": "<sub>{}</sub>"
+        "best": "**{}**", "second": "<ins>{}</ins>", "third": "*{}*", "grey": "<sub>{}</sub>"
     }  # fmt: skip
     return forms.get(shown.style, "{}").format(text) if text else ""
 

@@ -17,7 +17,7 @@ from sslbench.reporting.model import manifest
 _PACKAGES = (*PACKAGES, r"\usepackage{xcolor}")
 _CLASSES = 5  # in columns of three: more would not be legible on a page
 _FORMS: dict[Style, str] = {
-    "best": r"\textbf{%s}", "marked": r"\textbf{%s}", "second": r"\underline{%s}", "third": r"\textit{%s}",
+    "best": r"\textbf{%s}", "second": r"\underline{%s}", "third": r"\textit{%s}",
     "grey": r"\textcolor{gray}{%s}",
 }  # fmt: skip
 

@@ -168,24 +168,27 @@ class Caption:
             )
         if any(cell.marked for row in self.rows for cell in row.cells):
             told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
-        if any(column.is_gain for column in self.columns):
-            told.append(_GAIN)
-            told += self._intervals()
-        return told
+        return [*told, *self.of_gains()]
 
-    def _intervals(self) -> list[str]:
-        """What the intervals of gains are, what is starred, what the grid resolves, and what has no interval."""
-        told = []
-        found = [each.gain for each in self.gains]
-        if any(each.average for each in found):
-            of = "patients, these networks alone" if all(each.seeds == 1 for each in found) else "seeds × patients"
-            told.append(f"In brackets its 95 % interval over {of} (two-way random effects).")
+    def of_gains(self) -> list[str]:
+        """What gains are over, what their intervals are, what is starred, what the grid resolves, and what has no
+        interval or test."""
+        columns = [column for column in self.columns if column.is_gain]
+        if not columns:
+            return []
+        told, found = [_GAIN], [each.gain for each in self.gains]
+        intervals = [each for each in self.gains if each.gain.average]
+        if alone := [each.row for each in intervals if each.gain.these_networks]:
+            whose = "" if len(alone) == len(intervals) else f" ({first_few(list(dict.fromkeys(alone)))})"
+            told.append(f"In brackets its 95 % interval over patients{whose}: these networks, new patients.")
+        if len(alone) < len(intervals):
+            told.append("In brackets its 95 % interval over seeds × patients (two-way random effects).")
         tested = [each for each in found if not each.untested]
         if tested:
             number = f"{counted(len(tested), 'comparison')}"
             told.append(f"{STAR} p < 0.05, adjusted for {number} (Holm).")
         if not math.isnan(points := resolution(found)):
-            told.append(f"This grid resolves {points:.1f} points, {_more(found)}.")
+            told.append(f"This grid resolves {points:.1f} {columns[0].unit}, {_more(found)}.".replace("  ", " "))
         for word, reasons in (
             ("No interval", [each.refused for each in found]),
             ("Not tested", [each.untested if not each.refused else "" for each in found]),
@@ -277,8 +280,9 @@ def _more(gains: Sequence[Gain]) -> str:
     """What resolving means, what more seeds would buy, and what they would not."""
     most = max(each.seeds for each in gains)
     at = next((number for number in (3, 5, 10) if number > most), 2 * most)
-    more, least = (f"{planned(gains, number):.1f}" for number in (at, math.inf))
-    return f"found in 80 of 100 (median over its gains); {at} seeds {more}, no number of seeds less than {least}"
+    more, least = planned(gains, at), planned(gains, math.inf)
+    told = f"found in about 80 of 100 (median over its gains); {at} seeds {more:.1f}"
+    return told + (f", no number of seeds less than {least:.1f}" if least >= 0.05 else "")
 
 
 def _sentences(*parts: str) -> str:

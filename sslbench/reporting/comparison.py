@@ -214,7 +214,11 @@ class Comparison:
         measured = (
             said
             for table in self.tables
-            for said in (table.title, table.measured, *(note for note in table.notes if note not in table.footnotes))
+            for said in (
+                table.title,
+                table.measured,
+                *(note for note in table.notes if note not in {*table.footnotes, *table.gain_notes}),
+            )
         )
         return tuple(dict.fromkeys(filter(None, [str(self.summary), *self.notes, *numbered, *measured])))
 

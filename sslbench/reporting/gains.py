@@ -271,8 +271,7 @@ def planned(gains: Sequence[Gain], seeds: float) -> float:
         gains: of a grid.
         seeds: at least 2; `math.inf`: what no number of seeds goes below.
     """
-    pairs = [each.average for each in gains if each.average is not None and each.seeds > 1]
-    found = [detectable(*average.components.design(seeds, average.units)) for average in pairs]
+    found = [detectable(*each.components.design(seeds, each.units)) for each in _spread_out(gains)]
     return float(np.median(found)) if found else math.nan
 
 
@@ -314,7 +313,13 @@ def _interval(found: TwoWay | None) -> dict[str, float] | None:
     return None if found is None else {name: getattr(found, name) for name in names}
 
 
+def _spread_out(gains: Sequence[Gain]) -> list[TwoWay]:
+    """The differences over several seeds that have a spread: rows that tie exactly say nothing of it."""
+    found = [each.average for each in gains if each.average is not None and each.seeds > 1]
+    return [average for average in found if average.se > 0]
+
+
 def resolution(gains: Sequence[Gain]) -> float:
     """Difference that the grid resolves: the median, over its pairs, of what is found with 80 % power; NaN for none."""
-    found = [each.average.detectable for each in gains if each.average is not None and each.seeds > 1]
+    found = [each.detectable for each in _spread_out(gains)]
     return float(np.median(found)) if found else math.nan

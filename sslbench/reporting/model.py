@@ -210,6 +210,7 @@ class Table:
         damaged: whether one of those files is not as it was written.
         of: key of the published table that it follows, `ga:T1`; empty where none.
         gains: of rows over their baselines, where both have results, whether a column shows them or not.
+        gain_notes: those of `notes` that are about the columns of gains.
     """
 
     name: str
@@ -224,6 +225,7 @@ class Table:
     damaged: bool = False
     of: str = ""
     gains: tuple[RowGain, ...] = ()
+    gain_notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -263,7 +265,7 @@ def cell_text(cell: Cell, column: Column) -> tuple[str, str]:
     if math.isnan(cell.mean):
         return (NO_VALUE if cell.expected else ""), ""
     if column.is_gain:
-        interval = "" if math.isnan(cell.low) else f" [{cell.low:.1f}, {cell.high:.1f}]"
+        interval = "" if math.isnan(cell.low) else f" [{cell.low:z.1f}, {cell.high:z.1f}]"
         return f"{cell.mean:+.{column.decimals}f}{STAR if cell.star else ''}", interval
     spread = "" if column.std_decimals is None or math.isnan(cell.std) else f"±{cell.std:.{column.std_decimals}f}"
     return f"{cell.mean:.{column.decimals}f}", spread

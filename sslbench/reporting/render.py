@@ -33,7 +33,7 @@ def terminal(table: Table, width: int = 100) -> Stack:
         width: columns of the terminal.
     """
     widths = _widths(table)
-    longest = max(len(row.full_label) for row in table.rows)
+    longest = max(map(len, [*(row.full_label for row in table.rows), *(group.title for group in table.groups)]))
     label_width = min(longest, max(_LABEL, width - sum(widths)))  # names fold before columns move
     if label_width + sum(widths) > width:
         label_width = min(longest, max(_LABEL, width // 3))

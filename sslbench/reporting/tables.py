@@ -14,6 +14,7 @@ from typing import Any
 
 from sslbench.config.grid import Grid, place_of
 from sslbench.config.job import Job, settings_of
+from sslbench.config.layers import COMPONENTS
 from sslbench.config.table import GAIN, ColumnSpec, TablePlace, TableSpec, metric_keys
 from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.metrics.aggregate import AVERAGE
@@ -22,7 +23,7 @@ from sslbench.reporting.gains import CaseValues, Gain, Lens, RowGain, family, ga
 from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, lines, sheets
 from sslbench.reporting.material import Material, PlannedRow, TableBlock
-from sslbench.reporting.model import Cell, Column, Row, RowGroup, RowSource, Table, manifest
+from sslbench.reporting.model import Cell, Column, Direction, Row, RowGroup, RowSource, Table, manifest
 from sslbench.reporting.scores import over_seeds, per_run
 from sslbench.runs.collect import Collection, collect, records_of
 from sslbench.runs.directory import Run
@@ -189,6 +190,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
         warnings=material.found.warnings,
         damaged=material.found.damaged,
         gains=held,
+        gain_notes=tuple(caption.of_gains()),
     )
 
 
@@ -214,6 +216,8 @@ def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
     columns = []
     for block in material.blocks:
         wanted = [column for column in spec.wanted() if column.metric == GAIN or column.metric in material.metrics]
+        if wanted and wanted[0].classes is None and spec.gains_unplaced and baselines(block):
+            wanted.insert(1, ColumnSpec(GAIN))
         own = [column for part in wanted for column in _of(part, wanted[0], block, material, spec)]
         if spec.by_class:
             order = [AVERAGE, *_ordered(material, block, spec)]
@@ -236,7 +240,8 @@ def _of(
     if part.metric == GAIN:
         unit = "points" if style.percent else unit
         digits = spec.decimals.get(GAIN, spec.decimals.get(metric, 2))
-        yield Column(GAIN, AVERAGE, f"Gain in {style.title}", "", unit, direction, digits, None, block.title)
+        better: Direction = "up" if direction else ""  # of a distance too: a gain is what is better by
+        yield Column(GAIN, AVERAGE, f"Gain in {style.title}", "", unit, better, digits, None, block.title)
     elif part.classes is None:
         digits, spread = spec.decimals.get(part.key, 2), spec.decimals.get("std", 1)
         yield Column(metric, AVERAGE, f"Avg. {style.title}", "", unit, direction, digits, spread, block.title)
@@ -374,17 +379,23 @@ def _grouped(rows: list[tuple[Line, Row]], spec: TableSpec) -> tuple[RowGroup, .
             RowGroup(title, tuple(row for _, row in members)) for title, members in groupby(headed, key=itemgetter(0))
         )
     methods = list(dict.fromkeys(row.first.method for _, row in rows))
-    losses = list(dict.fromkeys(["default", *(row.first.loss for _, row in rows)]))
+    losses = list(dict.fromkeys(["default", *(_entry_loss(line) for line, _ in rows)]))
     groups: dict[str, list[Row]] = {title: [] for title in spec.groups}
 
     def order(pair: tuple[Line, Row]) -> tuple[bool, int, int, bool]:
         job = pair[1].first
-        return pair[1].bound, methods.index(job.method), losses.index(job.loss), bool(job.plugin)
+        return pair[1].bound, methods.index(job.method), losses.index(_entry_loss(pair[0])), bool(job.plugin)
 
     # Methods as they appear, each plain first, then with losses and plugins.
     for line, row in sorted(rows, key=order):
         groups.setdefault(naming.heading(line, spec), []).append(row)
     return tuple(RowGroup(title, tuple(members)) for title, members in groups.items() if members)
+
+
+def _entry_loss(line: Line) -> str:
+    """The loss as the grid's entry names it: one whose options make a preset stays where it stands among them."""
+    names = line.first.place.names
+    return (names and names[COMPONENTS.index("loss")]) or line.first.loss
 
 
 def _ranked(rows: list[Row], columns: tuple[Column, ...], most: int) -> list[Row]:

@@ -113,7 +113,8 @@ class GainsPlate(Plate):
     @property
     def caption(self) -> str:
         told = [
-            f"Gain over the baseline in {self.points}; positive is better. Lines: 95 % intervals over seeds × patients."
+            f"Gain over the baseline in {self.points}; positive is better. Lines: 95 % intervals over seeds × patients, "
+            "of one seed over patients alone."
         ]
         if self.head:
             told.append(f"Large: {', '.join(self.head)}. Small: {', '.join(self.tail)}.")
@@ -309,7 +310,8 @@ class LensPlate(Plate):
         marks = " Squares: large, circles: medium, triangles: small structures." if parts else ""
         return (
             f"Gain in {self.points} of each class against its size (mean voxels in the test cases that have it). "
-            f"Line and band: least squares on log size with its 95 % interval over seeds × patients, at each size. "
+            f"Line and band: least squares on log size with its 95 % interval over seeds × patients (of one "
+            f"seed over patients alone), at each size. "
             f"Below 0: small structures gain more for each tenfold size (β).{marks}"
         )
 
