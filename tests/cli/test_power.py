@@ -31,7 +31,11 @@ def test_json_has_the_numbers_unrounded() -> None:
     [
         (["--seeds", "1"], "--seeds 1: not a number of 2 or more"),
         (["--patients", "many"], "--patients many: not a number"),
+        (["--seeds", "²"], "--seeds ²: not a number"),
         (["-d", "0"], "--difference is 0"),
+        (["-d", "nan"], "--difference is nan"),
+        (["-d", "inf"], "--difference is inf"),
+        (["--sd-seeds", "inf"], "a standard deviation is not finite"),
         (["--sd-seeds", "0", "--sd-patients", "0", "--sd-rest", "0"], "without any spread"),
     ],
 )

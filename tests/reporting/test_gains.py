@@ -132,7 +132,7 @@ def test_a_family_is_adjusted_for_those_that_are_tested() -> None:
     assert found["large"].p == pytest.approx(2 * gains["large"].p)
     assert found["large"].star and not found["none"].star and not found["two"].star
     assert math.isnan(found["two"].p)
-    detectable = [each.average.detectable for each in gains.values() if each.average]
+    detectable = [each.average.detectable for each in gains.values() if each.average and each.average.se]
     assert resolution(list(gains.values())) == pytest.approx(float(np.median(detectable)))
     assert math.isnan(resolution([]))
 

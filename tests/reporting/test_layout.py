@@ -104,7 +104,9 @@ def beside(recipe: str, made: Callable[..., list[Table]]) -> Table:
             return None
         return 0.5 + 0.1 * (job.loss == "ga") + 0.2 * (job.labeled == "7-patients") + 0.05 * (job.method == "mt")
 
-    (table,) = made(grid(recipe, *jobs, labeled=BUDGETS, table={"blocks": "labeled", "columns": ["dsc", "asd"]}), dsc)
+    (table,) = made(
+        grid(recipe, *jobs, labeled=BUDGETS, table={"blocks": "labeled", "gain": False, "columns": ["dsc", "asd"]}), dsc
+    )
     return table
 
 
@@ -170,7 +172,7 @@ def test_datasets_stand_side_by_side(recipe: str, made: Callable[..., list[Table
         {"method": "cps", "loss": ["default", "ga"]},
         {"method": "cps", "loss": "ga", "recipe": str(path), "seeds": [0, 1]},
     ]
-    (table,) = made(grid(recipe, *jobs, table={"blocks": "dataset", "columns": ["dsc"]}))
+    (table,) = made(grid(recipe, *jobs, table={"blocks": "dataset", "gain": False, "columns": ["dsc"]}))
     assert table.blocks == ("Hearts & more 3 patients", "Lungs 3 patients")
     assert [[cell.n for cell in row.cells] for row in table.rows] == [[1, 0], [1, 2]]
     assert table.title.startswith("Hearts & more 3 patients labelled, Lungs 3 patients labelled. Recipes short")

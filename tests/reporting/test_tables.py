@@ -78,7 +78,7 @@ def test_a_grid_fills_its_table(recipe: str, write_job: Write, tmp_path: Path) -
             {"method": "supervised"},
             {"method": "supervised", "labeled": "100%"},
         ],
-        table={"columns": ["dsc", "asd", "dsc/class"], "groups": ["Reference", "General", "Imbalance"]},
+        table={"columns": ["dsc", "asd", "dsc/class"], "gain": False, "groups": ["Reference", "General", "Imbalance"]},
     )
     numbers = {"cps": 0.5, "mt": 0.6, "dhc": 0.7, "supervised": 0.4}
     for job in grid.expand():
@@ -661,6 +661,43 @@ def test_gains_have_the_interval_of_seeds_and_patients(recipe: str, write_job: W
     assert "adjusted for 3 comparisons (Holm)" in notes and "This grid resolves" in notes
     assert f"[{expected.low:.1f}, {expected.high:.1f}]" in markdown(table).replace("\\", "")
     assert f"[{expected.low:.1f}, {expected.high:.1f}]" in latex(table)
+
+
+def test_gains_stand_behind_the_first_average_in_every_table(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    def headers(table: dict[str, object], loss: list[str]) -> list[str]:
+        jobs = [{"method": ["cps"], "loss": loss}]
+        grid = Grid(name="g", recipe=[recipe], labeled=["5%"], seeds=[0], jobs=jobs, table=table)
+        (made,) = tables_of(grid, tmp_path)
+        return [column.header for column in made.columns]
+
+    grid = Grid(
+        name="g", recipe=[recipe], labeled=["5%"], seeds=[0], jobs=[{"method": "cps", "loss": ["default", "ga"]}]
+    )
+    for job in grid.expand():
+        write_job(job)
+    both = ["default", "ga"]
+    assert headers({"columns": ["dsc", "asd"]}, both) == ["Avg. DSC", "Gain in DSC", "Avg. ASD"]
+    assert headers({"columns": ["asd", "dsc", "gain"]}, both) == ["Avg. ASD", "Avg. DSC", "Gain in ASD"]
+    assert headers({"columns": ["dsc", "asd"], "gain": False}, both) == ["Avg. DSC", "Avg. ASD"]
+    assert headers({"columns": ["dsc", "asd"]}, ["default"]) == ["Avg. DSC", "Avg. ASD"]  # nothing to hold it against
+
+
+def test_gains_of_distances_point_up(recipe: str, write_job: Write, tmp_path: Path) -> None:
+    grid = Grid(
+        name="g",
+        recipe=[recipe],
+        labeled=["5%"],
+        seeds=[0, 1, 2],
+        jobs=[{"method": ["cps"], "loss": ["default", "ga"]}],
+        table={"columns": ["asd", "gain"]},
+    )
+    for job in grid.expand():
+        write_job(job, {name: [0.5 + 0.1 * (job.loss == "ga") + 0.01 * case for case in range(6)] for name in CLASSES})
+    (table,) = tables_of(grid, tmp_path)
+    column, cell = table.columns[1], row(table, "GA-CPS").cells[1]
+    assert (column.sense, cell.mean) == ("↑ (voxel)", pytest.approx(1.0))  # ASD is 10 (1 - DSC): one less
+    assert not any(note.startswith("This grid resolves") for note in table.notes)  # no spread, nothing to say
+    assert {note for note in table.gain_notes} <= {*table.notes}
 
 
 def test_gains_of_two_seeds_and_of_few_patients(recipe: str, write_job: Write, tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ class GainsPlate(Plate):
     @property
     def caption(self) -> str:
         told = [
-            f"Gain over the baseline in {self.points}; positive is better. Lines: 95 % intervals over seeds × patients, "
-            "of one seed over patients alone."
+            f"Gain over the baseline in {self.points}; positive is better. Lines: 95 % intervals over seeds × "
+            "patients, of one seed over patients alone."
         ]
         if self.head:
             told.append(f"Large: {', '.join(self.head)}. Small: {', '.join(self.tail)}.")

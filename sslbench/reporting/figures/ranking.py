@@ -207,7 +207,8 @@ class PairsPlate(Plate):
         chance = 0.05 * len(self.differences)
         return (
             f"Row less column in {self.points}, best row first; positive: the row is better. Dot: the 95 % interval "
-            f"over seeds × patients (of one seed over patients alone) excludes 0 ({self.apart} of {len(self.differences)}; without any difference about "
+            f"over seeds × patients (of one seed over patients alone) excludes 0 ({self.apart} of "
+            f"{len(self.differences)}; without any difference about "
             f"{chance:.1f} would, as nothing is corrected for the number of pairs)."
         )
 
