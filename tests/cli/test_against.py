@@ -144,7 +144,7 @@ def test_the_grid_may_ask_for_citations_and_for_print_in_a_second_line(report: R
     grid = GA | {"table": {"of": "ga:T1", "columns": ["dsc"], "cite": True, "against": "line"}}
     out = report("mine.yaml", "--against", "--latex", grid=grid)[1]
     assert (
-        r"& \shortstack{\textbf{51.00$\pm$0.8}\\{\tiny 45.58$\pm$1.9 (\textbf{+5.42$\pm$4.9" in out
+        r"& \shortstack{\textbf{51.00$\pm$0.8}\\{\tiny 45.58$\pm$1.9 (+5.42$\pm$4.9" in out
         and r"\cite{sslbench:mt}" in out
     )
 

@@ -697,7 +697,7 @@ def test_gains_of_distances_point_up(recipe: str, write_job: Write, tmp_path: Pa
     column, cell = table.columns[1], row(table, "GA-CPS").cells[1]
     assert (column.sense, cell.mean) == ("↑ (voxel)", pytest.approx(1.0))  # ASD is 10 (1 - DSC): one less
     assert not any(note.startswith("This grid resolves") for note in table.notes)  # no spread, nothing to say
-    assert {note for note in table.gain_notes} <= {*table.notes}
+    assert set(table.gain_notes) <= {*table.notes}
 
 
 def test_gains_of_two_seeds_and_of_few_patients(recipe: str, write_job: Write, tmp_path: Path) -> None:
