@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # the share of intervals and tests that find a difference where there is none
@@ -226,17 +227,23 @@ def _satterthwaite(total: float, squares: tuple[float, float, float], freedom: t
     return total**2 / below if below > 0 else min(freedom)
 
 
+@cache
+def _nodes() -> tuple[Floats, Floats]:
+    """Points in (-1, 1) and their weights (Gauss-Legendre)."""
+    return np.polynomial.legendre.leggauss(400)
+
+
 def detectable(se: float, df: float, power: float = POWER, confidence: float = CONFIDENCE) -> float:
     """Difference that a design with this standard error finds with the given power, under the noncentral t."""
     if se == 0:
         return 0.0
     edge = float(stats.t.ppf((1 + confidence) / 2, df))
     # The noncentral t as a normal over the spread of its denominator: scipy's own is NaN with few degrees of freedom.
-    at, weight = np.polynomial.legendre.leggauss(400)
-    scale = np.sqrt(stats.chi2.ppf((at + 1) / 2, df) / df)
+    at, weight = _nodes()
+    scale = np.sqrt(2 * special.gammaincinv(df / 2, (at + 1) / 2) / df)
 
     def surplus(shift: float) -> float:
-        found = stats.norm.sf(edge * scale - shift) + stats.norm.cdf(-edge * scale - shift)
+        found = special.ndtr(shift - edge * scale) + special.ndtr(-edge * scale - shift)
         return float(weight @ found) / 2 - power
 
     upper = edge + 1.0

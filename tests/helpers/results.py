@@ -16,6 +16,21 @@ from sslbench.runs.records import CASE_COLUMNS
 
 CLASSES = ("rv", "myo", "lv")
 
+# A recipe of the stand-ins.
+RECIPE = {
+    "dataset": "hearts",
+    "preprocessing": "plain",
+    "splits": "ssl4mis",
+    "network": {"name": "net"},
+    "patch_size": [8, 8],
+    "batch": {"labeled": 1, "unlabeled": 1},
+    "optimizer": {"name": "sgd", "lr": 0.01},
+    "schedule": {"iterations": 10, "validate_every": 5},
+    "checkpoint": "best-val",
+    "protocol": "papers",
+    "seeds": [0, 1],
+}
+
 
 def component(title: str = "", group: str = "", options: type[BaseModel] = NoOptions, caution: str = "") -> Any:
     return SimpleNamespace(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.results import RECIPE
 from tests.helpers.run_directories import stand_ins, write_run
 
 __all__ = ["stand_ins", "write_run"]
@@ -15,21 +16,6 @@ __all__ = ["stand_ins", "write_run"]
 @pytest.fixture(autouse=True)
 def _stand_ins(stand_ins: None) -> None:
     """Every test here has them."""
-
-
-RECIPE = {
-    "dataset": "hearts",
-    "preprocessing": "plain",
-    "splits": "ssl4mis",
-    "network": {"name": "net"},
-    "patch_size": [8, 8],
-    "batch": {"labeled": 1, "unlabeled": 1},
-    "optimizer": {"name": "sgd", "lr": 0.01},
-    "schedule": {"iterations": 10, "validate_every": 5},
-    "checkpoint": "best-val",
-    "protocol": "papers",
-    "seeds": [0, 1],
-}
 
 
 @pytest.fixture

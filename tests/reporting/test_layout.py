@@ -23,8 +23,7 @@ from sslbench.reporting.latex import latex
 from sslbench.reporting.model import Row, Table, cell_text
 from sslbench.reporting.render import markdown, terminal, tidy_csv
 from sslbench.reporting.tables import grid_table
-from tests.helpers.results import protocol
-from tests.reporting.conftest import RECIPE
+from tests.helpers.results import RECIPE, protocol
 
 Write = Callable[..., Path]
 BUDGETS = ["3 patients", "7 patients"]
