@@ -112,11 +112,10 @@ class Caption:
     def _trained(self) -> str:
         """On how many cases the rows of the tables' budgets were trained; empty where no run says it."""
         told = [_trained(block, self.material) for block in self.material.blocks]
-        if len(told) == 1 or not all(told):
-            return told[0] if len(told) == 1 else ""
-        return "Trained on " + ", ".join(
-            f"{text} ({block.title})" for text, block in zip(told, self.material.blocks, strict=True)
-        )
+        if not all(told):
+            return ""
+        titles = [f" ({block.title})" if block.title else "" for block in self.material.blocks]
+        return "Trained on " + ", ".join(text + title for text, title in zip(told, titles, strict=True))
 
     def measured(self) -> str:
         """The protocols in their own words, which weights were tested, and what was seen of the reference."""
@@ -300,8 +299,7 @@ def _trained(block: TableBlock, material: Material) -> str:
     except SSLBenchError:  # results outlive the package that made them
         pictures = False
     told = [f"{labeled} labelled" + (f" + {others} unlabelled" if others else "") for labeled, others in counts]
-    whole = f"{' or '.join(told)} {'images' if pictures else 'scans'}"
-    return whole if block.title else f"Trained on {whole}"
+    return f"{' or '.join(told)} {'images' if pictures else 'scans'}"
 
 
 def _converted(row: PlannedRow, run: Run, protocol: Any) -> bool:

@@ -47,13 +47,12 @@ def grid_table(
 
     Args:
         grid: says which columns and groups.
-        jobs: of the grid (`grid.expand()`).
+        jobs: of the grid (`grid.expand()`, which checks the table too), or some of them.
         results_dir: the folder that holds `runs`.
         protocol: whose records to show, as `evaluate` left them; None: the recipes' own.
         checkpoint: the rule whose weights to show the test of, where recipes asked for several; None: their own.
 
     Raises:
-        UsageError: the grid asks for a column that none of its protocols has.
         SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
     """
     rows: dict[tuple[str, ...], PlannedRow] = {}
@@ -65,7 +64,6 @@ def grid_table(
         key = (*run.directory.parts[-4:-1], job.digest())
         row = rows.get(key) or _planned(job, protocol, checkpoint)
         rows[key] = replace(row, runs=(*row.runs, run) if run.begun else row.runs, expected=row.expected + 1)
-    grid.table.check(jobs)
     found = records_of([run for row in rows.values() for run in row.runs], protocol, checkpoint)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
     return _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)

@@ -128,6 +128,15 @@ def test_budgets_stand_side_by_side(beside: Table) -> None:
     assert (bound.n, bound.expected) == (1, 1) and bound.bound
 
 
+def test_a_part_of_a_grid_fills_a_part_of_its_table(recipe: str, tmp_path: Path) -> None:
+    """`report --only labeled=5%` of a grid whose budgets stand side by side."""
+    spec = {"blocks": "labeled", "columns": ["dsc"]}
+    whole = grid(recipe, {"method": ["cps", "mt"]}, labeled=BUDGETS, table=spec)
+    jobs = [job for job in whole.expand() if job.labeled == "3-patients"]
+    (table,) = grid_table(whole, jobs, tmp_path / "results")
+    assert table.blocks == ("3 patients",) and [row.label for row in table.rows] == ["CPS", "MT"]
+
+
 def test_each_block_has_its_own_best(beside: Table) -> None:
     ranks = {row.label: [cell.rank for cell in row.cells] for row in beside.rows}
     assert ranks == {
