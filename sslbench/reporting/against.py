@@ -15,8 +15,6 @@ from itertools import groupby
 from statistics import fmean, median
 from typing import Any
 
-from scipy.special import stdtrit
-
 from sslbench.config.published import PublishedCell, PublishedTable, published_tables
 from sslbench.config.text import first_few
 from sslbench.core import registry
@@ -37,7 +35,7 @@ from sslbench.reporting.model import Cell, Column, Table
 from sslbench.reporting.naming import NOT_PRINTED
 from sslbench.reporting.pairing import Background, Own, RowPair, backgrounds, own_rows, pairs_of
 from sslbench.reporting.remarks import OtherClasses
-from sslbench.reporting.statistics import LEVEL
+from sslbench.reporting.statistics import t_edge
 
 __all__ = ["backgrounds", "compare", "half_width", "kendall"]
 
@@ -111,7 +109,7 @@ def half_width(sds: tuple[float, float], counts: tuple[int, int]) -> float:
     if not total:
         return math.nan
     freedom = total**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
-    return float(stdtrit(freedom, 1 - LEVEL / 2)) * math.sqrt(total)
+    return t_edge(freedom) * math.sqrt(total)
 
 
 def kendall(pairs: Sequence[tuple[float, float]]) -> float:

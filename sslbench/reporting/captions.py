@@ -178,14 +178,13 @@ class Caption:
         told, found = [_GAIN], [each.gain for each in self.gains]
         intervals = [each for each in self.gains if each.gain.average]
         if alone := [each.row for each in intervals if each.gain.these_networks]:
-            whose = "" if len(alone) == len(intervals) else f" ({first_few(list(dict.fromkeys(alone)))})"
+            whose = _whose_rows(alone, len(intervals))
             told.append(f"In brackets its 95 % interval over patients{whose}: these networks, new patients.")
         if len(alone) < len(intervals):
             told.append("In brackets its 95 % interval over seeds × patients (two-way random effects).")
         tested = [each for each in found if not each.untested]
         if tested:
-            number = f"{counted(len(tested), 'comparison')}"
-            told.append(f"{STAR} p < 0.05, adjusted for {number} (Holm).")
+            told.append(f"{STAR} p < 0.05, adjusted for {counted(len(tested), 'comparison')} (Holm).")
         if not math.isnan(points := resolution(found)):
             told.append(f"This grid resolves {points:.1f} {columns[0].unit}, {_more(found)}.".replace("  ", " "))
         for word, reasons in (
@@ -194,8 +193,7 @@ class Caption:
         ):
             for why in dict.fromkeys(filter(None, reasons)):
                 rows = [each.row for each, reason in zip(self.gains, reasons, strict=True) if reason == why]
-                whose = "" if len(rows) == len(found) else f" ({first_few(list(dict.fromkeys(rows)))})"
-                told.append(f"{word}: {why}{whose}.")
+                told.append(f"{word}: {why}{_whose_rows(rows, len(found))}.")
         return told
 
     def _not_competing(self) -> list[str]:
@@ -273,6 +271,11 @@ class Caption:
         every = sum(row.expected for row in self.rows)
         gaps = any(cell.expected and not cell.n for row in self.rows for cell in row.cells)
         return [f"{missing} of {every} runs have no result ({told})" + (f"; {NO_VALUE}: no value." if gaps else ".")]
+
+
+def _whose_rows(rows: Sequence[str], of: int) -> str:
+    """Which of so many rows are meant, in brackets; empty: all."""
+    return "" if len(rows) == of else f" ({first_few(list(dict.fromkeys(rows)))})"
 
 
 def _more(gains: Sequence[Gain]) -> str:

@@ -15,7 +15,8 @@ from sslbench.config.table import TablePlace
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group
-from sslbench.runs.collect import Collection
+from sslbench.reporting.scores import class_sizes
+from sslbench.runs.collect import ByRun, Collection
 from sslbench.runs.directory import Run
 
 
@@ -94,12 +95,12 @@ class Material:
     Attributes:
         blocks: what stands side by side; one where nothing does.
         found: records of the whole report.
-        scores: `statistics.per_run` of them.
+        scores: `scores.per_run` of them.
     """
 
     blocks: tuple[TableBlock, ...]
     found: Collection
-    scores: pd.DataFrame
+    scores: ByRun
 
     @property
     def first(self) -> PlannedRow:
@@ -143,18 +144,22 @@ class Material:
 
     def records_of(self, rows: Iterable[PlannedRow]) -> pd.DataFrame:
         """The records of some rows."""
-        names = [run.name for row in rows for run in self.reported(row)]
-        return self.found.records[self.found.records["run"].isin(names)]
+        return self.found.by_run.of(run.name for row in rows for run in self.reported(row))
 
     @cached_property
     def cases(self) -> dict[str, frozenset[str]]:
         """The cases that each run was measured on."""
         return {str(run): frozenset(cases) for run, cases in self.records.groupby("run")["case"]}
 
-    def compared_cases(self, block: TableBlock) -> frozenset[str]:
-        """The cases that rows are compared on: those of most of the block's own rows, of equally many the most."""
-        counts = Counter(self.cases[runs[0].name] for row in block.planned if (runs := self.reported(row)))
-        return max(counts, key=lambda cases: (counts[cases], len(cases), sorted(cases)), default=frozenset())
+    @cached_property
+    def compared_cases(self) -> dict[TableBlock, frozenset[str]]:
+        """The cases that each block's rows are compared on: those of most of its own rows, of equally many the most."""
+
+        def usual(block: TableBlock) -> frozenset[str]:
+            counts = Counter(self.cases[runs[0].name] for row in block.planned if (runs := self.reported(row)))
+            return max(counts, key=lambda cases: (counts[cases], len(cases), sorted(cases)), default=frozenset())
+
+        return {block: usual(block) for block in self.blocks}
 
     def differ_in_cases(self, block: TableBlock) -> bool:
         """Whether not all runs of a block were measured on the same cases."""
@@ -163,7 +168,7 @@ class Material:
     def competes(self, row: PlannedRow, block: TableBlock) -> bool:
         """Whether a row can be best: it is no upper bound beside others, has all its seeds, and the others' cases."""
         runs = self.reported(row)
-        compared = self.compared_cases(block)
+        compared = self.compared_cases[block]
         whole = len(runs) == row.expected and all(self.cases[run.name] == compared for run in runs)
         return row not in block.bounds and whole
 
@@ -196,7 +201,7 @@ class Material:
                     f"{run.name} was measured on other cases than {runs[0].name}",
                     "a mean of both would mean nothing: run both on the same data, or move one away",
                 )
-        return self.scores[self.scores["run"].isin([run.name for run in runs])]
+        return self.scores.of(run.name for run in runs)
 
     @cached_property
     def _records(self) -> dict[TableBlock, pd.DataFrame]:
@@ -226,10 +231,5 @@ class Material:
         return [str(short) for short in classes["class"]]
 
     def sizes(self, block: TableBlock) -> dict[str, float]:
-        """The mean number of reference voxels of each class, over the test cases that have it, largest first.
-
-        A class that none has is left out.
-        """
-        structures = self._records[block].drop_duplicates(["case", "class_id"])
-        means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
-        return {str(short): float(mean) for short, mean in means.sort_values(ascending=False, kind="stable").items()}
+        """`class_sizes` of a block's records."""
+        return class_sizes(self._records[block])

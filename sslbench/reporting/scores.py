@@ -115,5 +115,18 @@ def missed_organs(records: pd.DataFrame) -> pd.DataFrame:
     return counts.agg(missed="sum", pairs="size").reset_index()
 
 
+def class_sizes(records: pd.DataFrame) -> dict[str, float]:
+    """Mean number of reference voxels of each class, over the test cases that have it, largest first.
+
+    A class that none has is left out.
+
+    Args:
+        records: columns `collect.COLUMNS`.
+    """
+    structures = records.drop_duplicates(["case", "class_id"])
+    means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
+    return {str(short): float(mean) for short, mean in means.sort_values(ascending=False, kind="stable").items()}
+
+
 def _nothing(columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame({column: [] for column in columns})

@@ -14,11 +14,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # the share of intervals and tests that find a difference where there is none
@@ -199,8 +198,8 @@ def two_way(d: ArrayLike, confidence: float = CONFIDENCE) -> TwoWay:
     se = math.sqrt(spread / (seeds * units))
     if se == 0:
         return TwoWay(mean, mean, mean, float(mean == 0), df, 0.0, squares, seeds, units)
-    half = float(stats.t.ppf((1 + confidence) / 2, df)) * se
-    p = 2 * float(stats.t.sf(abs(mean) / se, df))
+    half = t_edge(df, confidence) * se
+    p = 2 * float(special.stdtr(df, -abs(mean) / se))
     return TwoWay(mean, mean - half, mean + half, p, df, se, squares, seeds, units)
 
 
@@ -227,6 +226,11 @@ def _satterthwaite(total: float, squares: tuple[float, float, float], freedom: t
     return total**2 / below if below > 0 else min(freedom)
 
 
+def t_edge(df: float, confidence: float = CONFIDENCE) -> float:
+    """Half-width of a confidence interval in standard errors: Student's t."""
+    return float(special.stdtrit(df, (1 + confidence) / 2))
+
+
 @cache
 def _nodes() -> tuple[Floats, Floats]:
     """Points in (-1, 1) and their weights (Gauss-Legendre)."""
@@ -237,7 +241,7 @@ def detectable(se: float, df: float, power: float = POWER, confidence: float = C
     """Difference that a design with this standard error finds with the given power, under the noncentral t."""
     if se == 0:
         return 0.0
-    edge = float(stats.t.ppf((1 + confidence) / 2, df))
+    edge = t_edge(df, confidence)
     # The noncentral t as a normal over the spread of its denominator: scipy's own is NaN with few degrees of freedom.
     at, weight = _nodes()
     scale = np.sqrt(2 * special.gammaincinv(df / 2, (at + 1) / 2) / df)
@@ -280,6 +284,13 @@ class SignFlip:
     floor: float
 
 
+@cache
+def _patterns(number: int) -> Floats:
+    """All patterns of so many signs, (2^number, number)."""
+    bits = np.arange(2**number)[:, None] >> np.arange(number) & 1
+    return np.asarray(1.0 - 2.0 * bits)
+
+
 def sign_flip(d: ArrayLike) -> SignFlip:
     """Test of the mean over units, seeds averaged, by flipping units' signs: what holds of these networks alone.
 
@@ -292,9 +303,7 @@ def sign_flip(d: ArrayLike) -> SignFlip:
     units = len(means)
     observed = abs(means.sum()) - 1e-12 * np.abs(means).sum()  # the last bits of a sum depend on its order
     if units <= _EXACT_UNITS:
-        signs = np.array(list(product((1.0, -1.0), repeat=units - 1))).reshape(
-            -1, units - 1
-        )  # the first stays: symmetry
+        signs = _patterns(units - 1)  # the first stays: symmetry
         reached = np.abs(means[0] + signs @ means[1:]) >= observed
         return SignFlip(float(reached.mean()), 2.0 ** (1 - units))
     signs = np.random.default_rng(0).choice((1.0, -1.0), size=(_FLIPS, units))
@@ -340,7 +349,7 @@ def share_of_gap(row: ArrayLike, lower: ArrayLike, upper: ArrayLike, confidence:
     gain, gap = two_way(ours - base), two_way(full - base)
     if gap.mean < 1:
         return "the gap is below 1 point"
-    t = float(stats.t.ppf((1 + confidence) / 2, min(gain.df, gap.df)))
+    t = t_edge(min(gain.df, gap.df), confidence)
     of_gain, of_gap = gain.se**2, gap.se**2
     together = (of_gain + of_gap - two_way(ours - full).se ** 2) / 2
     if abs(together) > math.sqrt(of_gain * of_gap) + 1e-9 * max(of_gain, of_gap):
@@ -376,13 +385,15 @@ def rank_stability(scores: ArrayLike, draws: int = _DRAWS) -> list[RankStability
         scores: (R, S, U) unit scores of the rows, larger is better.
         draws: how many.
     """
+    from scipy.stats import rankdata  # most of scipy's weight, and reports without ranks are many
+
     values = np.asarray(scores, dtype=np.float64)
     _, seeds, units = values.shape
     generator = np.random.default_rng(0)
     of_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
     of_unit = generator.multinomial(units, np.full(units, 1 / units), size=draws) / units
     means = np.einsum("rsu,bs,bu->rb", values, of_seed, of_unit, optimize=True)
-    ranks = stats.rankdata(-means, method="min", axis=0)
+    ranks = rankdata(-means, method="min", axis=0)
     ahead = ranks == 1
     first = (ahead / ahead.sum(axis=0)).mean(axis=1)
     low, high = np.quantile(ranks, (0.025, 0.975), axis=1, method="inverted_cdf")

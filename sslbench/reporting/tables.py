@@ -25,7 +25,7 @@ from sslbench.reporting.layout import Line, baselines, lines, sheets
 from sslbench.reporting.material import Material, PlannedRow, TableBlock
 from sslbench.reporting.model import Cell, Column, Direction, Row, RowGroup, RowSource, Table, manifest
 from sslbench.reporting.scores import over_seeds, per_run
-from sslbench.runs.collect import Collection, collect, records_of
+from sslbench.runs.collect import ByRun, Collection, collect, records_of
 from sslbench.runs.directory import Run
 
 __all__ = ["Cell", "Column", "Row", "RowGroup", "RowSource", "Table", "grid_table", "manifest", "tables_of_runs"]
@@ -147,7 +147,7 @@ def _tables(
     if "columns" not in spec.model_fields_set:
         known = metric_keys({row.protocol for row in rows})
         spec = spec.model_copy(update={"columns": [column.key for column in spec.wanted() if column.key in known]})
-    scores = per_run(found.records)
+    scores = ByRun(per_run(found.records))
     made = [_table(Material(blocks, found, scores), rows, spec, notes) for blocks in sheets(rows, spec)]
     return _with_unique_names([replace(table, name=table.name or grid, grid=grid, of=spec.of) for table in made])
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sslbench.core.errors import SSLBenchError, UsageError
@@ -18,6 +19,22 @@ from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole
 # What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
 CELL_COLUMNS = ("recipe", "labeled", "method", "loss", "plugin", "variant", "digest")
 COLUMNS = (*CELL_COLUMNS[:-1], "seed", "digest", "dataset", *CASE_COLUMNS, "run")
+
+
+@dataclass(frozen=True, eq=False)
+class ByRun:
+    """A frame with a column `run`, whose rows are looked up by run."""
+
+    frame: pd.DataFrame
+
+    @cached_property
+    def _places(self) -> Mapping[Any, Any]:
+        return self.frame.groupby("run", sort=False).indices
+
+    def of(self, runs: Iterable[str]) -> pd.DataFrame:
+        """The rows of some runs, in their order in the frame."""
+        found = [self._places[name] for name in dict.fromkeys(runs) if name in self._places]
+        return self.frame.take(np.sort(np.concatenate(found))) if found else self.frame.iloc[:0]
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,11 @@ class Collection:
     runs: tuple[Run, ...]
     warnings: tuple[str, ...] = ()
     damaged: bool = False
+
+    @cached_property
+    def by_run(self) -> ByRun:
+        """The records, to look up by run."""
+        return ByRun(self.records)
 
     @cached_property
     def reported(self) -> frozenset[str]:

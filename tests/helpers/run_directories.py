@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 # Imported before any test swaps the registry: a module registers itself only once.
+from sslbench.config.job import Job
 from sslbench.core import registry
 from sslbench.core.options import Options
 from sslbench.data.base import ClassInfo, Dataset, Preprocessing
@@ -52,6 +53,13 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.register("loss", "ga")(component("GA", options=GAOptions))
     registry.register("loss", "ga_labeled_only", preset_of="ga", set={"side": "label"})
     registry.register("plugin", "scdl")(component("SCDL"))
+
+
+def write_run_of_job(write_run: Callable[..., Path], job: Job, dsc: float | Scores | None, **more: Any) -> Path:
+    """The run of a grid's job, in its own directory."""
+    canonical = job.canonical()
+    facts = {name: getattr(canonical, name) for name in ("method", "loss", "plugin", "labeled", "seed", "recipe")}
+    return write_run(dsc, **{**facts, "settings": canonical.set, "digest": job.digest(), **more})
 
 
 @pytest.fixture

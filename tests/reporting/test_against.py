@@ -21,6 +21,7 @@ from sslbench.reporting.beside import beside, status
 from sslbench.reporting.comparison import ComparedRow, Comparison
 from sslbench.reporting.tables import grid_table, tables_of_runs
 from sslbench.runs.directory import Run
+from tests.helpers.run_directories import write_run_of_job
 
 NAN = math.nan
 
@@ -72,20 +73,10 @@ def compared(write_run: Callable[..., Path], recipe: str, tmp_path: Path) -> Cal
         made = Grid(name="mine", **(content | {"table": {"columns": ["dsc", "asd", "dsc/class"]}} | (grid or {})))
         jobs = made.expand()
         for job in jobs:
-            canonical = job.canonical()
-            values = scores[canonical.method]
+            values = scores[job.canonical().method]
             number = [other.seed for other in jobs if other.digest() == job.digest()].index(job.seed)
             if number < len(values) and not Run.of(job, tmp_path / "results").begun:
-                write_run(
-                    values[number],
-                    method=canonical.method,
-                    loss=canonical.loss,
-                    labeled=canonical.labeled,
-                    seed=canonical.seed,
-                    settings=canonical.set,
-                    recipe=canonical.recipe,
-                    **{"digest": job.digest(), "plugin": canonical.plugin} | written,
-                )
+                write_run_of_job(write_run, job, values[number], **written)
         tables = grid_table(made, jobs, tmp_path / "results")
         return compare(tables, published, against.backgrounds(tables, tmp_path / "results"))
 

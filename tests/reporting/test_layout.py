@@ -24,6 +24,7 @@ from sslbench.reporting.model import Row, Table, cell_text
 from sslbench.reporting.render import markdown, terminal, tidy_csv
 from sslbench.reporting.tables import grid_table
 from tests.helpers.results import RECIPE, protocol
+from tests.helpers.run_directories import write_run_of_job
 
 Write = Callable[..., Path]
 BUDGETS = ["3 patients", "7 patients"]
@@ -44,20 +45,9 @@ def made(write_run: Write, tmp_path: Path) -> Callable[..., list[Table]]:
     def make(grid: Grid, dsc: Callable[[Job], float | None] = lambda job: 0.5, name: str = "") -> list[Table]:
         jobs = grid.expand()
         for job in jobs:
-            canonical, score = job.canonical(), dsc(job)
+            score = dsc(job)
             if score is not None:
-                write_run(
-                    score,
-                    method=canonical.method,
-                    loss=canonical.loss,
-                    plugin=canonical.plugin,
-                    labeled=canonical.labeled,
-                    seed=canonical.seed,
-                    settings=canonical.set,
-                    recipe=canonical.recipe,
-                    protocol=job.resolved.recipe.protocol,
-                    digest=job.digest(),
-                )
+                write_run_of_job(write_run, job, score, protocol=job.resolved.recipe.protocol)
         return grid_table(grid, jobs, tmp_path / "results")
 
     return make

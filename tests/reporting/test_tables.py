@@ -25,6 +25,7 @@ from sslbench.reporting.render import markdown
 from sslbench.reporting.statistics import two_way
 from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
 from tests.helpers.results import CLASSES, component, protocol, same
+from tests.helpers.run_directories import write_run_of_job
 
 Write = Callable[..., Path]
 
@@ -46,19 +47,7 @@ def write_job(write_run: Write, tmp_path: Path) -> Callable[..., Path]:
     """Writes the run of a grid's job, in its own directory."""
 
     def write(job, dsc=0.5, **more) -> Path:
-        canonical = job.canonical()
-        run = write_run(
-            dsc,
-            method=canonical.method,
-            loss=canonical.loss,
-            plugin=canonical.plugin,
-            labeled=canonical.labeled,
-            seed=canonical.seed,
-            settings=canonical.set,
-            recipe=canonical.recipe,
-            digest=job.digest(),
-            **more,
-        )
+        run = write_run_of_job(write_run, job, dsc, **more)
         assert run == tmp_path / "results" / "runs" / job.directory
         return run
 

@@ -15,8 +15,9 @@ from sslbench.config.text import counted
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, interval_text, signed
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject
 from sslbench.reporting.gains import Gain
+from sslbench.reporting.labels import class_title
 from sslbench.reporting.statistics import ClassWeights, Floats, TwoWay, average_of, slope_on, two_way
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class GainsPlate(Plate):
         )
         if not lines:
             return LeftOut(cls.name, "no row has its baseline in the table" if not refused else refused[0])
-        titles = [tuple(map(title_of_class, names)) for names in (subject.lens.head, subject.lens.tail)]
+        titles = [tuple(map(class_title, names)) for names in (subject.lens.head, subject.lens.tail)]
         return cls(tuple(lines), subject.points, titles[0], titles[1], refused)
 
     @property
@@ -470,7 +471,7 @@ def _lens_panel(row: FigureRow, base: FigureRow, found: Gain, subject: FigureSub
     part_of = {name: part for part in ("head", "medium", "tail") for name in getattr(lens, part)}
     names = row.values.classes
     classes = tuple(
-        ClassGain(title_of_class(name), lens.sizes[name], Span.of(interval) or Span(math.nan), part_of.get(name, ""))
+        ClassGain(class_title(name), lens.sizes[name], Span.of(interval) or Span(math.nan), part_of.get(name, ""))
         for name, interval in sorted(found.classes.items(), key=lambda item: -lens.sizes[item[0]])
     )
     x = np.log10([lens.sizes[name] for name in names])

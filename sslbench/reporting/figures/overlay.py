@@ -20,7 +20,8 @@ from sslbench.data.preprocess import to_stored
 from sslbench.data.store import Store
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
-from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject
+from sslbench.reporting.labels import class_title
 from sslbench.runs.directory import Run, TestFiles
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class OverlayPlate(Plate):
             except DataError as error:
                 return LeftOut(cls.name, error.message)
         labels = {info.short: label for label, info in enumerate(store.dataset.classes, 1)}
-        classes = {labels[name]: title_of_class(name) for name in subject.by_size if name in labels}
+        classes = {labels[name]: class_title(name) for name in subject.by_size if name in labels}
         return cls(tuple(pictures), classes, subject.measured, seed)
 
     @property
@@ -152,7 +153,7 @@ class OverlayPlate(Plate):
         side = (style.WIDE - side_text - 1 - gap * (across - 1)) / across
         heights = [min(side * p.image.shape[0] * p.aspect / p.image.shape[1], 1.25 * side) for p in self.pictures]
         names = list(self.classes.values())
-        key = _key_rows(names, style.WIDE - side_text)
+        key = style.key_rows(names, style.WIDE - side_text)
         top = 0.5
         whole = top + sum(down * (title + high + gap) for high in heights) + 1.5 + style.LINE * len(key) + 1
         figure = style.sheet(style.WIDE, whole)
@@ -201,19 +202,6 @@ def _class_look(number: int) -> tuple[str, Any]:
     return _BRIGHT[number % len(_BRIGHT)], ("solid", (0, (2.5, 1.2)))[number // len(_BRIGHT) % 2]
 
 
-def _key_rows(names: Sequence[str], room: float) -> list[list[str]]:
-    rows: list[list[str]] = [[]]
-    used = 0.0
-    for name in names:
-        width = style.text_width(name, style.SMALL) + 10.0
-        if rows[-1] and used + width > room:
-            rows.append([])
-            used = 0.0
-        rows[-1].append(name)
-        used += width
-    return rows
-
-
 def _key_line(figure: Figure, labels: Sequence[str], names: Sequence[str], left: float, down: float) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
@@ -227,7 +215,7 @@ def _key_line(figure: Figure, labels: Sequence[str], names: Sequence[str], left:
         ends = [(x + 0.6) / width, (x + 5.0) / width]
         figure.add_artist(Line2D(ends, [y, y], color=colour, linestyle=dashes, linewidth=1.2))
         figure.text((x + 6.6) / width, y, label, va="center", fontsize=style.SMALL)
-        x += style.text_width(label, style.SMALL) + 10.0
+        x += style.key_width(label)
 
 
 # ------------------------------------------------------------------------------------------------------------- choice

@@ -14,7 +14,8 @@ from sslbench.config.text import counted
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import FigureRow, FigureSubject, title_of_class
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject
+from sslbench.reporting.labels import class_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ class ClassesPlate(Plate):
             return LeftOut(cls.name, "there is one class")
         return cls(
             tuple(rows),
-            tuple(title_of_class(name) for name in names),
+            tuple(class_title(name) for name in names),
             tuple(subject.sizes.get(name, math.nan) for name in names),
             subject.measured,
             subject.falls,

@@ -13,7 +13,8 @@ from sslbench.data.audit import AuditReport, percent
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import FigureSubject, title_of_class
+from sslbench.reporting.figures.subject import FigureSubject
+from sslbench.reporting.labels import class_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ class SizesPlate(Plate):
         if not names:
             return LeftOut(cls.name, "no test case has any class")
         values = tuple(subject.sizes[name] for name in names)
-        titles = tuple(title_of_class(name) for name in names)
+        titles = tuple(class_title(name) for name in names)
         about = "Mean voxels of each class over the test cases that have it"
         return cls(titles, (("mean voxels", values),), "mean voxels, logarithmic", False, about)
 

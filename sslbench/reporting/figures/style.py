@@ -169,6 +169,24 @@ def text_width(text: str, points: float = POINTS, weight: str = "normal") -> flo
     return float(max(widths)) / 72 / MM
 
 
+def key_width(label: str) -> float:
+    """Width in mm of a label of a key, with its swatch and the blank behind it."""
+    return 10.0 + text_width(label, SMALL)
+
+
+def key_rows(labels: Sequence[str], room: float) -> list[list[str]]:
+    """Labels of a key in as many lines as they need."""
+    rows: list[list[str]] = [[]]
+    used = 0.0
+    for label in labels:
+        if rows[-1] and used + key_width(label) > room:
+            rows.append([])
+            used = 0.0
+        rows[-1].append(label)
+        used += key_width(label)
+    return rows
+
+
 def widest(texts: Iterable[str], points: float = POINTS) -> float:
     """Width of the widest of some texts in mm; 0 where there is none."""
     return max((text_width(text, points) for text in texts), default=0.0)

@@ -15,8 +15,9 @@ from sslbench.config.text import split_outside_brackets
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.gains import CaseValues, Gain, Lens
-from sslbench.reporting.labels import budget_title, class_title, metric_style
+from sslbench.reporting.labels import budget_title, metric_style
 from sslbench.reporting.model import Column, Row, Table
+from sslbench.reporting.scores import class_sizes
 from sslbench.reporting.statistics import Floats, average_of
 from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
@@ -148,11 +149,6 @@ class FigureSubject:
         return tuple(rows), tuple(sorted(shared))
 
 
-def title_of_class(name: str) -> str:
-    """The papers' abbreviation of a class."""
-    return class_title(name)
-
-
 def subjects_of(tables: Sequence[Table], found: Collection, checkpoint: str | None = None) -> list[FigureSubject]:
     """The subjects of a report's tables, one per table and block that has results; their names are unique.
 
@@ -204,7 +200,7 @@ def _subject(
         unit="%" if leading.unit == "percent" else leading.unit,
         direction=leading.direction,
         rows=entries,
-        sizes=_sizes(whole),
+        sizes=class_sizes(whole),
         baselines={gain.row: gain.baseline for gain in held if {gain.row, gain.baseline} <= shown},
         gains={gain.row: gain.gain for gain in held if {gain.row, gain.baseline} <= shown},
         dataset=sources[0][1].dataset,
@@ -239,9 +235,3 @@ def _labeled_cases(dataset: str, splits: str, labeled: str) -> int:
         return len(load_splits(dataset, splits).budget(labeled).labeled)
     except SSLBenchError:  # results outlive the lists that made them
         return 0
-
-
-def _sizes(records: pd.DataFrame) -> dict[str, float]:
-    structures = records.drop_duplicates(["case", "class_id"])
-    means = structures[structures["ref_voxels"] > 0].groupby("class", sort=False)["ref_voxels"].mean()
-    return {str(short): float(mean) for short, mean in means.items()}

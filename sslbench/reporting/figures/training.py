@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from sslbench.config.text import counted
 from sslbench.metrics.protocol import BACKGROUND
@@ -17,7 +17,8 @@ from sslbench.reporting.figures import logs, style
 from sslbench.reporting.figures.logs import AVERAGE_TRACE, Trace
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import FigureSubject, title_of_class
+from sslbench.reporting.figures.subject import FigureSubject
+from sslbench.reporting.labels import class_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +64,27 @@ class TracesPlate(Plate):
     log: bool = False
     note: str = ""
 
+    @classmethod
+    def _along_classes(
+        cls, subject: FigureSubject, looks: Mapping[str, Look], read: Reader, measured: str, words: str
+    ) -> Self | None:
+        """The average and each class, of the rows that recorded it; None: none did."""
+        rows = _traces_of_rows(subject, read)
+        if not rows:
+            return None
+        missing = [row.label for row in subject.rows if row.label not in rows]
+        note = f"Not recorded: {listed(missing)}." if missing else ""
+        return cls(tuple(_panels_by_class(rows, subject, looks)), measured, words, note=note)
+
+    @classmethod
+    def _of_rows(cls, panels: Sequence[Panel], measured: str, words: str, note: str, log: bool = False) -> Self | None:
+        """A panel for each row, as many as there is room for; None: there is none."""
+        if not panels:
+            return None
+        left = [panel.title for panel in panels[_MOST_PANELS:]]
+        note += f" Without {listed(left)}: no room." if left else ""
+        return cls(tuple(panels[:_MOST_PANELS]), measured, words, log=log, note=note)
+
     @property
     def alt(self) -> str:
         first = self.panels[0]
@@ -77,7 +99,7 @@ class TracesPlate(Plate):
     @property
     def caption(self) -> str:
         seeds = max(line.trace.seeds for panel in self.panels for line in panel.lines)
-        band = "TraceLine: mean of the seeds, band: their range." if seeds > 1 else "One seed."
+        band = "Line: mean of the seeds, band: their range." if seeds > 1 else "One seed."
         return f"{self.words}. {band}{' ' + self.note if self.note else ''}"
 
     def records(self) -> Sequence[Record]:
@@ -105,7 +127,7 @@ class TracesPlate(Plate):
         each = (width - left - 2.5 - _GAP * (across - 1)) / across - ends
         high = max(28.0 if len(self.panels) > 2 else 42.0, 0 if keyed else 2.7 * most)
         down = math.ceil(len(self.panels) / across)
-        key = _key_rows(list(names.values()), width - left) if keyed else []
+        key = style.key_rows(list(names.values()), width - left) if keyed else []
         foot = 10.0 + (style.LINE * len(key) + 1.0 if key else 0)
         figure = style.sheet(width, top + down * (_TITLE + high) + (down - 1) * _FEET + foot)
         longest = max(line.trace.iterations[-1] for panel in self.panels for line in panel.lines)
@@ -178,11 +200,8 @@ class CurvesPlate(TracesPlate):
     @classmethod
     def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> CurvesPlate | LeftOut:
         """From the runs of a table."""
-        rows = _traces_of_rows(subject, logs.validation)
-        if not rows:
-            return LeftOut(cls.name, "no run recorded a validation")
-        panels = _panels_by_class(rows, subject, looks)
-        return cls(tuple(panels), "DSC (%)", "Validation DSC", note=_missing_note(subject, rows))
+        found = cls._along_classes(subject, looks, logs.validation, "DSC (%)", "Validation DSC")
+        return found or LeftOut(cls.name, "no run recorded a validation")
 
 
 @dataclass(frozen=True)
@@ -195,12 +214,9 @@ class AgreementPlate(TracesPlate):
     @classmethod
     def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> AgreementPlate | LeftOut:
         """From the runs of a table that were observed (recipe field `observe`)."""
-        rows = _traces_of_rows(subject, _agreement)
-        if not rows:
-            return LeftOut(cls.name, "no run recorded it: --set observe=[agreement]")
-        panels = _panels_by_class(rows, subject, looks)
         words = "DSC between the predictions of a method's two learners on validation cases"
-        return cls(tuple(panels), "DSC of the two (%)", words, note=_missing_note(subject, rows))
+        found = cls._along_classes(subject, looks, _agreement, "DSC of the two (%)", words)
+        return found or LeftOut(cls.name, "no run recorded it: --set observe=[agreement]")
 
 
 @dataclass(frozen=True)
@@ -214,10 +230,8 @@ class WeightsPlate(TracesPlate):
     def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> WeightsPlate | LeftOut:
         """From the runs of a table whose weightings recorded them."""
         panels = _class_panels(subject, "weight/", share=False)
-        if not panels:
-            return LeftOut(cls.name, "no run recorded weights of classes")
-        note = f"{_PARTS_NOTE}{_cut_note(panels)}"
-        return cls(tuple(panels[:_MOST_PANELS]), "weight", "Weight of each class", note=note)
+        found = cls._of_rows(panels, "weight", "Weight of each class", _PARTS_NOTE)
+        return found or LeftOut(cls.name, "no run recorded weights of classes")
 
 
 @dataclass(frozen=True)
@@ -231,11 +245,9 @@ class MinedPlate(TracesPlate):
     def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> MinedPlate | LeftOut:
         """From the runs of a table under a loss that mines voxels."""
         panels = _class_panels(subject, "mined/", share=True)
-        if not panels:
-            return LeftOut(cls.name, "no run recorded mined voxels (loss ga does)")
         words = "Share of each class among the voxels that the gradient-aware cross-entropy was taken of"
-        note = f"{_PARTS_NOTE}{_cut_note(panels)}"
-        return cls(tuple(panels[:_MOST_PANELS]), "share of the mined voxels (%)", words, log=True, note=note)
+        found = cls._of_rows(panels, "share of the mined voxels (%)", words, _PARTS_NOTE, log=True)
+        return found or LeftOut(cls.name, "no run recorded mined voxels (loss ga does)")
 
 
 REGION_LOOKS = {
@@ -261,11 +273,9 @@ class RegionsPlate(TracesPlate):
         where = "validation cases"
         if not panels:
             panels, where = _region_panels(subject, _trained_regions), "unlabelled training patches"
-        if not panels:
-            return LeftOut(cls.name, "no run recorded regions: --set observe=[regions], or loss metassl")
         words = f"Share of the four regions in {where}"
-        note = f"{_REGION_WORDS}{_cut_note(panels)}"
-        return cls(tuple(panels[:_MOST_PANELS]), "share of voxels (%)", words, log=True, note=note)
+        found = cls._of_rows(panels, "share of voxels (%)", words, _REGION_WORDS, log=True)
+        return found or LeftOut(cls.name, "no run recorded regions: --set observe=[regions], or loss metassl")
 
 
 @dataclass(frozen=True)
@@ -279,11 +289,9 @@ class RegionAccuracyPlate(TracesPlate):
     def of(cls, subject: FigureSubject, looks: Mapping[str, Look]) -> RegionAccuracyPlate | LeftOut:
         """From the runs of a table that were observed."""
         panels = _region_panels(subject, _observed_regions("accuracy"))
-        if not panels:
-            return LeftOut(cls.name, "no run recorded it: --set observe=[regions]")
         words = "Share of right labels of the reference prediction in the four regions of validation cases"
-        note = f"{_REGION_WORDS}{_cut_note(panels)}"
-        return cls(tuple(panels[:_MOST_PANELS]), "right labels (%)", words, note=note)
+        found = cls._of_rows(panels, "right labels (%)", words, _REGION_WORDS)
+        return found or LeftOut(cls.name, "no run recorded it: --set observe=[regions]")
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -301,16 +309,6 @@ def _traces_of_rows(subject: FigureSubject, read: Reader) -> dict[str, dict[str,
     return {label: traces for label, traces in found.items() if AVERAGE_TRACE in traces}
 
 
-def _cut_note(panels: Sequence[Panel]) -> str:
-    left = [panel.title for panel in panels[_MOST_PANELS:]]
-    return f" Without {listed(left)}: no room." if left else ""
-
-
-def _missing_note(subject: FigureSubject, rows: Mapping[str, object]) -> str:
-    missing = [row.label for row in subject.rows if row.label not in rows]
-    return f"Not recorded: {listed(missing)}." if missing else ""
-
-
 def _panels_by_class(
     rows: Mapping[str, Mapping[str, Trace]], subject: FigureSubject, looks: Mapping[str, Look]
 ) -> list[Panel]:
@@ -321,7 +319,7 @@ def _panels_by_class(
     panels = []
     for name in names:
         lines = tuple(TraceLine(label, traces[name], looks[label]) for label, traces in rows.items() if name in traces)
-        panels.append(Panel(_AVERAGE if name == AVERAGE_TRACE else title_of_class(name), lines))
+        panels.append(Panel(_AVERAGE if name == AVERAGE_TRACE else class_title(name), lines))
     return panels
 
 
@@ -370,7 +368,7 @@ def _class_lines(traces: Mapping[str, Trace], subject: FigureSubject) -> list[Tr
     for name in subject.by_size:
         if name in traces:
             colour = style.HEAD if name in lens.head else style.TAIL if name in lens.tail else style.MEDIUM
-            lines.append(TraceLine(title_of_class(name), traces[name], Look(colour, "")))
+            lines.append(TraceLine(class_title(name), traces[name], Look(colour, "")))
     return lines
 
 
@@ -494,23 +492,6 @@ def _name_ends(
         )
 
 
-_SWATCH, _BETWEEN = 6.0, 4.0  # mm
-
-
-def _key_rows(labels: Sequence[str], room: float) -> list[list[str]]:
-    """Labels in as many lines as they need."""
-    rows: list[list[str]] = [[]]
-    used = 0.0
-    for label in labels:
-        width = _SWATCH + style.text_width(label, style.SMALL) + _BETWEEN
-        if rows[-1] and used + width > room:
-            rows.append([])
-            used = 0.0
-        rows[-1].append(label)
-        used += width
-    return rows
-
-
 def _key_line(figure: Figure, labels: Sequence[str], looks: Mapping[str, Look], left: float, down: float) -> None:
     from matplotlib.lines import Line2D
 
@@ -524,4 +505,4 @@ def _key_line(figure: Figure, labels: Sequence[str], looks: Mapping[str, Look], 
             Line2D(ends, [y] * 3, color=look.colour, marker=look.marker, markevery=[1], markersize=3.2, linewidth=1.0)
         )
         figure.text((x + 5.4) / width, y, label, va="center", fontsize=style.SMALL)
-        x += _SWATCH + style.text_width(label, style.SMALL) + _BETWEEN
+        x += style.key_width(label)
