@@ -10,8 +10,6 @@ from sslbench.cli.options import Json, option, several
 from sslbench.core.errors import UsageError
 
 _SPREAD = "Spread of the difference, in points (standard deviations)"
-
-
 _TITLE = "Difference found in about 80 of 100, in points: seeds down, test patients across"
 
 
@@ -83,10 +81,7 @@ def _draw(
     from sslbench.cli.terminal.tables import indented, table_of
 
     console = out()
-    console.print(
-        _TITLE,
-        highlight=False,
-    )
+    console.print(_TITLE, highlight=False)
     drawn = table_of("seeds", *map(str, tested))
 
     def cells(values: list[Any]) -> list[Text]:

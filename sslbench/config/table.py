@@ -175,9 +175,8 @@ class TableSpec(Frozen):
         if not wanted:
             raise UsageError("the table has no columns", "name some, or leave `columns` out for the usual ones")
         if "columns" in self.model_fields_set:
-            metrics = {metric for fact in facts for metric in fact.metrics}
             classes = {short for fact in facts for short in fact.classes}
-            known = {*metrics, *(f"{metric}/class" for metric in metrics), GAIN}
+            known = {*metric_keys(fact.protocol for fact in facts), GAIN}
             seen: set[tuple[str, str]] = set()
             for column in wanted:
                 if column.key not in known:
@@ -287,7 +286,7 @@ class TablePlace(Frozen):
         label: `as` of its entry; empty: none.
         heading: None: none was given.
         note: a footnote.
-        method, loss, plugin: canonical names without what varies; None: nothing does.
+        names: of method, loss and plugin, canonical, without what varies; None: nothing does.
         varied: values of what varies, by dotted path, as written.
         printed: number of its row in the published table that the grid follows, from 0; None: it is not among them.
     """

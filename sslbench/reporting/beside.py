@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +16,6 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from sslbench.config.text import counted
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.comparison import (
     LEAVES_OUT_0,
@@ -27,7 +27,7 @@ from sslbench.reporting.comparison import (
 )
 from sslbench.reporting.model import PARTIAL, Column, cell_text, manifest
 from sslbench.reporting.printed import SUSPECT, printed_text
-from sslbench.reporting.render import escape_markdown, exact, filled_parts
+from sslbench.reporting.render import escape_markdown, exact, filled_parts, markdown_table
 
 Kind = Literal["here", "paper", "Δ"]
 Style = Literal["", "best", "second", "third", "grey", "marked"]
@@ -193,28 +193,15 @@ def markdown_beside(comparison: Comparison) -> str:
     """A comparison as GitHub shows it, with its notes and the runs behind it."""
     columns = beside(comparison)
     header = [f"{column.title} {kind}" if kind == "here" else kind for column in columns for kind in column.kinds]
-    lines = [
-        f"**{escape_markdown(comparison.heading)}**",
-        "",
-        _line(["Row", *(escape_markdown(name) for name in header)]),
-        _line([":--", *["--:"] * len(header)]),
-    ]
-    number = 0
-    for group in comparison.groups:
-        if group.title:
-            lines.append(_line([f"*{escape_markdown(group.title)}*", *[""] * len(header)]))
-        for row in group.rows:
-            cells = [_markdown(shown) for column in columns for shown in column.cells[number]]
-            lines.append(_line([escape_markdown(row.full_label), *cells]))
-            number += 1
-    lines += ["", *(f"- {escape_markdown(said)}" for said in comparison.remarks)]
-    if runs := [f"- `{item['run']}`" for item in manifest(comparison.tables)]:
-        lines += ["", f"<details><summary>{counted(len(runs), 'run')}</summary>", "", *runs, "", "</details>"]
-    return "\n".join(lines) + "\n"
+    places = itertools.count()  # of rows, groups aside
 
+    def cells(row: ComparedRow) -> list[str]:
+        place = next(places)
+        return [escape_markdown(row.full_label), *(_markdown(one) for column in columns for one in column.cells[place])]
 
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    groups = [(group.title, [cells(row) for row in group.rows]) for group in comparison.groups]
+    names = ["Row", *map(escape_markdown, header)]
+    return markdown_table(comparison.heading, names, groups, comparison.remarks, manifest(comparison.tables))
 
 
 def _markdown(shown: ShownText) -> str:

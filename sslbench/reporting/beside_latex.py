@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -10,8 +11,8 @@ from sslbench.config.table import AgainstIn
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.beside import Beside, ShownText, Style, beside
 from sslbench.reporting.citations import Citations
-from sslbench.reporting.comparison import Comparison
-from sslbench.reporting.latex import PACKAGES, escape, line, slug
+from sslbench.reporting.comparison import ComparedRow, Comparison
+from sslbench.reporting.latex import PACKAGES, environment, escape, line, slug
 from sslbench.reporting.model import manifest
 
 _PACKAGES = (*PACKAGES, r"\usepackage{xcolor}")
@@ -48,38 +49,18 @@ def _environment(
     name = published_papers()[comparison.published.paper].name
     cited = citations.paper(comparison.published.paper) if citations else ""
     count = len(columns) if layout == "line" else sum(len(column.kinds) for column in columns)
-    lines = [
-        r"\begin{table*}[t]",
-        r"\centering",
-        r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
-        rf"\caption{{{escape(name)}{cited}{escape(heading.removeprefix(name))}}}",
-        rf"\label{{tab:{label}}}",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{3pt}",
-        # Shrinks a table that is too wide, and leaves others at their size.
-        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{'c' * count}}}",
-        r"\toprule",
-        *(_header_of_lines(columns) if layout == "line" else _header_of_columns(columns)),
-    ]
-    place = 0
-    for group in comparison.groups:
-        lines.append(r"\midrule")
-        if group.title:
-            lines.append(line([rf"\multicolumn{{{count + 1}}}{{l}}{{\textit{{{escape(group.title)}}}}}"]))
-        for row in group.rows:
-            shown = [column.cells[place] for column in columns]
-            if layout == "line":
-                cells = [_stacked(cell) for cell in shown]
-            else:
-                cells = [_styled(one) for cell in shown for one in cell]
-            lines.append(line([escape(row.full_label) + (citations.compared(row) if citations else ""), *cells]))
-            place += 1
-    lines += [r"\bottomrule", r"\end{tabular}}"]
-    if not number:
-        notes = " ".join(escape(said) for said in comparison.remarks)
-        lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}"]
-    return "\n".join([*lines, r"\end{table*}"])
+    header = _header_of_lines(columns) if layout == "line" else _header_of_columns(columns)
+    places = itertools.count()  # of rows, groups aside
+
+    def cells(row: ComparedRow) -> list[str]:
+        place = next(places)
+        shown = [column.cells[place] for column in columns]
+        own = map(_stacked, shown) if layout == "line" else (_styled(one) for cell in shown for one in cell)
+        return [escape(row.full_label) + (citations.compared(row) if citations else ""), *own]
+
+    groups = [(group.title, [cells(row) for row in group.rows]) for group in comparison.groups]
+    caption = escape(name) + cited + escape(heading.removeprefix(name))
+    return "\n".join(environment(caption, label, count, header, groups, () if number else comparison.remarks))
 
 
 def _classes(columns: Sequence[Beside]) -> str:

@@ -345,7 +345,7 @@ def _sizes(material: Material, block: TableBlock) -> list[str]:
 
 def _data(material: Material) -> list[str]:
     told = []
-    for found, official in sorted({_case_counts(run) for run in material.runs}):
+    for found, official in sorted({run.case_counts for run in material.runs}):
         if found < official:
             told.append(f"Not the complete dataset: {found} of {official} official cases.")
     for part, what in (("labeled", "labelled"), ("validation", "validation"), ("test", "test")):
@@ -375,12 +375,6 @@ def _data(material: Material) -> list[str]:
     if any(material.differ_in_cases(block) for block in material.blocks):
         told.append("Caution: the rows were not all measured on the same cases.")
     return told
-
-
-def _case_counts(run: Run) -> tuple[int, int]:
-    """How many cases the run's dataset had, and how many the official one has; equal where that is not known."""
-    found, official = run.data.get("found"), run.data.get("official")
-    return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)
 
 
 def _missed(material: Material, block: TableBlock, rows: Mapping[str, Row]) -> list[str]:

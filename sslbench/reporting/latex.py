@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from sslbench.reporting.model import LETTERS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Row, Table, cell_text, manifest
@@ -39,34 +39,65 @@ def latex(table: Table, cited: Callable[[Row], str] = lambda row: "") -> str:
         cited: what follows a row's name, as LaTeX.
     """
     columns = table.columns
+
+    def cells(row: Row) -> list[str]:
+        return [_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)]
+
+    groups = [
+        (group.title, [[escape(row.full_label) + cited(row), *cells(row)] for row in group.rows])
+        for group in table.groups
+    ]
+    notes = [note for note in (table.measured, *table.notes) if note]
     lines = [
         f"% Written by sslbench. Needs {' '.join(PACKAGES)}",
+        *environment(escape(table.heading), slug(table.label), len(columns), _header(columns), groups, notes),
+        *(f"% run {item['run']}" for item in manifest([table])),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def environment(
+    caption: str,
+    label: str,
+    count: int,
+    header: Iterable[str],
+    groups: Iterable[tuple[str, Iterable[Sequence[str]]]],
+    notes: Sequence[str],
+) -> list[str]:
+    """The lines of a `table*` environment.
+
+    Args:
+        caption: in LaTeX.
+        label: behind `tab:`.
+        count: of columns, the rows' names apart.
+        header: lines.
+        groups: headings, which may be empty, as text, and rows of cells in LaTeX.
+        notes: under the table, as text.
+    """
+    lines = [
         r"\begin{table*}[t]",
         r"\centering",
         r"\setlength{\belowcaptionskip}{4pt}",  # most styles expect captions below
-        rf"\caption{{{escape(table.heading)}}}",
-        rf"\label{{tab:{slug(table.label)}}}",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         # Shrinks a table that is too wide, and leaves others at their size.
         r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+        rf"\begin{{tabular}}{{l{'c' * count}}}",
         r"\toprule",
-        *_header(columns),
+        *header,
     ]
-    for group in table.groups:
+    for heading, rows in groups:
         lines.append(r"\midrule")
-        if group.title:
-            heading = rf"\textit{{{escape(group.title)}}}"
-            lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{{heading}}} \\")
-        for row in group.rows:
-            cells = [_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)]
-            lines.append(line([escape(row.full_label) + cited(row), *cells]))
+        if heading:
+            lines.append(line([rf"\multicolumn{{{count + 1}}}{{l}}{{\textit{{{escape(heading)}}}}}"]))
+        lines += map(line, rows)
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    notes = " ".join(escape(note) for note in (table.measured, *table.notes) if note)
-    lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}", r"\end{table*}"]
-    lines += [f"% run {item['run']}" for item in manifest([table])]
-    return "\n".join(lines) + "\n"
+    if notes:
+        told = " ".join(map(escape, notes))
+        lines += [r"\par\vspace{3pt}", rf"\parbox{{\textwidth}}{{\scriptsize {told}}}"]
+    return [*lines, r"\end{table*}"]
 
 
 def document(tables: Iterable[Table]) -> str:
@@ -137,7 +168,7 @@ def _cell(cell: Cell, column: Column) -> str:
     return text + (escape(PARTIAL) if cell.marked else "")
 
 
-def line(cells: list[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     """One line of a `tabular`."""
     # A bracket or star at the start would be taken for an argument of the line end before it.
     guard = "{}" if cells[0].startswith(("[", "*")) else ""

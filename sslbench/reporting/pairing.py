@@ -117,8 +117,8 @@ def backgrounds(tables: Iterable[Table], results: Path) -> dict[str, Background]
 
 
 def _lacking(run: Run) -> str:
-    cases, official = run.data.get("found"), run.data.get("official")
-    if isinstance(cases, int) and isinstance(official, int) and cases < official:
+    cases, official = run.case_counts
+    if cases < official:
         return f"{cases} of {official} cases"
     return ", ".join(f"{number} {part} cases fewer" for part, number in run.splits.get("lacking", {}).items() if number)
 

@@ -14,8 +14,8 @@ from sslbench.config.published import PublishedCell, PublishedRow, PublishedTabl
 from sslbench.config.text import counted, first_few
 from sslbench.core.errors import UnknownNameError
 from sslbench.reporting.labels import class_title, metric_style
-from sslbench.reporting.latex import PACKAGES, escape
-from sslbench.reporting.render import escape_markdown
+from sslbench.reporting.latex import PACKAGES, environment, escape, line
+from sslbench.reporting.render import escape_markdown, markdown_table
 
 SUSPECT = "?"
 STARRED = "*"
@@ -125,43 +125,29 @@ def printed_markdown(printed: PrintedTable) -> str:
         " ".join(filter(None, (column.block and f"{column.block}:", column.header, column.sense)))
         for column in printed.columns
     ]
-    lines = [f"**{escape_markdown(printed.title)}**", "", _pipes(["Method", *map(escape_markdown, headers)])]
-    lines.append(_pipes([":--", *["--:"] * len(printed.columns)]))
-    for heading, members in printed.groups:
-        if heading:
-            lines.append(_pipes([f"*{escape_markdown(heading)}*", *[""] * len(printed.columns)]))
-        lines += [_pipes(map(escape_markdown, (line.label, *line.texts))) for line in members]
-    return "\n".join([*lines, "", *(f"- {escape_markdown(note)}" for note in printed.notes)]) + "\n"
+    groups = [
+        (heading, [[*map(escape_markdown, (line.label, *line.texts))] for line in members])
+        for heading, members in printed.groups
+    ]
+    return markdown_table(printed.title, ["Method", *map(escape_markdown, headers)], groups, printed.notes)
 
 
 def printed_latex(printed: PrintedTable) -> str:
     """A `table*` environment to paste into a paper."""
     columns = printed.columns
-    lines = [
-        f"% Written by sslbench from the numbers of the paper. Needs {' '.join(PACKAGES)}",
-        r"\begin{table*}[t]",
-        r"\centering",
-        r"\setlength{\belowcaptionskip}{4pt}",
-        rf"\caption{{{escape(printed.title)}}}",
-        rf"\label{{tab:published-{printed.table.grid}}}",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{3pt}",
-        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
-        r"\toprule",
+    header = [
         *_latex_blocks(printed),
-        _ampersands(["Method", *(escape(column.header) for column in columns)]),
-        _ampersands(["", *(escape(column.sense) for column in columns)]),
+        line(["Method", *(escape(column.header) for column in columns)]),
+        line(["", *(escape(column.sense) for column in columns)]),
     ]
-    for heading, members in printed.groups:
-        lines.append(r"\midrule")
-        if heading:
-            lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\textit{{{escape(heading)}}}}} \\")
-        lines += [_ampersands(map(escape, (line.label, *line.texts))) for line in members]
-    notes = " ".join(map(escape, printed.notes))
-    lines += [r"\bottomrule", r"\end{tabular}}", r"\par\vspace{3pt}"]
-    lines += [rf"\parbox{{\textwidth}}{{\scriptsize {notes}}}", r"\end{table*}"]
-    return "\n".join(lines) + "\n"
+    groups = [
+        (heading, [[*map(escape, (member.label, *member.texts))] for member in members])
+        for heading, members in printed.groups
+    ]
+    label = f"published-{printed.table.grid}"
+    lines = environment(escape(printed.title), label, len(columns), header, groups, printed.notes)
+    comment = f"% Written by sslbench from the numbers of the paper. Needs {' '.join(PACKAGES)}"
+    return "\n".join([comment, *lines]) + "\n"
 
 
 def printed_csv(printed: PrintedTable) -> str:
@@ -328,21 +314,10 @@ def _about_rows(table: PublishedTable) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------- drawing
 
 
-def _pipes(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _ampersands(cells: Iterable[str]) -> str:
-    texts = list(cells)
-    # A bracket or star at the start would be taken for an argument of the line end before it.
-    guard = "{}" if texts[0].startswith(("[", "*")) else ""
-    return guard + " & ".join(texts) + r" \\"
-
-
 def _latex_blocks(printed: PrintedTable) -> list[str]:
     """A line of headings over the blocks, where there are several."""
     if len(printed.blocks) < 2:
         return []
     spans = [rf"\multicolumn{{{len(places)}}}{{c}}{{{escape(title)}}}" for title, places in printed.blocks]
     rules = [rf"\cmidrule(lr){{{places[0] + 2}-{places[-1] + 2}}}" for _, places in printed.blocks]
-    return [_ampersands(["", *spans]), " ".join(rules)]
+    return [line(["", *spans]), " ".join(rules)]

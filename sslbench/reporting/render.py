@@ -6,8 +6,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich import box
 from rich.console import Group as Stack
@@ -47,25 +48,40 @@ def terminal(table: Table, width: int = 100) -> Stack:
 def markdown(table: Table) -> str:
     """The table as GitHub shows it, with caption, notes and the runs behind it."""
     header = ["Method", *(escape_markdown(_full_header(column, table)) for column in table.columns)]
-    lines = [
-        f"**{escape_markdown(table.heading)}**",
-        "",
-        _line(header),
-        _line([":--", *["--:"] * len(table.columns)]),
-    ]
+    groups = []
     for group in table.groups:
-        if group.title:
-            lines.append(_line([f"*{escape_markdown(group.title)}*", *[""] * len(table.columns)]))
-        elif group is not table.groups[0]:
-            lines.append(_line([""] * (len(table.columns) + 1)))
-        for row in group.rows:
-            cells = [_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]
-            lines.append(_line([escape_markdown(row.full_label), *cells]))
+        rows = [[escape_markdown(row.full_label), *map(_markdown_cell, row.cells, table.columns)] for row in group.rows]
+        apart = [[""] * (len(table.columns) + 1)] if not group.title and group is not table.groups[0] else []
+        groups.append((group.title, [*apart, *rows]))
     notes = [note for note in (table.measured, *_span_notes(table), *table.notes) if note]
+    return markdown_table(table.heading, header, groups, notes, manifest([table]))
+
+
+def markdown_table(
+    heading: str,
+    header: Sequence[str],
+    groups: Iterable[tuple[str, Iterable[Sequence[str]]]],
+    notes: Iterable[str],
+    runs: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """A table as GitHub shows it.
+
+    Args:
+        heading: over the table, as text.
+        header: the columns' names in Markdown, that of the rows' names first.
+        groups: headings, which may be empty, as text, and rows of cells in Markdown.
+        notes: under the table, as text.
+        runs: those behind the numbers, as in `manifest`.
+    """
+    lines = [f"**{escape_markdown(heading)}**", "", _line(header), _line([":--", *["--:"] * (len(header) - 1)])]
+    for title, rows in groups:
+        if title:
+            lines.append(_line([f"*{escape_markdown(title)}*", *[""] * (len(header) - 1)]))
+        lines += map(_line, rows)
     lines += ["", *(f"- {escape_markdown(note)}" for note in notes)]
-    runs = [f"- `{item['run']}`" for item in manifest([table])]
     if runs:
-        lines += ["", f"<details><summary>{counted(len(runs), 'run')}</summary>", "", *runs, "", "</details>"]
+        listed = [f"- `{item['run']}`" for item in runs]
+        lines += ["", f"<details><summary>{counted(len(listed), 'run')}</summary>", "", *listed, "", "</details>"]
     return "\n".join(lines) + "\n"
 
 
@@ -203,7 +219,7 @@ def _terminal_cell(cell: Cell, column: Column) -> Text:
 # ------------------------------------------------------------------------------------------------- markdown
 
 
-def _line(cells: list[str]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 

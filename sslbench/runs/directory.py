@@ -283,6 +283,12 @@ class Run:
         del self._provenances
 
     @property
+    def case_counts(self) -> tuple[int, int]:
+        """How many cases its dataset had, and how many the official one has; equal where that is not known."""
+        found, official = self.data.get("found"), self.data.get("official")
+        return (found, official) if isinstance(found, int) and isinstance(official, int) else (0, 0)
+
+    @property
     def device(self) -> str:
         """The card or processor that it runs or ran on, as `provenance.json` names it; empty where it does not."""
         return str(self._provenances.get("device") or "")
