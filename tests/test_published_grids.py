@@ -13,7 +13,7 @@ from sslbench.config.job import Job
 from sslbench.config.published import PublishedTable, published_sources, published_tables
 from sslbench.core import registry
 from sslbench.reporting.printed import printed_table
-from sslbench.reporting.tables import grid_table
+from sslbench.reporting.tables import grid_report
 
 TABLES = list(published_tables().values())
 KEYS = [table.key for table in TABLES]
@@ -68,7 +68,7 @@ def test_a_grid_has_the_seeds_that_its_paper_averages(table: PublishedTable) -> 
 def test_a_grid_makes_one_table_with_the_lines_and_columns_of_print(table: PublishedTable, tmp_path: Path) -> None:
     grid, printed = grid_of(table), printed_table(table)
     assert grid.table.of == table.key
-    (made,) = grid_table(grid, jobs_of(table), tmp_path)
+    (made,) = grid_report(grid, jobs_of(table), tmp_path).tables
     shown = [(column.metric, column.class_name) for column in made.columns if not column.is_gain]
     assert shown == [(column.metric, column.class_name) for column in printed.columns]
     lines = [(group.title, row.label) for group in made.groups for row in group.rows]

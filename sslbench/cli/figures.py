@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,42 +9,28 @@ from sslbench.cli.console import note
 from sslbench.config.text import counted
 
 if TYPE_CHECKING:
-    from sslbench.reporting.model import Table
+    from sslbench.reporting.report import Report
 
 
-def default_folder(results: Path, grid: str) -> Path:
-    """Where the figures of a grid go; an empty name: of all runs."""
-    return results / "reports" / (grid or "runs") / "figures"
+def default_folder(results: Path, name: str) -> Path:
+    """Where the figures of a report go, by its name."""
+    return results / "reports" / name / "figures"
 
 
-def draw_figures(
-    made: Sequence[Table],
-    results: Path,
-    folder: Path,
-    data_dir: Path,
-    protocol: str | None = None,
-    checkpoint: str | None = None,
-) -> None:
-    """Draw the figures of a report's tables, and say what is left out and why.
+def draw_figures(made: Report, folder: Path, data_dir: Path) -> None:
+    """Draw the figures of a report, and say what is left out and why.
 
     Args:
         made: with results.
-        results: the folder that holds `runs`.
         folder: to write to.
         data_dir: where datasets are prepared.
-        protocol, checkpoint: whose records the tables are of; None: the runs' own.
     """
     from sslbench.reporting.figures.album import album, write_album
     from sslbench.reporting.figures.plate import LeftOut
     from sslbench.reporting.figures.style import check_installed
-    from sslbench.reporting.figures.subject import subjects_of
-    from sslbench.runs.collect import records_of
-    from sslbench.runs.directory import RUNS, Run
 
     check_installed()
-    names = dict.fromkeys(name for table in made for row in table.rows for name in row.runs)
-    found = records_of([Run(results / RUNS / name) for name in names], protocol, checkpoint)
-    leaves = album(subjects_of(made, found, checkpoint), data_dir)
+    leaves = album(made.subjects, data_dir)
     write_album(leaves, folder)
     left: dict[str, list[str]] = {}
     for leaf in leaves:

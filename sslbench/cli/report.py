@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,32 +16,32 @@ from sslbench.cli.options import (
     CheckpointName,
     Choice,
     DataDir,
-    GridArgument,
     Only,
     ResultsDir,
     Scale,
     Seeds,
     Sets,
+    SourceArgument,
     argument,
     checked_rule,
     flag,
     opened,
     option,
 )
-from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.cli.reports import names_records, opened_report
+from sslbench.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslbench.config.grid import Grid
     from sslbench.config.published import PublishedTable
     from sslbench.config.table import AgainstIn
     from sslbench.reporting.citations import Citations
     from sslbench.reporting.comparison import Comparison
     from sslbench.reporting.model import Table
-    from sslbench.runs.directory import Run
+    from sslbench.reporting.report import Report
 
 
 def report(
-    name: GridArgument = None,
+    name: SourceArgument = None,
     table: Annotated[
         str | None,
         argument("PAPER:TABLE", "With --against: ga:T1; default: the one that the grid follows.", completion.published),
@@ -70,11 +69,8 @@ def report(
     results_dir: ResultsDir = None,
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
-    from sslbench.config.grid import load_grid
     from sslbench.core import registry, settings
-    from sslbench.reporting import tables
     from sslbench.reporting.citations import Citations
-    from sslbench.runs.directory import RUNS, Run, runs_below
 
     formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json, "--figures": figures}
     chosen = [label for label, asked in formats.items() if asked]
@@ -90,39 +86,25 @@ def report(
     data = opened(data_dir)
     protocol = protocol and registry.component("protocol", protocol).name
     checkpoint = checked_rule(checkpoint)
-    choice = Choice(set, seed, only, scale)
     name, table = _named(name, table, against)
-    grid = load_grid(name) if name else None
-    published = _published(table, grid) if against else None
-    if grid:
-        jobs = choice.jobs(grid)
-        made = tables.grid_table(grid, jobs, results, protocol, checkpoint)
-        runs = [Run.of(job, results) for job in jobs]
-    else:
-        choice.no_grid()
-        made = tables.tables_of_runs(results, protocol, checkpoint) if (results / RUNS).exists() else []
-        runs = [] if made else runs_below(results / RUNS)
-    for warning in dict.fromkeys(warning for table in made for warning in table.warnings):
+    published = _published(table, name) if against else None
+    made = opened_report(name, Choice(set, seed, only, scale), results, protocol, checkpoint)
+    for warning in dict.fromkeys(warning for table in made.tables for warning in table.warnings):
         warn(warning)
-    if not any(row.n for table in made for row in table.rows):
-        raise _nothing(runs, name, results, protocol, checkpoint)
-    if grid and protocol and not any(table.columns for table in made):
-        asked = ", ".join(column.key for column in grid.table.wanted())
-        raise UsageError(f"protocol {protocol} measures no column of the table of {name}: {asked}")
     comparison = _compared(made, published, results) if published else None
     if figures:
         from sslbench.cli.figures import default_folder, draw_figures
 
-        folder = output or default_folder(results, made[0].grid)
-        draw_figures(made, results, folder, data, protocol, checkpoint)
+        draw_figures(made, output or default_folder(results, made.name), data)
     elif chosen:
-        citations = Citations() if cite or (grid and grid.table.cite) else None
-        layout: AgainstIn = grid.table.against if grid else "column"
-        text = _rendered(made, comparison, chosen[0], layout, citations).rstrip("\n") + "\n"
-        _deliver(text, output, made, citations.keys if citations else [])
+        spec = made.grid.table if made.grid else None
+        citations = Citations() if cite or (spec and spec.cite) else None
+        layout: AgainstIn = spec.against if spec else "column"
+        text = _rendered(made.tables, comparison, chosen[0], layout, citations).rstrip("\n") + "\n"
+        _deliver(text, output, made.tables, citations.keys if citations else [])
     else:
-        _draw(made, comparison)
-    if any(table.damaged for table in made):
+        _draw(made.tables, comparison)
+    if any(table.damaged for table in made.tables):
         raise typer.Exit(1)
 
 
@@ -135,10 +117,12 @@ def _named(name: str | None, table: str | None, against: bool) -> tuple[str | No
     return name, table
 
 
-def _published(key: str | None, grid: Grid | None) -> PublishedTable:
+def _published(key: str | None, name: str | None) -> PublishedTable:
     """The table asked for, or the one that the grid follows."""
+    from sslbench.config.grid import load_grid
     from sslbench.config.published import published_table
 
+    grid = None if key or name is None or names_records(name) else load_grid(name)
     key = key or (grid.table.of if grid else "")
     if not key:
         whose = f"grid {grid.name} follows no published table" if grid else "--against needs a published table here"
@@ -146,33 +130,10 @@ def _published(key: str | None, grid: Grid | None) -> PublishedTable:
     return published_table(key)
 
 
-def _compared(made: Sequence[Table], published: PublishedTable, results: Path) -> Comparison:
+def _compared(made: Report, published: PublishedTable, results: Path) -> Comparison:
     from sslbench.reporting import against
 
-    return against.compare(made, published, against.backgrounds(made, results))
-
-
-def _nothing(
-    runs: Sequence[Run], grid: str | None, results: Path, protocol: str | None, checkpoint: str | None
-) -> SSLBenchError:
-    """Why there is nothing to report, and what to do: an error in the records, or else one of usage."""
-    if not runs:
-        return UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
-    scored = "not scored under " + protocol if protocol else "not scored"
-    if checkpoint and not any(run.tested(checkpoint).cases.exists() for run in runs if run.state == "finished"):
-        scored = f"not tested with the weights of {checkpoint}"
-    words = {"pending": "not started", "finished": scored}
-    states = Counter(words.get(run.state, run.state) for run in runs)
-    told = ", ".join(f"{count} {state}" for state, count in states.items())
-    whose = f"grid {grid}" if grid else "its runs"
-    message = f"no result of {whose} in {results}: {len(runs)} of {len(runs)} runs have no result ({told})"
-    if states["damaged"]:
-        return SSLBenchError(message, "sslbench status says what is damaged; sslbench run makes records again")
-    if states[scored] and "tested" in scored:
-        return UsageError(message, "a recipe asks for that by `checkpoints: [best-val, last]`, before the run begins")
-    if states[scored]:
-        return UsageError(message, f"sslbench evaluate {grid or results} --protocol {protocol} scores them")
-    return UsageError(message, f"sslbench run --grid {grid or '[NAME]'}")
+    return against.compare(made.tables, published, against.backgrounds(made.tables, results))
 
 
 def _draw(made: Sequence[Table], comparison: Comparison | None) -> None:

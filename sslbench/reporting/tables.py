@@ -25,23 +25,24 @@ from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, lines, sheets
 from sslbench.reporting.material import Material, PlannedRow, TableBlock
 from sslbench.reporting.model import Cell, Column, Direction, Row, RowGroup, RowSource, Table, manifest
+from sslbench.reporting.report import Report
 from sslbench.reporting.scores import over_seeds, per_run
 from sslbench.runs.collect import ByRun, Collection, collect, records_of
 from sslbench.runs.directory import Run
 
-__all__ = ["Cell", "Column", "Row", "RowGroup", "RowSource", "Table", "grid_table", "manifest", "tables_of_runs"]
+__all__ = ["Cell", "Column", "Row", "RowGroup", "RowSource", "Table", "grid_report", "manifest", "records_report"]
 
 _SHARED = (attrgetter("recipe"), attrgetter("dataset"), attrgetter("labeled"))
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
 
 
-def grid_table(
+def grid_report(
     grid: Grid,
     jobs: Sequence[Job],
     results_dir: Path | str,
     protocol: str | None = None,
     checkpoint: str | None = None,
-) -> list[Table]:
+) -> Report:
     """The tables that a grid fills, one per recipe × label budget or as its `table` says, with what its runs gave.
 
     Supervised rows with all labels stand in the tables of the other budgets, as the papers print them.
@@ -67,23 +68,24 @@ def grid_table(
         rows[key] = replace(row, runs=(*row.runs, run) if run.begun else row.runs, expected=row.expected + 1)
     found = records_of([run for row in rows.values() for run in row.runs], protocol, checkpoint)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
-    return _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)
+    made = _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)
+    return Report(made, found, Path(results_dir), grid, protocol, checkpoint)
 
 
-def tables_of_runs(results_dir: Path | str, protocol: str | None = None, checkpoint: str | None = None) -> list[Table]:
+def records_report(source: Path | str, protocol: str | None = None, checkpoint: str | None = None) -> Report:
     """One table per recipe × label budget of all finished runs, grids aside.
 
     The seeds asked for are those that ever began. Rows of which no run is finished are left out.
 
     Args:
-        results_dir: anything that `load_results` takes.
-        protocol, checkpoint: as for `grid_table`.
+        source: anything that `load_results` takes.
+        protocol, checkpoint: as for `grid_report`.
 
     Raises:
         UsageError: nothing is there.
-        SSLBenchError: as for `grid_table`.
+        SSLBenchError: as for `grid_report`.
     """
-    found = collect(results_dir, protocol, checkpoint)
+    found = collect(source, protocol, checkpoint)
     cells: dict[tuple[str, ...], list[Run]] = {}
     readable = [run for run in found.runs if run.state != "damaged"]
     for run in readable:
@@ -96,7 +98,7 @@ def tables_of_runs(results_dir: Path | str, protocol: str | None = None, checkpo
     ]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
-    return _tables(rows, found, TableSpec(), notes)
+    return Report(_tables(rows, found, TableSpec(), notes), found, Path(source), None, protocol, checkpoint)
 
 
 def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedRow:

@@ -15,7 +15,7 @@ from sslbench.config.grid import Grid, load_grid
 from sslbench.config.job import Job
 from sslbench.config.published import published_table
 from sslbench.reporting import against
-from sslbench.reporting.tables import grid_table
+from sslbench.reporting.tables import grid_report
 from tests.helpers.command_line import call
 from tests.helpers.paper_runs import write_run_of
 
@@ -120,7 +120,7 @@ def test_a_table_of_a_paper_at_full_size(tmp_path: Path) -> None:
     jobs = grid.expand()
     for job in jobs:
         write_run_of(job, tmp_path, score, cases=1)
-    tables = grid_table(grid, jobs, tmp_path)
+    tables = grid_report(grid, jobs, tmp_path).tables
     comparison = against.compare(tables, published_table("ga:T1"), against.backgrounds(tables, tmp_path))
     assert [group.title for group in comparison.groups] == ["", "General", "Imbalance", ""]
     assert comparison.summary.compared == 24 and all(not row.settings for row in comparison.rows)

@@ -19,7 +19,7 @@ from sslbench.reporting import against
 from sslbench.reporting.against import compare, half_width, kendall
 from sslbench.reporting.beside import beside, status
 from sslbench.reporting.comparison import ComparedRow, Comparison
-from sslbench.reporting.tables import grid_table, tables_of_runs
+from sslbench.reporting.tables import grid_report, records_report
 from sslbench.runs.directory import Run
 from tests.helpers.run_directories import write_run_of_job
 
@@ -77,7 +77,7 @@ def compared(write_run: Callable[..., Path], recipe: str, tmp_path: Path) -> Cal
             number = [other.seed for other in jobs if other.digest() == job.digest()].index(job.seed)
             if number < len(values) and not Run.of(job, tmp_path / "results").begun:
                 write_run_of_job(write_run, job, values[number], **written)
-        tables = grid_table(made, jobs, tmp_path / "results")
+        tables = grid_report(made, jobs, tmp_path / "results").tables
         return compare(tables, published, against.backgrounds(tables, tmp_path / "results"))
 
     return make
@@ -224,7 +224,7 @@ def test_records_under_another_protocol_are_not_compared(
     run = write_run(0.5, seed=0, recipe=recipe, digest=job.digest())
     text = (run / "cases.csv").read_text()
     (run / "cases-ours.csv").write_text(text.replace("papers,", "ours,").replace(",voxel,", ",mm,"))
-    tables = grid_table(grid, [job], tmp_path / "results", "ours")
+    tables = grid_report(grid, [job], tmp_path / "results", "ours").tables
     known = against.backgrounds(tables, tmp_path / "results")
     comparison = compare(tables, published_table(published_row(1, recipe)), known)
     assert [str(setting) for setting in one(comparison).settings] == ["protocol published papers, here ours"]
@@ -240,7 +240,7 @@ def test_runs_on_part_of_the_data_are_not_compared(compared: Callable[..., Compa
 def test_runs_without_a_grid_know_their_settings(write_run: Callable[..., Path], recipe: str, tmp_path: Path) -> None:
     write_run(0.5, seed=0, recipe=recipe, digest="e" * 64)
     write_run(0.7, seed=0, recipe="other", method="mt")
-    tables = tables_of_runs(tmp_path / "results")
+    tables = records_report(tmp_path / "results").tables
     known = against.backgrounds(tables, tmp_path / "results")
     comparison = compare(tables, published_table(published_row(1, recipe)), known)
     assert len(tables) == 2 and len(comparison.tables) == 1  # the other has no row of the paper

@@ -40,7 +40,7 @@ from sslbench.reporting.figures.training import (
     WeightsPlate,
 )
 from sslbench.reporting.statistics import average_of, two_way
-from sslbench.reporting.tables import tables_of_runs
+from sslbench.reporting.tables import records_report
 from sslbench.runs.collect import collect
 from tests.helpers.subjects import entry, example, recorded, subject
 
@@ -164,7 +164,7 @@ def test_means_are_those_that_tables_print(write_run: Write, tmp_path: Path) -> 
     write_run({"rv": [0.4, None, 0.2], "myo": [0.5, 0.5, 0.9], "lv": [0.6, 0.6, None]}, seed=1)
     write_run({"rv": [0.5] * 3, "myo": [0.5] * 3, "lv": [0.5] * 3}, seed=1, method="mt")
     results = tmp_path / "results"
-    made = tables_of_runs(results)
+    made = records_report(results).tables
     (one,) = subjects_of(made, collect(results))
     assert (one.name, one.metric, one.unit, one.falls) == (made[0].name, "DSC", "%", False)
     assert [row.label for row in one.rows] == [row.label for row in made[0].rows]

@@ -22,7 +22,7 @@ from sslbench.core import registry
 from sslbench.reporting.latex import latex
 from sslbench.reporting.model import Row, Table, cell_text
 from sslbench.reporting.render import markdown, terminal, tidy_csv
-from sslbench.reporting.tables import grid_table
+from sslbench.reporting.tables import grid_report
 from tests.helpers.results import RECIPE, protocol
 from tests.helpers.run_directories import write_run_of_job
 
@@ -48,7 +48,7 @@ def made(write_run: Write, tmp_path: Path) -> Callable[..., list[Table]]:
             score = dsc(job)
             if score is not None:
                 write_run_of_job(write_run, job, score, protocol=job.resolved.recipe.protocol)
-        return grid_table(grid, jobs, tmp_path / "results")
+        return grid_report(grid, jobs, tmp_path / "results").tables
 
     return make
 
@@ -123,7 +123,7 @@ def test_a_part_of_a_grid_fills_a_part_of_its_table(recipe: str, tmp_path: Path)
     spec = {"blocks": "labeled", "columns": ["dsc"]}
     whole = grid(recipe, {"method": ["cps", "mt"]}, labeled=BUDGETS, table=spec)
     jobs = [job for job in whole.expand() if job.labeled == "3-patients"]
-    (table,) = grid_table(whole, jobs, tmp_path / "results")
+    (table,) = grid_report(whole, jobs, tmp_path / "results").tables
     assert table.blocks == ("3 patients",) and [row.label for row in table.rows] == ["CPS", "MT"]
 
 

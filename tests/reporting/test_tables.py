@@ -23,7 +23,7 @@ from sslbench.reporting.latex import latex
 from sslbench.reporting.model import Cell, Column, Row, RowSource, Table, cell_text, manifest
 from sslbench.reporting.render import markdown
 from sslbench.reporting.statistics import two_way
-from sslbench.reporting.tables import _ranked, grid_table, tables_of_runs
+from sslbench.reporting.tables import _ranked, grid_report, records_report
 from tests.helpers.results import CLASSES, component, protocol, same
 from tests.helpers.run_directories import write_run_of_job
 
@@ -39,7 +39,7 @@ def labels(table: Table) -> dict[str, list[str]]:
 
 
 def tables_of(grid: Grid, tmp_path: Path) -> list[Table]:
-    return grid_table(grid, grid.expand(), tmp_path / "results")
+    return grid_report(grid, grid.expand(), tmp_path / "results").tables
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_method_says_once_what_its_numbers_are_not(recipe: str, write_job: Wri
     (table,) = tables_of(grid, tmp_path)
     assert table.notes.count(caution) == 1 and labels(table)["Imbalance"][0] == "Redrawn (reconstructed)"
     registry.unregister("method", "redrawn")
-    (results,) = tables_of_runs(tmp_path / "results")  # which outlive the package that made them
+    (results,) = records_report(tmp_path / "results").tables  # which outlive the package that made them
     assert "redrawn" in {item.first.method for item in results.rows} and caution not in results.notes
 
 
@@ -240,7 +240,7 @@ def test_settings_stand_in_the_name_and_shared_ones_in_a_note(recipe: str, write
     assert labels(table) == expected
     assert "All rows: schedule.iterations=20." in table.notes
     assert row(table, "GA-CPS (gamma=0.75)").first.variant == "loss.gamma=0.75,schedule.iterations=20"
-    (of_runs,) = tables_of_runs(tmp_path / "results")
+    (of_runs,) = records_report(tmp_path / "results").tables
     assert {item.label for item in of_runs.rows} == set(expected["General"])
 
 
@@ -317,7 +317,7 @@ def test_predictions_on_another_grid_than_the_papers_are_called_converted(
         replace(protocol("elsewhere", 0), grid="preprocessed", spacing_mm=spacing)
     )
     write_run(protocol="elsewhere", data={"preprocessing": "plain"})
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert "Protocol elsewhere" in table.measured and ("(converted" in table.measured) is converted
 
 
@@ -385,7 +385,7 @@ def test_a_class_without_a_value_in_a_seed_is_not_best_there(write_run: Write, t
     for seed in (0, 1):
         write_run(same(0.4), method="mt", seed=seed)
         write_run(same(0.3), method="dhc", seed=seed)
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     place = [column.class_name for column in table.columns].index("rv")
     assert [item.label for item in table.rows if item.cells[place].best] == ["MT"]
     assert [item.label for item in table.rows if item.cells[0].best] == ["CPS"]
@@ -430,7 +430,7 @@ def test_one_seed_is_no_seeds(seeds: int, words: str, write_run: Write, tmp_path
     registry.register("protocol", "spread")(replace(protocol("spread", 0), spread="cases"))
     for seed in range(seeds):
         write_run(protocol="spread", seed=seed)
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert words in table.title
     assert (f"<summary>{seeds} run{'s' if seeds > 1 else ''}</summary>") in markdown(table)
 
@@ -445,7 +445,7 @@ def test_runs_without_a_grid(write_run: Write, tmp_path: Path) -> None:
     write_run(0.7, method="mt", seed=0)
     write_run(0.7, method="mt", seed=1, state="running")
     write_run(0.7, method="dhc", state="failed")
-    tables = tables_of_runs(tmp_path / "results")
+    tables = records_report(tmp_path / "results").tables
     jobs = [table.rows[0].first for table in tables]
     assert [(job.recipe, job.labeled) for job in jobs] == [("long", "7-patients"), ("short", "3-patients")]
     assert [item.full_label for item in tables[1].rows] == ["CPS", "MT (1/2 seeds)"]
@@ -454,7 +454,7 @@ def test_runs_without_a_grid(write_run: Write, tmp_path: Path) -> None:
 
 def test_components_that_are_not_installed_keep_their_names(write_run: Write, tmp_path: Path) -> None:
     write_run(method="theirs", loss="odd", plugin="extra", labeled="15pct")
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert labels(table) == {"Other": ["extra-odd-theirs"]}
     assert "15% labelled" in table.title
 
@@ -464,7 +464,7 @@ def test_the_test_of_other_weights_makes_a_table_that_says_so(write_run: Write, 
     (run / "last").mkdir()
     text = (run / "cases.csv").read_text().replace("0.5,fraction", "0.7,fraction")
     (run / "last" / "cases.csv").write_text(text)
-    (own,), (last,) = (tables_of_runs(tmp_path / "results", checkpoint=rule) for rule in (None, "last"))
+    (own,), (last,) = (records_report(tmp_path / "results", checkpoint=rule).tables for rule in (None, "last"))
     assert [table.rows[0].cells[0].mean for table in (own, last)] == [pytest.approx(50), pytest.approx(70)]
     assert "the last iteration" in last.measured and "the last iteration" not in own.measured
 
@@ -472,7 +472,7 @@ def test_the_test_of_other_weights_makes_a_table_that_says_so(write_run: Write, 
 def test_one_name_with_two_digests_is_two_rows(write_run: Write, tmp_path: Path) -> None:
     write_run(0.5, digest="a" * 64)
     write_run(0.7, digest="b" * 64, seed=1)
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert [item.label for item in table.rows] == ["CPS [aaaaaaaa]", "CPS [bbbbbbbb]"]
     assert [item.cells[0].mean for item in table.rows] == [pytest.approx(50), pytest.approx(70)]
     assert any("digest" in note for note in table.notes)
@@ -482,13 +482,13 @@ def test_seeds_measured_on_other_cases_are_not_averaged(write_run: Write, tmp_pa
     write_run(same(0.5, cases=2), seed=0)
     write_run(same(0.5, cases=3), seed=1)
     with pytest.raises(SSLBenchError, match="measured on other cases"):
-        tables_of_runs(tmp_path / "results")
+        records_report(tmp_path / "results")
 
 
 def test_partial_and_differing_data_are_told(write_run: Write, tmp_path: Path) -> None:
     write_run(same(0.5, cases=2), data={"found": 12})
     write_run(same(0.5, cases=3), method="mt", data={"fingerprint": "g"})
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert "Not the complete dataset: 12 of 100 official cases." in table.notes
     assert "Caution: the rows come from 2 different states of the prepared data." in table.notes
     assert "Caution: the rows were not all measured on the same cases." in table.notes
@@ -497,7 +497,7 @@ def test_partial_and_differing_data_are_told(write_run: Write, tmp_path: Path) -
 def test_what_the_numbers_owe_to_labels_stands_in_the_caption(write_run: Write, tmp_path: Path) -> None:
     held = {"cropped_by_label": True, "preprocessing": "boxed", "preprocessed_by": "somebody's files"}
     write_run(data=held, leaks="train holds scan 7 of test")
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert "Preprocessing boxed cuts every scan around its reference label, test scans too" in table.caption
     assert "The split lists leak: train holds scan 7 of test." in table.caption
     assert "Made from arrays that others had preprocessed (somebody's files), not from scans." in table.notes
@@ -512,7 +512,7 @@ def test_distances_on_arrays_without_voxel_sizes_are_called_nominal(
         write_run(data={"spacing": "header"}, method="mt", protocol=name)
     told = {
         table.rows[0].first.protocol: [note for note in table.notes if "nominal" in note]
-        for table in tables_of_runs(tmp_path / "results")
+        for table in records_report(tmp_path / "results").tables
     }
     assert told["papers"] == [] and len(told["ours"]) == 1 and words in told["ours"][0]
 
@@ -521,7 +521,7 @@ def test_missed_structures_are_told(write_run: Write, tmp_path: Path) -> None:
     write_run({"rv": [0.0, 0.0], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=0)
     write_run({"rv": [0.0, 0.5], "myo": [0.5, 0.5], "lv": [None, 0.5]}, seed=1)
     write_run({"rv": [0.5, 0.5], "myo": [0.5, 0.5], "lv": [None, 0.5]}, method="mt")
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert table.notes[-1] == (
         "Missed structures (in the reference, predicted nowhere), of 5 in the test cases, per seed: "
         "CPS 1.5, other rows none."
@@ -532,7 +532,7 @@ def test_missed_structures_are_told(write_run: Write, tmp_path: Path) -> None:
 def test_a_class_without_values_is_marked_where_seeds_differ(write_run: Write, tmp_path: Path) -> None:
     write_run({"rv": [None, None], "myo": [0.5, 0.5], "lv": [None, None]}, seed=0)
     write_run({"rv": [0.5, 0.5], "myo": [0.5, 0.5], "lv": [None, None]}, seed=1)
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     cells = dict(zip(("avg", "asd", *CLASSES), table.rows[0].cells, strict=True))
     assert [cells[name].marked for name in ("avg", *CLASSES)] == [False, True, False, False]
     assert math.isnan(cells["lv"].mean)
@@ -545,8 +545,8 @@ def test_a_csv_of_records_gives_the_same_numbers(write_run: Write, tmp_path: Pat
     write_run(0.5, loss="ga", settings={"loss.gamma": 0.75})
     write_run(0.6)
     write_text(tmp_path / "records.csv", records_csv(collect(tmp_path / "results").records))
-    (direct,) = tables_of_runs(tmp_path / "results")
-    (again,) = tables_of_runs(tmp_path / "records.csv")
+    (direct,) = records_report(tmp_path / "results").tables
+    (again,) = records_report(tmp_path / "records.csv").tables
     assert repr(again.groups) == repr(direct.groups)
     assert again.columns == direct.columns
 
@@ -756,5 +756,5 @@ def test_a_metric_of_unknown_sense_is_shown_without_marks(write_run: Write, tmp_
     assert component("T").title == "T"
     write_run(0.5)
     write_run(0.6, method="mt")
-    (table,) = tables_of_runs(tmp_path / "results")
+    (table,) = records_report(tmp_path / "results").tables
     assert [cell.best for cell in row(table, "MT").cells] == [True] * 5

@@ -1,0 +1,86 @@
+"""What a report is of: a grid, a folder of results, or a file of records. Commands that read results share it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sslbench.cli.options import Choice
+from sslbench.core.errors import SSLBenchError, UsageError
+
+if TYPE_CHECKING:
+    from sslbench.reporting.report import Report
+    from sslbench.runs.directory import Run
+
+RECORDS = (".csv",)  # endings of files that `load_results` reads
+
+
+def opened_report(
+    what: str | None, choice: Choice, results: Path, protocol: str | None = None, checkpoint: str | None = None
+) -> Report:
+    """The report of what was named; it has results.
+
+    Args:
+        what: a grid by name or its file, a results folder, or a file of records; None: all of `results`.
+        choice: which jobs of the grid.
+        results: the folder that holds `runs`.
+        protocol, checkpoint: whose records; None: the runs' own.
+
+    Raises:
+        UsageError: there is nothing, or no result yet.
+        SSLBenchError: only damaged records, or directories that are not what their names say.
+    """
+    from sslbench.config.grid import load_grid
+    from sslbench.reporting.tables import grid_report, records_report
+    from sslbench.runs.directory import RUNS, Run, runs_below
+
+    if what is not None and not names_records(what):
+        grid = load_grid(what)
+        jobs = choice.jobs(grid)
+        made = grid_report(grid, jobs, results, protocol, checkpoint)
+        if made.empty:
+            raise _nothing([Run.of(job, results) for job in jobs], grid.name, results, protocol, checkpoint)
+        if protocol and not any(table.columns for table in made.tables):
+            asked = ", ".join(column.key for column in grid.table.wanted())
+            raise UsageError(f"protocol {protocol} measures no column of the table of {grid.name}: {asked}")
+        return made
+    choice.no_grid()
+    if what is None and not (results / RUNS).exists():
+        raise _nothing([], None, results, protocol, checkpoint)
+    source = results if what is None else Path(what)
+    made = records_report(source, protocol, checkpoint)
+    if made.empty:
+        raise _nothing(runs_below(source / RUNS if what is None else source), None, source, protocol, checkpoint)
+    return made
+
+
+def names_records(what: str) -> bool:
+    """Whether a name is of records rather than of a grid: a file of them, or a folder that no grid is called like."""
+    from sslbench.config.grid import grid_files
+
+    return what.endswith(RECORDS) or (Path(what).is_dir() and what not in grid_files())
+
+
+def _nothing(
+    runs: Sequence[Run], grid: str | None, results: Path, protocol: str | None, checkpoint: str | None
+) -> SSLBenchError:
+    """Why there is nothing to report, and what to do: an error in the records, or else one of usage."""
+    if not runs:
+        return UsageError(f"no finished run in {results}", "sslbench run --grid [NAME]")
+    scored = "not scored under " + protocol if protocol else "not scored"
+    if checkpoint and not any(run.tested(checkpoint).cases.exists() for run in runs if run.state == "finished"):
+        scored = f"not tested with the weights of {checkpoint}"
+    words = {"pending": "not started", "finished": scored}
+    states = Counter(words.get(run.state, run.state) for run in runs)
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    whose = f"grid {grid}" if grid else "its runs"
+    message = f"no result of {whose} in {results}: {len(runs)} of {len(runs)} runs have no result ({told})"
+    if states["damaged"]:
+        return SSLBenchError(message, "sslbench status says what is damaged; sslbench run makes records again")
+    if states[scored] and "tested" in scored:
+        return UsageError(message, "a recipe asks for that by `checkpoints: [best-val, last]`, before the run begins")
+    if states[scored]:
+        return UsageError(message, f"sslbench evaluate {grid or results} --protocol {protocol} scores them")
+    return UsageError(message, f"sslbench run --grid {grid or '[NAME]'}")
