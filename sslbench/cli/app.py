@@ -11,6 +11,7 @@ import typer
 
 from sslbench import __version__
 from sslbench.cli import console, streams
+from sslbench.cli.bundle import bundle
 from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
@@ -20,6 +21,7 @@ from sslbench.cli.prepare import prepare
 from sslbench.cli.published import published
 from sslbench.cli.report import report
 from sslbench.cli.run import run, status, validate, worker
+from sslbench.cli.verify import verify
 from sslbench.core.errors import SSLBenchError
 
 app = typer.Typer(
@@ -115,7 +117,8 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, power, new,
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, verify, bundle, power,
+    new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sslbench.cli.console import warn
 from sslbench.cli.options import Choice
@@ -16,6 +16,7 @@ from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
     from sslbench.reporting.report import Report
+    from sslbench.runs.collect import Collection
     from sslbench.runs.directory import Run
 
 
@@ -64,23 +65,42 @@ def opened_report(
 def _of_file(path: Path, choice: Choice, protocol: str | None, checkpoint: str | None) -> Report | None:
     """The report of the grid whose records a file holds, as its manifest says; None where that names no grid, or one
     that this installation cannot expand."""
-    from sslbench.reporting.manifest import grid_in
-    from sslbench.reporting.tables import grid_report
     from sslbench.runs.collect import collect
 
     found = collect(path)
-    manifest = found.manifest or {}
+    manifest = dict(found.manifest or {})
+    if not manifest.get("grid"):
+        return None
+    asked = {"choice": choice.given, "protocol": protocol, "checkpoint": checkpoint}
+    manifest |= {name: value for name, value in asked.items() if value}
+    try:
+        return remade(manifest, found, path)
+    except UsageError as error:
+        warn(f"{path} is of grid {manifest['grid']['name']}, which cannot be made here: {error}")
+        return None
+
+
+def remade(manifest: Mapping[str, Any], found: Collection, source: Path) -> Report:
+    """The report that a manifest is of, made of records that were read.
+
+    Args:
+        manifest: of format 2.
+        found: the records of its runs.
+        source: where these were read from.
+
+    Raises:
+        UsageError: its grid names what is not installed here.
+        SSLBenchError: the records make no table.
+    """
+    from sslbench.reporting.manifest import grid_in
+    from sslbench.reporting.tables import grid_report, records_report
+
+    asked = (manifest["protocol"], manifest["checkpoint"])
     grid = grid_in(manifest)
     if grid is None:
-        return None
-    chosen = choice if choice.given else Choice(**manifest["choice"])
-    try:
-        jobs = chosen.jobs(grid)
-    except UsageError as error:
-        warn(f"{path} is of grid {grid.name}, which cannot be expanded here: {error}")
-        return None
-    held = (protocol or manifest["protocol"], checkpoint or manifest["checkpoint"])
-    return replace(grid_report(grid, jobs, path, *held, kept=found), choice=chosen.given)
+        return records_report(source, *asked, kept=found)
+    choice = Choice(**manifest["choice"])
+    return replace(grid_report(grid, choice.jobs(grid), source, *asked, kept=found), choice=choice.given)
 
 
 def command_line() -> str:

@@ -80,7 +80,12 @@ def grid_report(
     return Report(made, found, Path(results_dir), grid, protocol, checkpoint)
 
 
-def records_report(source: Path | str, protocol: str | None = None, checkpoint: str | None = None) -> Report:
+def records_report(
+    source: Path | str,
+    protocol: str | None = None,
+    checkpoint: str | None = None,
+    kept: Collection | None = None,
+) -> Report:
     """One table per recipe × label budget of all finished runs, grids aside.
 
     The seeds asked for are those that ever began. Rows of which no run is finished are left out.
@@ -88,12 +93,13 @@ def records_report(source: Path | str, protocol: str | None = None, checkpoint: 
     Args:
         source: anything that `load_results` takes.
         protocol, checkpoint: as for `grid_report`.
+        kept: what was read of the source, or some of it; None: it is read.
 
     Raises:
         UsageError: nothing is there.
         SSLBenchError: as for `grid_report`.
     """
-    found = collect(source, protocol, checkpoint)
+    found = kept or collect(source, protocol, checkpoint)
     cells: dict[tuple[str, ...], list[Run]] = {}
     readable = [run for run in found.runs if run.state != "damaged"]
     for run in readable:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sslbench.runs.collect import Collection
@@ -65,7 +64,7 @@ def records_hash(found: Collection, run: str) -> str | None:
     if rows.empty:
         return None
     table: CaseTable = {name: rows[name].tolist() for name in CASE_COLUMNS}
-    return hashlib.sha256(cases_text(table).encode()).hexdigest()
+    return _hash(cases_text(table).encode())
 
 
 def _file_hashes(run: Run, protocol: str | None, checkpoint: str | None) -> dict[str, str | None]:
@@ -74,19 +73,29 @@ def _file_hashes(run: Run, protocol: str | None, checkpoint: str | None) -> dict
     rule = checkpoint or str(run.values.get("checkpoint"))
     cases = files.cases if own else files.cases_under(str(protocol))
     return {
-        "cases.csv": _hash(cases),
-        "config.yaml": _hash(run.config),
-        "provenance.json": _hash(run.provenance),
+        "cases.csv": _hash(cases.read_bytes()) if cases.is_file() else None,
+        **config_hashes(run),
         "predictions": run.recorded_hashes(rule).get(files.predictions.name),
     }
 
 
-def _hash(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    if path.suffix != ".csv":
-        content = anonymous(content.decode()).encode()
+def config_hashes(run: Run, files: Mapping[str, bytes] | None = None) -> dict[str, str | None]:
+    """SHA-256 of a run's `config.yaml` and `provenance.json`, by name, without what names a machine; None: it is not
+    there.
+
+    Args:
+        files: where they are, by their names behind the run's (`<run>/config.yaml`); None: in its directory.
+    """
+    if files is None:
+        paths = (run.config, run.provenance)
+        files = {f"{run.name}/{path.name}": path.read_bytes() for path in paths if path.is_file()}
+    held = {name: files.get(f"{run.name}/{name}") for name in (run.config.name, run.provenance.name)}
+    return {
+        name: None if content is None else _hash(anonymous(content.decode()).encode()) for name, content in held.items()
+    }
+
+
+def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
