@@ -228,7 +228,11 @@ def facts(kind: str, name: str) -> Facts:
 @cache
 def _told() -> dict[str, dict[str, dict[str, Any]]]:
     """Return the facts of sslbench's own names by kind."""
-    found = kept("facts", None, lambda: {kind: {name: asdict(_facts(get(kind, name))) for name in builtin(kind)} for kind in KINDS})
+    found = kept(
+        "facts",
+        None,
+        lambda: {kind: {name: asdict(_facts(get(kind, name))) for name in builtin(kind)} for kind in KINDS},
+    )
     return found or {}
 
 
