@@ -293,7 +293,7 @@ class Caption:
             lost = [f"{label} {_lost(each)}" for label, each in found.items() if each.count]
             if lost:
                 pairs = max(each.pairs for each in found.values())
-                return [f"Collapsed (DSC of a class in a seed below 1 %, of {pairs}): {first_few(lost, 6)}."]
+                return [f"Collapsed (DSC below 1 %), of {pairs} classes × seeds: {first_few(lost, 6)}."]
             if any(column.metric == "dsc" and column.span for column in self.columns):
                 return []
             worst = Counter(class_title(each.worst) for each in found.values() if each.worst)
@@ -401,7 +401,7 @@ def _more(gains: Sequence[Gain]) -> str:
     at = next((number for number in (3, 5, 10) if number > most), 2 * most)
     more, least = planned(gains, at), planned(gains, math.inf)
     told = f"found in about 80 of 100 (median over its gains); {at} seeds would resolve {more:.1f}"
-    return told + (f", more never below {least:.1f}: too few patients" if least >= 0.05 else "")
+    return told + (f", more never below {least:.1f}: too few patients" if least >= more / 3 > 0.05 else "")
 
 
 def _lost(found: Collapse) -> str:
