@@ -13,6 +13,7 @@ from sslbench import __version__
 from sslbench.cli import console, streams
 from sslbench.cli.bundle import bundle
 from sslbench.cli.evaluate import evaluate, predict
+from sslbench.cli.importing import import_
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
 from sslbench.cli.options import flag
@@ -117,8 +118,8 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, verify, bundle, power,
-    new,
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, verify, bundle,
+    import_, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

@@ -303,6 +303,7 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
     from sslbench.reporting.gains import as_data
     from sslbench.reporting.model import manifest
     from sslbench.reporting.render import tidy_csv
+    from sslbench.reporting.standing import standing_data
 
     return [
         {
@@ -313,6 +314,7 @@ def numbers(tables: Iterable[Table]) -> list[dict[str, Any]]:
             "notes": list(table.notes),
             "records": [_typed(record) for record in csv.DictReader(io.StringIO(tidy_csv([table])))],
             "gains": [as_data(held) for held in table.gains],
+            "standing": [standing_data(standing) for standing in table.standing],
             "runs": manifest([table]),
         }
         for table in tables

@@ -37,10 +37,10 @@ def opened_report(
     """
     from sslbench.config.grid import load_grid
     from sslbench.reporting.tables import grid_report, records_report
-    from sslbench.runs.directory import RUNS, Run, runs_below
+    from sslbench.runs.directory import IMPORTED, RUNS, Run, runs_below
 
     if what is not None and not names_records(what):
-        grid = load_grid(what)
+        grid = choice.presented(load_grid(what))
         jobs = choice.jobs(grid)
         made = grid_report(grid, jobs, results, protocol, checkpoint)
         if made.empty:
@@ -49,14 +49,14 @@ def opened_report(
             asked = ", ".join(column.key for column in grid.table.wanted())
             raise UsageError(f"protocol {protocol} measures no column of the table of {grid.name}: {asked}")
         return replace(made, choice=choice.given)
-    if what is None and not (results / RUNS).exists():
+    if what is None and not any((results / folder).exists() for folder in (RUNS, IMPORTED)):
         choice.no_grid()
         raise _nothing([], None, results, protocol, checkpoint)
     source = results if what is None else Path(what)
     of_grid = _of_file(source, choice, protocol, checkpoint) if source.is_file() else None
     if of_grid is None:
         choice.no_grid()
-    made = of_grid or records_report(source, protocol, checkpoint)
+    made = of_grid or replace(records_report(source, protocol, checkpoint, choice.baseline), choice=choice.given)
     if made.empty:
         raise _nothing(runs_below(source / RUNS if what is None else source), None, source, protocol, checkpoint)
     return made
@@ -96,10 +96,10 @@ def remade(manifest: Mapping[str, Any], found: Collection, source: Path) -> Repo
     from sslbench.reporting.tables import grid_report, records_report
 
     asked = (manifest["protocol"], manifest["checkpoint"])
-    grid = grid_in(manifest)
+    grid, choice = grid_in(manifest), Choice(**manifest["choice"])
     if grid is None:
-        return records_report(source, *asked, kept=found)
-    choice = Choice(**manifest["choice"])
+        return records_report(source, *asked, choice.baseline, kept=found)
+    grid = choice.presented(grid)
     return replace(grid_report(grid, choice.jobs(grid), source, *asked, kept=found), choice=choice.given)
 
 

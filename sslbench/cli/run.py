@@ -20,6 +20,7 @@ from sslbench.cli.options import (
     Json,
     Only,
     Quiet,
+    References,
     ResultsDir,
     Scale,
     Seeds,
@@ -30,6 +31,7 @@ from sslbench.cli.options import (
     only_option,
     opened,
     option,
+    references_flag,
     scale_option,
     seed_option,
     setting,
@@ -87,6 +89,7 @@ def run(
     ] = None,
     only: Annotated[list[str] | None, only_option(_WHAT)] = None,
     scale: Annotated[float | None, scale_option(_WHAT)] = None,
+    with_references: Annotated[bool, references_flag(_WHAT)] = False,
     set: Annotated[
         list[str] | None, setting("Change a field of all jobs, e.g. optimizer.lr=0.005.", completion.settings, _WHAT)
     ] = None,
@@ -129,7 +132,7 @@ def run(
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
-    choice = Choice(set, seed, only, scale)
+    choice = Choice(set, seed, only, scale, with_references)
     table = _report_command(chosen, name, choice, data_dir, results_dir)
     expanded = choice.jobs(chosen)
     missing = ""
@@ -179,6 +182,7 @@ def status(
     seed: Seeds = None,
     only: Only = None,
     scale: Scale = None,
+    with_references: References = False,
     as_json: Json = False,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
@@ -190,7 +194,7 @@ def status(
     from sslbench.core import settings
 
     opened(data_dir)
-    choice = Choice(set, seed, only, scale)
+    choice = Choice(set, seed, only, scale, with_references)
     jobs = choice.jobs(load_grid(name)) if name else None
     if not name:
         choice.no_grid()

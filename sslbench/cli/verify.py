@@ -148,9 +148,9 @@ def _holds_records(path: Path) -> bool:
 def _records_of(claim: _Claim, results: Path) -> Collection:
     """The records that the numbers are held against: those of a file that is claimed, or of run directories."""
     from sslbench.runs.collect import collect, records_of
-    from sslbench.runs.directory import RUNS, Renamed, Run
+    from sslbench.runs.directory import Renamed, Run
 
-    runs = [Run(results / RUNS / entry["run"]) for entry in claim.manifest["runs"]]
+    runs = [Run.named(entry["run"], results) for entry in claim.manifest["runs"]]
     begun = [run for run in runs if run.begun] if claim.records is None or claim.place.is_dir() else []
     whole = []
     for run in begun:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sslbench.config.table import LENS_CLASSES, LensSpec
 from sslbench.reporting.model import Direction
 from sslbench.reporting.statistics import (
     LEVEL,
@@ -30,7 +31,6 @@ from sslbench.reporting.statistics import (
 FEWEST_UNITS = 5  # below, no interval
 FEWEST_SEEDS = 3  # below, no star: two seeds can gain alike by chance
 PENALTIES = 0.05  # above this share of values that are penalties, a test would be one of the penalty
-LENS_CLASSES = 6  # from this many classes on they are head, medium and tail
 
 Key = TypeVar("Key")
 
@@ -96,10 +96,17 @@ class CaseValues:
         """`unit_scores` (S, U)."""
         return unit_scores(self.values, self.units, weights)
 
+    def class_means(self) -> Floats:
+        """Mean of each class over the cases that have a value, by seed (S, C); NaN where none has."""
+        known = ~np.isnan(self.values)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(known, self.values, 0.0).sum(axis=1) / known.sum(axis=1))
+
 
 @dataclass(frozen=True)
 class Lens:
-    """Classes by size: the largest third, the smallest, and what is between; empty below six classes.
+    """Classes by size: the largest third, the smallest, and what is between; empty below six classes, unless the table
+    names them.
 
     Attributes:
         sizes: mean reference voxels over the test cases that have the class.
@@ -110,6 +117,18 @@ class Lens:
     head: tuple[str, ...] = ()
     medium: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, float], named: LensSpec | None) -> Lens:
+        """As a table names them, else `by_size`; a class that no test case has is in none."""
+        if named is None:
+            return cls.by_size(sizes)
+        head, tail = ({name.lower() for name in names} for names in (named.head, named.tail))
+        parts: dict[str, list[str]] = {"head": [], "medium": [], "tail": []}
+        for name in sizes:
+            short = name.lower()
+            parts["head" if short in head else "tail" if short in tail else "medium"].append(name)
+        return cls(sizes, *map(tuple, parts.values()))
 
     @classmethod
     def by_size(cls, sizes: Mapping[str, float]) -> Lens:
@@ -166,13 +185,21 @@ class Gain:
         return self.seeds == 1
 
 
-def _refusal(row: CaseValues, base: CaseValues) -> str:
-    if row.classes != base.classes:
-        return "other classes than its baseline's"
-    if row.cases != base.cases:
-        return "measured on other cases than its baseline"
-    if not set(row.seeds) & set(base.seeds):
-        return "no seed in common with its baseline"
+def refusal(row: CaseValues, other: CaseValues, whose: str = "its baseline") -> str:
+    """Why two rows cannot be held against each other, in one line; empty where they can.
+
+    Args:
+        row, other: under the same metric and protocol.
+        whose: what the other is to the row.
+    """
+    if row.classes != other.classes:
+        return f"other classes than {whose}"
+    if row.cases != other.cases:
+        return f"measured on other cases than {whose}"
+    if row.units != other.units:
+        return f"cases grouped into other patients than {whose}"
+    if not set(row.seeds) & set(other.seeds):
+        return f"no seed in common with {whose}"
     return ""
 
 
@@ -185,7 +212,7 @@ def gain(row: CaseValues, base: CaseValues, lens: Lens) -> Gain:
     """
     nothing = Gain(None, {}, None, None, None, None, math.nan, math.nan, math.nan, math.nan, 0, 0)
     units = len(set(row.units))
-    if why := _refusal(row, base):
+    if why := refusal(row, base):
         return replace(nothing, refused=why, untested=why)
     shared = [seed for seed in row.seeds if seed in base.seeds]
     ours, theirs = row.at(shared), base.at(shared)

@@ -15,7 +15,8 @@ from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
 from sslbench.runs.records import CASE_COLUMNS, CaseTable, cases_text
 
-_FACTS = ("dataset", "preprocessing", "splits", "checkpoint", "protocol")
+_FACTS = ("dataset", "preprocessing", "splits", "checkpoint", "protocol", "imported")
+_MEASURED = ("training_seconds", "test_seconds")
 # An absolute path, on Windows too; not the end of a word, a relative path or an address.
 _PATH = re.compile(r"(?<![\w.:/\\~)])(?:~?(?:/[^\s/:,;'\"\\]+){2,}/?|[A-Za-z]:[\\/][^\s,;'\"]+)")
 _NAMES_MACHINE = re.compile(r'^ *"host": .*\n', re.MULTILINE)
@@ -24,8 +25,8 @@ _NAMES_MACHINE = re.compile(r'^ *"host": .*\n', re.MULTILINE)
 def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str | None = None) -> dict[str, Any]:
     """Runs as a manifest has them (JSON-able): `runs`, and the `facts` that they share.
 
-    A run is `run` (its name), `digest`, `seed`, `state`, `sha256` and the number of its `facts`; one without records
-    has its `job`. Hashes are of
+    A run is `run` (its name), `digest`, `seed`, `state`, `sha256`, the number of its `facts` and the seconds of its
+    `status`; one without records has its `job`. Hashes are of
     `records` as `cases_text` has them, which whoever holds them in any form can compute; of the file `cases.csv` that
     was reported; of `config.yaml` and `provenance.json` without what names a machine (`anonymous`); of `predictions`
     as the run recorded it. null: there is none.
@@ -50,6 +51,7 @@ def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str 
             "state": run.state,
             "sha256": {"records": records_hash(found, run.name), **_file_hashes(run, protocol, checkpoint)},
             "facts": facts.index(own),
+            "status": {name: value for name, value in run.status().items() if name in _MEASURED},
         }
         if run.name not in found.reported:  # or else the records say it
             parts = {part: run.job[part] for part in ("labeled", "method", "loss", "plugin", "seed")}
