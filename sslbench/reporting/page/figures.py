@@ -1,0 +1,131 @@
+"""The figures of a page: which stand under which heading, drawn until the page is full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+
+from sslbench.reporting.figures.album import Leaf, album
+from sslbench.reporting.figures.overlay import OverlayPlate
+from sslbench.reporting.figures.plate import LeftOut, Plate
+from sslbench.reporting.figures.subject import FigureSubject
+from sslbench.reporting.page.vector import Sheets, graphic, picture
+
+MOST_ROWS = 40  # of a figure: more lines than that are not read
+MOST_BYTES = 500_000  # of all vector graphics together
+MOST_PICTURES = 1_000_000  # bytes of all pictures together
+
+# Plates by the key of their part, in order.
+_PARTS = {
+    "gains": ("gains",),
+    "size": ("lens", "classes", "sizes"),
+    "ranks": ("ranks", "pairs"),
+    "cases": ("cases",),
+    "curves": ("curves", "mined", "weights", "agreement", "regions", "region-accuracy"),
+    "cost": ("budget", "options", "cost"),
+    "pictures": ("overlay",),
+}
+
+
+@dataclass(frozen=True)
+class ShownFigure:
+    """One figure.
+
+    Attributes:
+        title, caption: in words.
+        subject: title of its table, where the report has several.
+        markup: an `<svg>` or `<img>` element.
+    """
+
+    title: str
+    subject: str
+    caption: str
+    markup: str
+
+
+@dataclass
+class Gallery:
+    """What was drawn.
+
+    Attributes:
+        parts: figures by the key of their part.
+        left_out: figures by the reason why they were not drawn.
+        css: what graphics look like.
+        fewer: whether figures show the best rows of a table alone.
+    """
+
+    parts: dict[str, list[ShownFigure]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    css: str = ""
+    fewer: bool = False
+
+    def leave(self, name: str, why: str) -> None:
+        """Note a figure that is left out, each once for each reason."""
+        names = self.left_out.setdefault(why, [])
+        if name not in names:
+            names.append(name)
+
+
+def gallery(subjects: Sequence[FigureSubject], data_dir: Path) -> Gallery:
+    """Draw the figures of a report, part by part, until there are `MOST_BYTES` of them.
+
+    Args:
+        subjects: of its tables.
+        data_dir: where datasets are prepared, for pictures.
+    """
+    shown = [best_rows(subject, MOST_ROWS) for subject in subjects]
+    found = Gallery(fewer=shown != list(subjects))
+    leaves = album(shown, data_dir)
+    several = len({leaf.subject for leaf in leaves if leaf.subject}) > 1
+    sheets, room, pictures = Sheets(), MOST_BYTES, MOST_PICTURES
+    for part, names in _PARTS.items():
+        for number, leaf in enumerate(_of_part(leaves, names)):
+            plate = leaf.plate
+            if isinstance(plate, LeftOut):
+                found.leave(plate.name, plate.why)
+                continue
+            if isinstance(plate, OverlayPlate):
+                markup = _image(plate) if pictures > 0 else ""
+                full = len(markup) > pictures
+                pictures -= 0 if full else len(markup)
+            else:
+                markup = graphic(plate.draw(), f"{part}{number}", plate.title, plate.alt, sheets) if room > 0 else ""
+                full = len(markup) > room
+                room -= 0 if full else len(markup)
+            if full or not markup:
+                found.leave(plate.name, "the page would grow too large; --figures draws it")
+                continue
+            title = leaf.title if several else ""
+            found.parts.setdefault(part, []).append(ShownFigure(plate.title, title, plate.caption, markup))
+    found.css = sheets.css
+    return found
+
+
+def _of_part(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:
+    """The figures of a part: those of one table together, in the order of the names."""
+    own = [leaf for leaf in leaves if leaf.plate.name in names]
+    tables = list(dict.fromkeys(leaf.subject for leaf in own))
+    return sorted(own, key=lambda leaf: (tables.index(leaf.subject), names.index(leaf.plate.name)))
+
+
+def _image(plate: Plate) -> str:
+    address, width, height = picture(plate.draw())
+    return f'<img src="{address}" width="{width}" height="{height}" alt="{escape(plate.alt)}">'
+
+
+def best_rows(subject: FigureSubject, most: int) -> FigureSubject:
+    """A subject with its best rows alone, each with its baseline; itself where it has no more than `most`."""
+    if len(subject.rows) <= most:
+        return subject
+    kept: list[str] = []
+    for row in sorted(subject.rows, key=lambda row: -row.mean):
+        pair = [row.label, subject.baselines.get(row.label, row.label)]
+        kept += [label for label in dict.fromkeys(pair) if label not in kept and len(kept) < most]
+    return replace(
+        subject,
+        rows=tuple(row for row in subject.rows if row.label in kept),
+        baselines={label: base for label, base in subject.baselines.items() if {label, base} <= {*kept}},
+        gains={label: found for label, found in subject.gains.items() if {label, subject.baselines[label]} <= {*kept}},
+    )

@@ -1,0 +1,252 @@
+"""Tables as a page shows them: what every cell of HTML holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sslbench.reporting.beside import Beside, beside
+from sslbench.reporting.comparison import Comparison
+from sslbench.reporting.figures.plate import signed
+from sslbench.reporting.gains import Gain, RowGain
+from sslbench.reporting.model import STAR, Cell, Column, Row, Table, cell_text
+from sslbench.reporting.page.words import interval, summary
+from sslbench.reporting.statistics import TwoWay
+
+LEAVES_OUT_0 = "•"
+_RANKS = ("", "best", "second", "third")
+
+
+@dataclass(frozen=True)
+class HeaderCell:
+    """A heading over columns.
+
+    Attributes:
+        text, sense: its words; direction and unit.
+        across, down: columns and lines that it takes.
+        column: the place of its one column, by which rows are sorted; None over several.
+        size: mean voxels of the class, where columns of classes may be put in order of size; 0: not.
+        falls: whether smaller is better.
+    """
+
+    text: str
+    sense: str = ""
+    across: int = 1
+    down: int = 1
+    column: int | None = None
+    size: float = 0.0
+    falls: bool = False
+
+
+@dataclass(frozen=True)
+class ShownCell:
+    """A number: mean with what stands behind it.
+
+    Attributes:
+        mean, behind: as printed, with true minus signs.
+        mark: `best`, `second`, `third`, or nothing.
+        partial: whether seeds are missing.
+        gain: of the row in this class; empty where there is none.
+        wide: whether `behind` is an interval.
+    """
+
+    mean: str
+    behind: str
+    mark: str = ""
+    partial: bool = False
+    gain: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row: `key` is fit for an id."""
+
+    key: str
+    label: str
+    cells: Sequence[ShownCell]
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table.
+
+    Attributes:
+        key: fit for an id.
+        header: lines of headings over the columns, the row names' apart.
+        groups: headings, which may be empty, and rows.
+        sized: whether columns of classes stand in another order than that of their sizes, which are known.
+        gained: whether classes have gains.
+    """
+
+    key: str
+    table: Table
+    header: Sequence[Sequence[HeaderCell]]
+    groups: Sequence[tuple[str, Sequence[ShownRow]]]
+    sized: bool
+    gained: bool
+
+    @property
+    def summary(self) -> Sequence[str]:
+        """What it says, in two sentences a block."""
+        return summary(self.table)
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is printed across."""
+        return len(self.table.columns) > 8
+
+
+def shown_table(table: Table, key: str, sizes: Mapping[str, Mapping[str, float]]) -> ShownTable:
+    """A table for a page.
+
+    Args:
+        key: fit for an id.
+        sizes: of its classes, by block.
+    """
+    gains = {(held.row, held.block): held for held in table.gains}
+    leading = {block: _leading(table, block) for block in table.blocks}
+    rows = {
+        row.label: ShownRow(f"{key}r{number}", row.full_label, [*_shown_cells(row, table, gains, leading)])
+        for number, row in enumerate(table.rows)
+    }
+    header = _header(table.columns, sizes)
+    return ShownTable(
+        key,
+        table,
+        header,
+        [(group.title, [rows[row.label] for row in group.rows]) for group in table.groups],
+        _is_sized(table.columns, sizes),
+        any(cell.gain for row in rows.values() for cell in row.cells),
+    )
+
+
+def _leading(table: Table, block: str) -> str:
+    return next((column.metric for column in table.columns if column.block == block and not column.is_gain), "")
+
+
+def _shown_cells(
+    row: Row, table: Table, gains: Mapping[tuple[str, str], RowGain], leading: Mapping[str, str]
+) -> Iterator[ShownCell]:
+    for cell, column in zip(row.cells, table.columns, strict=True):
+        held = gains.get((row.label, column.block))
+        in_class = held.gain.classes.get(column.class_name) if held and column.metric == leading[column.block] else None
+        yield _shown_cell(cell, column, _difference(in_class))
+
+
+def _shown_cell(cell: Cell, column: Column, gain: str) -> ShownCell:
+    mean, behind = (text.replace("-", "−") if text != "--" else text for text in cell_text(cell, column))
+    return ShownCell(mean, behind.strip(), _RANKS[cell.rank], cell.marked, gain, column.is_gain)
+
+
+def _difference(found: TwoWay | None) -> str:
+    """A gain in one class, marked where its interval leaves 0 out."""
+    if found is None:
+        return ""
+    return signed(found.mean) + (LEAVES_OUT_0 if found.low > 0 or found.high < 0 else "")
+
+
+# ----------------------------------------------------------------------------------------------------------- headings
+
+
+def _header(columns: Sequence[Column], sizes: Mapping[str, Mapping[str, float]]) -> list[list[HeaderCell]]:
+    """Headings in up to three lines: blocks, what columns share, columns."""
+    spans = any(column.span for column in columns)
+    lines: list[list[HeaderCell]] = [[], [], []]
+    if any(column.block for column in columns):
+        lines[0] = [HeaderCell(block, across=len([*own])) for block, own in groupby(c.block for c in columns)]
+    for (_, span), own in groupby(enumerate(columns), key=lambda item: (item[1].block, item[1].span)):
+        members = list(own)
+        if spans and span:
+            first = members[0][1]
+            lines[1].append(HeaderCell(span, first.sense if first.by == "metric" else "", across=len(members)))
+        for place, column in members:
+            cell = HeaderCell(
+                column.header,
+                "" if span and column.by == "metric" else column.sense,
+                down=2 if spans and not span else 1,
+                column=place,
+                size=sizes.get(column.block, {}).get(column.class_name, 0.0) if column.by == "metric" else 0.0,
+                falls=column.direction == "down",
+            )
+            lines[1 if spans and not span else 2].append(cell)
+    return [line for line in lines if line]
+
+
+def _is_sized(columns: Sequence[Column], sizes: Mapping[str, Mapping[str, float]]) -> bool:
+    for (block, span), own in groupby(columns, key=lambda column: (column.block, column.span)):
+        found = [sizes.get(block, {}).get(column.class_name, 0.0) for column in own if column.by == "metric"]
+        if span and found != sorted(found, reverse=True):
+            return True
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------- small and large
+
+
+@dataclass(frozen=True)
+class LensLine:
+    """The gain of a row by the size of structures, as texts; empty where there is none."""
+
+    label: str
+    baseline: str
+    gain: str
+    large: str
+    small: str
+    apart: str
+    slope: str
+    better: str
+
+
+def lens_lines(table: Table) -> list[LensLine]:
+    """The gains of a table in large and in small structures, those alone that have an interval."""
+    return [_lens_line(held, held.gain) for held in table.gains if held.gain.average is not None]
+
+
+def _lens_line(held: RowGain, found: Gain) -> LensLine:
+    block = f" ({held.block})" if held.block else ""
+    return LensLine(
+        held.row + block,
+        held.baseline,
+        difference(found.average) + (STAR if found.star else ""),
+        difference(found.head),
+        difference(found.tail),
+        difference(found.tail_over_head),
+        difference(found.slope),
+        "" if math.isnan(found.superiority) else f"{100 * found.superiority:.0f} %",
+    )
+
+
+def difference(found: TwoWay | None) -> str:
+    """A difference with its interval: `+7.8 [−80.2, 95.8]`; empty where there is none."""
+    return "" if found is None else f"{signed(found.mean)} {interval(found.low, found.high)}"
+
+
+# -------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True)
+class ShownComparison:
+    """A published table beside a measured one: columns of two or three, and rows under headings with their cells."""
+
+    comparison: Comparison
+    columns: Sequence[Beside]
+    groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[tuple[str, str]]]]]]
+
+
+def shown_comparison(comparison: Comparison) -> ShownComparison:
+    """A comparison for a page: of each cell text and style."""
+    columns = beside(comparison)
+    groups, number = [], 0
+    for group in comparison.groups:
+        rows = []
+        for row in group.rows:
+            cells = [(one.text.replace("-", "−"), one.style) for column in columns for one in column.cells[number]]
+            rows.append((row.full_label, cells))
+            number += 1
+        groups.append((group.title, rows))
+    return ShownComparison(comparison, columns, groups)
+
+
