@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -113,6 +113,11 @@ class Choice:
         """Refuse options that say something of a grid where none is named."""
         if self.words:
             raise UsageError(f"{self.words[0]} needs the name of a grid", "sslbench list grids")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given, by name; `Choice(**given)` is the same choice."""
+        return {name: value for name, value in asdict(self).items() if value}
 
     @property
     def words(self) -> list[str]:

@@ -28,7 +28,7 @@ from sslbench.cli.options import (
     opened,
     option,
 )
-from sslbench.cli.reports import names_records, opened_report
+from sslbench.cli.reports import command_line, names_records, opened_report
 from sslbench.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def report(
         citations = Citations() if cite or (spec and spec.cite) else None
         layout: AgainstIn = spec.against if spec else "column"
         text = _rendered(made.tables, comparison, chosen[0], layout, citations).rstrip("\n") + "\n"
-        _deliver(text, output, made.tables, citations.keys if citations else [])
+        _deliver(text, output, made, citations.keys if citations else [], published.key if published else None)
     else:
         _draw(made.tables, comparison)
     if any(table.damaged for table in made.tables):
@@ -176,11 +176,11 @@ def _rendered(
     return "\n\n".join(latex.latex(table, citations.row) if citations else latex.latex(table) for table in made)
 
 
-def _deliver(text: str, output: Path | None, made: Sequence[Table], cited: Sequence[str]) -> None:
+def _deliver(text: str, output: Path | None, made: Report, cited: Sequence[str], against: str | None) -> None:
     """Print what was asked for, or write it with its manifest and what it cites."""
     from sslbench.core.files import read_text, write_json, write_text
     from sslbench.reporting.citations import BIBLIOGRAPHY, bibliography
-    from sslbench.reporting.model import manifest
+    from sslbench.reporting.manifest import manifest_of
 
     if output is None:
         sys.stdout.write(text)
@@ -190,7 +190,7 @@ def _deliver(text: str, output: Path | None, made: Sequence[Table], cited: Seque
     beside = output.with_name(BIBLIOGRAPHY)
     entries = bibliography(cited, read_text(beside) if beside.exists() else "") if cited else ""
     write_text(output, text)
-    write_json(output.with_name(output.name + ".manifest.json"), manifest(made))
+    write_json(output.with_name(output.name + ".manifest.json"), manifest_of(made, command_line(), against))
     if entries:
         write_text(beside, entries)
     note(f"wrote {output}" + (f", {BIBLIOGRAPHY}" if entries else "") + " and its manifest")

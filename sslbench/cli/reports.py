@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +48,7 @@ def opened_report(
         if protocol and not any(table.columns for table in made.tables):
             asked = ", ".join(column.key for column in grid.table.wanted())
             raise UsageError(f"protocol {protocol} measures no column of the table of {grid.name}: {asked}")
-        return made
+        return replace(made, choice=choice.given)
     choice.no_grid()
     if what is None and not (results / RUNS).exists():
         raise _nothing([], None, results, protocol, checkpoint)
@@ -54,6 +57,11 @@ def opened_report(
     if made.empty:
         raise _nothing(runs_below(source / RUNS if what is None else source), None, source, protocol, checkpoint)
     return made
+
+
+def command_line() -> str:
+    """The command that runs, as one would type it."""
+    return shlex.join(["sslbench", *sys.argv[1:]])
 
 
 def names_records(what: str) -> bool:

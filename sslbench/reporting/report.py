@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sslbench.config.grid import Grid
 from sslbench.reporting.model import Table
@@ -26,6 +26,7 @@ class Report:
         source: the results folder, or the file of records.
         grid: whose tables they are; None: of no grid.
         protocol, checkpoint: whose records were asked for; None: the runs' own.
+        choice: the options that chose jobs of the grid and changed them, by name (`seed`, `only`, `set`, `scale`).
     """
 
     tables: Sequence[Table]
@@ -34,6 +35,7 @@ class Report:
     grid: Grid | None = None
     protocol: str | None = None
     checkpoint: str | None = None
+    choice: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

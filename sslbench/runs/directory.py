@@ -188,12 +188,24 @@ class Run:
 
     @classmethod
     def of_records(
-        cls, directory: Path, name: str, job: Mapping[str, Any], digest: str, values: Mapping[str, Any]
+        cls,
+        directory: Path,
+        name: str,
+        job: Mapping[str, Any],
+        digest: str,
+        values: Mapping[str, Any],
+        provenance: Mapping[str, Any] | None = None,
     ) -> Run:
-        """A finished run whose records lie elsewhere, in a tidy CSV; its directory need not be there."""
+        """A finished run whose records lie elsewhere, in a tidy CSV; its directory need not be there.
+
+        Args:
+            provenance: as in the file of that name; None: what lies in the directory, if anything does.
+        """
         run = cls(directory)
         run.name = name
         run._config = _Config(job, digest, values, {})
+        if provenance is not None:
+            run._provenances = provenance
         run._standing = Standing("finished")
         return run
 
@@ -281,6 +293,11 @@ class Run:
         found = {rule: self.tested(rule).hashes() for rule in rules}
         write_json(self.provenance, {**self._provenances, "tested": found})
         del self._provenances
+
+    def recorded_hashes(self, rule: str) -> Mapping[str, str]:
+        """The hashes that `seal` recorded of the test of a rule's checkpoint; empty where there are none."""
+        found = self._provenance("tested").get(rule)
+        return found if isinstance(found, dict) else {}
 
     @property
     def case_counts(self) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 import sslbench
 from sslbench.config.job import ResolvedJob
 from sslbench.config.splits import load_splits
+from sslbench.core.version import code_state
 from sslbench.data.store import Partition, Store, absent_classes, lacking
 
 if TYPE_CHECKING:
@@ -70,16 +70,6 @@ def data_record(store: Store) -> dict[str, Any]:
     }
 
 
-def code_state() -> str:
-    """The commit of a source checkout, `+changes` where it is not clean; `installed` outside of one."""
-    folder = Path(sslbench.__file__).parent
-    try:
-        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-        return commit + ("+changes" if _git(folder, "status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "installed"
-
-
 def device_name(device: torch.device) -> str:
     """The device for people: the card's name, or the processor's."""
     if device.type == "cuda":
@@ -90,11 +80,6 @@ def device_name(device: torch.device) -> str:
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     return f"{model} ({os.cpu_count()} cores)"
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:

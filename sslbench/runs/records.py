@@ -28,17 +28,26 @@ CaseTable = Mapping[str, Sequence[Any]]
 
 
 def write_cases(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records whole or not at all.
+    """Write records whole or not at all, as `cases_text` has them."""
+    rows = list(records)
+    text = cases_text({name: [row[name] for row in rows] for name in CASE_COLUMNS})
+    with atomic_path(path) as aside:
+        aside.write_bytes(text.encode())
+
+
+def cases_text(records: CaseTable) -> str:
+    """The text of `cases.csv` for the records of one run, columns `CASE_COLUMNS` and maybe others.
 
     Stable order, no times: the same records give the same bytes. Floats keep all their digits; an excluded value (nan)
     is empty.
     """
-    with atomic_path(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, CASE_COLUMNS, lineterminator="\n")
-        table.writeheader()
-        for record in records:
-            value = float(record["value"])
-            table.writerow({**record, "value": "" if math.isnan(value) else repr(value)})
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(CASE_COLUMNS)
+    values = ["" if math.isnan(value) else repr(value) for value in map(float, records["value"])]
+    columns = [values if name == "value" else records[name] for name in CASE_COLUMNS]
+    table.writerows(zip(*columns, strict=True))
+    return stream.getvalue()
 
 
 def group_reader(dataset: str) -> Callable[[str], str]:
