@@ -60,6 +60,9 @@ def report(
         bool, flag("Cite the methods in LaTeX; with -o, references.bib beside it.", "--cite/--no-cite")
     ] = False,
     figures: Annotated[bool, flag("Draw every figure; -o names the folder.", "--figures/--no-figures")] = False,
+    html: Annotated[
+        bool, flag("One page with all of it; -o names the file, else results/reports/<grid>/report.html.", "--html/--no-html")
+    ] = False,
     output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
     seed: Seeds = None,
@@ -72,7 +75,7 @@ def report(
     from sslbench.core import registry, settings
     from sslbench.reporting.citations import Citations
 
-    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json, "--figures": figures}
+    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json, "--figures": figures, "--html": html}
     chosen = [label for label, asked in formats.items() if asked]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
@@ -96,6 +99,10 @@ def report(
         from sslbench.cli.figures import default_folder, draw_figures
 
         draw_figures(made, output or default_folder(results, made.name), data)
+    elif html:
+        from sslbench.cli.page import default_file, write_page
+
+        write_page(made, comparison, output or default_file(results, made.name), data)
     elif chosen:
         spec = made.grid.table if made.grid else None
         citations = Citations() if cite or (spec and spec.cite) else None

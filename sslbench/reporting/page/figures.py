@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sslbench.reporting.figures.album import Leaf, album
 from sslbench.reporting.figures.overlay import OverlayPlate
 from sslbench.reporting.figures.plate import LeftOut, Plate
 from sslbench.reporting.figures.subject import FigureSubject
-from sslbench.reporting.page.vector import Sheets, graphic, picture
+from sslbench.reporting.page.vector import Sheets, graphic, picture, pixels
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MOST_ROWS = 40  # of a figure: more lines than that are not read
 MOST_BYTES = 500_000  # of all vector graphics together
+_HALF = 500  # CSS pixels up to which figures stand beside each other
 MOST_PICTURES = 1_000_000  # bytes of all pictures together
 
 # Plates by the key of their part, in order.
@@ -37,12 +41,14 @@ class ShownFigure:
         title, caption: in words.
         subject: title of its table, where the report has several.
         markup: an `<svg>` or `<img>` element.
+        narrow: whether two have room beside each other.
     """
 
     title: str
     subject: str
     caption: str
-    markup: str
+    markup: Markup
+    narrow: bool
 
 
 @dataclass
@@ -79,28 +85,33 @@ def gallery(subjects: Sequence[FigureSubject], data_dir: Path) -> Gallery:
     found = Gallery(fewer=shown != list(subjects))
     leaves = album(shown, data_dir)
     several = len({leaf.subject for leaf in leaves if leaf.subject}) > 1
-    sheets, room, pictures = Sheets(), MOST_BYTES, MOST_PICTURES
+    sheets, room = Sheets(), {"graphics": MOST_BYTES, "pictures": MOST_PICTURES}
     for part, names in _PARTS.items():
         for number, leaf in enumerate(_of_part(leaves, names)):
             plate = leaf.plate
             if isinstance(plate, LeftOut):
                 found.leave(plate.name, plate.why)
                 continue
-            if isinstance(plate, OverlayPlate):
-                markup = _image(plate) if pictures > 0 else ""
-                full = len(markup) > pictures
-                pictures -= 0 if full else len(markup)
-            else:
-                markup = graphic(plate.draw(), f"{part}{number}", plate.title, plate.alt, sheets) if room > 0 else ""
-                full = len(markup) > room
-                room -= 0 if full else len(markup)
-            if full or not markup:
+            kind = "pictures" if isinstance(plate, OverlayPlate) else "graphics"
+            made = _drawn(plate, f"{part}{number}", sheets) if room[kind] > 0 else None
+            if made is None or len(made[0]) > room[kind]:
                 found.leave(plate.name, "the page would grow too large; --figures draws it")
                 continue
-            title = leaf.title if several else ""
-            found.parts.setdefault(part, []).append(ShownFigure(plate.title, title, plate.caption, markup))
+            markup, width = made
+            room[kind] -= len(markup)
+            figure = ShownFigure(plate.title, leaf.title if several else "", plate.caption, markup, width < _HALF)
+            found.parts.setdefault(part, []).append(figure)
     found.css = sheets.css
     return found
+
+
+def _drawn(plate: Plate, key: str, sheets: Sheets) -> tuple[Markup, int]:
+    """A figure as an element, and its width in CSS pixels."""
+    figure = plate.draw()
+    width = pixels(figure)[0]
+    if isinstance(plate, OverlayPlate):
+        return picture(figure, plate.alt), width
+    return graphic(figure, key, plate.title, plate.alt, sheets), width
 
 
 def _of_part(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:
@@ -108,11 +119,6 @@ def _of_part(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:
     own = [leaf for leaf in leaves if leaf.plate.name in names]
     tables = list(dict.fromkeys(leaf.subject for leaf in own))
     return sorted(own, key=lambda leaf: (tables.index(leaf.subject), names.index(leaf.plate.name)))
-
-
-def _image(plate: Plate) -> str:
-    address, width, height = picture(plate.draw())
-    return f'<img src="{address}" width="{width}" height="{height}" alt="{escape(plate.alt)}">'
 
 
 def best_rows(subject: FigureSubject, most: int) -> FigureSubject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,18 @@ from sslbench.reporting.model import RowSource
 from sslbench.reporting.report import Report
 from sslbench.runs.directory import Run
 
+_SHORT = 12  # digits of a hash that people compare
 MOST_SETTINGS = 100  # configurations of which each says what it has of its own
 
 
 @dataclass(frozen=True)
 class ShownRun:
-    """One run: name below `results/runs`, seed, device and beginning of the hash of its records; empty: not known."""
+    """One run: name below `results/runs`, and beginnings of the SHA-256 of its `cases.csv` and `predictions`; empty:
+    not known."""
 
     name: str
-    seed: str
-    device: str
     cases: str
+    predictions: str
 
 
 @dataclass(frozen=True)
@@ -55,25 +56,27 @@ class Conditions:
     Attributes:
         configurations: in the order of the tables' rows.
         shared: settings that all have.
-        facts: versions, devices and data, in words.
+        facts: versions, devices and data, each with its name.
     """
 
     configurations: Sequence[Configuration]
     shared: Sequence[tuple[str, str]]
-    facts: Sequence[str]
+    facts: Sequence[tuple[str, str]]
 
 
-def conditions(report: Report) -> Conditions:
-    """The runs of a report, each configuration once."""
+def conditions(report: Report, manifest: Mapping[str, Any]) -> Conditions:
+    """The runs of a report, each configuration once, with the hashes that its manifest has."""
     runs = {run.name: run for run in report.found.runs if run.state != "damaged"}
     sources: dict[str, tuple[str, RowSource]] = {}
     for table in report.tables:
         for row in table.rows:
             for source in row.sources:
                 sources.setdefault(source.digest, (row.label, source))
+    hashes = {entry["run"]: entry.get("sha256") or {} for entry in manifest["runs"]}
     values = {digest: _values(source, runs) for digest, (_, source) in sources.items()}
     known = [own for own in values.values() if own]
     shared = {path: value for path, value in known[0].items() if all(own.get(path) == value for own in known)} if known else {}
+    reported = [runs[name] for _, source in sources.values() for name in source.runs if name in runs]
     told = len(sources) <= MOST_SETTINGS
     configurations = [
         Configuration(
@@ -84,11 +87,11 @@ def conditions(report: Report) -> Conditions:
             seeds=_seeds(source, runs),
             command=command_of(source, runs),
             settings=[item for item in values[digest].items() if item[0] not in shared] if told else (),
-            runs=[_shown(runs[name]) for name in source.runs if name in runs],
+            runs=[_shown(name, hashes.get(name, {})) for name in source.runs],
         )
         for digest, (label, source) in sources.items()
     ]
-    return Conditions(configurations, list(shared.items()), _facts(report.found.runs))
+    return Conditions(configurations, list(shared.items()), [*_facts(reported, manifest)])
 
 
 def command_of(source: RowSource, runs: Mapping[str, Run]) -> str:
@@ -114,10 +117,20 @@ def _values(source: RowSource, runs: Mapping[str, Run]) -> dict[str, str]:
     return {path: compact(value) for path, value in found.items()}
 
 
-def _shown(run: Run) -> ShownRun:
-    tested = run.recorded.get("cases.csv", "") if hasattr(run, "recorded") else ""
-    return ShownRun(run.name, str(run.job["seed"]), run.device, tested[:12])
+def _shown(name: str, hashes: Mapping[str, str | None]) -> ShownRun:
+    short = {kind: (found or "")[:_SHORT] for kind, found in hashes.items()}
+    return ShownRun(name, short.get("cases.csv") or short.get("records", ""), short.get("predictions", ""))
 
 
-def _facts(runs: Sequence[Run]) -> list[str]:
-    return []
+def _facts(runs: Iterable[Run], manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was used, each with its name; several of a kind are all told."""
+    yield "sslbench", " ".join(filter(None, [str(manifest.get("sslbench", "")), str(manifest.get("code") or "")]))
+    told = {
+        "device": lambda run: run.device,
+        "prepared data": lambda run: " ".join(str(run.data.get(name, ""))[:_SHORT] for name in ("dataset", "preprocessing", "fingerprint")),
+        "split lists": lambda run: " ".join(str(run.splits.get(name, ""))[:_SHORT] for name in ("name", "hash")),
+    }
+    for name, of in told.items():
+        if found := list(dict.fromkeys(text for run in runs if (text := of(run).strip()))):
+            yield name, "; ".join(found)
+    yield "protocols", ", ".join(f"{name} (version {version})" for name, version in manifest["protocols"].items())

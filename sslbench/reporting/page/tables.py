@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from sslbench.reporting.beside import Beside, beside
 from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.figures.plate import signed
 from sslbench.reporting.gains import Gain, RowGain
-from sslbench.reporting.model import STAR, Cell, Column, Row, Table, cell_text
+from sslbench.reporting.model import NO_VALUE, STAR, Cell, Column, Row, Table, cell_text
 from sslbench.reporting.page.words import interval, summary
 from sslbench.reporting.statistics import TwoWay
 
 LEAVES_OUT_0 = "•"
+_NONE = "–"
+_BLANK = "\u2007"  # as wide as a digit
 _RANKS = ("", "best", "second", "third")
 
 
@@ -28,6 +30,7 @@ class HeaderCell:
         across, down: columns and lines that it takes.
         column: the place of its one column, by which rows are sorted; None over several.
         size: mean voxels of the class, where columns of classes may be put in order of size; 0: not.
+        group: number of the columns among which they are.
         falls: whether smaller is better.
     """
 
@@ -37,6 +40,7 @@ class HeaderCell:
     down: int = 1
     column: int | None = None
     size: float = 0.0
+    group: int = 0
     falls: bool = False
 
 
@@ -89,9 +93,19 @@ class ShownTable:
     gained: bool
 
     @property
+    def rows(self) -> list[ShownRow]:
+        """All rows in order, groups aside."""
+        return [row for _, rows in self.groups for row in rows]
+
+    @property
     def summary(self) -> Sequence[str]:
         """What it says, in two sentences a block."""
         return summary(self.table)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is said under it, with the dash for no value that the page has."""
+        return [note.replace(f"{NO_VALUE}: ", f"{_NONE}: ") for note in self.table.notes]
 
     @property
     def wide(self) -> bool:
@@ -112,11 +126,11 @@ def shown_table(table: Table, key: str, sizes: Mapping[str, Mapping[str, float]]
         row.label: ShownRow(f"{key}r{number}", row.full_label, [*_shown_cells(row, table, gains, leading)])
         for number, row in enumerate(table.rows)
     }
-    header = _header(table.columns, sizes)
+    rows = _aligned(rows, table.columns)
     return ShownTable(
         key,
         table,
-        header,
+        _header(table.columns, sizes),
         [(group.title, [rows[row.label] for row in group.rows]) for group in table.groups],
         _is_sized(table.columns, sizes),
         any(cell.gain for row in rows.values() for cell in row.cells),
@@ -137,8 +151,24 @@ def _shown_cells(
 
 
 def _shown_cell(cell: Cell, column: Column, gain: str) -> ShownCell:
-    mean, behind = (text.replace("-", "−") if text != "--" else text for text in cell_text(cell, column))
+    mean, behind = (_with_minus(text) for text in cell_text(cell, column))
     return ShownCell(mean, behind.strip(), _RANKS[cell.rank], cell.marked, gain, column.is_gain)
+
+
+def _with_minus(text: str) -> str:
+    """A number with a true minus sign; a dash for none."""
+    return _NONE if text == NO_VALUE else text.replace("-", "−")
+
+
+def _aligned(rows: Mapping[str, ShownRow], columns: Sequence[Column]) -> dict[str, ShownRow]:
+    """The rows with what stands behind means as long in each column as its longest, so that points are below points."""
+    longest = [max(len(row.cells[place].behind) for row in rows.values()) for place in range(len(columns))]
+    return {
+        label: replace(
+            row, cells=[replace(c, behind=c.behind.ljust(length, _BLANK)) for c, length in zip(row.cells, longest, strict=True)]
+        )
+        for label, row in rows.items()
+    }
 
 
 def _difference(found: TwoWay | None) -> str:
@@ -157,7 +187,8 @@ def _header(columns: Sequence[Column], sizes: Mapping[str, Mapping[str, float]])
     lines: list[list[HeaderCell]] = [[], [], []]
     if any(column.block for column in columns):
         lines[0] = [HeaderCell(block, across=len([*own])) for block, own in groupby(c.block for c in columns)]
-    for (_, span), own in groupby(enumerate(columns), key=lambda item: (item[1].block, item[1].span)):
+    parts = groupby(enumerate(columns), key=lambda item: (item[1].block, item[1].span))
+    for group, ((_, span), own) in enumerate(parts):
         members = list(own)
         if spans and span:
             first = members[0][1]
@@ -168,7 +199,8 @@ def _header(columns: Sequence[Column], sizes: Mapping[str, Mapping[str, float]])
                 "" if span and column.by == "metric" else column.sense,
                 down=2 if spans and not span else 1,
                 column=place,
-                size=sizes.get(column.block, {}).get(column.class_name, 0.0) if column.by == "metric" else 0.0,
+                size=sizes.get(column.block, {}).get(column.class_name, 0.0) if span and column.by == "metric" else 0.0,
+                group=group,
                 falls=column.direction == "down",
             )
             lines[1 if spans and not span else 2].append(cell)
@@ -233,17 +265,26 @@ class ShownComparison:
 
     comparison: Comparison
     columns: Sequence[Beside]
-    groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[tuple[str, str]]]]]]
+    groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[tuple[str, str, bool]]]]]]
+
+    @property
+    def width(self) -> int:
+        """How many cells a row has, its name too."""
+        return 1 + sum(len(column.kinds) for column in self.columns)
 
 
 def shown_comparison(comparison: Comparison) -> ShownComparison:
-    """A comparison for a page: of each cell text and style."""
+    """A comparison for a page: of each cell text, style, and whether it is the first of its column."""
     columns = beside(comparison)
     groups, number = [], 0
     for group in comparison.groups:
         rows = []
         for row in group.rows:
-            cells = [(one.text.replace("-", "−"), one.style) for column in columns for one in column.cells[number]]
+            cells = [
+                (_with_minus(one.text), one.style, place == 0)
+                for column in columns
+                for place, one in enumerate(column.cells[number])
+            ]
             rows.append((row.full_label, cells))
             number += 1
         groups.append((group.title, rows))

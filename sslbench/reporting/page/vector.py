@@ -10,6 +10,8 @@ from html import escape
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from markupsafe import Markup
+
 from sslbench.reporting.figures import style
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Sheets:
         return "".join(f".{name}{{{declarations}}}\n" for declarations, name in self._names.items())
 
 
-def graphic(figure: Figure, key: str, title: str, description: str, sheets: Sheets) -> str:
+def graphic(figure: Figure, key: str, title: str, description: str, sheets: Sheets) -> Markup:
     """A figure as an `<svg>` element for a page: ids begin with `key`, numbers have two decimals, and what elements
     look like is in `sheets`.
 
@@ -48,16 +50,22 @@ def graphic(figure: Figure, key: str, title: str, description: str, sheets: Shee
         title, description: for those who cannot see it.
     """
     root = ElementTree.fromstring(style.svg_text(figure, key, title, description))
-    width, height = (float(length) for length in root.attrib["viewBox"].split()[2:])
+    width, height = pixels(figure)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    root.attrib |= {"width": f"{width * _SCALE:.0f}", "height": f"{height * _SCALE:.0f}", "class": "plot"}
+    root.attrib |= {"width": str(width), "height": str(height), "class": "plot"}
     used = {target for element in root.iter() for target in _targets(element.attrib)}
-    return "".join(_written(root, used, sheets))
+    return Markup("".join(_written(root, used, sheets)))
 
 
-def picture(figure: Figure) -> tuple[str, int, int]:
-    """A figure as a data URI (WebP), with the width and height in CSS pixels at which it is shown."""
+def pixels(figure: Figure) -> tuple[int, int]:
+    """Width and height in CSS pixels at which a figure is shown."""
+    width, height = figure.get_size_inches()
+    return round(width * 72 * _SCALE), round(height * 72 * _SCALE)
+
+
+def picture(figure: Figure, description: str) -> Markup:
+    """A figure as an `<img>` element that holds its pixels (WebP)."""
     from PIL import Image
 
     stream = io.BytesIO()
@@ -66,9 +74,9 @@ def picture(figure: Figure) -> tuple[str, int, int]:
     packed = io.BytesIO()
     with Image.open(stream) as image:
         image.convert("RGB").save(packed, "WEBP", quality=84, method=4)
-    inches = figure.get_size_inches()
-    size = [round(side * 72 * _SCALE) for side in inches]
-    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}", size[0], size[1]
+    address = f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"
+    width, height = pixels(figure)
+    return Markup('<img src="{}" width="{}" height="{}" alt="{}">').format(address, width, height, description)
 
 
 def _targets(attributes: Mapping[str, str]) -> Iterator[str]:
