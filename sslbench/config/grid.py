@@ -12,10 +12,12 @@ from pydantic import Field, model_validator
 
 from sslbench.config import weightings
 from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, splits_of
+from sslbench.config.kept_jobs import kept_jobs
 from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
 from sslbench.config.parts import read_part, read_parts
+from sslbench.config.places import GridJob, TablePlace, place_of
 from sslbench.config.recipe import Seed
-from sslbench.config.table import TablePlace, TableSpec
+from sslbench.config.table import TableSpec
 from sslbench.config.text import compact, counted, flatten, load_yaml, parse_component, validated
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
@@ -188,12 +190,6 @@ def overlap(paths: Iterable[str], others: Iterable[str]) -> str | None:
     return None
 
 
-class GridJob(Job):
-    """A job of a grid, with its place in the grid's table."""
-
-    place: TablePlace = Field(default=TablePlace(), exclude=True, repr=False)
-
-
 class Grid(Frozen):
     """Jobs as a union of products, and the table that they fill."""
 
@@ -228,7 +224,10 @@ class Grid(Frozen):
         Raises:
             UsageError: nothing to run, a job that does not resolve, or a table that they cannot fill.
         """
-        overrides = overrides or {}
+        key = [self.model_dump(mode="json", by_alias=True), overrides or {}]
+        return kept_jobs("grid", key, lambda: self._expanded(overrides or {}))
+
+    def _expanded(self, overrides: Mapping[str, Any]) -> list[Job]:
         printed = self._printed()
         found: dict[Path, Job] = {}
         for entry in self.jobs:
@@ -272,11 +271,10 @@ class Grid(Frozen):
     def _printed(self) -> dict[str, int]:
         """The rows of the published table that the table follows, by the digest of their jobs."""
         table = self.table.published
-        jobs = [row.job() for row in table.rows] if table else []
+        numbers = {row.order: number for number, row in enumerate(table.rows)} if table else {}
         found: dict[str, int] = {}
-        for number, job in enumerate(jobs):
-            if job is not None:
-                found.setdefault(job.digest(), number)
+        for order, job in (table.jobs if table else {}).items():
+            found.setdefault(job.digest(), numbers[order])
         return found
 
     def _product(self, entry: GridEntry, overrides: Mapping[str, Any]) -> Iterator[tuple[Job, TablePlace]]:
@@ -310,11 +308,6 @@ def _placed(job: Job, place: TablePlace) -> GridJob:
     """The job in canonical form, with the layers that its values came from, and its place."""
     canonical = job.canonical()  # every job is checked before any starts
     return GridJob(**canonical.model_dump(), layers=canonical.layers, place=place).resolved_as(job)
-
-
-def place_of(job: Job) -> TablePlace:
-    """The place of a job in its grid's table; any other job has none of its own."""
-    return job.place if isinstance(job, GridJob) else TablePlace()
 
 
 def _spelt(options: Mapping[str, Any]) -> str:

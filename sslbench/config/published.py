@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sslbench.config.job import Job
+from sslbench.config.kept_jobs import kept_jobs
 from sslbench.core.errors import UnknownNameError
 
 Spread = Literal["seeds", "cases", "unsaid", "none"]
@@ -169,6 +170,13 @@ class PublishedTable:
     columns: tuple[tuple[str, str], ...]
     rows: tuple[PublishedRow, ...]
     grid: str
+
+    @cached_property
+    def jobs(self) -> dict[int, Job]:
+        """The jobs that the rows describe, resolved, by `order`; a row with a `reason` has none."""
+        described = {row.order: job for row in self.rows if (job := row.job())}
+        jobs = kept_jobs("published", [self.key], lambda: list(described.values()))
+        return dict(zip(described, jobs, strict=True))
 
 
 @dataclass(frozen=True)

@@ -369,6 +369,11 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted({*_shipped_recipes(), *registry.kept_files("recipe")}))
 
 
+def is_shipped(name: str) -> bool:
+    """Tell whether a recipe, as a job names it, is one of the package's own."""
+    return name in _shipped_recipes()
+
+
 @lru_cache
 def _shipped_recipes() -> tuple[str, ...]:
     return tuple(path.stem for path in _RECIPES.glob("*.yaml"))

@@ -277,23 +277,3 @@ def metric_keys(protocols: Iterable[str]) -> set[str]:
     """The columns that protocols can fill: each metric as an average, and by class."""
     metrics = {metric for name in protocols for metric in registry.component("protocol", name).metrics}
     return metrics | {f"{metric}/class" for metric in metrics}
-
-
-class TablePlace(Frozen):
-    """Where the row of a job stands in its grid's table, and under which name.
-
-    Attributes:
-        label: `as` of its entry; empty: none.
-        heading: None: none was given.
-        note: a footnote.
-        names: of method, loss and plugin, canonical, without what varies; None: nothing does.
-        varied: values of what varies, by dotted path, as written.
-        printed: number of its row in the published table that the grid follows, from 0; None: it is not among them.
-    """
-
-    label: str = ""
-    heading: str | None = None
-    note: str = ""
-    names: tuple[str, str, str] | None = None
-    varied: dict[str, Any] = {}
-    printed: int | None = None

@@ -22,7 +22,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 from sslbench.core.builtin import BUILTIN
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
+from sslbench.core.kept import kept
 
 T = TypeVar("T")
 
@@ -62,6 +63,28 @@ class Entry:
     title: str = ""
     group: str = ""
     about: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What tables say of a registered name.
+
+    Attributes:
+        name: the canonical one.
+        base: what a preset configures; else the name.
+        set: dotted paths of the options that a preset sets.
+        title: of its own in tables, see `Entry`; may be empty.
+        base_title, caution: of what `base` names; may be empty.
+        group: the heading that a method stands under.
+    """
+
+    name: str
+    base: str
+    set: tuple[str, ...]
+    title: str
+    base_title: str
+    group: str
+    caution: str
 
 
 _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
@@ -186,6 +209,34 @@ def component(kind: str, name: str) -> Any:
     """Return the class or value that a name means; for a preset, that of what it configures."""
     entry = get(kind, name)
     return component(kind, entry.preset_of) if entry.preset_of else entry.target
+
+
+def facts(kind: str, name: str) -> Facts:
+    """Return what tables say of a name, an alias or a reference; sslbench's own are not imported for it, once they
+    were.
+
+    Raises:
+        UnknownNameError, UsageError: as for `get`.
+    """
+    if _lookup(kind, name) is None and name in builtin(kind):
+        told = _told().get(kind, {}).get(name)
+        if told is not None:
+            return Facts(**told | {"set": tuple(told["set"])})
+    return _facts(get(kind, name))
+
+
+@cache
+def _told() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the facts of sslbench's own names by kind."""
+    found = kept("facts", None, lambda: {kind: {name: asdict(_facts(get(kind, name))) for name in builtin(kind)} for kind in KINDS})
+    return found or {}
+
+
+def _facts(entry: Entry) -> Facts:
+    base = entry.preset_of or entry.name
+    target = component(entry.kind, base) if entry.preset_of else entry.target
+    group, title, caution = (str(getattr(target, name, "")) for name in ("group", "title", "caution"))
+    return Facts(entry.name, base, tuple(entry.set), entry.title, title, entry.group or group, caution)
 
 
 def entries(kind: str) -> list[Entry]:

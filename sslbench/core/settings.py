@@ -6,6 +6,7 @@ They say where, never what is computed:
 | --- | --- | --- |
 | `SSLBENCH_DATA` | prepared datasets | `data/` in the working folder |
 | `SSLBENCH_RESULTS` | runs and reports | `results/` in the working folder |
+| `SSLBENCH_CACHE` | what is worked out once, see `core.kept`; `off`: nowhere | `~/.cache/sslbench` |
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sslbench.core.errors import UsageError
 
-VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results"}
+VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results", "SSLBENCH_CACHE": "~/.cache/sslbench"}
 
 
 def data_dir(override: Path | str | None = None) -> Path:
@@ -26,6 +27,17 @@ def data_dir(override: Path | str | None = None) -> Path:
 def results_dir(override: Path | str | None = None) -> Path:
     """Return the folder of runs and reports; `override` (a command-line option) wins over the environment."""
     return user_path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
+
+
+def cache_dir() -> Path | None:
+    """Return the folder of what is worked out once; None: nothing is kept, or nobody knows the home folder."""
+    asked = os.environ.get("SSLBENCH_CACHE") or VARIABLES["SSLBENCH_CACHE"]
+    if asked == "off":
+        return None
+    try:
+        return user_path(asked)
+    except UsageError:
+        return None
 
 
 def user_path(path: Path | str) -> Path:

@@ -50,10 +50,10 @@ def _slug(kind: str, name: str) -> str:
     if name in _works():
         return name
     try:
-        entry = registry.get(kind, name)
+        facts = registry.facts(kind, name)
     except SSLBenchError:  # a network, or results that outlive the package that made them
         return name
-    return entry.name if entry.name in _works() else str(entry.preset_of)
+    return facts.name if facts.name in _works() else facts.base
 
 
 def _works() -> dict[str, str]:

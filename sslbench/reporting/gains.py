@@ -93,6 +93,12 @@ class CaseValues:
         """`unit_scores` (S, U)."""
         return unit_scores(self.values, self.units, weights)
 
+    def class_means(self) -> Floats:
+        """Mean of each class over the cases that have a value, by seed (S, C); NaN where none has."""
+        known = ~np.isnan(self.values)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(known, self.values, 0.0).sum(axis=1) / known.sum(axis=1))
+
 
 @dataclass(frozen=True)
 class Lens:
@@ -163,13 +169,21 @@ class Gain:
         return self.seeds == 1
 
 
-def _refusal(row: CaseValues, base: CaseValues) -> str:
-    if row.classes != base.classes:
-        return "other classes than its baseline's"
-    if row.cases != base.cases:
-        return "measured on other cases than its baseline"
-    if not set(row.seeds) & set(base.seeds):
-        return "no seed in common with its baseline"
+def refusal(row: CaseValues, other: CaseValues, whose: str = "its baseline") -> str:
+    """Why two rows cannot be held against each other, in one line; empty where they can.
+
+    Args:
+        row, other: under the same metric and protocol.
+        whose: what the other is to the row.
+    """
+    if row.classes != other.classes:
+        return f"other classes than {whose}"
+    if row.cases != other.cases:
+        return f"measured on other cases than {whose}"
+    if row.units != other.units:
+        return f"cases grouped into other patients than {whose}"
+    if not set(row.seeds) & set(other.seeds):
+        return f"no seed in common with {whose}"
     return ""
 
 
@@ -182,7 +196,7 @@ def gain(row: CaseValues, base: CaseValues, lens: Lens) -> Gain:
     """
     nothing = Gain(None, {}, None, None, None, None, math.nan, math.nan, math.nan, math.nan, 0, 0)
     units = len(set(row.units))
-    if why := _refusal(row, base):
+    if why := refusal(row, base):
         return replace(nothing, refused=why, untested=why)
     shared = [seed for seed in row.seeds if seed in base.seeds]
     ours, theirs = row.at(shared), base.at(shared)

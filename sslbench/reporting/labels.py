@@ -96,7 +96,7 @@ def is_full_budget(dataset: str, splits: str, labeled: str) -> bool:
 def method_group(method: str) -> str:
     """The heading that a method stands under."""
     try:
-        return registry.get("method", method).group or str(registry.component("method", method).group)
+        return registry.facts("method", method).group
     except SSLBenchError:
         return "Other"
 
@@ -104,7 +104,7 @@ def method_group(method: str) -> str:
 def method_caution(method: str) -> str:
     """What a method says about its own results; empty: nothing."""
     try:
-        return str(registry.component("method", method).caution)
+        return registry.facts("method", method).caution
     except SSLBenchError:
         return ""
 
@@ -112,10 +112,10 @@ def method_caution(method: str) -> str:
 def weighted_method(method: str) -> str:
     """What a preset that stands for weightings configures, `cps` of `dhc`; any other method is itself."""
     try:
-        entry = registry.get("method", method)
+        facts = registry.facts("method", method)
     except SSLBenchError:  # results outlive the package that made them
         return method
-    return entry.preset_of if entry.preset_of and any(map(weightings.concerns, entry.set)) else method
+    return facts.base if any(map(weightings.concerns, facts.set)) else method
 
 
 def group_of(method: str, loss: str, groups: Collection[str], settings: Collection[str] = ()) -> str:
@@ -153,17 +153,14 @@ def row_label(method: str, loss: str, plugin: str, settings: Mapping[str, str]) 
 def _title(kind: str, name: str) -> tuple[str, str]:
     """A component's name in tables, and what a preset named after it adds: (`GA`, `labeled only`)."""
     try:
-        entry = registry.get(kind, name)
-        base = entry.preset_of or entry.name
-        title = str(getattr(registry.component(kind, base), "title", ""))
-        if not title and (kind, base) != ("loss", "default"):
-            title = base
+        facts = registry.facts(kind, name)
     except SSLBenchError:  # results outlive the package that made them
         return ("" if (kind, name) == ("loss", "default") else name.rpartition(":")[2]), ""
-    if entry.title:
-        return entry.title, ""
-    if entry.preset_of is None:
+    if facts.title:
+        return facts.title, ""
+    title = facts.base_title or ("" if (kind, facts.base) == ("loss", "default") else facts.base)
+    if facts.base == facts.name:
         return title, ""
-    if name.startswith(base + "_"):
-        return title, name.removeprefix(base + "_").replace("_", " ")
+    if name.startswith(facts.base + "_"):
+        return title, name.removeprefix(facts.base + "_").replace("_", " ")
     return name.upper(), ""  # a preset with a name of its own is an acronym as a rule: DHC

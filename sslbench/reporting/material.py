@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sslbench.config.job import ResolvedJob
-from sslbench.config.table import TablePlace
+from sslbench.config.places import TablePlace
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group

@@ -140,7 +140,7 @@ def pairs_of(published: PublishedTable, own: Sequence[Own]) -> list[RowPair]:
 
     Where both sides share no dataset and budget at all, rows are paired by their other names alone.
     """
-    jobs = {row.order: job.resolved for row in published.rows if (job := row.job())}
+    jobs = {order: job.resolved for order, job in published.jobs.items()}
     by_digest = {one.source.digest: one for one in own}
     shared = any(_same_budget(job, one) for job in jobs.values() for one in own)
     pairs = []

@@ -12,10 +12,11 @@ from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
-from sslbench.config.grid import Grid, place_of
+from sslbench.config.grid import Grid
 from sslbench.config.job import Job, settings_of
 from sslbench.config.layers import COMPONENTS
-from sslbench.config.table import GAIN, ColumnSpec, TablePlace, TableSpec, metric_keys
+from sslbench.config.places import TablePlace, place_of
+from sslbench.config.table import GAIN, ColumnSpec, TableSpec, metric_keys
 from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming

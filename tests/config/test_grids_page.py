@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sslbench.config.grid import Grid, GridEntry, load_grid, place_of
+from sslbench.config.grid import Grid, GridEntry, load_grid
+from sslbench.config.places import place_of
 from sslbench.config.table import TableSpec
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/grids.md").read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sslbench.config.grid import Grid, load_grid, place_of
+from sslbench.config.grid import Grid, load_grid
+from sslbench.config.places import place_of
 from sslbench.config.table import ColumnSpec
 from sslbench.core.errors import UsageError
 

@@ -86,8 +86,9 @@ def test_lens_of_thirteen_organs() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"classes": ("x", "y")}, "other classes than its baseline's"),
+        ({"classes": ("x", "y")}, "other classes than its baseline"),
         ({"cases": tuple("abcdef")}, "measured on other cases than its baseline"),
+        ({"units": tuple("aabbcc")}, "cases grouped into other patients than its baseline"),
         ({"seeds": (7, 8, 9)}, "no seed in common with its baseline"),
     ],
 )

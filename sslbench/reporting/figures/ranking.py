@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from sslbench.config.text import counted
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.differences import Span
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed, signed
 from sslbench.reporting.figures.subject import FigureRow, FigureSubject
 from sslbench.reporting.gains import FEWEST_UNITS
-from sslbench.reporting.statistics import Floats, rank_stability, two_way
+from sslbench.reporting.standing import standings
+from sslbench.reporting.statistics import Floats, two_way
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,21 +62,13 @@ class RanksPlate(Plate):
         rows = _comparable(subject)
         if isinstance(rows, str):
             return LeftOut(cls.name, rows)
-        order = sorted(rows, key=lambda item: -item[1].mean())
-        scores = np.stack([values for _, values in order])
-        _, seeds, units = scores.shape
+        found = standings({row.label: row.values for row, _ in rows})
+        if found.refused:
+            return LeftOut(cls.name, found.refused)
         lines = [
-            RankLine(
-                row.label,
-                1 + sum(float(o.mean()) > float(values.mean()) for _, o in order),
-                s.low,
-                s.high,
-                s.first,
-                _apart(scores[0] - values),
-            )
-            for (row, values), s in zip(order, rank_stability(scores), strict=True)
+            RankLine(label, row.rank, row.low, row.high, row.first, row.apart) for label, row in found.rows.items()
         ]
-        return cls(tuple(lines), seeds, units)
+        return cls(tuple(lines), found.seeds, found.units)
 
     @property
     def alt(self) -> str:
@@ -298,8 +289,3 @@ def _comparable(subject: FigureSubject) -> list[tuple[FigureRow, Floats]] | str:
     if len(set(rows[0].values.units)) < FEWEST_UNITS:
         return f"fewer than {FEWEST_UNITS} patients"
     return [(row, row.scores[[row.values.seeds.index(seed) for seed in seeds]]) for row in rows]
-
-
-def _apart(difference: Floats) -> bool:
-    found = two_way(difference)
-    return found.low > 0 or found.high < 0

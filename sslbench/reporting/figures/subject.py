@@ -59,10 +59,9 @@ class FigureRow:
 
     def class_means(self) -> Mapping[str, float]:
         """Mean of each class over seeds and the cases that have a value, larger is better; NaN for none."""
-        known = ~np.isnan(self.values.values)
+        of_seed = self.values.class_means()
+        defined = ~np.isnan(of_seed)
         with np.errstate(invalid="ignore"):
-            of_seed = np.where(known, self.values.values, 0.0).sum(axis=1) / known.sum(axis=1)  # (S, C)
-            defined = ~np.isnan(of_seed)
             means = np.where(defined, of_seed, 0.0).sum(axis=0) / defined.sum(axis=0)
         return dict(zip(self.values.classes, map(float, means), strict=True))
 

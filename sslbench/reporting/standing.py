@@ -1,0 +1,196 @@
+"""How rows stand: whether the best is told apart, how stable ranks are, how much of the gap to full supervision is
+closed, and what happens to small structures. Tables, figures and pages take the same numbers from here."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from sslbench.reporting.gains import FEWEST_UNITS, PENALTIES, CaseValues, refusal
+from sslbench.reporting.statistics import (
+    GapShare,
+    TwoWay,
+    average_of,
+    rank_stability,
+    share_of_gap,
+    two_way,
+)
+
+COLLAPSED = 1.0  # a mean below so many points: the class is lost
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, eq=False)
+class RowStanding:
+    """Where a row stands among those that compete, on the seeds that all of them have.
+
+    Attributes:
+        mean: over seeds and patients, larger is better (distances are negated).
+        rank: by that mean, 1 is best, ties share.
+        low, high: 95 % range of its rank when seeds and patients are drawn again: stability, no confidence interval.
+        first: share of those draws in which it is first; ties share.
+        behind: the best less this row, with its two-way interval; None for the best itself.
+    """
+
+    mean: float
+    rank: int
+    low: int
+    high: int
+    first: float
+    behind: TwoWay | None
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is told apart from the best: the interval of the difference leaves 0 out. The best is not."""
+        return self.behind is not None and (self.behind.low > 0 or self.behind.high < 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Standings(Generic[Key]):
+    """Rows that were measured alike, held against the best of them.
+
+    Attributes:
+        rows: best first; empty where `refused`.
+        seeds, units: shared by all rows.
+        refused: why nothing is compared, in one line; empty where it is.
+    """
+
+    rows: Mapping[Key, RowStanding] = field(default_factory=dict)
+    seeds: int = 0
+    units: int = 0
+    refused: str = ""
+
+    @property
+    def best(self) -> Key | None:
+        """The row with the best mean, of several the first; None where nothing is compared."""
+        return next(iter(self.rows), None)
+
+    @property
+    def together(self) -> list[Key]:
+        """The rows behind the best that are not told apart from it, best first."""
+        return [key for key, row in self.rows.items() if key != self.best and not row.apart]
+
+    @property
+    def these_networks(self) -> bool:
+        """Whether intervals are over patients alone: one seed."""
+        return self.seeds == 1
+
+
+def standings(rows: Mapping[Key, CaseValues]) -> Standings[Key]:
+    """Hold rows against the best of them, on the seeds that all have; ranks from 2 000 draws, the same for all rows.
+
+    Args:
+        rows: those that compete, of one metric and protocol: without upper bounds.
+    """
+    if len(rows) < 2:
+        return Standings(refused="fewer than two rows compete")
+    first, *others = rows.values()
+    if why := next((why for other in others if (why := refusal(first, other, "the others"))), ""):
+        return Standings(refused=why)
+    shared = sorted(set.intersection(*(set(values.seeds) for values in rows.values())))
+    if not shared:
+        return Standings(refused="the rows have no seed in common")
+    if (units := len(set(first.units))) < FEWEST_UNITS:
+        return Standings(refused=f"fewer than {FEWEST_UNITS} patients")
+    scores = {key: values.at(shared).by_unit(average_of()) for key, values in rows.items()}
+    if any(np.isnan(found).any() for found in scores.values()):
+        return Standings(refused="a seed without any value")
+    order = sorted(rows, key=lambda key: -scores[key].mean())
+    means = [float(scores[key].mean()) for key in order]
+    stability = rank_stability(np.stack([scores[key] for key in order]))
+    found = {
+        key: RowStanding(
+            mean=mean,
+            rank=1 + sum(other > mean for other in means),
+            low=ranks.low,
+            high=ranks.high,
+            first=ranks.first,
+            behind=None if key == order[0] else two_way(scores[order[0]] - scores[key]),
+        )
+        for key, mean, ranks in zip(order, means, stability, strict=True)
+    }
+    return Standings(found, len(shared), units)
+
+
+def gap_closed(row: CaseValues, lower: CaseValues, upper: CaseValues) -> GapShare | str:
+    """Share of the gap between supervised training at a budget and with all labels that a row closes, on the seeds
+    that all three have; or why there is none, in one line.
+
+    Args:
+        row: held against both.
+        lower, upper: supervised at its budget, and with all labels.
+    """
+    for end in (lower, upper):
+        if why := refusal(row, end, "supervised training"):
+            return why
+    shared = sorted({*row.seeds} & {*lower.seeds} & {*upper.seeds})
+    if not shared:
+        return "no seed in common with both ends of the gap"
+    if len(set(row.units)) < FEWEST_UNITS:
+        return f"fewer than {FEWEST_UNITS} patients"
+    if max(row.penalties, lower.penalties, upper.penalties) > PENALTIES:
+        return "more than 5 % of the values are penalties"
+    ours, base, full = (values.at(shared).by_unit(average_of()) for values in (row, lower, upper))
+    if any(np.isnan(scores).any() for scores in (ours, base, full)):
+        return "a seed without any value"
+    return share_of_gap(ours, base, full)
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Classes that a row lost, and its worst.
+
+    Attributes:
+        lost: by class how many seeds have a mean below 1 %; classes that none lost are left out.
+        pairs: classes × seeds with a mean.
+        worst: the class with the smallest mean over seeds; empty where none has a value.
+        mean: of that class, in points.
+    """
+
+    lost: Mapping[str, int]
+    pairs: int
+    worst: str
+    mean: float
+
+    @property
+    def count(self) -> int:
+        """Classes × seeds that are lost."""
+        return sum(self.lost.values())
+
+
+def collapse(values: CaseValues) -> Collapse:
+    """Which classes a row lost, by the means that the table prints.
+
+    Args:
+        values: of DSC, in points.
+    """
+    means = values.class_means()
+    known = ~np.isnan(means)
+    lost = ((means < COLLAPSED) & known).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        over_seeds = np.where(known, means, 0.0).sum(axis=0) / known.sum(axis=0)
+    any_value = bool(known.any())
+    place = int(np.nanargmin(over_seeds)) if any_value else 0
+    return Collapse(
+        {name: int(count) for name, count in zip(values.classes, lost, strict=True) if count},
+        int(known.sum()),
+        values.classes[place] if any_value else "",
+        float(over_seeds[place]) if any_value else float("nan"),
+    )
+
+
+def standing_data(standing: RowStanding) -> dict[str, Any]:
+    """A standing as JSON has it."""
+    behind = standing.behind
+    return {
+        "rank": standing.rank,
+        "rank_low": standing.low,
+        "rank_high": standing.high,
+        "first": standing.first,
+        "told_apart_from_best": standing.apart,
+        "behind_best": None if behind is None else {"mean": behind.mean, "low": behind.low, "high": behind.high},
+    }
