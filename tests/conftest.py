@@ -21,6 +21,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_kept() -> Iterator[None]:
+    """Tests change what the package answers: nothing is kept between them, nor written to a home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSLBENCH_CACHE", "off")
+        yield
+
+
 @pytest.fixture(scope="session")
 def phantom_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the phantom on a very coarse grid."""

@@ -81,7 +81,11 @@ CheckpointName = Annotated[
 Workers = Annotated[int | None, option("N", "Cases at a time; default: one per core.", "--workers", "-j", min=1)]
 SourceArgument = Annotated[
     str | None,
-    argument("GRID", "A grid by name or its YAML file, a results folder, or a CSV of records.", completion.grids),
+    argument(
+        "GRID",
+        "A grid by name or its YAML file, a results folder, a CSV of records, or a bundle.",
+        completion.grids,
+    ),
 ]
 GridArgument = Annotated[str | None, argument("GRID", "A grid by name, or its YAML file.", completion.grids)]
 

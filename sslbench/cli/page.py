@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sslbench.cli.console import note
-from sslbench.cli.reports import command_line
+from sslbench.cli.rendering import Rendering
 
-if TYPE_CHECKING:
-    from sslbench.reporting.comparison import Comparison
-    from sslbench.reporting.report import Report
+FILE = "report.html"
 
 
 def default_file(results: Path, name: str) -> Path:
     """Where the page of a report goes, by its name."""
-    return results / "reports" / name / "report.html"
+    return results / "reports" / name / FILE
 
 
-def write_page(made: Report, comparison: Comparison | None, file: Path, data_dir: Path) -> None:
+def write_page(rendering: Rendering, file: Path, data_dir: Path) -> None:
     """Write the page of a report, and say where it is.
 
     Args:
-        made: with results.
-        comparison: a published table beside it.
+        rendering: what.
         file: to write.
-        data_dir: where datasets are prepared.
+        data_dir: where datasets are prepared, for pictures.
     """
     from sslbench.core.files import write_text
     from sslbench.reporting.page.document import page
 
-    write_text(file, page(made, data_dir, comparison, command_line()))
-    note(f"wrote {file}: one file that opens in any browser, without network")
+    write_text(file, page(rendering.report, data_dir, rendering.comparison, rendering.command))
+    note(f"wrote {file}: open it in a browser, it needs nothing else")

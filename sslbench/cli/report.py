@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,13 +27,12 @@ from sslbench.cli.options import (
     opened,
     option,
 )
-from sslbench.cli.reports import command_line, names_records, opened_report
+from sslbench.cli.reports import command_line, opened_report
 from sslbench.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from sslbench.cli.rendering import Rendering, TableForm
     from sslbench.config.published import PublishedTable
-    from sslbench.config.table import AgainstIn
-    from sslbench.reporting.citations import Citations
     from sslbench.reporting.comparison import Comparison
     from sslbench.reporting.model import Table
     from sslbench.reporting.report import Report
@@ -59,9 +57,13 @@ def report(
     cite: Annotated[
         bool, flag("Cite the methods in LaTeX; with -o, references.bib beside it.", "--cite/--no-cite")
     ] = False,
+    cases: Annotated[
+        bool, flag("Tidy records of every case; with -o a .csv or .csv.gz.", "--cases/--no-cases")
+    ] = False,
     figures: Annotated[bool, flag("Draw every figure; -o names the folder.", "--figures/--no-figures")] = False,
-    html: Annotated[
-        bool, flag("One page with all of it; -o names the file, else results/reports/<grid>/report.html.", "--html/--no-html")
+    html: Annotated[bool, flag("One page with tables, figures and records.", "--html/--no-html")] = False,
+    everything: Annotated[
+        bool, flag("Tables, records, figures, page and manifest; -o names the folder.", "--all/--no-all")
     ] = False,
     output: Annotated[Path | None, option("FILE", "Write to this file.", "--output", "-o")] = None,
     set: Sets = None,
@@ -72,17 +74,27 @@ def report(
     results_dir: ResultsDir = None,
 ) -> None:
     """The table of a grid, or one of every finished run per recipe and budget."""
+    from sslbench.cli.rendering import Rendering, compared, write_all
+    from sslbench.config.published import published_table
     from sslbench.core import registry, settings
-    from sslbench.reporting.citations import Citations
 
-    formats = {"--latex": latex, "--markdown": markdown, "--csv": csv, "--json": as_json, "--figures": figures, "--html": html}
-    chosen = [label for label, asked in formats.items() if asked]
+    forms: dict[str, tuple[bool, TableForm | None]] = {
+        "--latex": (latex, "latex"),
+        "--markdown": (markdown, "markdown"),
+        "--csv": (csv, "csv"),
+        "--json": (as_json, "json"),
+        "--cases": (cases, None),
+        "--figures": (figures, None),
+        "--html": (html, None),
+        "--all": (everything, None),
+    }
+    chosen = [label for label, (asked, _) in forms.items() if asked]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} do not go together", "ask for one format at a time")
     if output and not chosen:
-        raise UsageError("-o needs a format", f"add {', '.join(formats)}")
-    if figures and against:
-        raise UsageError("--figures draws measured rows alone", "leave --against out, or ask for a table")
+        raise UsageError("-o needs a format", f"add {', '.join(forms)}")
+    if against and (figures or cases):
+        raise UsageError(f"{chosen[0]} is of measured rows alone", "leave --against out, or ask for a table")
     if cite and not latex:
         raise UsageError("--cite is for LaTeX", "add --latex")
     results = settings.results_dir(results_dir)
@@ -90,25 +102,28 @@ def report(
     protocol = protocol and registry.component("protocol", protocol).name
     checkpoint = checked_rule(checkpoint)
     name, table = _named(name, table, against)
-    published = _published(table, name) if against else None
+    published = published_table(table) if table else None
     made = opened_report(name, Choice(set, seed, only, scale), results, protocol, checkpoint)
+    if against and not published:
+        published = _followed(made)
     for warning in dict.fromkeys(warning for table in made.tables for warning in table.warnings):
         warn(warning)
-    comparison = _compared(made, published, results) if published else None
-    if figures:
+    comparison = compared(made, published, results) if published else None
+    rendering = Rendering(made, comparison, command_line(), cite or everything)
+    if everything:
+        write_all(rendering, output or results / "reports" / made.name, data)
+    elif figures:
         from sslbench.cli.figures import default_folder, draw_figures
 
         draw_figures(made, output or default_folder(results, made.name), data)
     elif html:
         from sslbench.cli.page import default_file, write_page
 
-        write_page(made, comparison, output or default_file(results, made.name), data)
-    elif chosen:
-        spec = made.grid.table if made.grid else None
-        citations = Citations() if cite or (spec and spec.cite) else None
-        layout: AgainstIn = spec.against if spec else "column"
-        text = _rendered(made.tables, comparison, chosen[0], layout, citations).rstrip("\n") + "\n"
-        _deliver(text, output, made, citations.keys if citations else [], published.key if published else None)
+        write_page(rendering, output or default_file(results, made.name), data)
+    elif cases:
+        _deliver_cases(rendering, output)
+    elif chosen and (form := forms[chosen[0]][1]):
+        _deliver(rendering, form, output)
     else:
         _draw(made.tables, comparison)
     if any(table.damaged for table in made.tables):
@@ -124,23 +139,14 @@ def _named(name: str | None, table: str | None, against: bool) -> tuple[str | No
     return name, table
 
 
-def _published(key: str | None, name: str | None) -> PublishedTable:
-    """The table asked for, or the one that the grid follows."""
-    from sslbench.config.grid import load_grid
+def _followed(made: Report) -> PublishedTable:
+    """The published table that the report's grid follows."""
     from sslbench.config.published import published_table
 
-    grid = None if key or name is None or names_records(name) else load_grid(name)
-    key = key or (grid.table.of if grid else "")
-    if not key:
-        whose = f"grid {grid.name} follows no published table" if grid else "--against needs a published table here"
-        raise UsageError(whose, "name one: --against ga:T1; sslbench published list has them")
-    return published_table(key)
-
-
-def _compared(made: Report, published: PublishedTable, results: Path) -> Comparison:
-    from sslbench.reporting import against
-
-    return against.compare(made.tables, published, against.backgrounds(made.tables, results))
+    if made.grid and made.grid.table.of:
+        return published_table(made.grid.table.of)
+    whose = f"grid {made.grid.name} follows no published table" if made.grid else "--against needs a published table"
+    raise UsageError(whose, "name one: --against ga:T1; sslbench published list has them")
 
 
 def _draw(made: Sequence[Table], comparison: Comparison | None) -> None:
@@ -155,40 +161,15 @@ def _draw(made: Sequence[Table], comparison: Comparison | None) -> None:
         console.print(terminal(table, console.width))
 
 
-def _rendered(
-    made: Sequence[Table],
-    comparison: Comparison | None,
-    form: str,
-    layout: AgainstIn,
-    citations: Citations | None,
-) -> str:
-    from sslbench.cli import listing
-    from sslbench.reporting import beside, latex, render
-    from sslbench.reporting.beside_latex import latex_beside
-
-    if comparison:
-        if form == "--json":
-            return json.dumps(listing.compared(comparison), indent=2)
-        if form == "--csv":
-            return beside.compared_csv(comparison)
-        if form == "--markdown":
-            return beside.markdown_beside(comparison)
-        return latex_beside(comparison, layout, citations)
-    if form == "--json":
-        return json.dumps(listing.numbers(made), indent=2)
-    if form == "--csv":
-        return render.tidy_csv(made)
-    if form == "--markdown":
-        return "\n\n".join(render.markdown(table) for table in made)
-    return "\n\n".join(latex.latex(table, citations.row) if citations else latex.latex(table) for table in made)
-
-
-def _deliver(text: str, output: Path | None, made: Report, cited: Sequence[str], against: str | None) -> None:
-    """Print what was asked for, or write it with its manifest and what it cites."""
+def _deliver(rendering: Rendering, form: TableForm, output: Path | None) -> None:
+    """Print a table, or write it with its manifest and what it cites."""
     from sslbench.core.files import read_text, write_json, write_text
     from sslbench.reporting.citations import BIBLIOGRAPHY, bibliography
-    from sslbench.reporting.manifest import manifest_of
+    from sslbench.runs.archive import own_manifest
 
+    citations = rendering.citations()
+    text = rendering.table(form, citations)
+    cited = citations.keys if citations else []
     if output is None:
         sys.stdout.write(text)
         if cited:
@@ -197,7 +178,24 @@ def _deliver(text: str, output: Path | None, made: Report, cited: Sequence[str],
     beside = output.with_name(BIBLIOGRAPHY)
     entries = bibliography(cited, read_text(beside) if beside.exists() else "") if cited else ""
     write_text(output, text)
-    write_json(output.with_name(output.name + ".manifest.json"), manifest_of(made, command_line(), against))
+    write_json(own_manifest(output), rendering.manifest)
     if entries:
         write_text(beside, entries)
     note(f"wrote {output}" + (f", {BIBLIOGRAPHY}" if entries else "") + " and its manifest")
+
+
+def _deliver_cases(rendering: Rendering, output: Path | None) -> None:
+    """Print the records, or write them with their manifest: a file that every command reads as it reads the runs."""
+    from sslbench.core.files import write_json
+    from sslbench.runs.archive import ENDINGS, own_manifest, write_compressible
+    from sslbench.runs.collect import records_csv
+
+    text = records_csv(rendering.report.found.records)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    if not output.name.endswith(ENDINGS[:2]):
+        raise UsageError(f"{output} is no name for records", f"end it in {' or '.join(ENDINGS[:2])}")
+    write_compressible(output, text)
+    write_json(own_manifest(output), rendering.manifest)
+    note(f"wrote {output} and its manifest")

@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslbench.cli.console import warn
 from sslbench.cli.options import Choice
 from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
     from sslbench.reporting.report import Report
     from sslbench.runs.directory import Run
-
-RECORDS = (".csv",)  # endings of files that `load_results` reads
 
 
 def opened_report(
@@ -49,14 +48,39 @@ def opened_report(
             asked = ", ".join(column.key for column in grid.table.wanted())
             raise UsageError(f"protocol {protocol} measures no column of the table of {grid.name}: {asked}")
         return replace(made, choice=choice.given)
-    choice.no_grid()
     if what is None and not (results / RUNS).exists():
+        choice.no_grid()
         raise _nothing([], None, results, protocol, checkpoint)
     source = results if what is None else Path(what)
-    made = records_report(source, protocol, checkpoint)
+    of_grid = _of_file(source, choice, protocol, checkpoint) if source.is_file() else None
+    if of_grid is None:
+        choice.no_grid()
+    made = of_grid or records_report(source, protocol, checkpoint)
     if made.empty:
         raise _nothing(runs_below(source / RUNS if what is None else source), None, source, protocol, checkpoint)
     return made
+
+
+def _of_file(path: Path, choice: Choice, protocol: str | None, checkpoint: str | None) -> Report | None:
+    """The report of the grid whose records a file holds, as its manifest says; None where that names no grid, or one
+    that this installation cannot expand."""
+    from sslbench.reporting.manifest import grid_in
+    from sslbench.reporting.tables import grid_report
+    from sslbench.runs.collect import collect
+
+    found = collect(path)
+    manifest = found.manifest or {}
+    grid = grid_in(manifest)
+    if grid is None:
+        return None
+    chosen = choice if choice.given else Choice(**manifest["choice"])
+    try:
+        jobs = chosen.jobs(grid)
+    except UsageError as error:
+        warn(f"{path} is of grid {grid.name}, which cannot be expanded here: {error}")
+        return None
+    held = (protocol or manifest["protocol"], checkpoint or manifest["checkpoint"])
+    return replace(grid_report(grid, jobs, path, *held, kept=found), choice=chosen.given)
 
 
 def command_line() -> str:
@@ -67,8 +91,9 @@ def command_line() -> str:
 def names_records(what: str) -> bool:
     """Whether a name is of records rather than of a grid: a file of them, or a folder that no grid is called like."""
     from sslbench.config.grid import grid_files
+    from sslbench.runs.archive import ENDINGS
 
-    return what.endswith(RECORDS) or (Path(what).is_dir() and what not in grid_files())
+    return what.endswith(ENDINGS) or (Path(what).is_dir() and what not in grid_files())
 
 
 def _nothing(

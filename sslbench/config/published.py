@@ -215,14 +215,7 @@ def published_sources() -> dict[str, PublishedSource]:
 @lru_cache(maxsize=1)
 def published_tables() -> dict[str, PublishedTable]:
     """All tables by key, in order of papers."""
-    cells: dict[tuple[str, str, str], list[dict[str, str]]] = {}
-    for line in _lines("cells"):
-        cells.setdefault((line["paper"], line["table"], line["order"]), []).append(line)
-    rows: dict[tuple[str, str], list[PublishedRow]] = {}
-    for line in _lines("rows"):
-        place = line["paper"], line["table"]
-        rows.setdefault(place, []).append(_row(line, cells[*place, line["order"]]))
-    return {f"{line['paper']}:{line['table']}": _table(line, rows) for line in _lines("tables")}
+    return {key: _table(key) for key in _printed_tables()}
 
 
 def published_table(key: str) -> PublishedTable:
@@ -231,27 +224,43 @@ def published_table(key: str) -> PublishedTable:
     Raises:
         UnknownNameError: no such table.
     """
-    tables = published_tables()
-    spelt = {table.grid: table for table in tables.values()}
-    found = spelt.get(key.strip().lower().replace(":", "-", 1))
+    tables = _printed_tables()
+    spelt = {_grid_of(known): known for known in tables}
+    found = spelt.get(_grid_of(key.strip()))
     if found is None:
         raise UnknownNameError("published table", key, tables if ":" in key else [*tables, *spelt])
-    return found
+    return _table(found)
 
 
-def _lines(name: str) -> list[dict[str, str]]:
+def _grid_of(key: str) -> str:
+    return key.lower().replace(":", "-", 1)
+
+
+def _lines(name: str, beginning: str = "") -> list[dict[str, str]]:
+    """Read a file; of those that are long only the lines that begin so: each is a line of text."""
     with (_FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        header, *lines = file
+    return list(csv.DictReader([header, *(line for line in lines if line.startswith(beginning))]))
 
 
-def _table(line: Mapping[str, str], rows: Mapping[tuple[str, str], list[PublishedRow]]) -> PublishedTable:
+@lru_cache(maxsize=1)
+def _printed_tables() -> dict[str, dict[str, str]]:
+    return {f"{line['paper']}:{line['table']}": line for line in _lines("tables")}
+
+
+@lru_cache(maxsize=64)
+def _table(key: str) -> PublishedTable:
+    line = _printed_tables()[key]
     paper, number = line["paper"], line["table"]
     name = published_papers()[paper].name
-    found = rows[paper, number]
+    cells: dict[str, list[dict[str, str]]] = {}
+    for cell in _lines("cells", f"{paper},{number},"):
+        cells.setdefault(cell["order"], []).append(cell)
+    found = [_row(row, cells[row["order"]]) for row in _lines("rows", f"{paper},{number},")]
     columns = _columns(line["columns"], max((list(row.cells) for row in found), key=len))
     ordered = (replace(row, cells={key: row.cells[key] for key in columns if key in row.cells}) for row in found)
     return PublishedTable(
-        key=f"{paper}:{number}",
+        key=key,
         paper=paper,
         number=number,
         content=line["content"],
@@ -259,7 +268,7 @@ def _table(line: Mapping[str, str], rows: Mapping[tuple[str, str], list[Publishe
         title=f"{name}, {line['printed']}: {line['content']}. {line['setting']}",
         columns=columns,
         rows=tuple(ordered),
-        grid=f"{paper}-{number.lower()}",
+        grid=_grid_of(key),
     )
 
 

@@ -228,8 +228,10 @@ def facts(kind: str, name: str) -> Facts:
 @cache
 def _told() -> dict[str, dict[str, dict[str, Any]]]:
     """Return the facts of sslbench's own names by kind."""
-    found = kept("facts", None, lambda: {kind: {name: asdict(_facts(get(kind, name))) for name in builtin(kind)} for kind in KINDS})
-    return found or {}
+    def tell() -> dict[str, dict[str, dict[str, Any]]]:
+        return {kind: {name: asdict(_facts(get(kind, name))) for name in sorted(builtin(kind))} for kind in KINDS}
+
+    return kept("facts", None, tell) or {}
 
 
 def _facts(entry: Entry) -> Facts:

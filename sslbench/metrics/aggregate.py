@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,29 +21,60 @@ AVERAGE = "avg"
 _COUNTED: tuple[ClassState, ...] = ("missed", "spurious", "absent")
 
 
+Columns = Mapping[str, NDArray[Any]]  # of records, each as long as the others
+
+_NEEDED = ("case", "class_id", "class", "metric", "value", "state")
+
+
 def aggregate(protocol: Protocol, records: pd.DataFrame) -> pd.DataFrame:
     """Average the records of one run; see `Protocol.aggregate`."""
     import pandas as pd
 
-    block = _Block.of(records, protocol.metrics, protocol.skip_cases)
-    table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED, "sd")}
+    return pd.DataFrame(means(protocol, columns_of(records)))
 
-    def add(metric: str, name: str, value: float, cases: int, states: NDArray[Any], sd: float) -> None:
-        counts = [int(np.count_nonzero(states == state)) for state in _COUNTED]
-        for column, cell in zip(table, (metric, name, value, cases, *counts, sd), strict=True):
-            table[column].append(cell)
 
+def columns_of(records: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Return what `means` reads of records, of one run or several, by column.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    if missing := [name for name in _NEEDED if name not in records.columns]:
+        raise ValueError(f"the records lack the columns {', '.join(missing)}")
+    found = {name: records[name].to_numpy(dtype=object) for name in ("case", "class", "metric", "state")}
+    found["class_id"] = records["class_id"].to_numpy()
+    found["value"] = records["value"].to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
+
+
+def means(protocol: Protocol, columns: Columns) -> dict[str, list[Any]]:
+    """Average the records of one run, by column as `Protocol.aggregate` returns them.
+
+    Args:
+        columns: `columns_of` its records.
+
+    Raises:
+        ValueError: as for `Protocol.aggregate`.
+    """
+    block = _Block.of(columns, protocol.metrics, protocol.skip_cases)
+    over_cases = protocol.spread == "cases"
+    table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED)}
+    spreads: list[float] = []
     for metric, values, states in zip(block.metrics, block.values, block.states, strict=True):
         entered = [of_class[~np.isnan(of_class)] for of_class in values]
-        means = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
-        sds = [protocol.spread_of(kept) for kept in entered]
-        for name, mean, kept, of_class, sd in zip(block.classes, means, entered, states, sds, strict=True):
-            add(metric, name, mean, int(kept.size), of_class, sd)
+        of_classes = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
         cases = int(np.count_nonzero((~np.isnan(values)).any(axis=0)))
-        add(metric, AVERAGE, _mean_of_defined(means), cases, states, _mean_of_defined(sds))
-    if protocol.spread != "cases":
-        del table["sd"]
-    return pd.DataFrame(table)
+        table["metric"] += [metric] * (len(block.classes) + 1)
+        table["class"] += [*block.classes, AVERAGE]
+        table["value"] += [*of_classes, _mean_of_defined(of_classes)]
+        table["cases"] += [*(int(kept.size) for kept in entered), cases]
+        for state in _COUNTED:
+            counts = (states == state).sum(axis=1).tolist()
+            table[state] += [*counts, sum(counts)]
+        if over_cases:
+            sds = [protocol.spread_of(kept) for kept in entered]
+            spreads += [*sds, _mean_of_defined(sds)]
+    return table | ({"sd": spreads} if over_cases else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +93,7 @@ class _Block:
     states: NDArray[np.object_]
 
     @classmethod
-    def of(cls, records: pd.DataFrame, metrics: tuple[str, ...], skip: int) -> _Block:
+    def of(cls, columns: Columns, metrics: tuple[str, ...], skip: int) -> _Block:
         """The rows that have one of `metrics`, without the first `skip` cases.
 
         Raises:
@@ -70,13 +101,13 @@ class _Block:
         """
         import pandas as pd
 
-        needed = ("case", "class_id", "class", "metric", "value", "state")
-        if missing := [name for name in needed if name not in records.columns]:
-            raise ValueError(f"the records lack the columns {', '.join(missing)}")
-        ours = records.loc[records["metric"].isin(metrics), list(needed)]
-        values = ours["value"].to_numpy(dtype=np.float64, na_value=np.nan)
-        states = ours["state"].to_numpy(dtype=object)
+        ours = columns
         of_metric, found = pd.factorize(ours["metric"])
+        if strange := [place for place, metric in enumerate(found) if metric not in metrics]:
+            own = ~np.isin(of_metric, strange)
+            ours = {name: column[own] for name, column in columns.items()}
+            of_metric, found = pd.factorize(ours["metric"])
+        values, states = ours["value"], ours["state"]
         of_class, ids = pd.factorize(ours["class_id"], sort=True)
         of_case, cases = pd.factorize(ours["case"])
 
@@ -94,19 +125,18 @@ class _Block:
         counts = np.bincount(place, minlength=math.prod(shape))
 
         def said(row: int) -> str:
-            one = ours.iloc[row]
-            return f"{one['metric']} of class {one['class']}"
+            return f"{ours['metric'][row]} of class {ours['class'][row]}"
 
         if (counts > 1).any():
             row = int(np.flatnonzero(counts[place] > 1)[0])
-            raise ValueError(f"case {ours['case'].iloc[row]} has {said(row)} twice: rows of several runs?")
+            raise ValueError(f"case {ours['case'][row]} has {said(row)} twice: rows of several runs?")
         if (counts < 1).any():
             m, k, _ = np.unravel_index(np.flatnonzero(counts < 1)[0], shape)
             raise ValueError(f"a case has no row for {present[m]} of class {classes[k]}")
         wrong = np.isinf(values) | (np.isnan(values) & (states == "both"))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise ValueError(f"case {ours['case'].iloc[row]}: {said(row)} has no finite value")
+            raise ValueError(f"case {ours['case'][row]}: {said(row)} has no finite value")
 
         order = np.argsort(place)
         return cls(present, classes, values[order].reshape(shape)[..., skip:], states[order].reshape(shape)[..., skip:])

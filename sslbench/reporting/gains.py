@@ -65,22 +65,25 @@ class CaseValues:
             direction: which way is better.
             skip: how many of the first cases the protocol leaves out.
         """
-        ours = records[records["metric"] == metric]
+        rows = np.flatnonzero(records["metric"].to_numpy() == metric)
+        ours = {name: records[name].to_numpy()[rows] for name in ("seed", "case", "class_id", "class", "state", "unit")}
         of_seed, seeds = pd.factorize(ours["seed"], sort=True)
         of_case, cases = pd.factorize(ours["case"])
         of_class, ids = pd.factorize(ours["class_id"], sort=True)
+        found = records["value"].to_numpy(np.float64)[rows]
         values = np.full((len(seeds), len(cases), len(ids)), np.nan)
-        values[of_seed, of_case, of_class] = ours["value"].to_numpy(np.float64)
-        entered = ours["value"].notna()
+        values[of_seed, of_case, of_class] = found
+        entered = ~np.isnan(found)
         guessed = entered & (ours["state"] != "both") & (ours["unit"] != "fraction")
-        groups = ours["group"] if "group" in ours else ours["case"]
-        names = ours.drop_duplicates("class_id").sort_values("class_id")["class"]
+        groups = records["group"].to_numpy()[rows] if "group" in records else ours["case"]
+        group_of = dict(zip(reversed(of_case.tolist()), reversed(groups.tolist()), strict=True))  # of its first row
+        names = dict(zip(reversed(of_class.tolist()), reversed(ours["class"].tolist()), strict=True))
         scale = (100.0 if (ours["unit"] == "fraction").any() else 1.0) * (-1.0 if direction == "down" else 1.0)
         return cls(
             tuple(int(seed) for seed in seeds),
             tuple(map(str, cases[skip:])),
-            tuple(map(str, groups.groupby(ours["case"], sort=False).first()[cases[skip:]])),
-            tuple(map(str, names)),
+            tuple(str(group_of[place]) for place in range(skip, len(cases))),
+            tuple(str(names[place]) for place in range(len(ids))),
             values[:, skip:] * scale,
             float(guessed.sum() / max(1, entered.sum())),
         )

@@ -10,14 +10,13 @@ from typing import Any
 
 import sslbench
 from sslbench.config.grid import Grid
-from sslbench.config.text import yaml_text
+from sslbench.config.text import parse_value, validated, yaml_text
 from sslbench.core import registry
 from sslbench.core.version import code_state
 from sslbench.reporting.model import Cell, Column, Table, cell_text
 from sslbench.reporting.report import Report
+from sslbench.runs.archive import FORMAT
 from sslbench.runs.sealed import anonymous, sealed_runs
-
-FORMAT = 2  # of the manifest; 1 was a list of runs
 
 
 def manifest_of(report: Report, command: str, against: str | None = None) -> dict[str, Any]:
@@ -73,6 +72,19 @@ def _numbers(cell: Cell, column: Column) -> dict[str, Any]:
         **{name: None if math.isnan(number) else number for name, number in unrounded.items()},
         "n": cell.n,
     }
+
+
+def grid_in(manifest: Mapping[str, Any]) -> Grid | None:
+    """The grid of a manifest; None: it is of no grid.
+
+    Raises:
+        UsageError: it is no valid grid for this code.
+    """
+    held = manifest.get("grid")
+    if not held:
+        return None
+    content = {"name": held["name"], **parse_value(held["yaml"])}
+    return validated(Grid, content, f"the grid {held['name']} of the manifest")
 
 
 def _written(grid: Grid) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
+from sslbench.metrics.aggregate import columns_of, means
 from sslbench.runs.collect import CELL_COLUMNS
 
 
@@ -32,16 +32,22 @@ def per_run(records: pd.DataFrame) -> pd.DataFrame:
     names = [*CELL_COLUMNS, "seed", "run", "dataset", "protocol"]
     columns = [*names, "metric", "class", "value", "sd", "unit", "cases", "missed", "spurious", "absent"]
     table: dict[str, list[Any]] = {column: [] for column in columns}
-    for (run, protocol), rows in records.groupby(["run", "protocol"], sort=False):
+    if records.empty:
+        return pd.DataFrame(table)
+    measured = columns_of(records)
+    labels = {name: records[name].to_numpy(dtype=object) for name in (*names, "unit")}
+    for (run, protocol), rows in records.groupby(["run", "protocol"], sort=False).indices.items():
+        own = {name: column[rows] for name, column in measured.items()}
         try:
-            scores = registry.component("protocol", str(protocol)).aggregate(rows)
+            of_score = means(registry.component("protocol", str(protocol)), own)
         except ValueError as error:
             raise SSLBenchError(f"{run}: {error}") from error
-        units = dict(zip(reversed(rows["metric"].tolist()), reversed(rows["unit"].tolist()), strict=True))
-        of_run = {name: rows[name].iloc[0] for name in names} | {"sd": math.nan}
-        of_score = scores.to_dict("list") | {"unit": [units[metric] for metric in scores["metric"]]}
+        units = dict(zip(reversed(own["metric"].tolist()), reversed(labels["unit"][rows].tolist()), strict=True))
+        of_score["unit"] = [units[metric] for metric in of_score["metric"]]
+        of_run = {name: labels[name][rows[0]] for name in names} | {"sd": math.nan}
+        count = len(of_score["metric"])
         for column in columns:
-            table[column] += of_score[column] if column in of_score else [of_run[column]] * len(scores)
+            table[column] += of_score[column] if column in of_score else [of_run[column]] * count
     return pd.DataFrame(table)
 
 
@@ -63,24 +69,26 @@ def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
         if len(found) > 1:
             raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
     protocol = registry.component("protocol", str(scores["protocol"].iloc[0]))
-    cells: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
-    for score in scores[["metric", "class", "seed", "value", "sd", "unit"]].to_dict("records"):
-        cells.setdefault((score["metric"], score["class"]), []).append(score)
+    cells: dict[tuple[str, str], list[tuple[Any, float, float, str]]] = {}
+    listed = (scores[name].tolist() for name in ("metric", "class", "seed", "value", "sd", "unit"))
+    for metric, name, *score in zip(*listed, strict=True):
+        cells.setdefault((metric, name), []).append((score[0], score[1], score[2], score[3]))
     rows = []
     for (metric, name), group in cells.items():
-        if len({score["seed"] for score in group}) < len(group):
+        seeds, of_seeds, sds, units = zip(*group, strict=True)
+        if len({*seeds}) < len(seeds):
             raise SSLBenchError(f"{scores['run'].iloc[0]}: a seed would enter the mean twice")
-        if len({score["unit"] for score in group}) > 1:
+        if len({*units}) > 1:
             raise SSLBenchError(f"{scores['run'].iloc[0]}: {metric} has several units")
         # The order of the seeds must not reach the last bit.
-        values = np.sort([score["value"] for score in group if not math.isnan(score["value"])])
+        values = np.sort([value for value in of_seeds if not math.isnan(value)])
         mean = float(values.mean()) if len(values) else math.nan
         if protocol.spread == "cases":
-            own = [score["sd"] for score in group if not math.isnan(score["sd"])]
+            own = [sd for sd in sds if not math.isnan(sd)]
             std = float(np.mean(own)) if own else math.nan
         else:
             std = float(values.std(ddof=protocol.ddof)) if len(values) > 1 else math.nan
-        rows.append((metric, name, mean, std, len(values), group[0]["unit"]))
+        rows.append((metric, name, mean, std, len(values), units[0]))
     return pd.DataFrame(rows, columns=["metric", "class", "mean", "std", "n", "unit"])
 
 

@@ -17,7 +17,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import special
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # the share of intervals and tests that find a difference where there is none
@@ -250,10 +250,13 @@ def detectable(se: float, df: float, power: float = POWER, confidence: float = C
         found = special.ndtr(shift - edge * scale) + special.ndtr(-edge * scale - shift)
         return float(weight @ found) / 2 - power
 
-    upper = edge + 1.0
+    lower, upper = 0.0, edge + 1.0
     while surplus(upper) < 0:
         upper *= 2
-    return se * float(optimize.brentq(surplus, 0.0, upper, xtol=1e-9))
+    while upper - lower > 1e-9:  # scipy's own search costs a report more to import than all else of it
+        middle = (lower + upper) / 2
+        lower, upper = (middle, upper) if surplus(middle) < 0 else (lower, middle)
+    return se * upper
 
 
 # -------------------------------------------------------------------------------------------- families, other answers

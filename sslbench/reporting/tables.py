@@ -42,6 +42,7 @@ def grid_report(
     results_dir: Path | str,
     protocol: str | None = None,
     checkpoint: str | None = None,
+    kept: Collection | None = None,
 ) -> Report:
     """The tables that a grid fills, one per recipe × label budget or as its `table` says, with what its runs gave.
 
@@ -53,20 +54,27 @@ def grid_report(
         results_dir: the folder that holds `runs`.
         protocol: whose records to show, as `evaluate` left them; None: the recipes' own.
         checkpoint: the rule whose weights to show the test of, where recipes asked for several; None: their own.
+        kept: records of the grid's runs that were read from a file; then `results_dir` is that file. A run is known by
+            its name, its digest aside: the code that made it may have been another.
 
     Raises:
         SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
     """
     rows: dict[tuple[str, ...], PlannedRow] = {}
     others = 0
+    shelf: dict[str, tuple[Run, ...]] = {_undigested(run.name): (run,) for run in kept.runs} if kept else {}
     for job in jobs:
-        run = Run.of(job, Path(results_dir))
-        if not run.begun:
-            others += sum(other.cases.exists() for other in run.others())
-        key = (*run.directory.parts[-4:-1], job.digest())
+        key = (*job.directory.parts[:-1], job.digest())
         row = rows.get(key) or _planned(job, protocol, checkpoint)
-        rows[key] = replace(row, runs=(*row.runs, run) if run.begun else row.runs, expected=row.expected + 1)
-    found = records_of([run for row in rows.values() for run in row.runs], protocol, checkpoint)
+        if kept:
+            own = shelf.get(_undigested(job.directory.as_posix()), ())
+        else:
+            run = Run.of(job, Path(results_dir))
+            own = (run,) if run.begun else ()
+            others += 0 if own else sum(other.cases.exists() for other in run.others())
+        digest = own[0].digest if own else row.digest
+        rows[key] = replace(row, runs=row.runs + own, expected=row.expected + 1, digest=digest)
+    found = kept or records_of([run for row in rows.values() for run in row.runs], protocol, checkpoint)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
     made = _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)
     return Report(made, found, Path(results_dir), grid, protocol, checkpoint)
@@ -99,6 +107,11 @@ def records_report(source: Path | str, protocol: str | None = None, checkpoint: 
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
     return Report(_tables(rows, found, TableSpec(), notes), found, Path(source), None, protocol, checkpoint)
+
+
+def _undigested(run: str) -> str:
+    """The name of a run without its digest: what a job is called, whichever code it ran under."""
+    return run.rpartition("-")[0]
 
 
 def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedRow:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.runs.archive import read_archive
 from sslbench.runs.directory import RUNS, Damage, Renamed, Run, runs_below
 from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, group_reader, read_table
 
@@ -47,12 +48,14 @@ class Collection:
         runs: all runs, in any state, in the order of their names.
         warnings: one line per file that could not be used, and one where runs were not scored under a protocol.
         damaged: whether one of those files is not as it was written.
+        manifest: of the file that they were read from; None: there is none, or they were read from run directories.
     """
 
     records: pd.DataFrame
     runs: tuple[Run, ...]
     warnings: tuple[str, ...] = ()
     damaged: bool = False
+    manifest: Mapping[str, Any] | None = None
 
     @cached_property
     def by_run(self) -> ByRun:
@@ -71,11 +74,11 @@ def load_results(path: Path | str) -> pd.DataFrame:
     Runs in another state are left out; a damaged one is left out with a Python warning that names the file.
 
     Args:
-        path: a results folder, its `runs` folder or any folder below, one run directory, or a tidy CSV
-            (`records_csv`).
+        path: a results folder, its `runs` folder or any folder below, one run directory, or a file of records: a tidy
+            CSV (`report --cases`), the same compressed (`.csv.gz`), or a bundle (`.zip`).
 
     Raises:
-        UsageError: nothing is there, or a CSV of another kind.
+        UsageError: nothing is there, or a file of another kind.
         SSLBenchError: a run directory whose name and configuration disagree.
     """
     found = collect(path)
@@ -93,7 +96,7 @@ def find_runs(results: Path | str) -> list[Run]:
     """
     path = Path(results)
     if not path.is_dir():
-        raise UsageError(f"no results in {path}", "name a results folder, a run directory or a tidy CSV")
+        raise UsageError(f"no results in {path}", "name a results folder, a run directory or a file of records")
     runs = runs_below(path / RUNS if (path / RUNS).is_dir() else path)
     _unreadable(runs)
     return runs
@@ -103,12 +106,12 @@ def collect(path: Path | str, protocol: str | None = None, checkpoint: str | Non
     """Read what `load_results` reads, with the runs, and with the warnings as lines.
 
     Args:
-        path: as for `load_results`; a tidy CSV has records of its own protocols only.
+        path: as for `load_results`; a file has records of its own protocols and checkpoints only.
         protocol: whose records to read, as `evaluate` left them; None: each run's own.
         checkpoint: the rule whose weights were tested (`best-val`, `last`); None: each run's own.
     """
     path = Path(path)
-    return _from_csv(path) if path.is_file() else records_of(find_runs(path), protocol, checkpoint)
+    return _from_file(path) if path.is_file() else records_of(find_runs(path), protocol, checkpoint)
 
 
 def records_of(runs: Sequence[Run], protocol: str | None = None, checkpoint: str | None = None) -> Collection:
@@ -206,28 +209,42 @@ def _frame(table: CaseTable) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(column, dtype=types.get(name, "str")) for name, column in table.items()})
 
 
-def _from_csv(path: Path) -> Collection:
+def _from_file(path: Path) -> Collection:
+    """The records of a tidy CSV or a bundle; its manifest says what records do not."""
     try:
-        table, lines = read_table(path, COLUMNS)
+        text, manifest = read_archive(path)
+        table, lines = read_table(text, COLUMNS)
         if "group" not in table:
             told = zip(table["dataset"], table["case"], strict=True)
             groups = {pair: group_reader(pair[0])(pair[1]) for pair in dict.fromkeys(told)}
             table = {**table, "group": [groups[pair] for pair in zip(table["dataset"], table["case"], strict=True)]}
         records = _frame({name: table[name] for name in COLUMNS})
     except ValueError as error:
-        raise UsageError(f"{path} is no tidy CSV of results: it {error}") from error
-    runs = []
-    for name, rows in records.groupby("run", sort=False):
-        first = rows.iloc[0]
+        raise UsageError(f"{path} is no file of results: it {error}") from error
+    entries = {str(entry["run"]): entry for entry in manifest["runs"]} if manifest else {}
+    facts = manifest["facts"] if manifest else []
+    runs = {}
+    for key, rows in records.groupby("run", sort=False):
+        name, first = str(key), rows.iloc[0]
         try:
             of_run = {column: rows[column].tolist() for column in CASE_COLUMNS}
             check_whole(of_run, [lines[place] for place in rows.index])
         except ValueError as error:
-            raise UsageError(f"{path} is no tidy CSV of results: {name} {error}") from error
+            raise UsageError(f"{path} is no file of results: {name} {error}") from error
         if (rows[[*CELL_COLUMNS, "seed", "dataset"]].nunique() > 1).any():
-            raise UsageError(f"{path} is no tidy CSV of results: the run {name} stands for several jobs")
+            raise UsageError(f"{path} is no file of results: the run {name} stands for several jobs")
         job = {part: first[part] for part in ("recipe", "labeled", "method", "loss", "plugin", "variant")}
-        facts = {"dataset": first["dataset"], "protocol": first["protocol"]}
         job["seed"] = int(first["seed"])
-        runs.append(Run.of_records(path.parent / str(name), str(name), job, first["digest"], facts))
-    return Collection(records, tuple(runs))
+        if not name.endswith(f"/seed-{job['seed']}-{first['digest'][:8]}"):
+            raise UsageError(f"{path} is no file of results: {name} has another seed or digest than its name says")
+        known = facts[entries[name]["facts"]] if name in entries else {}
+        values = {"protocol": first["protocol"], **known.get("values", {}), "dataset": first["dataset"]}
+        provenance = {part: known[part] for part in ("data", "splits")} if known else None
+        runs[name] = Run.of_records(path.parent / name, name, job, first["digest"], values, provenance)
+    for name, entry in entries.items():
+        if name not in runs and "job" in entry:
+            known, place = facts[entry["facts"]], path.parent / name
+            runs[name] = Run.of_records(
+                place, name, entry["job"], entry["digest"], known["values"], known, entry["state"]
+            )
+    return Collection(records, tuple(runs.values()), manifest=manifest)

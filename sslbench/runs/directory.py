@@ -195,18 +195,20 @@ class Run:
         digest: str,
         values: Mapping[str, Any],
         provenance: Mapping[str, Any] | None = None,
+        state: State = "finished",
     ) -> Run:
-        """A finished run whose records lie elsewhere, in a tidy CSV; its directory need not be there.
+        """A run whose records lie elsewhere, in one file with others'; its directory need not be there.
 
         Args:
             provenance: as in the file of that name; None: what lies in the directory, if anything does.
+            state: where it stood when they were put there.
         """
         run = cls(directory)
         run.name = name
         run._config = _Config(job, digest, values, {})
         if provenance is not None:
             run._provenances = provenance
-        run._standing = Standing("finished")
+        run._standing = Standing(state)
         return run
 
     def __eq__(self, other: object) -> bool:

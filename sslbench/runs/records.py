@@ -80,15 +80,14 @@ def read_cases(path: Path, group_of: Callable[[str], str] = str) -> CaseTable:
     return records
 
 
-def read_table(path: Path, columns: Sequence[str]) -> tuple[CaseTable, list[int]]:
-    """Read a CSV with exactly these columns, or all but `group`, typed, and the line of each row; an empty `value` is
-    NaN.
+def read_table(text: str, columns: Sequence[str]) -> tuple[CaseTable, list[int]]:
+    """Read the text of a CSV with exactly these columns, or all but `group`, typed, and the line of each row; an empty
+    `value` is NaN.
 
     Raises:
-        ValueError: no such file, another header, rows cut short, text where a number belongs; the message says it of
-            the file.
+        ValueError: another header, rows cut short, text where a number belongs; the message says it of the file.
     """
-    return _parse(_text(path), columns)
+    return _parse(text, columns)
 
 
 def _text(path: Path) -> str:

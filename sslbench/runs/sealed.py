@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ _NAMES_MACHINE = re.compile(r'^ *"host": .*\n', re.MULTILINE)
 def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str | None = None) -> dict[str, Any]:
     """Runs as a manifest has them (JSON-able): `runs`, and the `facts` that they share.
 
-    A run is `run` (its name), `digest`, `seed`, `state`, `sha256` and the number of its `facts`. Hashes are of
+    A run is `run` (its name), `digest`, `seed`, `state`, `sha256` and the number of its `facts`; one without records
+    has its `job`. Hashes are of
     `records` as `cases_text` has them, which whoever holds them in any form can compute; of the file `cases.csv` that
     was reported; of `config.yaml` and `provenance.json` without what names a machine (`anonymous`); of `predictions`
     as the run recorded it. null: there is none.
@@ -43,17 +44,18 @@ def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str 
         own = _facts(run)
         if own not in facts:
             facts.append(own)
-        hashes = {"records": records_hash(found, run.name), **_file_hashes(run, protocol, checkpoint)}
-        runs.append(
-            {
-                "run": run.name,
-                "digest": run.digest,
-                "seed": run.job["seed"],
-                "state": run.state,
-                "sha256": hashes,
-                "facts": facts.index(own),
-            }
-        )
+        entry = {
+            "run": run.name,
+            "digest": run.digest,
+            "seed": run.job["seed"],
+            "state": run.state,
+            "sha256": {"records": records_hash(found, run.name), **_file_hashes(run, protocol, checkpoint)},
+            "facts": facts.index(own),
+        }
+        if run.name not in found.reported:  # or else the records say it
+            parts = {part: run.job[part] for part in ("labeled", "method", "loss", "plugin", "seed")}
+            entry["job"] = {"recipe": run.recipe, **parts, "variant": run.variant}
+        runs.append(entry)
     return {"runs": runs, "facts": facts}
 
 

@@ -1,0 +1,95 @@
+"""Records in one file: a tidy CSV, the same compressed, or a bundle; with its manifest, where there is one.
+
+    records.csv, records.csv.gz     columns `collect.COLUMNS`; the manifest is `<name>.manifest.json` beside it, or the
+                                    `manifest.json` of its folder
+    bundle.zip                      `cases.csv.gz` and `manifest.json` among others
+
+Written files have no times in them: the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sslbench.core.files import atomic_path, read_json
+from sslbench.runs.records import one_line
+
+CASES, MANIFEST = "cases.csv.gz", "manifest.json"  # of a bundle, and of a folder with everything
+BUNDLE = ".zip"
+FORMAT = 2  # of manifests; 1 was a list of runs
+ENDINGS = (".csv", ".csv.gz", BUNDLE)
+_FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+
+
+def read_archive(path: Path) -> tuple[str, Mapping[str, Any] | None]:
+    """The text of a file's records, and its manifest; None: it has none.
+
+    Raises:
+        ValueError: it is missing or cannot be read; the message says it of the file.
+    """
+    try:
+        if path.name.endswith(BUNDLE):
+            with zipfile.ZipFile(path) as bundle:
+                manifest = json.loads(bundle.read(MANIFEST))
+                if manifest["manifest"] != FORMAT:
+                    raise ValueError(f"its manifest has format {manifest['manifest']}, and this code reads {FORMAT}")
+                return _unpacked(bundle.read(CASES)), manifest
+        content = path.read_bytes()
+        text = _unpacked(content) if path.name.endswith(".gz") else content.decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError("is missing") from error
+    except KeyError as error:
+        raise ValueError(f"is no bundle of sslbench: it lacks {CASES} or {MANIFEST}") from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, ValueError) as error:
+        raise ValueError(f"cannot be read: {one_line(error)}") from error
+    return text, manifest_beside(path)
+
+
+def _unpacked(content: bytes) -> str:
+    return gzip.decompress(content).decode("utf-8-sig")
+
+
+def manifest_beside(path: Path) -> Mapping[str, Any] | None:
+    """The manifest of a file: its own, or that of its folder; None where there is neither, or none of this format."""
+    for beside in (own_manifest(path), path.with_name(MANIFEST)):
+        found = read_json(beside)
+        if isinstance(found, dict) and found.get("manifest") == FORMAT:
+            return found
+    return None
+
+
+def own_manifest(path: Path) -> Path:
+    """Where the manifest of a file lies that has one of its own."""
+    return path.with_name(f"{path.name}.manifest.json")
+
+
+def write_compressible(path: Path, text: str) -> None:
+    """Write a text, compressed where the name ends in `.gz`, whole or not at all."""
+    content = text.encode()
+    with atomic_path(path) as aside:
+        aside.write_bytes(packed(content) if path.name.endswith(".gz") else content)
+
+
+def packed(content: bytes) -> bytes:
+    """The content as gzip, without a time or a name in it."""
+    return gzip.compress(content, mtime=0)
+
+
+def write_bundle(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write a zip, whole or not at all: members in the order of their names, with one date and mode.
+
+    Args:
+        members: names, with `/` between folders, and contents.
+    """
+    with atomic_path(path) as aside, zipfile.ZipFile(aside, "w") as bundle:
+        for name, content in sorted(members):
+            member = zipfile.ZipInfo(name, _FIRST_DATE)
+            member.create_system, member.external_attr = 3, 0o100644 << 16  # as on Unix, wherever it is written
+            member.compress_type = zipfile.ZIP_STORED if name.endswith(".gz") else zipfile.ZIP_DEFLATED
+            bundle.writestr(member, content)
