@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from sslbench.config.text import counted
 from sslbench.reporting.comparison import Comparison
+from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.manifest import manifest_of
-from sslbench.reporting.page.figures import MOST_ROWS, Gallery, gallery
+from sslbench.reporting.page.figures import MOST_ROWS, Gallery, best_rows, gallery
 from sslbench.reporting.page.runs import conditions
-from sslbench.reporting.page.tables import ShownTable, lens_lines, shown_comparison, shown_table
+from sslbench.reporting.page.tables import ShownTable, StandingLine, lens_lines, shown_comparison, shown_table, standing_lines
 from sslbench.reporting.page.values import MOST_VALUES, values_of
 from sslbench.reporting.page.words import resolved
 from sslbench.reporting.report import Report
@@ -67,9 +68,14 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
     from sslbench.reporting.figures.style import check_installed
 
     check_installed()
-    drawn = gallery(report.subjects, data_dir)
+    shown_subjects = [best_rows(subject, MOST_ROWS) for subject in report.subjects]
+    drawn = gallery(shown_subjects, data_dir)
     manifest = manifest_of(report, command, comparison.published.key if comparison else None)
-    tables = [shown_table(table, f"t{number}", _sizes(report, table.name)) for number, table in enumerate(report.tables)]
+    ranks = [(subject, lines) for subject in shown_subjects if (lines := standing_lines(subject))]
+    tables = [
+        shown_table(table, f"t{number}", _sizes(report, table.name), _ties(ranks, table.name))
+        for number, table in enumerate(report.tables)
+    ]
     facts = {
         "report": report,
         "title": f"{report.name}: {report.tables[0].title.split('. ')[0]}" if len(tables) == 1 else report.name,
@@ -77,12 +83,13 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
         "description": report.grid.description if report.grid else "",
         "tables": tables,
         "lenses": [(shown, lines) for shown in tables if (lines := lens_lines(shown.table))],
+        "standings": ranks,
         "gallery": drawn,
-        "most_rows": MOST_ROWS,
+        "most_rows": MOST_ROWS if shown_subjects != report.subjects else 0,
         "comparison": shown_comparison(comparison) if comparison else None,
         "conditions": conditions(report, manifest),
         "command": manifest["command"],
-        "css": Markup(_style() + drawn.css),
+        "css": Markup(_asset("page.css") + drawn.css),
         "script": Markup(_asset("page.js")),
         "parts": [Part(key, title) for key, title in _HEADINGS.items() if _stands(key, drawn, comparison, tables)],
         "values": None,
@@ -109,7 +116,10 @@ def _fitted(facts: dict[str, Any], extras: Mapping[str, Any]) -> str:
     return template.render({**facts, "left_out": left_out})
 
 
-_NO_VALUES = f"The values behind rows, case by case, are left out: there are more than {MOST_VALUES:,} of them, or the page would grow beyond 1 MB. They are in the runs' cases.csv.".replace(",", " ", 1)
+_NO_VALUES = (
+    f"The values behind rows, case by case, are left out: there are more than {MOST_VALUES // 1000} 000 of them, or the "
+    "page would grow beyond 1 MB; --cases -o FILE writes them."
+)
 _NO_MANIFEST = "The manifest is left out, as the page would grow beyond 1 MB; --json -o FILE writes it beside the file."
 
 
@@ -124,6 +134,15 @@ def _values(report: Report, tables: Sequence[ShownTable]) -> dict[str, Any] | No
 
 def _sizes(report: Report, table: str) -> dict[str, Mapping[str, float]]:
     return {subject.block: subject.sizes for subject in report.subjects if subject.table == table}
+
+
+def _ties(ranks: Sequence[tuple[FigureSubject, Sequence[StandingLine]]], table: str) -> dict[str, list[str]]:
+    """By block, the rows of a table that are not told apart from the best."""
+    return {
+        subject.block: [line.label for line in lines if line.told == "no"]
+        for subject, lines in ranks
+        if subject.table == table
+    }
 
 
 def _headline(report: Report) -> list[str]:
@@ -166,7 +185,3 @@ def _environment() -> Environment:
 
 def _asset(name: str) -> str:
     return (files("sslbench.reporting.page") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _style() -> str:
-    return _asset("page.css")

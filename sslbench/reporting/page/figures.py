@@ -59,13 +59,11 @@ class Gallery:
         parts: figures by the key of their part.
         left_out: figures by the reason why they were not drawn.
         css: what graphics look like.
-        fewer: whether figures show the best rows of a table alone.
     """
 
     parts: dict[str, list[ShownFigure]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     css: str = ""
-    fewer: bool = False
 
     def leave(self, name: str, why: str) -> None:
         """Note a figure that is left out, each once for each reason."""
@@ -78,12 +76,11 @@ def gallery(subjects: Sequence[FigureSubject], data_dir: Path) -> Gallery:
     """Draw the figures of a report, part by part, until there are `MOST_BYTES` of them.
 
     Args:
-        subjects: of its tables.
+        subjects: of its tables, with not too many rows each: see `best_rows`.
         data_dir: where datasets are prepared, for pictures.
     """
-    shown = [best_rows(subject, MOST_ROWS) for subject in subjects]
-    found = Gallery(fewer=shown != list(subjects))
-    leaves = album(shown, data_dir)
+    found = Gallery()
+    leaves = album(subjects, data_dir)
     several = len({leaf.subject for leaf in leaves if leaf.subject}) > 1
     sheets, room = Sheets(), {"graphics": MOST_BYTES, "pictures": MOST_PICTURES}
     for part, names in _PARTS.items():

@@ -10,9 +10,11 @@ from itertools import groupby
 from sslbench.reporting.beside import Beside, beside
 from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.figures.plate import signed
+from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.gains import Gain, RowGain
 from sslbench.reporting.model import NO_VALUE, STAR, Cell, Column, Row, Table, cell_text
 from sslbench.reporting.page.words import interval, summary
+from sslbench.reporting.standing import RowStanding, standings
 from sslbench.reporting.statistics import TwoWay
 
 LEAVES_OUT_0 = "•"
@@ -83,6 +85,7 @@ class ShownTable:
         groups: headings, which may be empty, and rows.
         sized: whether columns of classes stand in another order than that of their sizes, which are known.
         gained: whether classes have gains.
+        ties: by block, rows that are not told apart from its best.
     """
 
     key: str
@@ -91,6 +94,7 @@ class ShownTable:
     groups: Sequence[tuple[str, Sequence[ShownRow]]]
     sized: bool
     gained: bool
+    ties: Mapping[str, Sequence[str]]
 
     @property
     def rows(self) -> list[ShownRow]:
@@ -100,7 +104,7 @@ class ShownTable:
     @property
     def summary(self) -> Sequence[str]:
         """What it says, in two sentences a block."""
-        return summary(self.table)
+        return summary(self.table, self.ties)
 
     @property
     def notes(self) -> list[str]:
@@ -108,17 +112,25 @@ class ShownTable:
         return [note.replace(f"{NO_VALUE}: ", f"{_NONE}: ") for note in self.table.notes]
 
     @property
+    def long(self) -> bool:
+        """Whether it scrolls in a box of its own, under its headings."""
+        return len(self.table.rows) > 40
+
+    @property
     def wide(self) -> bool:
         """Whether it is printed across."""
         return len(self.table.columns) > 8
 
 
-def shown_table(table: Table, key: str, sizes: Mapping[str, Mapping[str, float]]) -> ShownTable:
+def shown_table(
+    table: Table, key: str, sizes: Mapping[str, Mapping[str, float]], ties: Mapping[str, Sequence[str]]
+) -> ShownTable:
     """A table for a page.
 
     Args:
         key: fit for an id.
         sizes: of its classes, by block.
+        ties: by block, rows that are not told apart from its best.
     """
     gains = {(held.row, held.block): held for held in table.gains}
     leading = {block: _leading(table, block) for block in table.blocks}
@@ -134,6 +146,7 @@ def shown_table(table: Table, key: str, sizes: Mapping[str, Mapping[str, float]]
         [(group.title, [rows[row.label] for row in group.rows]) for group in table.groups],
         _is_sized(table.columns, sizes),
         any(cell.gain for row in rows.values() for cell in row.cells),
+        ties,
     )
 
 
@@ -218,9 +231,12 @@ def _is_sized(columns: Sequence[Column], sizes: Mapping[str, Mapping[str, float]
 # ----------------------------------------------------------------------------------------------------- small and large
 
 
+_DIFFERENCES = ("gain", "large", "small", "apart", "slope")
+
+
 @dataclass(frozen=True)
 class LensLine:
-    """The gain of a row by the size of structures, as texts; empty where there is none."""
+    """The gain of a row by the size of structures, as texts."""
 
     label: str
     baseline: str
@@ -234,7 +250,9 @@ class LensLine:
 
 def lens_lines(table: Table) -> list[LensLine]:
     """The gains of a table in large and in small structures, those alone that have an interval."""
-    return [_lens_line(held, held.gain) for held in table.gains if held.gain.average is not None]
+    lines = [_lens_line(held, held.gain) for held in table.gains if held.gain.average is not None]
+    even = {name: evened([getattr(line, name) for line in lines]) for name in _DIFFERENCES}
+    return [replace(line, **{name: texts[n] for name, texts in even.items()}) for n, line in enumerate(lines)]
 
 
 def _lens_line(held: RowGain, found: Gain) -> LensLine:
@@ -242,18 +260,63 @@ def _lens_line(held: RowGain, found: Gain) -> LensLine:
     return LensLine(
         held.row + block,
         held.baseline,
-        difference(found.average) + (STAR if found.star else ""),
+        difference(found.average, STAR if found.star else ""),
         difference(found.head),
         difference(found.tail),
         difference(found.tail_over_head),
         difference(found.slope),
-        "" if math.isnan(found.superiority) else f"{100 * found.superiority:.0f} %",
+        _NONE if math.isnan(found.superiority) else f"{100 * found.superiority:.0f} %",
     )
 
 
-def difference(found: TwoWay | None) -> str:
-    """A difference with its interval: `+7.8 [−80.2, 95.8]`; empty where there is none."""
-    return "" if found is None else f"{signed(found.mean)} {interval(found.low, found.high)}"
+def difference(found: TwoWay | None, mark: str = "") -> str:
+    """A difference with its mark and interval: `+7.8* [−80.2, 95.8]`; a dash where there is none."""
+    return _NONE if found is None else f"{signed(found.mean)}{mark} {interval(found.low, found.high)}"
+
+
+def evened(texts: Sequence[str]) -> list[str]:
+    """Differences of one column with intervals of one length, so that points are below points."""
+    parts = [text.partition(" ") for text in texts]
+    longest = max((len(behind) for _, _, behind in parts), default=0)
+    return [f"{mean} {behind.ljust(longest, _BLANK)}" if longest else mean for mean, _, behind in parts]
+
+
+# ---------------------------------------------------------------------------------------------------------- standings
+
+
+@dataclass(frozen=True)
+class StandingLine:
+    """Where a row stands, as texts; `told` says whether it is told apart from the best: `yes`, `no`, or that it is."""
+
+    label: str
+    mean: str
+    rank: str
+    first: str
+    behind: str
+    told: str
+
+
+def standing_lines(subject: FigureSubject) -> list[StandingLine]:
+    """The rows of a subject that were measured alike, best first; none where they cannot be compared."""
+    if not subject.direction:
+        return []
+    found = standings({row.label: row.values for row in subject.alike[0]})
+    lines = [_standing_line(label, row, subject) for label, row in found.rows.items()]
+    behind = evened([line.behind for line in lines])
+    return [replace(line, behind=text) for line, text in zip(lines, behind, strict=True)]
+
+
+def _standing_line(label: str, row: RowStanding, subject: FigureSubject) -> StandingLine:
+    reach = str(row.low) if row.low == row.high else f"{row.low} to {row.high}"
+    told = "the best" if row.behind is None else "yes" if row.apart else "no"
+    return StandingLine(
+        label,
+        f"{subject.shown(row.mean):.1f}",
+        f"{row.rank} ({reach})",
+        f"{100 * row.first:.0f} %",
+        difference(row.behind),
+        told,
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- comparison

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from sslbench.config.text import counted
 from sslbench.reporting.figures.plate import listed, signed
@@ -13,13 +13,17 @@ from sslbench.reporting.model import Cell, Column, Row, Table
 _UNITS = {"percent": " %", "fraction": ""}
 
 
-def summary(table: Table) -> list[str]:
-    """Two sentences for each block of a table: the best row, and its gain, or else the largest one."""
+def summary(table: Table, ties: Mapping[str, Sequence[str]]) -> list[str]:
+    """Two sentences for each block of a table: the best row, and its gain, or else the largest one.
+
+    Args:
+        ties: by block, rows that are not told apart from its best.
+    """
     told = []
     for block in table.blocks:
         column = next((each for each in table.columns if each.block == block and not each.is_gain), None)
         if column is not None:
-            sentences = " ".join(filter(None, [_best(table, column), _gain(table, column)]))
+            sentences = " ".join(filter(None, [_best(table, column, ties.get(block, ())), _gain(table, column)]))
             told.append(f"{block}: {sentences}" if block else sentences)
     return told
 
@@ -33,7 +37,7 @@ def resolved(table: Table) -> str:
     return f"resolves {points:.1f} {column.unit if column else 'points'}".strip()
 
 
-def _best(table: Table, column: Column) -> str:
+def _best(table: Table, column: Column, ties: Sequence[str]) -> str:
     measured = [(row, cell) for row, cell in _cells(table, column) if not math.isnan(cell.mean)]
     if not measured:
         return "No row has a result yet."
@@ -46,7 +50,8 @@ def _best(table: Table, column: Column) -> str:
     lacking = len(table.rows) - len(measured)
     among = f"of {counted(len(measured), 'row')}" + (f" ({lacking} without results)" if lacking else "")
     verb = "is" if len(best) == 1 else "are"
-    return f"{names} {verb} best {among}: {_number(best[0][1], column)} {column.header}."
+    tied = f"; not told apart from it: {listed(ties)}" if ties and len(best) == 1 else ""
+    return f"{names} {verb} best {among}: {_number(best[0][1], column)} {column.header}{tied}."
 
 
 def _gain(table: Table, column: Column) -> str:

@@ -78,7 +78,7 @@ for (const box of document.querySelectorAll(".tablebox[id]")) {
       else { found.detail.remove(); delete found.detail; }
     };
   }
-  if (!box.querySelector("[data-column]") || box.id.endsWith("-size")) continue;
+  if (box.id.includes("-")) continue;
 
   // Filter and views.
   const count = make("output", {}), filter = make("input", { type: "search", placeholder: "all rows" });
@@ -88,7 +88,7 @@ for (const box of document.querySelectorAll(".tablebox[id]")) {
     for (const body of bodies) body.classList.toggle("empty", [...body.rows].every(row => row.hidden || row.classList.contains("group")));
     count.textContent = filter.value ? `${rows.filter(({ row }) => !row.hidden).length} of ${rows.length} rows` : "";
   };
-  const tools = make("div", { className: "tools" }, make("label", {}, "Filter ", filter), count);
+  const tools = make("div", { className: "tools" }, make("label", {}, "Filter ", filter));
   const offer = (text, change) => {
     const check = make("input", { type: "checkbox" });
     check.onchange = () => change(check.checked);
@@ -130,5 +130,6 @@ for (const box of document.querySelectorAll(".tablebox[id]")) {
       shade(shaded);
     });
   }
+  tools.append(count);
   box.prepend(tools);
 }
