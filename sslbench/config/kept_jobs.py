@@ -50,7 +50,9 @@ def _is_ours(resolved: ResolvedJob) -> bool:
     for kind in COMPONENTS:
         chosen = getattr(resolved, kind)
         named += [(kind, str(name)) for name in (getattr(job, kind), chosen and chosen["name"]) if name]
-    return is_shipped(job.recipe) and all(registry.get(kind, name).name in registry.builtin(kind) for kind, name in named)
+    return is_shipped(job.recipe) and all(
+        registry.get(kind, name).name in registry.builtin(kind) for kind, name in named
+    )
 
 
 def _packed(jobs: Sequence[Job]) -> Any:

@@ -14,8 +14,10 @@ from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 VARIABLE = "SSLBENCH_TEST_CHROMIUM"
-_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--mute-audio",
-          "--disable-background-networking", "--disable-extensions", "--disable-component-update", "--hide-scrollbars")  # fmt: skip
+_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--mute-audio",
+    "--disable-background-networking", "--disable-extensions", "--disable-component-update", "--hide-scrollbars",
+)  # fmt: skip
 
 
 def browser() -> str | None:
@@ -128,8 +130,13 @@ def opened_browser(profile: Path) -> Iterator[Tab]:
 
     words = [program, *_FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(
-        words, preexec_fn=connect, close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )  # fmt: skip
+        words,
+        preexec_fn=connect,
+        close_fds=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(reads_commands)
     os.close(writes_answers)
     try:

@@ -16,7 +16,14 @@ from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.manifest import manifest_of
 from sslbench.reporting.page.figures import MOST_ROWS, Gallery, best_rows, gallery
 from sslbench.reporting.page.runs import conditions
-from sslbench.reporting.page.tables import ShownTable, StandingLine, lens_lines, shown_comparison, shown_table, standing_lines
+from sslbench.reporting.page.tables import (
+    ShownTable,
+    StandingLine,
+    lens_lines,
+    shown_comparison,
+    shown_table,
+    standing_lines,
+)
 from sslbench.reporting.page.values import MOST_VALUES, values_of
 from sslbench.reporting.page.words import resolved
 from sslbench.reporting.report import Report
@@ -82,7 +89,7 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
         "headline": _headline(report),
         "description": report.grid.description if report.grid else "",
         "tables": tables,
-        "lenses": [(shown, lines) for shown in tables if (lines := lens_lines(shown.table))],
+        "lenses": [(shown, found) for shown in tables if (found := lens_lines(shown.table))],
         "standings": ranks,
         "gallery": drawn,
         "most_rows": MOST_ROWS if shown_subjects != report.subjects else 0,
@@ -117,8 +124,8 @@ def _fitted(facts: dict[str, Any], extras: Mapping[str, Any]) -> str:
 
 
 _NO_VALUES = (
-    f"The values behind rows, case by case, are left out: there are more than {MOST_VALUES // 1000} 000 of them, or the "
-    "page would grow beyond 1 MB; --cases -o FILE writes them."
+    "The values behind rows, case by case, are left out: there are more than "
+    f"{MOST_VALUES // 1000} 000 of them, or the page would grow beyond 1 MB; --cases -o FILE writes them."
 )
 _NO_MANIFEST = "The manifest is left out, as the page would grow beyond 1 MB; --json -o FILE writes it beside the file."
 

@@ -75,7 +75,11 @@ def conditions(report: Report, manifest: Mapping[str, Any]) -> Conditions:
     hashes = {entry["run"]: entry.get("sha256") or {} for entry in manifest["runs"]}
     values = {digest: _values(source, runs) for digest, (_, source) in sources.items()}
     known = [own for own in values.values() if own]
-    shared = {path: value for path, value in known[0].items() if all(own.get(path) == value for own in known)} if known else {}
+    shared = (
+        {path: value for path, value in known[0].items() if all(own.get(path) == value for own in known)}
+        if known
+        else {}
+    )
     reported = [runs[name] for _, source in sources.values() for name in source.runs if name in runs]
     told = len(sources) <= MOST_SETTINGS
     configurations = [
@@ -127,7 +131,9 @@ def _facts(runs: Iterable[Run], manifest: Mapping[str, Any]) -> Iterator[tuple[s
     yield "sslbench", " ".join(filter(None, [str(manifest.get("sslbench", "")), str(manifest.get("code") or "")]))
     told = {
         "device": lambda run: run.device,
-        "prepared data": lambda run: " ".join(str(run.data.get(name, ""))[:_SHORT] for name in ("dataset", "preprocessing", "fingerprint")),
+        "prepared data": lambda run: " ".join(
+            str(run.data.get(name, ""))[:_SHORT] for name in ("dataset", "preprocessing", "fingerprint")
+        ),
         "split lists": lambda run: " ".join(str(run.splits.get(name, ""))[:_SHORT] for name in ("name", "hash")),
     }
     for name, of in told.items():

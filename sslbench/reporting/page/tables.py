@@ -178,7 +178,10 @@ def _aligned(rows: Mapping[str, ShownRow], columns: Sequence[Column]) -> dict[st
     longest = [max(len(row.cells[place].behind) for row in rows.values()) for place in range(len(columns))]
     return {
         label: replace(
-            row, cells=[replace(c, behind=c.behind.ljust(length, _BLANK)) for c, length in zip(row.cells, longest, strict=True)]
+            row,
+            cells=[
+                replace(c, behind=c.behind.ljust(length, _BLANK)) for c, length in zip(row.cells, longest, strict=True)
+            ],
         )
         for label, row in rows.items()
     }
@@ -352,5 +355,3 @@ def shown_comparison(comparison: Comparison) -> ShownComparison:
             number += 1
         groups.append((group.title, rows))
     return ShownComparison(comparison, columns, groups)
-
-

@@ -26,9 +26,9 @@ def values_of(subjects: Sequence[FigureSubject], keys: Mapping[tuple[str, str], 
 
     Returns:
         `axes`, each the `cases` and `classes` of some rows; and by a row's id in `rows` one entry per block of its
-        table: `block`, `metric`, the number of its `axes`, `seeds`, and `values`: seed by seed and case by case those of
-        all classes, as numbers of `width` digits to the base 36, of which `low + step * number` is the value. A number
-        of z's alone: there is none.
+        table: `block`, `metric`, the number of its `axes`, `seeds`, and `values`: seed by seed and case by case those
+        of all classes, as numbers of `width` digits to the base 36, of which `low + step * number` is the value. A
+        number of z's alone: there is none.
     """
     if sum(row.values.values.size for subject in subjects for row in subject.rows) > MOST_VALUES:
         return None

@@ -97,7 +97,7 @@ def _written(element: ElementTree.Element, used: set[str], sheets: Sheets) -> It
     attributes = dict(_kept(element.attrib, used, sheets))
     content = "".join(part for child in element for part in _written(child, used, sheets))
     text = escape((element.text or "").strip(), quote=False) if tag in ("text", "tspan", "title", "desc") else ""
-    if tag in ("g", "defs") and not content or tag == "g" and not attributes:
+    if (tag in ("g", "defs") and not content) or (tag == "g" and not attributes):
         yield content
         return
     told = "".join(f' {name}="{escape(value)}"' for name, value in attributes.items())
