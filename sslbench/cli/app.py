@@ -11,6 +11,7 @@ import typer
 
 from sslbench import __version__
 from sslbench.cli import console, streams
+from sslbench.cli.diff import diff
 from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
@@ -115,7 +116,7 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, power, new,
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, diff, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

@@ -53,6 +53,12 @@ def scale_option(panel: str | None = None) -> Any:
     return option("FACTOR", text, "--scale", panel=panel)
 
 
+def references_flag(panel: str | None = None) -> Any:
+    """Make the option `--with-references`."""
+    text = "With supervised training on the grid's label budgets and on all labels."
+    return flag(text, "--with-references/--without-references", panel=panel)
+
+
 def seed_option(text: str, panel: str | None = None) -> Any:
     """Make the option `--seed`."""
     return option("SEEDS", text, "--seed", "-s", panel=panel)
@@ -66,6 +72,7 @@ Quiet = Annotated[bool, flag("Print less.", "--quiet/--no-quiet", "-q", panel=OU
 Seeds = Annotated[list[str] | None, seed_option("Seeds, e.g. 0,1 or 0-2; default: the grid's.")]
 Only = Annotated[list[str] | None, only_option()]
 Scale = Annotated[float | None, scale_option()]
+References = Annotated[bool, references_flag()]
 PreprocessingName = Annotated[
     str | None,
     option("NAME", "A named preprocessing; default: the dataset's first.", complete=completion.preprocessings),
@@ -97,12 +104,22 @@ class Choice:
     Attributes:
         set, seed, only: the values of these options.
         scale: the same; it goes before a `schedule.scale` that is set.
+        references: whether supervised training on the grid's budgets and on all labels joins its jobs.
+        baseline: of its table, `cps+ga`; empty: the grid's own.
     """
 
     set: Sequence[str] | None = None
     seed: Sequence[str] | None = None
     only: Sequence[str] | None = None
     scale: float | None = None
+    references: bool = False
+    baseline: str = ""
+
+    def presented(self, grid: Grid) -> Grid:
+        """Return a grid whose table says what is asked for."""
+        if not self.baseline:
+            return grid
+        return grid.model_copy(update={"table": grid.table.model_copy(update={"baseline": self.baseline})})
 
     def jobs(self, grid: Grid) -> list[Job]:
         """Return the jobs of a grid that are meant, canonical and checked."""
@@ -110,8 +127,11 @@ class Choice:
         from sslbench.config.text import parse_set
 
         overrides = parse_set(self.set or []) | ({} if self.scale is None else {scaling.PATH: self.scale})
-        seeds = seeds_of(self.seed)
-        return selection.only((grid.with_seeds(seeds) if seeds else grid).expand(overrides), self.only or [])
+        if seeds := seeds_of(self.seed):
+            grid = grid.with_seeds(seeds)
+        if self.references:
+            grid = grid.with_references()
+        return selection.only(grid.expand(overrides), self.only or [])
 
     def no_grid(self) -> None:
         """Refuse options that say something of a grid where none is named."""
@@ -128,7 +148,8 @@ class Choice:
         """The options as one types them."""
         given = (("--set", self.set), ("--seed", self.seed), ("--only", self.only))
         words = [word for flag, values in given for value in values or [] for word in (flag, value)]
-        return words + ([] if self.scale is None else ["--scale", f"{self.scale:g}"])
+        words += [] if self.scale is None else ["--scale", f"{self.scale:g}"]
+        return words + ["--with-references"] * self.references
 
 
 def seeds_of(values: Sequence[str] | None) -> list[int]:

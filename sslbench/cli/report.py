@@ -16,6 +16,7 @@ from sslbench.cli.options import (
     Choice,
     DataDir,
     Only,
+    References,
     ResultsDir,
     Scale,
     Seeds,
@@ -70,6 +71,10 @@ def report(
     seed: Seeds = None,
     only: Only = None,
     scale: Scale = None,
+    with_references: References = False,
+    baseline: Annotated[
+        str, option("METHOD[+LOSS]", "What all rows are held against; default: the same job with one part less.")
+    ] = "",
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
 ) -> None:
@@ -103,7 +108,7 @@ def report(
     checkpoint = checked_rule(checkpoint)
     name, table = _named(name, table, against)
     published = published_table(table) if table else None
-    made = opened_report(name, Choice(set, seed, only, scale), results, protocol, checkpoint)
+    made = opened_report(name, Choice(set, seed, only, scale, with_references, baseline), results, protocol, checkpoint)
     if against and not published:
         published = _followed(made)
     for warning in dict.fromkeys(warning for table in made.tables for warning in table.warnings):

@@ -39,7 +39,7 @@ def opened_report(
     from sslbench.runs.directory import RUNS, Run, runs_below
 
     if what is not None and not names_records(what):
-        grid = load_grid(what)
+        grid = choice.presented(load_grid(what))
         jobs = choice.jobs(grid)
         made = grid_report(grid, jobs, results, protocol, checkpoint)
         if made.empty:
@@ -55,7 +55,7 @@ def opened_report(
     of_grid = _of_file(source, choice, protocol, checkpoint) if source.is_file() else None
     if of_grid is None:
         choice.no_grid()
-    made = of_grid or records_report(source, protocol, checkpoint)
+    made = of_grid or records_report(source, protocol, checkpoint, choice.baseline)
     if made.empty:
         raise _nothing(runs_below(source / RUNS if what is None else source), None, source, protocol, checkpoint)
     return made
@@ -74,6 +74,7 @@ def _of_file(path: Path, choice: Choice, protocol: str | None, checkpoint: str |
     if grid is None:
         return None
     chosen = choice if choice.given else Choice(**manifest["choice"])
+    grid = chosen.presented(grid)
     try:
         jobs = chosen.jobs(grid)
     except UsageError as error:

@@ -20,6 +20,7 @@ from sslbench.cli.options import (
     Json,
     Only,
     Quiet,
+    References,
     ResultsDir,
     Scale,
     Seeds,
@@ -30,6 +31,7 @@ from sslbench.cli.options import (
     only_option,
     opened,
     option,
+    references_flag,
     scale_option,
     seed_option,
     setting,
@@ -87,6 +89,7 @@ def run(
     ] = None,
     only: Annotated[list[str] | None, only_option(_WHAT)] = None,
     scale: Annotated[float | None, scale_option(_WHAT)] = None,
+    with_references: Annotated[bool, references_flag(_WHAT)] = False,
     set: Annotated[
         list[str] | None, setting("Change a field of all jobs, e.g. optimizer.lr=0.005.", completion.settings, _WHAT)
     ] = None,
@@ -129,7 +132,7 @@ def run(
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
-    choice = Choice(set, seed, only, scale)
+    choice = Choice(set, seed, only, scale, with_references)
     table = _report_command(chosen, name, choice, data_dir, results_dir)
     expanded = choice.jobs(chosen)
     missing = ""
@@ -143,7 +146,7 @@ def run(
     slots = min(jobs or local.default_slots(), len(plan))
     devices = local.slot_devices(slots, checked_device(device, dry_run))
     if dry_run:
-        _print_plan(plan, results, devices, missing, as_json, chosen.name)
+        _print_plan(plan, results, devices, missing, as_json, chosen)
         return
     console = err()
     live = progress and console.is_terminal and not quiet
@@ -179,6 +182,7 @@ def status(
     seed: Seeds = None,
     only: Only = None,
     scale: Scale = None,
+    with_references: References = False,
     as_json: Json = False,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
@@ -190,7 +194,7 @@ def status(
     from sslbench.core import settings
 
     opened(data_dir)
-    choice = Choice(set, seed, only, scale)
+    choice = Choice(set, seed, only, scale, with_references)
     jobs = choice.jobs(load_grid(name)) if name else None
     if not name:
         choice.no_grid()
@@ -301,15 +305,16 @@ def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missi
 
 
 def _print_plan(
-    plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool, grid: str
+    plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool, grid: Grid
 ) -> None:
-    from sslbench.cli.listing import plan_cost
-    from sslbench.cli.terminal.costs import launch
+    from sslbench.cli.listing import plan_cost, plan_resolution
+    from sslbench.cli.terminal.costs import launch, resolution
     from sslbench.cli.terminal.runs import plan as draw
 
     facts = _plan_facts(plan, results, devices, missing)
     with spinner("counts what it costs"):
-        facts["cost"] = plan_cost(plan, results, devices[0], grid)
+        facts["cost"] = plan_cost(plan, results, devices[0], grid.name)
+        facts["resolution"] = plan_resolution(plan, results, grid)
     if missing:
         note(("not ready:", "yellow"), f" {missing}")
     if as_json:
@@ -319,6 +324,8 @@ def _print_plan(
     places = ", ".join(dict.fromkeys(devices))
     print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}\n")
     launch(out(), facts["cost"])
+    if facts["resolution"]:
+        resolution(out(), facts["resolution"])
 
 
 def _report_command(

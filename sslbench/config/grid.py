@@ -17,12 +17,14 @@ from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
 from sslbench.config.parts import read_part, read_parts
 from sslbench.config.places import GridJob, TablePlace, place_of
 from sslbench.config.recipe import Seed
+from sslbench.config.splits import load_splits
 from sslbench.config.table import TableSpec
 from sslbench.config.text import compact, counted, flatten, load_yaml, parse_component, validated
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
 from sslbench.core.options import Frozen
 
+_REFERENCE = "supervised"  # the method that both ends of the gap are of
 _AXES = ("recipe", "method", "weighting", "loss", "plugin", "labeled", "seeds")
 
 
@@ -213,6 +215,26 @@ class Grid(Frozen):
         entries = [entry.model_copy(update={"seeds": []}) for entry in self.jobs]
         return self.model_copy(update={"seeds": list(seeds), "jobs": entries})
 
+    def with_references(self) -> Grid:
+        """Return the grid with supervised training on each of its label budgets and on all labels, the two ends of the
+        gap that a method can close; jobs that it has anyway stay where they are."""
+        own = {path: value for path, value in flatten(self.set).items() if _of_component(path)}
+        shared = {path: value for path, value in flatten(self.set).items() if path not in own}
+        entries = [entry.model_copy(update={"set": {**own, **entry.set}}) for entry in self.jobs]
+        budgets: dict[str, list[str]] = {}
+        for entry in self.jobs:
+            for recipe in entry.recipe or self.recipe:
+                lists = load_splits(*_lists_of(recipe))
+                whole = [each for each in lists.budgets.values() if {*each.labeled} == {*lists.train}]
+                for budget in [lists.budget(text) for text in entry.labeled or self.labeled] + whole[:1]:
+                    known = budgets.setdefault(recipe, [])
+                    known += [] if budget.slug in known else [budget.slug]
+        entries += [
+            GridEntry(recipe=[recipe], method=[_REFERENCE], loss=["default"], labeled=slugs)
+            for recipe, slugs in budgets.items()
+        ]
+        return self.model_copy(update={"set": shared, "jobs": entries})
+
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
         """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
@@ -312,6 +334,17 @@ def _placed(job: Job, place: TablePlace) -> GridJob:
 
 def _spelt(options: Mapping[str, Any]) -> str:
     return ",".join(f"{path}={compact(value)}" for path, value in options.items())
+
+
+def _of_component(path: str) -> bool:
+    """Tell whether a dotted path is an option of a method, loss or plugin, or a weighting: not for every job."""
+    return path.partition(".")[0] in COMPONENTS or weightings.concerns(path)
+
+
+def _lists_of(recipe: str) -> tuple[str, str]:
+    """The dataset and the splits of a recipe."""
+    found = load_recipe(recipe)
+    return found.dataset, found.splits
 
 
 def load_grid(name: str) -> Grid:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sslbench.config.job import Job
+from sslbench.config.layers import COMPONENTS
 from sslbench.config.published import PublishedTable, published_table
 from sslbench.config.splits import load_splits
 from sslbench.config.text import first_few
@@ -19,7 +20,10 @@ from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError, UsageError
 from sslbench.core.options import Frozen
 
-GAIN = "gain"
+GAIN, HOURS = "gain", "hours"
+DERIVED = (GAIN, HOURS)  # columns that no protocol measures
+PARTS = ("head", "tail")  # classes by size
+LENS_CLASSES = 6  # from this many classes on they are head, medium and tail
 MARKS = ("best", "second", "third")
 AgainstIn = Literal["column", "line"]
 _SPREADS = ("std", "std/class")
@@ -30,8 +34,9 @@ class ColumnSpec:
     """One of a table's `columns`, read.
 
     Attributes:
-        metric: of the protocol, or `gain`.
-        classes: None: the average alone; empty: one column for each class; else for each of these.
+        metric: of the protocol, or `gain`, or `hours`.
+        classes: None: the average alone; empty: one column for each class; else for each of these; `head` and `tail`
+            stand for the large and the small ones where no class is called so.
     """
 
     metric: str
@@ -39,7 +44,7 @@ class ColumnSpec:
 
     @classmethod
     def read(cls, text: str) -> ColumnSpec:
-        """Read `dsc`, `dsc/class` or `dsc/es,rag,lag`."""
+        """Read `dsc`, `dsc/class`, `dsc/es,rag,lag` or `dsc/head,tail`."""
         metric, per_class, names = text.replace(" ", "").partition("/")
         if not per_class:
             return cls(metric)
@@ -58,6 +63,51 @@ class ByClass(Frozen):
 
     by: Literal["class"]
     metrics: list[str]
+
+
+class LensSpec(Frozen):
+    """Which classes are large and which are small, where that is not the largest and the smallest third."""
+
+    head: list[str] = Field(min_length=1)
+    tail: list[str] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _apart(self) -> LensSpec:
+        names = [name.lower() for name in (*self.head, *self.tail)]
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise ValueError(f"{twice[0]} stands twice in head and tail")
+        return self
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Rows that others are held against.
+
+    Attributes:
+        method, loss, plugin: as jobs in canonical form have them; `plugin` may be empty.
+    """
+
+    method: str
+    loss: str
+    plugin: str
+
+    @classmethod
+    def read(cls, text: str) -> Baseline:
+        """Read `cps`, `cps+ga` or `cps+ga+scdl`.
+
+        Raises:
+            UnknownNameError: a part that is not registered.
+            UsageError: more parts than a job has.
+        """
+        parts = [part.strip() for part in text.split("+")]
+        if len(parts) > len(COMPONENTS) or not all(parts):
+            raise UsageError(f"baseline '{text}' names no row", "write METHOD, METHOD+LOSS or METHOD+LOSS+PLUGIN")
+        names = [registry.get(kind, name).name for kind, name in zip(COMPONENTS, parts, strict=False)]
+        method, loss, plugin = (*names, "default", "")[: len(COMPONENTS)] if len(names) == 1 else (*names, "")[:3]
+        return cls(method, loss, plugin)
+
+    def __str__(self) -> str:
+        return "+".join(filter(None, (self.method, self.loss, self.plugin)))
 
 
 class TableSpec(Frozen):
@@ -81,12 +131,19 @@ class TableSpec(Frozen):
     )
     columns: list[str] | ByClass = Field(
         default=["dsc", "asd", "dsc/class"],
-        description="metrics averaged over classes (`dsc`), for each class (`dsc/class`), for some (`dsc/es,rag`), "
-        "`gain`; or {by: class, metrics: [...]}",
+        description="metrics averaged over classes (`dsc`), for each class (`dsc/class`), for some (`dsc/es,rag`), for "
+        "large and small ones (`dsc/head,tail`), `gain`, `hours`; or {by: class, metrics: [...]}",
     )
     gain: bool = Field(
         default=True,
         description="what rows have over their baselines, behind the first average where `columns` do not place it",
+    )
+    baseline: str = Field(
+        default="",
+        description="METHOD[+LOSS[+PLUGIN]] that rows are held against; default: the same job with one part less",
+    )
+    lens: LensSpec | None = Field(
+        default=None, description="{head: [...], tail: [...]}: large and small classes; default: thirds by size"
     )
     classes: Literal["label", "size"] = Field(default="label", description="their order: as labelled, or largest first")
     groups: list[str] = ["Reference", "General", "Imbalance"]
@@ -144,6 +201,11 @@ class TableSpec(Frozen):
         return isinstance(self.columns, ByClass)
 
     @property
+    def held_against(self) -> Baseline | None:
+        """The baseline that it names, for all rows; None: each row has its own."""
+        return Baseline.read(self.baseline) if self.baseline else None
+
+    @property
     def gains_unplaced(self) -> bool:
         """Whether gains are asked for and no column says where."""
         return self.gain and not self.by_class and ColumnSpec(GAIN) not in self.wanted()
@@ -163,6 +225,8 @@ class TableSpec(Frozen):
         """
         facts = list(dict.fromkeys(map(_Facts.of, jobs)))
         self._check_columns(facts)
+        self._check_lens(facts)
+        self._check_baseline(jobs)
         if self.blocks == "labeled":
             _check_budgets(facts)
         if self.blocks == "dataset":
@@ -176,26 +240,55 @@ class TableSpec(Frozen):
             raise UsageError("the table has no columns", "name some, or leave `columns` out for the usual ones")
         if "columns" in self.model_fields_set:
             classes = {short for fact in facts for short in fact.classes}
-            known = {*metric_keys(fact.protocol for fact in facts), GAIN}
+            known = {*metric_keys(fact.protocol for fact in facts), *DERIVED}
             seen: set[tuple[str, str]] = set()
             for column in wanted:
                 if column.key not in known:
                     raise UnknownNameError("table column", column.key, known)
                 for name in ("",) if column.classes is None else column.classes or classes:
-                    if name and name not in classes:
+                    if name and name not in classes and name not in PARTS:
                         raise UnknownNameError(
-                            f"class in the table column '{column.metric}/...':", name, [*classes, "class"]
+                            f"class in the table column '{column.metric}/...':", name, [*classes, *PARTS, "class"]
                         )
                     if (column.metric, name) in seen:
                         shown = f"{column.metric}/{name}" if name else column.metric
                         raise UsageError(f"the table column '{shown}' stands twice", "name each column once")
                     seen.add((column.metric, name))
-        if wanted[0].metric == GAIN:
-            raise UsageError("the first table column is `gain`", "it is the gain in the first column, which it follows")
+        if wanted[0].metric in DERIVED:
+            first = wanted[0].metric
+            raise UsageError(f"the first table column is `{first}`", "rows are ordered by what a protocol measures")
         known = {*(column.key for column in wanted), *_SPREADS}
         for key in self.decimals:
             if key not in known:
                 raise UnknownNameError("column in `decimals`:", key, known)
+
+    def _check_lens(self, facts: Sequence[_Facts]) -> None:
+        """Check that the classes it names are there, and that columns of large and small ones have some."""
+        if self.lens:
+            known = {short for fact in facts for short in fact.classes}
+            for part in PARTS:
+                for name in getattr(self.lens, part):
+                    if name.lower() not in known:
+                        raise UnknownNameError(f"class in `lens: {part}`:", name, known)
+            return
+        asked = {name for column in self.wanted() for name in column.classes or () if name in PARTS}
+        for fact in facts:
+            if (parts := sorted(asked - {*fact.classes})) and len(fact.classes) < LENS_CLASSES:
+                raise UsageError(
+                    f"the table column '{self.wanted()[0].metric}/{parts[0]}' has no classes: {fact.dataset} has "
+                    f"{len(fact.classes)}, and fewer than {LENS_CLASSES} are not split by size",
+                    "name them: `lens: {head: [...], tail: [...]}`",
+                )
+
+    def _check_baseline(self, jobs: Sequence[Job]) -> None:
+        wanted = self.held_against
+        if wanted is None:
+            return
+        known = {
+            str(Baseline(job.method, job.loss, job.plugin or "")): job for job in (job.resolved.job for job in jobs)
+        }
+        if str(wanted) not in known:
+            raise UnknownNameError("baseline", str(wanted), known)
 
     def _check_together(self, facts: Sequence[_Facts]) -> None:
         recipes: dict[str, set[str]] = {}
@@ -205,7 +298,7 @@ class TableSpec(Frozen):
             raise UsageError("`together: [recipe]` joins recipes, but no dataset of the grid has two", "leave it out")
         for column in self.wanted() if "columns" in self.model_fields_set else ():
             for fact in facts:
-                if column.metric != GAIN and column.metric not in fact.metrics:
+                if column.metric not in (*DERIVED, *fact.metrics):
                     raise UsageError(
                         f"the table column '{column.metric}' is not for rows of {fact.recipe}: "
                         f"its protocol {fact.protocol} does not measure it",

@@ -134,7 +134,7 @@ def _sign(number: float) -> int:
 def _columns(tables: Sequence[Table]) -> tuple[Column, ...]:
     """The columns of all tables and blocks, each once: averages first, then the classes of each metric."""
     found: dict[tuple[str, str], Column] = {}
-    for column in (column for table in tables for column in table.columns if not column.is_gain):
+    for column in (column for table in tables for column in table.columns if column.is_measured):
         title = metric_style(column.metric).title
         average = column.class_name == AVERAGE
         header = f"Avg. {title}" if average else class_title(column.class_name)

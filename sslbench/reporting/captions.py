@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sslbench.config.scaling import PATH as SCALE
-from sslbench.config.table import GAIN, TableSpec
+from sslbench.config.table import DERIVED, HOURS, TableSpec
 from sslbench.config.text import counted, first_few
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
+from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.gains import Gain, RowGain, planned, resolution
 from sslbench.reporting.labels import class_title, dataset_title, method_caution, short_title
 from sslbench.reporting.material import Material, PlannedRow, TableBlock
-from sslbench.reporting.model import NO_VALUE, PARTIAL, STAR, Column, Row, superscript
+from sslbench.reporting.model import NO_VALUE, PARTIAL, STAR, TOGETHER, Column, Row, superscript
 from sslbench.reporting.scores import missed_organs
+from sslbench.reporting.standing import BlockStanding, Collapse
 from sslbench.runs.directory import Run
 
 _CHECKPOINTS = {"best-val": "best on the validation cases", "last": "those of the last iteration"}
 _MARKS = {"best": "best in bold", "second": "second underlined", "third": "third in italics"}
 _GAIN = (
-    "Gain: over the same job without its plugin, else without its loss, else without its weighting; of a bare method "
-    "over supervised training on the same labels."
+    "over the same job without its plugin, else its loss, else its weighting; of a bare method over supervised "
+    "training on the same labels"
 )
+_SHARES_SHOWN = 3
 _SPREADS = {0: "population SD", 1: "sample SD"}
 
 
@@ -36,6 +39,7 @@ class Caption:
     Attributes:
         letters: of recipes whose rows stand together, as rows carry them; empty where they do not.
         gains: of its rows over their baselines.
+        standing: how its rows stand to each other, block by block.
     """
 
     material: Material
@@ -44,6 +48,7 @@ class Caption:
     rows: Sequence[Row]
     letters: Mapping[str, str]
     gains: Sequence[RowGain]
+    standing: Sequence[BlockStanding] = ()
 
     def title(self) -> str:
         """Dataset and budget (or the grid's own caption, or print's), recipes, splits, and what ± is, in sentences."""
@@ -99,7 +104,7 @@ class Caption:
 
     @property
     def _means(self) -> list[Column]:
-        return [column for column in self.columns if not column.is_gain]
+        return [column for column in self.columns if column.metric not in DERIVED]
 
     def _whose(self, protocols: Iterable[str]) -> str:
         """Whose protocols these are: the letters of their rows, or their datasets, with what parts it from the text."""
@@ -131,7 +136,8 @@ class Caption:
 
     def notes(self) -> list[str]:
         """What a reader must know beside the caption: marks, missing runs, partial data, missed structures."""
-        told = [*self._marks(), *self._seeds(), *self._cautions(), *self._progress(), *self._settings()]
+        told = [*self._marks(), *self._best(), *self.of_gains(), *self._gaps(), *self._parts(), *self._collapses()]
+        told += [*self._time(), *self._seeds(), *self._cautions(), *self._progress(), *self._settings()]
         if self.spec.classes == "size":
             told += self._by_block(lambda block: _sizes(self.material, block))
         told += _data(self.material)
@@ -139,12 +145,15 @@ class Caption:
         return told + self._by_block(lambda block: _missed(self.material, block, named))
 
     def short(self, more: Iterable[str]) -> str:
-        """The notes in one line: protocols by name, marks, missing runs, what forbids a comparison, and `more`."""
+        """The notes in one line: protocols by name, what was seen of the reference, marks, gains, missing runs, what
+        forbids a comparison, and `more`."""
         names = " and ".join(
             f"{name} (version {protocol.version})" for name, protocol in self.material.protocols.items()
         )
         warned = [note for note in _data(self.material) if note.startswith("Caution")]
-        return _sentences(f"Protocol {names}", *self._marks(), *self._cautions(), *self._progress(), *warned, *more)
+        marked = [*self._marks(), *self._best(), *self._parts(), *self.of_gains(short=True)]
+        told = [*marked, *self._time(), *self._cautions(), *self._progress(), *warned, *more]
+        return _sentences(f"Protocol {names}", *_oracles(self.material), *told)
 
     def _name(self, row: Row) -> str:
         """What tells a row from the others: those of several recipes may have one name."""
@@ -167,24 +176,47 @@ class Caption:
             )
         if any(cell.marked for row in self.rows for cell in row.cells):
             told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
-        return [*told, *self.of_gains()]
+        return told
 
-    def of_gains(self) -> list[str]:
+    def _best(self) -> list[str]:
+        """Which rows are not told apart from the best, by a mark or for all of them."""
+
+        def told(block: TableBlock) -> list[str]:
+            standing = self._of(block)
+            among, columns = standing.among, [column for column in self.columns if column.block == block.title]
+            shown = any(column.metric == standing.metric and column.class_name == AVERAGE for column in columns)
+            said = {held.gain.refused for held in self.gains if any(column.is_gain for column in self.columns)}
+            if not shown or len(among.rows) < 2:
+                few = shown and among.refused.startswith("fewer than 5") and among.refused not in said
+                return [f"Not told how sure the best is: {among.refused}."] if few else []
+            over = "patients: these networks, new patients" if among.these_networks else "seeds × patients"
+            by = f"95 % intervals of the differences over {over}"
+            others = len(among.rows) - 1
+            if len(among.together) == others:
+                rows = "no other row" if others > 1 else "the other row"
+                verb = "is" if others > 1 else "is not"
+                return [f"{rows.capitalize()} {verb} told apart from the best, {among.best} ({by})."]
+            if not among.together:
+                return [f"The best, {among.best}, is told apart from every other row ({by})."]
+            return [f"{TOGETHER} Not told apart from the best, {among.best} ({by})."]
+
+        return self._by_block(told)
+
+    def _of(self, block: TableBlock) -> BlockStanding:
+        return next(each for each in self.standing if each.block == block.title)
+
+    def of_gains(self, short: bool = False) -> list[str]:
         """What gains are over, what their intervals are, what is starred, what the grid resolves, and what has no
-        interval or test."""
+        interval or test.
+
+        Args:
+            short: without what is over which baseline, and why single rows lack a test.
+        """
         columns = [column for column in self.columns if column.is_gain]
         if not columns:
             return []
-        told, found = [_GAIN], [each.gain for each in self.gains]
-        intervals = [each for each in self.gains if each.gain.average]
-        if alone := [each.row for each in intervals if each.gain.these_networks]:
-            whose = _whose_rows(alone, len(intervals))
-            told.append(f"In brackets its 95 % interval over patients{whose}: these networks, new patients.")
-        if len(alone) < len(intervals):
-            told.append("In brackets its 95 % interval over seeds × patients (two-way random effects).")
-        tested = [each for each in found if not each.untested]
-        if tested:
-            told.append(f"{STAR} p < 0.05, adjusted for {counted(len(tested), 'comparison')} (Holm).")
+        found = [each.gain for each in self.gains]
+        told = [_sentences(f"Gain: {self._baseline()}", *self._intervals())]
         if not math.isnan(points := resolution(found)):
             told.append(f"This grid resolves {points:.1f} {columns[0].unit}, {_more(found)}.".replace("  ", " "))
         for word, reasons in (
@@ -194,7 +226,90 @@ class Caption:
             for why in dict.fromkeys(filter(None, reasons)):
                 rows = [each.row for each, reason in zip(self.gains, reasons, strict=True) if reason == why]
                 told.append(f"{word}: {why}{_whose_rows(rows, len(found))}.")
+        most = max((each.seeds for each in found), default=0)
+        fewer = [f"{each.row} {each.gain.seeds}" for each in self.gains if 0 < each.gain.seeds < most]
+        if fewer and not short:
+            told.append(f"Gains over the seeds that both rows have: {first_few(fewer)}, others {most}.")
         return told
+
+    def _baseline(self) -> str:
+        named = self.spec.held_against
+        if named is None:
+            return _GAIN
+        labels = dict.fromkeys(held.baseline for held in self.gains)
+        return f"over {' and '.join(labels) or named}"
+
+    def _intervals(self) -> Iterator[str]:
+        """What stands in brackets behind gains, and what their star says."""
+        intervals = [each for each in self.gains if each.gain.average]
+        if alone := [each.row for each in intervals if each.gain.these_networks]:
+            whose = _whose_rows(alone, len(intervals))
+            yield f"In brackets its 95 % interval over patients{whose}: these networks, new patients"
+        if len(alone) < len(intervals):
+            yield "In brackets its 95 % interval over seeds × patients (two-way random effects)"
+        if tested := [each for each in self.gains if not each.gain.untested]:
+            yield f"{STAR} p < 0.05, adjusted for {counted(len(tested), 'comparison')} (Holm)"
+
+    def _gaps(self) -> list[str]:
+        """What rows close of the gap between supervised training on the budget's labels and on all."""
+
+        def told(block: TableBlock) -> list[str]:
+            standing = self._of(block)
+            if standing.ends is None or not standing.shares:
+                return []
+            found = {label: share for label, share in standing.shares.items() if not isinstance(share, str)}
+            start = f"Of the {standing.gap:.1f} points from {standing.ends[0]} to {standing.ends[1]}"
+            if not found:
+                whys = dict.fromkeys(share for share in standing.shares.values() if isinstance(share, str))
+                return [f"{start} no share is told: {next(iter(whys))}."]
+            best = sorted(found.items(), key=lambda item: -item[1].share)[:_SHARES_SHOWN]
+            shown = [f"{label} {100 * s.share:.0f} % [{100 * s.low:.0f}, {100 * s.high:.0f}]" for label, s in best]
+            more = len(standing.shares) - len(shown)
+            rest = f"; {counted(more, 'other row')} in the JSON" if more else ""
+            return [f"{start} rows close: {', '.join(shown)} (Fieller's 95 % intervals){rest}."]
+
+        return self._by_block(told)
+
+    def _parts(self) -> list[str]:
+        """Which classes are head and tail, where a column or the grid's file speaks of them."""
+        if not (self.spec.lens or any(column.part for column in self.columns)):
+            return []
+
+        def told(block: TableBlock) -> list[str]:
+            lens = self._of(block).lens
+            head, tail = (", ".join(map(class_title, names)) for names in (lens.head, lens.tail))
+            by = "as the grid says" if self.spec.lens else "the largest and the smallest third by mean voxels"
+            return [f"Head: {head}; tail: {tail} ({by})."] if head and tail else []
+
+        return self._by_block(told)
+
+    def _collapses(self) -> list[str]:
+        """Which rows lost classes, and which class is the worst where no column shows classes."""
+
+        def told(block: TableBlock) -> list[str]:
+            found = self._of(block).collapses
+            if not found:
+                return []
+            lost = [f"{label} {_lost(each)}" for label, each in found.items() if each.count]
+            if lost:
+                pairs = max(each.pairs for each in found.values())
+                return [f"Collapsed (DSC below 1 %), of {pairs} classes × seeds: {first_few(lost, 6)}."]
+            if any(column.metric == "dsc" and column.span for column in self.columns):
+                return []
+            worst = Counter(class_title(each.worst) for each in found.values() if each.worst)
+            low, label = min((each.mean, label) for label, each in found.items() if each.worst)
+            classes = ", ".join(f"{name} in {counted(count, 'row')}" for name, count in worst.most_common(3))
+            return [f"Worst class by DSC: {classes}; lowest {low:.1f} % ({label})."]
+
+        return self._by_block(told)
+
+    def _time(self) -> list[str]:
+        """On what the hours were spent."""
+        if not any(column.metric == HOURS for column in self.columns):
+            return []
+        devices = sorted({run.device for run in self.material.runs} - {""})
+        several = ", which cannot be compared" if len(devices) > 1 else ""
+        return [f"Time: hours of a run, training and test, on {first_few(devices) or 'an unknown device'}{several}."]
 
     def _not_competing(self) -> list[str]:
         """Which rows cannot be best, and why."""
@@ -237,10 +352,12 @@ class Caption:
         told = []
         for name, protocol in self.material.protocols.items():
             if absent := [
-                column.key for column in self.spec.wanted() if column.metric not in (GAIN, *protocol.metrics)
+                column.key for column in self.spec.wanted() if column.metric not in (*DERIVED, *protocol.metrics)
             ]:
                 told.append(f"The protocol {name} has no {', '.join(absent)}.")
         for place, column in enumerate(self.columns):
+            if column.metric in DERIVED:
+                continue
             block = next(block for block in self.material.blocks if block.title == column.block)
             units = self.material.units(column.metric, block)
             if (
@@ -283,8 +400,14 @@ def _more(gains: Sequence[Gain]) -> str:
     most = max(each.seeds for each in gains)
     at = next((number for number in (3, 5, 10) if number > most), 2 * most)
     more, least = planned(gains, at), planned(gains, math.inf)
-    told = f"found in about 80 of 100 (median over its gains); {at} seeds {more:.1f}"
-    return told + (f", no number of seeds less than {least:.1f}" if least >= 0.05 else "")
+    told = f"found in about 80 of 100 (median over its gains); {at} seeds would resolve {more:.1f}"
+    return told + (f", more never below {least:.1f}: too few patients" if least >= more / 3 > 0.05 else "")
+
+
+def _lost(found: Collapse) -> str:
+    """How many classes × seeds are lost, and of which classes: `4 (RAG, Es)`."""
+    names = sorted(found.lost, key=lambda name: -found.lost[name])
+    return f"{found.count} ({first_few(list(map(class_title, names)), 3)})"
 
 
 def _sentences(*parts: str) -> str:

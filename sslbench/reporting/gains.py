@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sslbench.config.table import LENS_CLASSES, LensSpec
 from sslbench.reporting.model import Direction
 from sslbench.reporting.statistics import (
     LEVEL,
@@ -30,7 +31,6 @@ from sslbench.reporting.statistics import (
 FEWEST_UNITS = 5  # below, no interval
 FEWEST_SEEDS = 3  # below, no star: two seeds can gain alike by chance
 PENALTIES = 0.05  # above this share of values that are penalties, a test would be one of the penalty
-LENS_CLASSES = 6  # from this many classes on they are head, medium and tail
 
 Key = TypeVar("Key")
 
@@ -105,7 +105,8 @@ class CaseValues:
 
 @dataclass(frozen=True)
 class Lens:
-    """Classes by size: the largest third, the smallest, and what is between; empty below six classes.
+    """Classes by size: the largest third, the smallest, and what is between; empty below six classes, unless the table
+    names them.
 
     Attributes:
         sizes: mean reference voxels over the test cases that have the class.
@@ -116,6 +117,18 @@ class Lens:
     head: tuple[str, ...] = ()
     medium: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, float], named: LensSpec | None) -> Lens:
+        """As a table names them, else `by_size`; a class that no test case has is in none."""
+        if named is None:
+            return cls.by_size(sizes)
+        head, tail = ({name.lower() for name in names} for names in (named.head, named.tail))
+        parts: dict[str, list[str]] = {"head": [], "medium": [], "tail": []}
+        for name in sizes:
+            short = name.lower()
+            parts["head" if short in head else "tail" if short in tail else "medium"].append(name)
+        return cls(sizes, *map(tuple, parts.values()))
 
     @classmethod
     def by_size(cls, sizes: Mapping[str, float]) -> Lens:
@@ -288,7 +301,7 @@ def planned(gains: Sequence[Gain], seeds: float) -> float:
         gains: of a grid.
         seeds: at least 2; `math.inf`: what no number of seeds goes below.
     """
-    found = [detectable(*each.components.design(seeds, each.units)) for each in _spread_out(gains)]
+    found = [detectable(*each.components.design(seeds, each.units)) for each in spread_out(gains)]
     return float(np.median(found)) if found else math.nan
 
 
@@ -330,7 +343,7 @@ def _interval(found: TwoWay | None) -> dict[str, float] | None:
     return None if found is None else {name: getattr(found, name) for name in names}
 
 
-def _spread_out(gains: Sequence[Gain]) -> list[TwoWay]:
+def spread_out(gains: Sequence[Gain]) -> list[TwoWay]:
     """The differences over several seeds that have a spread: rows that tie exactly say nothing of it."""
     found = [each.average for each in gains if each.average is not None and each.seeds > 1]
     return [average for average in found if average.se > 0]
@@ -338,5 +351,5 @@ def _spread_out(gains: Sequence[Gain]) -> list[TwoWay]:
 
 def resolution(gains: Sequence[Gain]) -> float:
     """Difference that the grid resolves: the median, over its pairs, of what is found with 80 % power; NaN for none."""
-    found = [each.detectable for each in _spread_out(gains)]
+    found = [each.detectable for each in spread_out(gains)]
     return float(np.median(found)) if found else math.nan

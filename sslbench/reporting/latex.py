@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from sslbench.reporting.model import LETTERS, NO_VALUE, PARTIAL, RAISED, Cell, Column, Row, Table, cell_text, manifest
+from sslbench.reporting.model import LETTERS, NO_VALUE, RAISED, Cell, Column, Row, Table, cell_text, manifest
 
 PACKAGES = (r"\usepackage{booktabs}", r"\usepackage{graphicx}")
 
@@ -165,7 +165,7 @@ def _cell(cell: Cell, column: Column) -> str:
     text = mean if mean == NO_VALUE else escape(mean + around).replace("-", "$-$").replace("+", "$+$")
     if cell.rank:
         text = f"\\{_RANKS[cell.rank]}{{{text}}}"
-    return text + (escape(PARTIAL) if cell.marked else "")
+    return text + escape(cell.signs)
 
 
 def line(cells: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sslbench.config import weightings
-from sslbench.config.table import TableSpec
+from sslbench.config.table import Baseline, TableSpec
 from sslbench.reporting.labels import REFERENCE, method_group, short_title, weighted_method
 from sslbench.reporting.material import PlannedRow, TableBlock
 
@@ -97,12 +97,33 @@ def lines(blocks: Sequence[TableBlock], order: Sequence[PlannedRow]) -> list[Lin
     return sorted(made, key=lambda line: places[line.first])
 
 
-def baselines(block: TableBlock) -> dict[PlannedRow, PlannedRow]:
+def baselines(block: TableBlock, named: Baseline | None = None) -> dict[PlannedRow, PlannedRow]:
     """What each row is held against, where the block has it: the same job with its last addition taken off, the plugin,
-    else the loss, else the weighting; of a bare method the reference, trained on the same labels."""
+    else the loss, else the weighting; of a bare method the reference, trained on the same labels.
+
+    Args:
+        named: all rows of a recipe are held against this one instead, of several the one with fewest options.
+    """
+    if named is not None:
+        found: dict[str, PlannedRow] = {}
+        for row in sorted(block.planned, key=lambda row: len(row.settings)):
+            if (row.method, row.loss, row.plugin) == (named.method, named.loss, named.plugin):
+                found.setdefault(row.recipe, row)
+        held = {row: found[row.recipe] for row in block.planned if row.recipe in found}
+        return {row: base for row, base in held.items() if row is not base}
     known = {_identity(row): row for row in reversed(block.planned)}
     wanted = {row: _below(row, block) for row in block.planned}
     return {row: known[below] for row, below in wanted.items() if below in known}
+
+
+def ends_of_gap(block: TableBlock) -> tuple[PlannedRow, PlannedRow] | None:
+    """Supervised training on the labels of the block and on all of them, of one recipe; None where it lacks one."""
+    lower, upper = (
+        [row for row in rows if method_group(row.method) == REFERENCE and row.loss == "default" and not row.plugin]
+        for rows in (block.planned, block.bounds)
+    )
+    pairs = [(low, high) for low in lower for high in upper if _identity(low) == _identity(high)]
+    return pairs[0] if pairs else None
 
 
 _Identity = tuple[str, str, str, str, frozenset[tuple[str, str]]]

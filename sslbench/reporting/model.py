@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sslbench.config.table import GAIN
+from sslbench.config.table import DERIVED, GAIN
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
     from sslbench.reporting.gains import RowGain
+    from sslbench.reporting.standing import BlockStanding
 
 NO_VALUE = "--"
 PARTIAL = "†"
 STAR = "*"
+TOGETHER = "°"
 
 Direction = Literal["up", "down", ""]
 LETTERS, RAISED = "abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
@@ -28,8 +30,8 @@ class Column:
     """One column of numbers.
 
     Attributes:
-        metric: as in `cases.csv`; `gain`: what a row has over its baseline.
-        class_name: `avg`, or a class as in `cases.csv`.
+        metric: as in `cases.csv`; `gain`: what a row has over its baseline; `hours`: what a run took.
+        class_name: `avg`, or a class as in `cases.csv`; `head`, `tail`: the average over large and small classes.
         header: `Avg. DSC`, or the class's abbreviation; under a class's `span` the metric's name.
         span: the heading over neighbouring columns: the metric's name over its classes, or the class's (`Avg.` too)
             over its metrics; empty over an average alone.
@@ -39,6 +41,7 @@ class Column:
         std_decimals: of the spread; None: it is not shown.
         block: the heading over all columns of one label budget or dataset, where those stand side by side; else empty.
         by: what neighbouring columns share: a `metric`, which `span` then names, or a `class`.
+        part: whether it is an average over large or small classes.
     """
 
     metric: str
@@ -51,11 +54,17 @@ class Column:
     std_decimals: int | None
     block: str = ""
     by: Literal["metric", "class"] = "metric"
+    part: bool = False
 
     @property
     def is_gain(self) -> bool:
         """Whether it holds differences, signed and never ranked."""
         return self.metric == GAIN
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is a metric's average or class, as papers print them."""
+        return self.metric not in DERIVED and not self.part
 
     @property
     def sense(self) -> str:
@@ -75,6 +84,7 @@ class Cell:
         expected: seeds that should; 0 where the grid has no such job in the column's block.
         rank: 1 best, 2 second, 3 third among the rows that compete, ties shared; 0: not marked.
         marked: whether a dagger tells that seeds are missing.
+        together: whether a ring tells that the row is not told apart from the best.
         low, high: ends of a gain's confidence interval; NaN where there is none.
         star: whether a gain is told apart from chance, adjusted for all of the table.
     """
@@ -85,6 +95,7 @@ class Cell:
     expected: int
     rank: int = 0
     marked: bool = False
+    together: bool = False
     low: float = math.nan
     high: float = math.nan
     star: bool = False
@@ -96,6 +107,11 @@ class Cell:
     @property
     def second(self) -> bool:
         return self.rank == 2
+
+    @property
+    def signs(self) -> str:
+        """What stands behind the number."""
+        return (TOGETHER if self.together else "") + (PARTIAL if self.marked else "")
 
 
 @dataclass(frozen=True)
@@ -211,6 +227,7 @@ class Table:
         of: key of the published table that it follows, `ga:T1`; empty where none.
         gains: of rows over their baselines, where both have results, whether a column shows them or not.
         gain_notes: those of `notes` that are about the columns of gains.
+        standing: how its rows stand to each other in the first column, block by block.
     """
 
     name: str
@@ -226,6 +243,7 @@ class Table:
     of: str = ""
     gains: tuple[RowGain, ...] = ()
     gain_notes: tuple[str, ...] = ()
+    standing: tuple[BlockStanding, ...] = ()
 
     @property
     def label(self) -> str:

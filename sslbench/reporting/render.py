@@ -17,7 +17,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from sslbench.config.text import counted
-from sslbench.reporting.model import PARTIAL, Cell, Column, Table, cell_text, manifest
+from sslbench.reporting.model import Cell, Column, Table, cell_text, manifest
 
 CSV_COLUMNS = (
     "recipe", "labeled", "method", "loss", "plugin", "variant", "class", "metric", "mean", "std", "n",
@@ -213,7 +213,7 @@ def _header_lines(column: Column) -> tuple[str, str]:
 def _terminal_cell(cell: Cell, column: Column) -> Text:
     style = ("", "bold", "underline", "italic")[cell.rank]
     text = Text("".join(cell_text(cell, column)), style=style)
-    return Text.assemble(text, PARTIAL if cell.marked else "")
+    return Text.assemble(text, cell.signs)
 
 
 # ------------------------------------------------------------------------------------------------- markdown
@@ -243,7 +243,7 @@ def _span_notes(table: Table) -> list[str]:
 def _markdown_cell(cell: Cell, column: Column) -> str:
     text = escape_markdown("".join(cell_text(cell, column)))
     before, after = (("", ""), ("**", "**"), ("<ins>", "</ins>"), ("*", "*"))[cell.rank]  # GitHub drops <u>
-    return before + text + after + (PARTIAL if cell.marked else "")
+    return before + text + after + cell.signs
 
 
 def escape_markdown(text: str) -> str:

@@ -12,6 +12,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.metrics.aggregate import columns_of, means
 from sslbench.runs.collect import CELL_COLUMNS
+from sslbench.runs.directory import Run
 
 
 def per_run(records: pd.DataFrame) -> pd.DataFrame:
@@ -121,6 +122,14 @@ def missed_organs(records: pd.DataFrame) -> pd.DataFrame:
     pairs = pairs[pairs["state"].isin(["both", "missed"])]
     counts = pairs.assign(missed=pairs["state"] == "missed").groupby("run", sort=False)["missed"]
     return counts.agg(missed="sum", pairs="size").reset_index()
+
+
+def hours_of(run: Run) -> float | None:
+    """Hours of training and test, those of all attempts; None where they were not recorded."""
+    status = run.status()
+    parts = [status.get(name) for name in ("training_seconds", "test_seconds")]
+    known = [float(part) for part in parts if isinstance(part, int | float)]
+    return sum(known) / 3600 if len(known) == len(parts) else None
 
 
 def class_sizes(records: pd.DataFrame) -> dict[str, float]:

@@ -3,13 +3,14 @@ closed, and what happens to small structures. Tables, figures and pages take the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from sslbench.reporting.gains import FEWEST_UNITS, PENALTIES, CaseValues, refusal
+from sslbench.reporting.gains import FEWEST_UNITS, PENALTIES, CaseValues, Lens, refusal
 from sslbench.reporting.statistics import (
     GapShare,
     TwoWay,
@@ -183,14 +184,69 @@ def collapse(values: CaseValues) -> Collapse:
     )
 
 
-def standing_data(standing: RowStanding) -> dict[str, Any]:
-    """A standing as JSON has it."""
-    behind = standing.behind
+@dataclass(frozen=True, eq=False)
+class BlockStanding:
+    """How the rows over one block of columns stand, by their labels.
+
+    Attributes:
+        block: `Column.block`.
+        metric: in which: that of the table's first column.
+        lens: classes by size, or as the table names them.
+        among: those that compete, held against the best.
+        ends: supervised training at the budget and with all labels; None where the table lacks one.
+        gap: points between the two; NaN where there are no ends.
+        shares: of it that rows close, or why that is not said.
+        collapses: which classes rows lost, upper bounds too; empty where DSC was not measured.
+    """
+
+    block: str
+    metric: str
+    lens: Lens
+    among: Standings[str]
+    ends: tuple[str, str] | None = None
+    gap: float = math.nan
+    shares: Mapping[str, GapShare | str] = field(default_factory=dict)
+    collapses: Mapping[str, Collapse] = field(default_factory=dict)
+
+
+def standing_data(standing: BlockStanding) -> dict[str, Any]:
+    """How rows stand as JSON has it."""
+    lens, among = standing.lens, standing.among
+    labels = dict.fromkeys([*among.rows, *standing.shares, *standing.collapses])
     return {
-        "rank": standing.rank,
-        "rank_low": standing.low,
-        "rank_high": standing.high,
-        "first": standing.first,
-        "told_apart_from_best": standing.apart,
-        "behind_best": None if behind is None else {"mean": behind.mean, "low": behind.low, "high": behind.high},
+        "block": standing.block or None,
+        "metric": standing.metric,
+        "classes": {"head": list(lens.head), "medium": list(lens.medium), "tail": list(lens.tail)},
+        "best": among.best,
+        "seeds": among.seeds,
+        "patients": among.units,
+        "refused": among.refused or None,
+        "gap": None
+        if standing.ends is None
+        else {"from": standing.ends[0], "to": standing.ends[1], "points": standing.gap},
+        "rows": [{"row": label, **_row_data(standing, label)} for label in labels],
     }
+
+
+def _row_data(standing: BlockStanding, label: str) -> dict[str, Any]:
+    row, share = standing.among.rows.get(label), standing.shares.get(label)
+    lost = standing.collapses.get(label)
+    found: dict[str, Any] = {}
+    if row is not None:
+        behind = row.behind
+        found |= {
+            "rank": row.rank,
+            "rank_low": row.low,
+            "rank_high": row.high,
+            "first": row.first,
+            "told_apart_from_best": row.apart,
+            "behind_best": None if behind is None else {"mean": behind.mean, "low": behind.low, "high": behind.high},
+        }
+    if isinstance(share, str):
+        found["share_of_gap"] = {"refused": share}
+    elif share is not None:
+        found["share_of_gap"] = {"share": share.share, "low": share.low, "high": share.high, "g": share.g}
+    if lost is not None:
+        worst = None if math.isnan(lost.mean) else {"class": lost.worst, "mean": lost.mean}
+        found |= {"collapsed": dict(lost.lost), "class_seed_pairs": lost.pairs, "worst": worst}
+    return found

@@ -12,21 +12,35 @@ from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sslbench.config.grid import Grid
 from sslbench.config.job import Job, settings_of
 from sslbench.config.layers import COMPONENTS
 from sslbench.config.places import TablePlace, place_of
-from sslbench.config.table import GAIN, ColumnSpec, TableSpec, metric_keys
+from sslbench.config.table import (
+    DERIVED,
+    GAIN,
+    HOURS,
+    PARTS,
+    Baseline,
+    ColumnSpec,
+    TableSpec,
+    metric_keys,
+)
 from sslbench.config.text import compact, counted, split_outside_brackets
+from sslbench.core.errors import UnknownNameError
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
 from sslbench.reporting.gains import CaseValues, Gain, Lens, RowGain, family, gain
 from sslbench.reporting.labels import class_title, metric_style
-from sslbench.reporting.layout import Line, baselines, lines, sheets
+from sslbench.reporting.layout import Line, baselines, ends_of_gap, lines, sheets
 from sslbench.reporting.material import Material, PlannedRow, TableBlock
 from sslbench.reporting.model import Cell, Column, Direction, Row, RowGroup, RowSource, Table, manifest
 from sslbench.reporting.report import Report
-from sslbench.reporting.scores import over_seeds, per_run
+from sslbench.reporting.scores import hours_of, over_seeds, per_run
+from sslbench.reporting.standing import BlockStanding, Collapse, Standings, collapse, gap_closed, standings
+from sslbench.reporting.statistics import GapShare, average_of
 from sslbench.runs.collect import ByRun, Collection, collect, records_of
 from sslbench.runs.directory import Run
 
@@ -80,7 +94,9 @@ def grid_report(
     return Report(made, found, Path(results_dir), grid, protocol, checkpoint)
 
 
-def records_report(source: Path | str, protocol: str | None = None, checkpoint: str | None = None) -> Report:
+def records_report(
+    source: Path | str, protocol: str | None = None, checkpoint: str | None = None, baseline: str = ""
+) -> Report:
     """One table per recipe × label budget of all finished runs, grids aside.
 
     The seeds asked for are those that ever began. Rows of which no run is finished are left out.
@@ -88,9 +104,10 @@ def records_report(source: Path | str, protocol: str | None = None, checkpoint: 
     Args:
         source: anything that `load_results` takes.
         protocol, checkpoint: as for `grid_report`.
+        baseline: as in a grid's `table`.
 
     Raises:
-        UsageError: nothing is there.
+        UsageError: nothing is there, or no row that is the baseline.
         SSLBenchError: as for `grid_report`.
     """
     found = collect(source, protocol, checkpoint)
@@ -106,7 +123,12 @@ def records_report(source: Path | str, protocol: str | None = None, checkpoint: 
     ]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
-    return Report(_tables(rows, found, TableSpec(), notes), found, Path(source), None, protocol, checkpoint)
+    spec = TableSpec(baseline=baseline)
+    if spec.held_against:
+        known = {str(Baseline(row.method, row.loss, row.plugin)) for row in rows}
+        if str(spec.held_against) not in known:
+            raise UnknownNameError("baseline", str(spec.held_against), known)
+    return Report(_tables(rows, found, spec, notes), found, Path(source), None, protocol, checkpoint)
 
 
 def _undigested(run: str) -> str:
@@ -161,7 +183,7 @@ def _tables(
     rows: list[PlannedRow], found: Collection, spec: TableSpec, notes: list[str], grid: str = ""
 ) -> list[Table]:
     if "columns" not in spec.model_fields_set:
-        known = metric_keys({row.protocol for row in rows})
+        known = {*metric_keys({row.protocol for row in rows}), *DERIVED}
         spec = spec.model_copy(update={"columns": [column.key for column in spec.wanted() if column.key in known]})
     scores = ByRun(per_run(found.records))
     made = [_table(Material(blocks, found, scores), rows, spec, notes) for blocks in sheets(rows, spec)]
@@ -174,7 +196,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
     names = naming.labels(shown, material, spec)
     letters = naming.recipe_letters(shown, spec)
     footnotes = naming.footnotes(shown, spec, len({*letters.values()}))
-    numbers = _Numbers(material, spec.wanted()[0].metric if spec.wanted() else "")
+    numbers = _Numbers(material, spec)
     rows = [
         Row(
             label=name,
@@ -187,7 +209,9 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
     ]
     rows, apart = _with_unique_labels(_ranked(rows, columns, len(spec.marks)), letters)
     held = tuple(_held(numbers, shown, rows))
-    caption = captions.Caption(material, spec, columns, rows, letters, held)
+    standing = tuple(_standing(numbers, block, shown, rows) for block in material.blocks)
+    rows = _together(rows, columns, standing)
+    caption = captions.Caption(material, spec, columns, rows, letters, held, standing)
     apart += [*notes, spec.note]
     if spec.notes == "short":
         measured, said = "", [caption.short([*footnotes.notes, *apart])]
@@ -205,6 +229,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
         damaged=material.found.damaged,
         gains=held,
         gain_notes=tuple(caption.of_gains()),
+        standing=standing,
     )
 
 
@@ -214,6 +239,44 @@ def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iter
     for title, gains in numbers.gains.items():
         for planned, found in gains.items():
             yield RowGain(labels[planned], labels[numbers.below[title][planned]], title, numbers.leading, found)
+
+
+def _standing(numbers: _Numbers, block: TableBlock, shown: Sequence[Line], rows: Sequence[Row]) -> BlockStanding:
+    """How the rows over a block stand, by their labels."""
+    labels = {planned: row.label for line, row in zip(shown, rows, strict=True) for planned in line.cells}
+    found = numbers.among(block)
+    among = {labels[planned]: row for planned, row in found.rows.items()}
+    ends, gap, shares = numbers.shares(block)
+    return BlockStanding(
+        block=block.title,
+        metric=numbers.leading,
+        lens=numbers.lenses[block.title],
+        among=Standings(among, found.seeds, found.units, found.refused),
+        ends=ends and (labels[ends[0]], labels[ends[1]]),
+        gap=gap,
+        shares={labels[planned]: share for planned, share in shares.items()},
+        collapses={labels[planned]: found for planned, found in numbers.collapses(block).items()},
+    )
+
+
+def _together(rows: list[Row], columns: Sequence[Column], standing: Sequence[BlockStanding]) -> list[Row]:
+    """The rows with a mark where they are not told apart from the best; none where that is so of all."""
+    marked: dict[int, set[str]] = {}
+    for of_block in standing:
+        wanted = (of_block.block, of_block.metric, AVERAGE)
+        places = [place for place, c in enumerate(columns) if (c.block, c.metric, c.class_name) == wanted]
+        together = of_block.among.together
+        if len(together) < len(of_block.among.rows) - 1:
+            marked |= {place: {*together} for place in places}
+    return [
+        replace(
+            row,
+            cells=tuple(
+                replace(cell, together=row.label in marked.get(place, ())) for place, cell in enumerate(row.cells)
+            ),
+        )
+        for row in rows
+    ]
 
 
 def _name(material: Material) -> str:
@@ -229,8 +292,8 @@ def _name(material: Material) -> str:
 def _columns(material: Material, spec: TableSpec) -> tuple[Column, ...]:
     columns = []
     for block in material.blocks:
-        wanted = [column for column in spec.wanted() if column.metric == GAIN or column.metric in material.metrics]
-        if wanted and wanted[0].classes is None and spec.gains_unplaced and baselines(block):
+        wanted = [column for column in spec.wanted() if column.metric in (*DERIVED, *material.metrics)]
+        if wanted and wanted[0].classes is None and spec.gains_unplaced and baselines(block, spec.held_against):
             wanted.insert(1, ColumnSpec(GAIN))
         own = [column for part in wanted for column in _of(part, wanted[0], block, material, spec)]
         if spec.by_class:
@@ -244,6 +307,10 @@ def _of(
     part: ColumnSpec, leading: ColumnSpec, block: TableBlock, material: Material, spec: TableSpec
 ) -> Iterator[Column]:
     """The columns of one of the table's `columns` in one block; none where another block has its metric."""
+    if part.metric == HOURS:
+        digits = spec.decimals.get(HOURS, 2)
+        yield Column(HOURS, AVERAGE, "Time", "", "h", "", digits, None, block.title)
+        return
     metric = leading.metric if part.metric == GAIN else part.metric
     style, units = metric_style(metric), material.units(metric, block)
     if not units:
@@ -264,6 +331,14 @@ def _of(
         for short in _ordered(material, block, spec, part.classes):
             header = class_title(short)
             yield Column(metric, short, header, style.title, unit, direction, digits, around, block.title)
+        for name in _parts_wanted(material, block, part.classes):
+            header, spread = f"{name.capitalize()} {style.title}", spec.decimals.get("std", 1)
+            yield Column(metric, name, header, "", unit, direction, digits, spread, block.title, part=True)
+
+
+def _parts_wanted(material: Material, block: TableBlock, wanted: Sequence[str]) -> list[str]:
+    """Which of the names are `head` and `tail`: those that no class has."""
+    return [name for name in wanted if name in PARTS and name not in map(str.lower, material.classes(block))]
 
 
 def _by_class(column: Column) -> Column:
@@ -308,14 +383,16 @@ def _sources(line: Line, material: Material) -> Iterator[RowSource]:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """What fills cells: scores of each row by metric and class, and what each row is held against.
-
-    Attributes:
-        leading: the metric of the first column, in which gains are.
-    """
+    """What fills cells: scores of each row by metric and class, what each row is held against, and how rows stand."""
 
     material: Material
-    leading: str
+    spec: TableSpec
+
+    @cached_property
+    def leading(self) -> str:
+        """The metric of the first column, in which gains are."""
+        wanted = self.spec.wanted()
+        return wanted[0].metric if wanted else ""
 
     @cached_property
     def scores(self) -> dict[PlannedRow, dict[tuple[str, str], Mapping[Any, Any]]]:
@@ -327,8 +404,14 @@ class _Numbers:
         return found
 
     @cached_property
+    def lenses(self) -> dict[str, Lens]:
+        """By block: its classes by size."""
+        return {block.title: Lens.of(self.material.sizes(block), self.spec.lens) for block in self.material.blocks}
+
+    @cached_property
     def below(self) -> dict[str, dict[PlannedRow, PlannedRow]]:
-        return {block.title: baselines(block) for block in self.material.blocks}
+        named = self.spec.held_against
+        return {block.title: baselines(block, named) for block in self.material.blocks}
 
     @cached_property
     def gains(self) -> dict[str, dict[PlannedRow, Gain]]:
@@ -337,25 +420,66 @@ class _Numbers:
             return {}
         held: dict[tuple[str, PlannedRow], Gain] = {}
         for block in self.material.blocks:
-            lens = Lens.by_size(self.material.sizes(block))
+            lens = self.lenses[block.title]
             pairs = [pair for pair in self.below[block.title].items() if all(map(self.material.reported, pair))]
-            values = {row: self._case_values(row) for row in dict.fromkeys(row for pair in pairs for row in pair)}
-            held |= {(block.title, row): gain(values[row], values[base], lens) for row, base in pairs}
+            held |= {
+                (block.title, row): gain(self._values(row, self.leading), self._values(base, self.leading), lens)
+                for row, base in pairs
+            }
         found: dict[str, dict[PlannedRow, Gain]] = {block.title: {} for block in self.material.blocks}
         for (title, row), tested in family(held).items():
             found[title][row] = tested
         return found
 
-    def _case_values(self, row: PlannedRow) -> CaseValues:
-        protocol = self.material.protocols[row.protocol]
-        records = self.material.records_of([row])
-        return CaseValues.of(records, self.leading, metric_style(self.leading).direction, protocol.skip_cases)
+    def among(self, block: TableBlock) -> Standings[PlannedRow]:
+        """How the rows that can be best stand to the best of them."""
+        if not metric_style(self.leading).direction:
+            return Standings(refused=f"which way of {metric_style(self.leading).title} is better is not known")
+        rows = [row for row in block.planned if self._measured(row) and self.material.competes(row, block)]
+        return standings({row: self._values(row, self.leading) for row in rows})
+
+    def shares(
+        self, block: TableBlock
+    ) -> tuple[tuple[PlannedRow, PlannedRow] | None, float, dict[PlannedRow, GapShare | str]]:
+        """The two ends of the gap to full supervision, its points, and what rows close of it; nothing where an end
+        lacks results."""
+        ends = ends_of_gap(block)
+        if ends is None or not metric_style(self.leading).percent or not all(map(self._measured, ends)):
+            return None, math.nan, {}
+        lower, upper = (self._values(row, self.leading) for row in ends)
+        rows = [
+            row for row in block.planned if row not in ends and row.recipe == ends[0].recipe and self._measured(row)
+        ]
+        gap = float(np.nanmean(upper.by_unit(average_of())) - np.nanmean(lower.by_unit(average_of())))
+        return ends, gap, {row: gap_closed(self._values(row, self.leading), lower, upper) for row in rows}
+
+    def collapses(self, block: TableBlock) -> dict[PlannedRow, Collapse]:
+        """Which classes rows lost."""
+        rows = [row for row in block.rows if "dsc" in self.material.protocols[row.protocol].metrics]
+        return {row: collapse(self._values(row, "dsc")) for row in rows if self.material.reported(row)}
+
+    def _measured(self, row: PlannedRow) -> bool:
+        return bool(self.material.reported(row)) and self.leading in self.material.protocols[row.protocol].metrics
+
+    @cached_property
+    def _read(self) -> dict[tuple[PlannedRow, str], CaseValues]:
+        return {}
+
+    def _values(self, row: PlannedRow, metric: str) -> CaseValues:
+        if (row, metric) not in self._read:
+            protocol = self.material.protocols[row.protocol]
+            records = self.material.records_of([row])
+            found = CaseValues.of(records, metric, metric_style(metric).direction, protocol.skip_cases)
+            self._read[row, metric] = found
+        return self._read[row, metric]
 
     def cell(self, line: Line, column: Column) -> Cell:
         place = [block.title for block in self.material.blocks].index(column.block)
         planned = line.cells[place]
         if planned is None:
             return Cell(math.nan, math.nan, 0, 0)
+        if column.metric == HOURS:
+            return self._hours(planned)
         if not column.is_gain:
             return self._value(planned, column.metric, column)
         found = self.gains.get(column.block, {}).get(planned)
@@ -375,12 +499,32 @@ class _Numbers:
         )
 
     def _value(self, planned: PlannedRow, metric: str, column: Column) -> Cell:
-        score = self.scores[planned].get((metric, column.class_name), _NO_SCORE)
+        known = self._part(planned, column) if column.part else self.scores[planned]
+        score = known.get((metric, column.class_name), _NO_SCORE)
         scale = 100.0 if column.unit in ("percent", "points") and score["unit"] != "percent" else 1.0
         n = int(score["n"])
         # A dagger in every class column would say many times what the average says.
         due = planned.expected if column.class_name == AVERAGE else len(self.material.reported(planned))
         return Cell(score["mean"] * scale, score["std"] * scale, n, planned.expected, marked=0 < n < due)
+
+    def _part(self, planned: PlannedRow, column: Column) -> dict[tuple[str, str], Mapping[Any, Any]]:
+        """The score of a row over large or small classes: the mean over them in each run, then over runs."""
+        if not self.material.reported(planned):
+            return {}
+        members = getattr(self.lenses[column.block], column.class_name)
+        scores = self.material.scores_of(planned)
+        own = scores[(scores["metric"] == column.metric) & scores["class"].isin(members)]
+        if own.empty:
+            return {}
+        means = own.groupby("run", sort=False)["value"].transform("mean")  # of what has a value
+        of_run = own.assign(value=means, sd=math.nan).assign(**{"class": column.class_name}).drop_duplicates("run")
+        (score,) = over_seeds(of_run).to_dict("records")
+        return {(column.metric, column.class_name): score}
+
+    def _hours(self, planned: PlannedRow) -> Cell:
+        known = [hours for run in self.material.reported(planned) if (hours := hours_of(run)) is not None]
+        mean = float(np.mean(known)) if known else math.nan
+        return Cell(mean, math.nan, len(known), planned.expected)
 
 
 def _grouped(rows: list[tuple[Line, Row]], spec: TableSpec) -> tuple[RowGroup, ...]:

@@ -38,7 +38,7 @@ def subject(
     lens = Lens.by_size(sizes)
     gains = family({label: gain(known[label].values, known[base].values, lens) for label, base in below.items()})
     given: dict[str, Any] = {"name": "t", "title": "T", "metric": "DSC", "unit": "%", "direction": "up", **changes}
-    return FigureSubject(rows=tuple(rows), sizes=sizes, baselines=below, gains=gains, **given)
+    return FigureSubject(rows=tuple(rows), lens=Lens.by_size(sizes), baselines=below, gains=gains, **given)
 
 
 def example(rows: int = 4, seeds: int = 3, cases: int = 7, **changes: Any) -> FigureSubject:

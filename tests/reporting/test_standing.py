@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sslbench.reporting.gains import CaseValues
-from sslbench.reporting.standing import collapse, gap_closed, standing_data, standings
+from sslbench.reporting.gains import CaseValues, Lens
+from sslbench.reporting.standing import BlockStanding, collapse, gap_closed, standing_data, standings
 from sslbench.reporting.statistics import average_of, rank_stability, two_way
 
 
@@ -47,8 +47,9 @@ def test_rows_are_held_against_the_best_of_them() -> None:
         (each.low, each.high, each.first) for each in stability
     ]
     assert found.rows["poor"].rank == 3 and sum(row.first for row in found.rows.values()) == pytest.approx(1)
-    assert standing_data(found.rows["poor"])["told_apart_from_best"] is True
-    assert standing_data(found.rows[order[0]])["behind_best"] is None
+    told = standing_data(BlockStanding("", "dsc", Lens({}), found))
+    assert [row["row"] for row in told["rows"]] == order
+    assert told["rows"][2]["told_apart_from_best"] is True and told["rows"][0]["behind_best"] is None
 
 
 def test_ties_share_their_rank_and_the_best_is_never_apart() -> None:

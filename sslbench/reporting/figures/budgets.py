@@ -15,6 +15,7 @@ from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
 from sslbench.reporting.figures.scores import heat
 from sslbench.reporting.figures.style import Look
 from sslbench.reporting.figures.subject import FigureRow, FigureSubject
+from sslbench.reporting.scores import hours_of
 from sslbench.runs.directory import Run
 
 if TYPE_CHECKING:
@@ -278,14 +279,6 @@ class CostPlate(Plate):
         axes.set_xlabel(style.fitted(f"hours on {self.device}", width - left, lines=1))
         _names_beside(axes, names, self.points, (width - left - 3, high))
         return figure
-
-
-def hours_of(run: Run) -> float | None:
-    """Hours of training and test, those of all attempts; None where they were not recorded."""
-    status = run.status()
-    parts = [status.get(name) for name in ("training_seconds", "test_seconds")]
-    known = [float(part) for part in parts if isinstance(part, int | float)]
-    return sum(known) / 3600 if len(known) == len(parts) else None
 
 
 def _device(run: Run) -> str:

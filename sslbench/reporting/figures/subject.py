@@ -17,7 +17,6 @@ from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.gains import CaseValues, Gain, Lens
 from sslbench.reporting.labels import budget_title, metric_style
 from sslbench.reporting.model import Column, Row, Table
-from sslbench.reporting.scores import class_sizes
 from sslbench.reporting.statistics import Floats, average_of
 from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
@@ -77,7 +76,7 @@ class FigureSubject:
         direction: which way is better, `up` or `down`; values and gains are negated where that is `down`. Empty: not
             known, so nothing is compared.
         rows: in the table's order, those with results.
-        sizes: mean reference voxels of each class, over the test cases that have it.
+        lens: mean reference voxels of each class over the test cases that have it; which are large, which small.
         baselines: by label of a row that of what it is held against.
         gains: by label of a row, adjusted as one family.
         dataset, preprocessing: of the runs; empty where records came without them.
@@ -91,7 +90,7 @@ class FigureSubject:
     unit: str
     direction: str
     rows: tuple[FigureRow, ...]
-    sizes: Mapping[str, float]
+    lens: Lens
     baselines: Mapping[str, str]
     gains: Mapping[str, Gain]
     dataset: str = ""
@@ -124,15 +123,15 @@ class FigureSubject:
         """The values (S, I, C) of a row as tables print them."""
         return -row.values.values if self.falls else row.values.values
 
+    @property
+    def sizes(self) -> Mapping[str, float]:
+        """Mean reference voxels of each class."""
+        return self.lens.sizes
+
     @cached_property
     def entries(self) -> Mapping[str, FigureRow]:
         """The rows by label."""
         return {row.label: row for row in self.rows}
-
-    @cached_property
-    def lens(self) -> Lens:
-        """Classes by size."""
-        return Lens.by_size(self.sizes)
 
     @property
     def by_size(self) -> list[str]:
@@ -186,7 +185,7 @@ def _subject(
     checkpoint: str | None,
 ) -> FigureSubject | None:
     """One block of a table; None where it has no column or no results."""
-    leading = next((column for column in table.columns if column.block == block and not column.is_gain), None)
+    leading = next((column for column in table.columns if column.block == block and column.is_measured), None)
     if leading is None:
         return None
     sources = [(row, source) for row in table.rows if (source := row.source(leading)) is not None]
@@ -194,7 +193,6 @@ def _subject(
     if not sources:
         return None
     entries = tuple(_entry(row, leading, runs, records) for row, _ in sources)
-    whole = pd.concat([records[run] for _, source in sources for run in source.runs], ignore_index=True)
     values = runs[sources[0][1].runs[0]].values
     held = [gain for gain in table.gains if gain.block == block]
     shown = {entry.label for entry in entries}
@@ -206,7 +204,7 @@ def _subject(
         unit="%" if leading.unit == "percent" else leading.unit,
         direction=leading.direction,
         rows=entries,
-        sizes=class_sizes(whole),
+        lens=next(standing.lens for standing in table.standing if standing.block == block),
         baselines={gain.row: gain.baseline for gain in held if {gain.row, gain.baseline} <= shown},
         gains={gain.row: gain.gain for gain in held if {gain.row, gain.baseline} <= shown},
         dataset=sources[0][1].dataset,
