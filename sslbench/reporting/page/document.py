@@ -14,16 +14,9 @@ from sslbench.config.text import counted
 from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.manifest import manifest_of
-from sslbench.reporting.page.figures import MOST_ROWS, Gallery, best_rows, gallery
+from sslbench.reporting.page.figures import MOST_GRAPHICS, MOST_ROWS, Gallery, best_rows, gallery
 from sslbench.reporting.page.runs import conditions
-from sslbench.reporting.page.tables import (
-    ShownTable,
-    StandingLine,
-    lens_lines,
-    shown_comparison,
-    shown_table,
-    standing_lines,
-)
+from sslbench.reporting.page.tables import ShownTable, lenses, ranking, shown_comparison, shown_table
 from sslbench.reporting.page.values import MOST_VALUES, values_of
 from sslbench.reporting.page.words import resolved
 from sslbench.reporting.report import Report
@@ -75,52 +68,55 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
     from sslbench.reporting.figures.style import check_installed
 
     check_installed()
-    shown_subjects = [best_rows(subject, MOST_ROWS) for subject in report.subjects]
-    drawn = gallery(shown_subjects, data_dir)
     manifest = manifest_of(report, command, comparison.published.key if comparison else None)
-    ranks = [(subject, lines) for subject in shown_subjects if (lines := standing_lines(subject))]
-    tables = [
-        shown_table(table, f"t{number}", _sizes(report, table.name), _ties(ranks, table.name))
-        for number, table in enumerate(report.tables)
-    ]
+    tables = [shown_table(table, f"t{number}") for number, table in enumerate(report.tables)]
+    subjects = [best_rows(subject, MOST_ROWS) for subject in report.subjects]
     facts = {
         "report": report,
         "title": f"{report.name}: {report.tables[0].title.split('. ')[0]}" if len(tables) == 1 else report.name,
         "headline": _headline(report),
         "description": report.grid.description if report.grid else "",
         "tables": tables,
-        "lenses": [(shown, found) for shown in tables if (found := lens_lines(shown.table))],
-        "standings": ranks,
-        "gallery": drawn,
-        "most_rows": MOST_ROWS if shown_subjects != report.subjects else 0,
+        "lenses": [(shown, lens) for shown in tables for lens in lenses(shown.table)],
+        "rankings": [(shown, standing) for shown in tables for standing in ranking(shown.table)],
+        "most_rows": MOST_ROWS if subjects != report.subjects else 0,
         "comparison": shown_comparison(comparison) if comparison else None,
         "conditions": conditions(report, manifest),
         "command": manifest["command"],
-        "css": Markup(_asset("page.css") + drawn.css),
+        "style": Markup(_asset("page.css")),
         "script": Markup(_asset("page.js")),
-        "parts": [Part(key, title) for key, title in _HEADINGS.items() if _stands(key, drawn, comparison, tables)],
-        "values": None,
-        "manifest": None,
-        "left_out": [],
     }
-    return _fitted(facts, {"values": _values(report, tables), "manifest": manifest})
+    return _filled(facts, _values(report, tables), subjects, data_dir, manifest)
 
 
-def _fitted(facts: dict[str, Any], extras: Mapping[str, Any]) -> str:
-    """The page with as much of the extras as there is room for."""
+def _filled(
+    facts: Mapping[str, Any],
+    values: dict[str, Any] | None,
+    subjects: Sequence[FigureSubject],
+    data_dir: Path,
+    manifest: dict[str, Any],
+) -> str:
+    """The page with what there is room for: the values of all cases first, then figures, then the manifest."""
     template = _environment().get_template("page.html")
-    pictures = sum(len(figure.markup) for figure in facts["gallery"].parts.get("pictures", []))
-    room = MOST_BYTES + pictures - len(template.render(facts).encode())
-    why = {"values": _NO_VALUES, "manifest": _NO_MANIFEST}
+    bare = {"gallery": Gallery(), "values": None, "manifest": None, "left_out": [], "parts": []}
+    room = MOST_BYTES - len(template.render({**facts, **bare}).encode())
     left_out = []
-    for name, extra in extras.items():
-        size = len(json.dumps(extra, separators=(",", ":"), ensure_ascii=False).encode())
-        if extra is None or size > room:
-            left_out.append(why[name])
-        else:
-            facts[name] = extra
-            room -= size
-    return template.render({**facts, "left_out": left_out})
+    if values is None or _size(values) > room:
+        values = None
+        left_out.append(_NO_VALUES)
+    room -= _size(values)
+    drawn = gallery(subjects, data_dir, min(room, MOST_GRAPHICS))
+    room -= drawn.size
+    whole = manifest if _size(manifest) <= room else None
+    left_out += [] if whole else [_NO_MANIFEST]
+    parts = [Part(key, title) for key, title in _HEADINGS.items() if _stands(key, drawn, facts)]
+    extras = {"gallery": drawn, "values": values, "manifest": whole, "left_out": left_out, "parts": parts}
+    return template.render({**facts, **extras})
+
+
+def _size(value: Any) -> int:
+    """Bytes of a value as JSON."""
+    return 0 if value is None else len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 _NO_VALUES = (
@@ -139,19 +135,6 @@ def _values(report: Report, tables: Sequence[ShownTable]) -> dict[str, Any] | No
     return values_of(report.subjects, keys)
 
 
-def _sizes(report: Report, table: str) -> dict[str, Mapping[str, float]]:
-    return {subject.block: subject.sizes for subject in report.subjects if subject.table == table}
-
-
-def _ties(ranks: Sequence[tuple[FigureSubject, Sequence[StandingLine]]], table: str) -> dict[str, list[str]]:
-    """By block, the rows of a table that are not told apart from the best."""
-    return {
-        subject.block: [line.label for line in lines if line.told == "no"]
-        for subject, lines in ranks
-        if subject.table == table
-    }
-
-
 def _headline(report: Report) -> list[str]:
     """How much there is, and what it resolves."""
     rows = {source.digest: source for table in report.tables for row in table.rows for source in row.sources}
@@ -163,13 +146,11 @@ def _headline(report: Report) -> list[str]:
     return [*told, *filter(None, [resolved(report.tables[0])])]
 
 
-def _stands(key: str, drawn: Gallery, comparison: Comparison | None, tables: Sequence[ShownTable]) -> bool:
+def _stands(key: str, drawn: Gallery, facts: Mapping[str, Any]) -> bool:
     """Whether a part has anything to show."""
-    if key == "published":
-        return comparison is not None
-    if key == "size":
-        return key in drawn.parts or any(lens_lines(shown.table) for shown in tables)
-    return key in drawn.parts or key in ("table", "measured", "runs", "manifest")
+    needed = {"published": "comparison", "size": "lenses", "ranks": "rankings"}
+    always = ("table", "measured", "runs", "manifest")
+    return key in drawn.parts or key in always or bool(facts.get(needed.get(key, ""), ()))
 
 
 # ---------------------------------------------------------------------------------------------------------- template

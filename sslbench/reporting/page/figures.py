@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 MOST_ROWS = 40  # of a figure: more lines than that are not read
-MOST_BYTES = 500_000  # of all vector graphics together
+MOST_GRAPHICS = 500_000  # bytes of all vector graphics together
 _HALF = 500  # CSS pixels up to which figures stand beside each other
+_AROUND = 500  # bytes of a figure's headings and of what all of them look like
 MOST_PICTURES = 1_000_000  # bytes of all pictures together
 
 # Plates by the key of their part, in order.
@@ -59,11 +60,13 @@ class Gallery:
         parts: figures by the key of their part.
         left_out: figures by the reason why they were not drawn.
         css: what graphics look like.
+        size: bytes of graphics with their captions.
     """
 
     parts: dict[str, list[ShownFigure]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     css: str = ""
+    size: int = 0
 
     def leave(self, name: str, why: str) -> None:
         """Note a figure that is left out, each once for each reason."""
@@ -72,17 +75,18 @@ class Gallery:
             names.append(name)
 
 
-def gallery(subjects: Sequence[FigureSubject], data_dir: Path) -> Gallery:
-    """Draw the figures of a report, part by part, until there are `MOST_BYTES` of them.
+def gallery(subjects: Sequence[FigureSubject], data_dir: Path, room: int) -> Gallery:
+    """Draw the figures of a report, part by part, until there is no more room.
 
     Args:
         subjects: of its tables, with not too many rows each: see `best_rows`.
         data_dir: where datasets are prepared, for pictures.
+        room: bytes that graphics may take, with their captions; pictures have `MOST_PICTURES`.
     """
     found = Gallery()
     leaves = album(subjects, data_dir)
     several = len({leaf.subject for leaf in leaves if leaf.subject}) > 1
-    sheets, room = Sheets(), {"graphics": MOST_BYTES, "pictures": MOST_PICTURES}
+    sheets, left = Sheets(), {"graphics": room, "pictures": MOST_PICTURES}
     for part, names in _PARTS.items():
         for number, leaf in enumerate(_of_part(leaves, names)):
             plate = leaf.plate
@@ -90,16 +94,22 @@ def gallery(subjects: Sequence[FigureSubject], data_dir: Path) -> Gallery:
                 found.leave(plate.name, plate.why)
                 continue
             kind = "pictures" if isinstance(plate, OverlayPlate) else "graphics"
-            made = _drawn(plate, f"{part}{number}", sheets) if room[kind] > 0 else None
-            if made is None or len(made[0]) > room[kind]:
+            made = _drawn(plate, f"{part}{number}", sheets) if left[kind] > 0 else None
+            if made is None or (size := _bytes(made[0], plate.caption)) > left[kind]:
                 found.leave(plate.name, "the page would grow too large; --figures draws it")
                 continue
             markup, width = made
-            room[kind] -= len(markup)
+            left[kind] -= size
             figure = ShownFigure(plate.title, leaf.title if several else "", plate.caption, markup, width < _HALF)
             found.parts.setdefault(part, []).append(figure)
     found.css = sheets.css
+    found.size = room - left["graphics"] + len(found.css)
     return found
+
+
+def _bytes(markup: Markup, caption: str) -> int:
+    """What a figure takes of the page, with all that stands around it."""
+    return len(markup.encode()) + len(caption.encode()) + _AROUND
 
 
 def _drawn(plate: Plate, key: str, sheets: Sheets) -> tuple[Markup, int]:

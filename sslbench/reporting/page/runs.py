@@ -18,7 +18,7 @@ MOST_SETTINGS = 100  # configurations of which each says what it has of its own
 
 @dataclass(frozen=True)
 class ShownRun:
-    """One run: name below `results/runs`, and beginnings of the SHA-256 of its `cases.csv` and `predictions`; empty:
+    """One run: the name of its folder, and beginnings of the SHA-256 of its `cases.csv` and `predictions`; empty:
     not known."""
 
     name: str
@@ -36,6 +36,7 @@ class Configuration:
         seeds: of its runs, in words: `0, 1`, or `0 of 2`.
         command: that makes them.
         settings: values that not all configurations share.
+        folder: of its runs, below `results/runs`.
         runs: those with results.
     """
 
@@ -46,6 +47,7 @@ class Configuration:
     seeds: str
     command: str
     settings: Sequence[tuple[str, str]]
+    folder: str
     runs: Sequence[ShownRun]
 
 
@@ -91,6 +93,7 @@ def conditions(report: Report, manifest: Mapping[str, Any]) -> Conditions:
             seeds=_seeds(source, runs),
             command=command_of(source, runs),
             settings=[item for item in values[digest].items() if item[0] not in shared] if told else (),
+            folder=source.runs[0].rpartition("/")[0] if source.runs else "",
             runs=[_shown(name, hashes.get(name, {})) for name in source.runs],
         )
         for digest, (label, source) in sources.items()
@@ -123,7 +126,9 @@ def _values(source: RowSource, runs: Mapping[str, Run]) -> dict[str, str]:
 
 def _shown(name: str, hashes: Mapping[str, str | None]) -> ShownRun:
     short = {kind: (found or "")[:_SHORT] for kind, found in hashes.items()}
-    return ShownRun(name, short.get("cases.csv") or short.get("records", ""), short.get("predictions", ""))
+    return ShownRun(
+        name.rpartition("/")[2], short.get("cases.csv") or short.get("records", ""), short.get("predictions", "")
+    )
 
 
 def _facts(runs: Iterable[Run], manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -10,12 +10,12 @@ from itertools import groupby
 from sslbench.reporting.beside import Beside, beside
 from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.figures.plate import signed
-from sslbench.reporting.figures.subject import FigureSubject
-from sslbench.reporting.gains import Gain, RowGain
+from sslbench.reporting.gains import RowGain
+from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.model import NO_VALUE, STAR, Cell, Column, Row, Table, cell_text
 from sslbench.reporting.page.words import interval, summary
-from sslbench.reporting.standing import RowStanding, standings
-from sslbench.reporting.statistics import TwoWay
+from sslbench.reporting.standing import BlockStanding, Collapse
+from sslbench.reporting.statistics import GapShare, TwoWay
 
 LEAVES_OUT_0 = "•"
 _NONE = "–"
@@ -53,7 +53,7 @@ class ShownCell:
     Attributes:
         mean, behind: as printed, with true minus signs.
         mark: `best`, `second`, `third`, or nothing.
-        partial: whether seeds are missing.
+        signs: behind the mean: that seeds are missing, that it is not told apart from the best.
         gain: of the row in this class; empty where there is none.
         wide: whether `behind` is an interval.
     """
@@ -61,7 +61,7 @@ class ShownCell:
     mean: str
     behind: str
     mark: str = ""
-    partial: bool = False
+    signs: str = ""
     gain: str = ""
     wide: bool = False
 
@@ -85,7 +85,6 @@ class ShownTable:
         groups: headings, which may be empty, and rows.
         sized: whether columns of classes stand in another order than that of their sizes, which are known.
         gained: whether classes have gains.
-        ties: by block, rows that are not told apart from its best.
     """
 
     key: str
@@ -94,7 +93,6 @@ class ShownTable:
     groups: Sequence[tuple[str, Sequence[ShownRow]]]
     sized: bool
     gained: bool
-    ties: Mapping[str, Sequence[str]]
 
     @property
     def rows(self) -> list[ShownRow]:
@@ -104,7 +102,7 @@ class ShownTable:
     @property
     def summary(self) -> Sequence[str]:
         """What it says, in two sentences a block."""
-        return summary(self.table, self.ties)
+        return summary(self.table)
 
     @property
     def notes(self) -> list[str]:
@@ -122,16 +120,13 @@ class ShownTable:
         return len(self.table.columns) > 8
 
 
-def shown_table(
-    table: Table, key: str, sizes: Mapping[str, Mapping[str, float]], ties: Mapping[str, Sequence[str]]
-) -> ShownTable:
+def shown_table(table: Table, key: str) -> ShownTable:
     """A table for a page.
 
     Args:
         key: fit for an id.
-        sizes: of its classes, by block.
-        ties: by block, rows that are not told apart from its best.
     """
+    sizes = {standing.block: standing.lens.sizes for standing in table.standing}
     gains = {(held.row, held.block): held for held in table.gains}
     leading = {block: _leading(table, block) for block in table.blocks}
     rows = {
@@ -146,7 +141,6 @@ def shown_table(
         [(group.title, [rows[row.label] for row in group.rows]) for group in table.groups],
         _is_sized(table.columns, sizes),
         any(cell.gain for row in rows.values() for cell in row.cells),
-        ties,
     )
 
 
@@ -165,7 +159,7 @@ def _shown_cells(
 
 def _shown_cell(cell: Cell, column: Column, gain: str) -> ShownCell:
     mean, behind = (_with_minus(text) for text in cell_text(cell, column))
-    return ShownCell(mean, behind.strip(), _RANKS[cell.rank], cell.marked, gain, column.is_gain)
+    return ShownCell(mean, behind.strip(), _RANKS[cell.rank], cell.signs, gain, column.is_gain)
 
 
 def _with_minus(text: str) -> str:
@@ -239,7 +233,7 @@ _DIFFERENCES = ("gain", "large", "small", "apart", "slope")
 
 @dataclass(frozen=True)
 class LensLine:
-    """The gain of a row by the size of structures, as texts."""
+    """What happens to small and to large structures in a row, as texts; gains are over `baseline`."""
 
     label: str
     baseline: str
@@ -249,27 +243,54 @@ class LensLine:
     apart: str
     slope: str
     better: str
+    lost: str
+    worst: str
 
 
-def lens_lines(table: Table) -> list[LensLine]:
-    """The gains of a table in large and in small structures, those alone that have an interval."""
-    lines = [_lens_line(held, held.gain) for held in table.gains if held.gain.average is not None]
-    even = {name: evened([getattr(line, name) for line in lines]) for name in _DIFFERENCES}
-    return [replace(line, **{name: texts[n] for name, texts in even.items()}) for n, line in enumerate(lines)]
+@dataclass(frozen=True)
+class ShownLens:
+    """Rows over one block of a table by the size of structures; `large` and `small` name the classes."""
+
+    block: str
+    large: str
+    small: str
+    lines: Sequence[LensLine]
 
 
-def _lens_line(held: RowGain, found: Gain) -> LensLine:
-    block = f" ({held.block})" if held.block else ""
+def lenses(table: Table) -> list[ShownLens]:
+    """Gains in large and small structures and lost classes, block by block; a block that has neither is left out."""
+    found = []
+    for standing in table.standing:
+        held = {each.row: each for each in table.gains if each.block == standing.block and each.gain.average}
+        labels = [row.label for row in table.rows if row.label in held or row.label in standing.collapses]
+        if labels:
+            lines = [_lens_line(label, held.get(label), standing.collapses.get(label)) for label in labels]
+            even = {name: evened([getattr(line, name) for line in lines]) for name in _DIFFERENCES}
+            lines = [replace(line, **{name: texts[n] for name, texts in even.items()}) for n, line in enumerate(lines)]
+            large, small = (", ".join(map(class_title, names)) for names in (standing.lens.head, standing.lens.tail))
+            found.append(ShownLens(standing.block, large, small, lines))
+    return found
+
+
+def _lens_line(label: str, held: RowGain | None, lost: Collapse | None) -> LensLine:
+    found = held.gain if held else None
+    worst = f"{class_title(lost.worst)} {lost.mean:.1f}" if lost and lost.worst else _NONE
     return LensLine(
-        held.row + block,
-        held.baseline,
-        difference(found.average, STAR if found.star else ""),
-        difference(found.head),
-        difference(found.tail),
-        difference(found.tail_over_head),
-        difference(found.slope),
-        _NONE if math.isnan(found.superiority) else f"{100 * found.superiority:.0f} %",
+        label,
+        held.baseline if held else _NONE,
+        difference(found and found.average, STAR if found and found.star else ""),
+        difference(found and found.head),
+        difference(found and found.tail),
+        difference(found and found.tail_over_head),
+        difference(found and found.slope),
+        _percent(found.superiority) if found else _NONE,
+        f"{lost.count} of {lost.pairs}" if lost else _NONE,
+        worst,
     )
+
+
+def _percent(share: float) -> str:
+    return _NONE if math.isnan(share) else f"{100 * share:.0f} %"
 
 
 def difference(found: TwoWay | None, mark: str = "") -> str:
@@ -297,29 +318,53 @@ class StandingLine:
     first: str
     behind: str
     told: str
+    share: str
 
 
-def standing_lines(subject: FigureSubject) -> list[StandingLine]:
-    """The rows of a subject that were measured alike, best first; none where they cannot be compared."""
-    if not subject.direction:
-        return []
-    found = standings({row.label: row.values for row in subject.alike[0]})
-    lines = [_standing_line(label, row, subject) for label, row in found.rows.items()]
-    behind = evened([line.behind for line in lines])
-    return [replace(line, behind=text) for line, text in zip(lines, behind, strict=True)]
+@dataclass(frozen=True)
+class ShownStanding:
+    """The rows over one block of a table, best first.
+
+    Attributes:
+        gap: the two ends of the gap to full supervision in words; empty where the table lacks one.
+    """
+
+    block: str
+    gap: str
+    lines: Sequence[StandingLine]
 
 
-def _standing_line(label: str, row: RowStanding, subject: FigureSubject) -> StandingLine:
-    reach = str(row.low) if row.low == row.high else f"{row.low} to {row.high}"
-    told = "the best" if row.behind is None else "yes" if row.apart else "no"
-    return StandingLine(
-        label,
-        f"{subject.shown(row.mean):.1f}",
-        f"{row.rank} ({reach})",
-        f"{100 * row.first:.0f} %",
-        difference(row.behind),
-        told,
-    )
+def ranking(table: Table) -> list[ShownStanding]:
+    """How rows stand, block by block; blocks whose rows cannot be compared are left out."""
+    return [_shown_standing(each) for each in table.standing if each.among.rows]
+
+
+def _shown_standing(standing: BlockStanding) -> ShownStanding:
+    falls = metric_style(standing.metric).direction == "down"
+    lines = [
+        StandingLine(
+            label,
+            f"{-row.mean if falls else row.mean:.1f}",
+            f"{row.rank} ({row.low if row.low == row.high else f'{row.low} to {row.high}'})",
+            _percent(row.first),
+            difference(row.behind),
+            "the best" if row.behind is None else "yes" if row.apart else "no",
+            _share(standing.shares.get(label)),
+        )
+        for label, row in standing.among.rows.items()
+    ]
+    behind, shares = (evened([getattr(line, name) for line in lines]) for name in ("behind", "share"))
+    lines = [replace(line, behind=b, share=s) for line, b, s in zip(lines, behind, shares, strict=True)]
+    ends = standing.ends
+    gap = f"from {ends[0]} to {ends[1]}, {signed(standing.gap)} points" if ends else ""
+    return ShownStanding(standing.block, gap, lines)
+
+
+def _share(found: GapShare | str | None) -> str:
+    if found is None or isinstance(found, str):
+        return _NONE
+    ends = f"[{100 * found.low:.0f}, {100 * found.high:.0f}]".replace("-", "−")
+    return f"{100 * found.share:.0f}".replace("-", "−") + f" {ends}"
 
 
 # -------------------------------------------------------------------------------------------------------- comparison

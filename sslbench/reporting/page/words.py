@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from sslbench.config.text import counted
 from sslbench.reporting.figures.plate import listed, signed
@@ -13,12 +13,9 @@ from sslbench.reporting.model import Cell, Column, Row, Table
 _UNITS = {"percent": " %", "fraction": ""}
 
 
-def summary(table: Table, ties: Mapping[str, Sequence[str]]) -> list[str]:
-    """Two sentences for each block of a table: the best row, and its gain, or else the largest one.
-
-    Args:
-        ties: by block, rows that are not told apart from its best.
-    """
+def summary(table: Table) -> list[str]:
+    """Two sentences for each block of a table: the best row, and its gain, or else the largest one."""
+    ties = {standing.block: standing.among.together for standing in table.standing}
     told = []
     for block in table.blocks:
         column = next((each for each in table.columns if each.block == block and not each.is_gain), None)

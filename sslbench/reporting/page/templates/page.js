@@ -113,6 +113,7 @@ for (const box of document.querySelectorAll(".tablebox[id]")) {
   };
   if ("sized" in box.dataset) offer("classes by size", reorder);
   const shade = on => {
+    table.classList.toggle("shaded", on);
     for (const head of sized) {
       const at = +head.dataset.column, better = found => "falls" in head.dataset ? 1 - found : found;
       const numbers = rows.map(({ cells }) => number(cells[at].textContent));
