@@ -126,6 +126,7 @@ class _Worker:
         self.total = 0
         self.latest: dict[str, Any] = {}
         self.started = time.time()
+        self.first: tuple[int, float] | None = None  # iteration of this process's first record, and when it was made
 
     def run(self) -> None:
         """All stages, unless the job is finished."""
@@ -187,14 +188,25 @@ class _Worker:
             files = self.run_dir.tested(rule)
             with self._measured("test_seconds"):
                 write_cases(files.cases, self._evaluate(resolved, store, parts, experiment, predictors[rule], files))
+        scores = {rule: self._scores(resolved, self.run_dir.tested(rule)) for rule in resolved.recipe.tested}
         self.run_dir.seal(resolved.recipe.tested)
         self.run_dir.set_status(
             "finished",
+            scores=scores[resolved.recipe.checkpoint],
             predictor=predictors[resolved.recipe.checkpoint],
             best={key or "all": {"dsc": best[0], "iteration": best[1]} for key, best in trainer.selection.best.items()},
             seconds=round(time.time() - self.started, 1),
         )
         self._show("finished")
+
+    def _scores(self, resolved: ResolvedJob, files: TestFiles) -> dict[str, float]:
+        """What a test gave by metric, read back from its records: what is sealed is whole."""
+        try:
+            records = self.run_dir.cases_in(files.cases)
+        except ValueError as error:
+            raise SSLBenchError(f"{files.cases} {error}", "a protocol or a class of yours writes what is not so") from error
+        found: dict[str, float] = registry.component("protocol", resolved.recipe.protocol).averages(records)
+        return found
 
     @contextmanager
     def _measured(self, name: str) -> Iterator[None]:
@@ -260,11 +272,20 @@ class _Worker:
         except OSError as error:
             raise StorageError(self.run_dir.metrics, error) from error
         self.latest.update(entry)
+        if "it_per_s" in entry:
+            self._pace(entry["iteration"])
         if "validation" in entry:
             numbers = {name: value for name, value in entry["validation"].items() if isinstance(value, float)}
             scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in numbers.items())
             self.message(f"iteration {entry['iteration']}: validation {scores or 'says nothing'}")
         self._show("training")
+
+    def _pace(self, iteration: int) -> None:
+        """Note for displays the seconds of an iteration over all of this process's, with validation and saving."""
+        moment = time.perf_counter()
+        begun, since = self.first = self.first or (iteration, moment)
+        if iteration > begun:
+            self.latest["s_per_it"] = round((moment - since) / (iteration - begun), 6)
 
     def rewind(self, iteration: int) -> None:
         """Drop the records behind a checkpoint: they will be made again."""
@@ -287,7 +308,7 @@ class _Worker:
 
     def _show(self, stage: str, **fields: Any) -> None:
         self.lease.beat()
-        shown = {key: self.latest.get(key) for key in ("iteration", "loss", "it_per_s", "validation")}
+        shown = {key: self.latest.get(key) for key in ("iteration", "loss", "it_per_s", "s_per_it", "validation")}
         self.run_dir.set_progress(stage=stage, iterations=self.total, **shown, **fields)
 
 
