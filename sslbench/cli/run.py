@@ -1,4 +1,4 @@
-"""`sslbench run`, `validate`, `status` and the hidden `worker`: jobs, from a plan to where they stand."""
+"""`sslbench run`, `validate` and the hidden `worker`: jobs, from a plan to their end."""
 
 from __future__ import annotations
 
@@ -171,36 +171,6 @@ def worker(
     from sslbench.execution.worker import main as work
 
     raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher))
-
-
-def status(
-    name: GridArgument = None,
-    set: Sets = None,
-    seed: Seeds = None,
-    only: Only = None,
-    scale: Scale = None,
-    as_json: Json = False,
-    data_dir: DataDir = None,
-    results_dir: ResultsDir = None,
-) -> None:
-    """Where jobs stand: those of a grid, or every run there is."""
-    from sslbench.cli import listing
-    from sslbench.cli.terminal.runs import runs
-    from sslbench.config.grid import load_grid
-    from sslbench.core import settings
-
-    opened(data_dir)
-    choice = Choice(set, seed, only, scale)
-    jobs = choice.jobs(load_grid(name)) if name else None
-    if not name:
-        choice.no_grid()
-    rows = listing.runs(settings.results_dir(results_dir), jobs)
-    if as_json:
-        print_json(rows)
-    elif rows:
-        runs(out(), rows)
-    else:
-        note("no runs yet: sslbench run --grid [NAME]")
 
 
 def validate(

@@ -204,7 +204,9 @@ class _Worker:
         try:
             records = self.run_dir.cases_in(files.cases)
         except ValueError as error:
-            raise SSLBenchError(f"{files.cases} {error}", "a protocol or a class of yours writes what is not so") from error
+            raise SSLBenchError(
+                f"{files.cases} {error}", "a protocol or a class of yours writes what is not so"
+            ) from error
         found: dict[str, float] = registry.component("protocol", resolved.recipe.protocol).averages(records)
         return found
 

@@ -26,6 +26,7 @@ from sslbench import cli
 from sslbench.cli.terminal.runs import runs
 from sslbench.core.errors import SSLBenchError
 from sslbench.execution import local
+from sslbench.execution.left import Left
 from tests.helpers.command_line import call
 from tests.helpers.jobs import TINY
 
@@ -353,31 +354,36 @@ def finished_run(results: Path, cell: str, seed: int, digest: str, dsc: float) -
 def test_status_tells_every_run_and_why_one_failed(run: Any, tmp_path: Path) -> None:
     code, out, err = run("status")
     assert code == 0 and not out and err == "no runs yet: sslbench run --grid [NAME]\n"
-    assert json.loads(run("status", "--json")[1]) == []
+    nothing = {"jobs": 0, "seconds": 0, "lanes": 1, "measured": 0, "modelled": 0, "unknown": 0, "assumed": False}
+    assert json.loads(run("status", "--json")[1]) == {"runs": [], "left": nothing}
     finished_run(tmp_path / "results", "cps+default", 0, "0123456789abcdef", 0.5)
     failed = finished_run(tmp_path / "results", "cps+ga", 1, "fedcba9876543210", 0.5)
     (failed / "status.json").write_text(json.dumps({"state": "failed", "attempts": 2, "error": "no [memory] left"}))
     code, out, _ = run("status")
     assert code == 0 and "2 runs: 1 finished, 1 failed" in out
     assert "failed: phantom/20pct/cps+ga/seed-1-fedcba98" in out and "no [memory] left" in out
-    rows = json.loads(run("status", "--json")[1])
+    rows = json.loads(run("status", "--json")[1])["runs"]
     assert [row["state"] for row in rows] == ["finished", "failed"]
     assert rows[1] == {
         "run": "phantom/20pct/cps+ga/seed-1-fedcba98", "recipe": "phantom", "labeled": "20pct", "cell": "cps+ga",
         "seed": 1, "digest": "fedcba98", "state": "failed", "attempts": 2, "error": "no [memory] left", "progress": {},
+        "share": None, "score": None, "training_seconds": None, "left": None,
     }  # fmt: skip
-    assert len(json.loads(run("status", "quick", "--json")[1])) == 8
+    assert rows[0]["score"] == {"metric": "dsc", "value": 0.5}  # of its records, as its worker did not say it
 
 
 def drawn(width: int, rows: list[dict[str, Any]]) -> list[str]:
     text = io.StringIO()
-    runs(Console(file=text, width=width), rows)
+    runs(Console(file=text, width=width), rows, Left(None, 1, 0, 0, 0, False, {}))
     return text.getvalue().splitlines()
 
 
 def row(cell: str, seed: int = 0, state: str = "finished", digest: str = "01234567", **fields: Any) -> dict[str, Any]:
     place = {"recipe": "ga-synapse", "labeled": "20pct", "cell": cell, "seed": seed, "digest": digest}
-    return {**place, "run": f"r/{seed}", "state": state, "error": "", "progress": {}, **fields}
+    return {**place, "run": f"r/{seed}", "state": state, "error": "", "progress": {}, **UNTOLD, **fields}
+
+
+UNTOLD = {"share": None, "score": None, "training_seconds": None, "left": None}
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sslbench.cli.console import progress, say, wrapped
+from sslbench.cli.terminal.durations import duration
 from sslbench.config.text import split_outside_brackets
 
 if TYPE_CHECKING:
@@ -134,15 +135,3 @@ def progress_cells(progress: dict[str, Any]) -> list[str]:
         f"{speed:.1f}" if speed and stage == "training" else "",
         "" if seconds is None else duration(seconds),
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `42 s`, `3:05 min`, `2:10 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return (
-        f"{int(minutes)}:{int(seconds % 60):02d} min"
-        if minutes < 100
-        else f"{int(minutes // 60)}:{int(minutes % 60):02d} h"
-    )
