@@ -125,6 +125,7 @@ def run(
     from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
     from sslbench.core import settings
     from sslbench.execution import local
+    from sslbench.execution.left import Forecast
 
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
@@ -149,7 +150,8 @@ def run(
     live = progress and console.is_terminal and not quiet
     kind = LiveDisplay if live else PlainDisplay
     worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
-    with kind(Console(quiet=True) if quiet else console) as display:
+    forecast = Forecast(results, slots, devices[0])
+    with kind(Console(quiet=True) if quiet else console, forecast) as display:
         code = local.Launcher(plan, data, devices, worker_threads, display).run(force)
     if not quiet:
         _print_outcome(plan, table)

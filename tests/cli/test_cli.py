@@ -386,11 +386,20 @@ def row(cell: str, seed: int = 0, state: str = "finished", digest: str = "012345
 UNTOLD = {"share": None, "score": None, "training_seconds": None, "left": None}
 
 
-@pytest.mark.parametrize("width", [80, 100, 120])
-def test_a_status_with_every_column_fits_and_breaks_no_word(width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "seen"), [(80, []), (100, ["val. DSC", "81.2 %", "40 %"]), (120, ["it/s", "val. DSC", "81.2 %", "40 %"])]
+)
+def test_a_status_with_every_column_fits_and_breaks_no_word(width: int, seen: list[str]) -> None:
     running = {"stage": "training", "iteration": 12000, "iterations": 30000, "it_per_s": 6.4, "loss": 0.7123}
     rows = [
-        row("cps+ga", 1337, "running", progress={**running, "validation": {"a": 0.812, "b": 0.6}}),
+        row(
+            "cps+ga",
+            1337,
+            "running",
+            progress={**running, "validation": {"a": 0.812, "b": 0.6}},
+            share=0.4,
+            left={"seconds": 2812.0, "ground": "measured"},
+        ),
         row("magicnet+ga+scdl~loss.gamma=0.75,network.norm=instance,schedule.iterations=100", 666, "interrupted"),
         row("mt+default", 0, "running", progress={"stage": "testing", "case": 2, "cases": 10, "loss": 0.2}),
         *(row("cps+default", seed, "pending") for seed in range(5)),
@@ -398,10 +407,20 @@ def test_a_status_with_every_column_fits_and_breaks_no_word(width: int) -> None:
     lines = drawn(width, rows)
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
-    for whole in ("12000/30000", "81.2 %", "46:52 min", "interrupted", "testing 3/10", "1337"):
+    for whole in ("12000/30000", "46:52 min left", "interrupted", "testing 3/10", "1337"):
         assert whole in text
     assert "8 runs: 2 running, 1 interrupted, 5 pending" in text
-    assert ("it/s" in text) == (width > 80)
+    assert [word for word in ("it/s", "val. DSC", "81.2 %", "40 %") if word in text] == seen
+
+
+def test_a_finished_run_tells_its_score_and_the_time_of_its_training() -> None:
+    done = {"state": "finished", "training_seconds": 7800.0}
+    rows = [row("cps+ga", score={"metric": "dsc", "value": 0.6431}, **done)]
+    lines = drawn(80, rows)
+    assert lines[0].split() == ["run", "seed", "state", "test", "DSC", "time"]
+    assert lines[2].split() == ["cps+ga", "0", "finished", "64.3", "%", "2:10", "h"]
+    lines = drawn(80, [*rows, row("mt+ga", score={"metric": "hd95", "value": 12.345}, **done)])
+    assert "DSC 64.3 %" in lines[2] and "HD95 12.35" in lines[3]  # under protocols of different metrics
 
 
 def test_runs_that_differ_in_version_alone_are_told_apart() -> None:

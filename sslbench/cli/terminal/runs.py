@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from sslbench.cli.console import say, wrapped
-from sslbench.cli.terminal.durations import about, duration
-from sslbench.cli.terminal.live import progress_cells
+from sslbench.cli.terminal.durations import duration
+from sslbench.cli.terminal.live import progress_cells, time_left
 from sslbench.cli.terminal.tables import Rows
 from sslbench.config.text import counted, split_outside_brackets
 from sslbench.reporting.labels import metric_style
@@ -31,8 +31,8 @@ _STATES = {
 _NARROWEST = 24  # columns of the terminal that a run's name keeps
 
 # What a narrow terminal does without, least missed first; and what before it breaks a word.
-_SPARE = ("it/s", "loss", "trained", "val. DSC")
-_DEAR = ("left", "step")
+_SPARE = ("it/s", "loss", "val. DSC", "done")
+_DEAR = ("time", "step")
 
 _JOB = ("recipe", "labeled", "cell")  # what names a job, the seed apart
 
@@ -63,20 +63,18 @@ def standing_lines(rows: Rows, width: int) -> list[Text]:
         step, loss, validation, pace = progress_cells(line["progress"])[:4]
         active, finished = line["state"] == "running", line["state"] == "finished"
         share = line["share"] if line["progress"].get("stage") == "training" else None
-        step = "" if finished else step if share is None else f"{step}, {share:.0%}"
-        ahead = line["left"] if active and line["left"] and line["left"]["ground"] != "unknown" else None
         cells.append(
             [
                 Text(", ".join(line["seeds"])),
                 Text(line["state"], style=_STATES.get(line["state"], "")),
-                *map(Text, (step, loss, validation)),
-                Text(score_text(line["score"], named=not metric)),
-                *map(Text, (pace if active else "", _clock(line["training_seconds"] if finished else None))),
-                Text(_clock(ahead and ahead["seconds"])),
+                *map(
+                    Text, ("" if finished else step, "" if share is None else f"{100 * share:.0f} %", loss, validation)
+                ),
+                *map(Text, (score_text(line["score"], named=not metric), pace if active else "", _time(line))),
             ]
         )
     test = f"test {metric_style(metric).title}" if metric else "test"
-    headers = ["seed", "state", "step", "loss", "val. DSC", test, "it/s", "trained", "left"]
+    headers = ["seed", "state", "step", "done", "loss", "val. DSC", test, "it/s", "time"]
     lines = _grouped(list(merged.values()), headers, cells, width)
     for row in rows:
         if process := row.get("process"):
@@ -93,9 +91,8 @@ def summary_lines(rows: Rows, left: Left) -> list[Text]:
     told = f"{counted(len(rows), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     if not left.jobs:
         return [Text(told)]
-    if left.seconds is None:
-        return [Text(told), Text(f"How long {counted(left.jobs, 'job')} will take is not known", style="dim")]
-    ahead = f"About {about(left.seconds)} left, {left.lanes} at a time"
+    ahead = time_left(left)
+    ahead = f"{ahead[0].upper()}{ahead[1:]}, {left.lanes} at a time"
     return [Text(told), Text(ahead), *(Text(f"  {line}", style="dim") for line in _grounds(left))]
 
 
@@ -121,8 +118,13 @@ def score_text(score: Mapping[str, Any] | None, named: bool = False) -> str:
     return f"{style.title} {value}" if named else value
 
 
-def _clock(seconds: float | None) -> str:
-    return "" if seconds is None else duration(seconds)
+def _time(row: Mapping[str, Any]) -> str:
+    """What a finished run's training took, or how long one that runs will take."""
+    if row["state"] == "finished" and row["training_seconds"]:
+        return duration(row["training_seconds"])
+    if row["state"] == "running" and row["left"] and row["left"]["ground"] != "unknown":
+        return f"{duration(row['left']['seconds'])} left"
+    return ""
 
 
 def _reason(state: str, row: Mapping[str, Any], text: str, width: int) -> list[Text]:

@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from sslbench.cli.console import say
-from sslbench.cli.terminal.durations import about, duration
+from sslbench.cli.terminal.durations import duration
+from sslbench.cli.terminal.live import time_left
 from sslbench.cli.terminal.runs import score_text, standing_lines, summary_lines
 from sslbench.cli.terminal.tables import Rows
 
@@ -99,7 +100,7 @@ def _standing(rows: Rows, left: Left) -> str:
     counts = Counter(row["state"] for row in rows)
     told = f"{counts['finished']} of {len(rows)} finished"
     told += "".join(f", {count} {state}" for state, count in counts.items() if state != "finished")
-    return told + (f"; about {about(left.seconds)} left" if left.jobs and left.seconds is not None else "")
+    return f"{told}; {time_left(left)}" if left.jobs else told
 
 
 def _change(row: Mapping[str, Any]) -> str:
