@@ -105,6 +105,15 @@ def run(
     threads: Annotated[
         int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
     ] = None,
+    sink: Annotated[
+        str | None,
+        option(
+            "NAME",
+            "Copy training records to tensorboard; default: SSLBENCH_SINK, else none.",
+            panel=_HOW,
+            complete=completion.sinks,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, flag("Print the plan and what it costs; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
     ] = False,
@@ -126,7 +135,9 @@ def run(
     from sslbench.core import settings
     from sslbench.execution import local
     from sslbench.execution.left import Forecast
+    from sslbench.execution.sinks import checked_sink
 
+    copies = checked_sink(settings.sink(sink))
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
@@ -152,7 +163,7 @@ def run(
     worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
     forecast = Forecast(results, slots, devices[0])
     with kind(Console(quiet=True) if quiet else console, forecast) as display:
-        code = local.Launcher(plan, data, devices, worker_threads, display).run(force)
+        code = local.Launcher(plan, data, devices, worker_threads, display, copies).run(force)
     if not quiet:
         _print_outcome(plan, table)
     if as_json:
@@ -167,12 +178,13 @@ def worker(
     device: str | None = None,
     threads: int | None = None,
     launcher: int | None = None,
+    sink: str | None = None,
 ) -> None:
     """Run the job of a run directory in this process (what `run` starts)."""
     from sslbench.core import settings
     from sslbench.execution.worker import main as work
 
-    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher))
+    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher, settings.sink(sink)))
 
 
 def validate(

@@ -1,11 +1,12 @@
 """Places on this machine: the only module that reads `SSLBENCH_*` environment variables.
 
-They say where, never what is computed:
+They say where to and where from, never what is computed:
 
 | variable | meaning | default |
 | --- | --- | --- |
 | `SSLBENCH_DATA` | prepared datasets | `data/` in the working folder |
 | `SSLBENCH_RESULTS` | runs and reports | `results/` in the working folder |
+| `SSLBENCH_SINK` | where copies of training records go: `tensorboard` | `none` |
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sslbench.core.errors import UsageError
 
-VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results"}
+VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results", "SSLBENCH_SINK": "none"}
 
 
 def data_dir(override: Path | str | None = None) -> Path:
@@ -26,6 +27,12 @@ def data_dir(override: Path | str | None = None) -> Path:
 def results_dir(override: Path | str | None = None) -> Path:
     """Return the folder of runs and reports; `override` (a command-line option) wins over the environment."""
     return user_path(override or os.environ.get("SSLBENCH_RESULTS") or VARIABLES["SSLBENCH_RESULTS"])
+
+
+def sink(override: str | None = None) -> str | None:
+    """Return the name of the sink of training records, None for none; `override` wins over the environment."""
+    name = override or os.environ.get("SSLBENCH_SINK") or VARIABLES["SSLBENCH_SINK"]
+    return None if name == "none" else name
 
 
 def user_path(path: Path | str) -> Path:
