@@ -40,11 +40,13 @@ LISTS = (*PLURALS, "recipes", "grids", "matrix")
 
 def listing(what: str) -> list[dict[str, Any]]:
     """The entries of a listing, each with `name`, `aliases`, `about`; presets stand behind what they configure, with
-    `preset_of` and `set`.
+    `preset_of` and `set`. Methods have the `group` that tables put them in, and come group by group.
 
     Raises:
         UnknownNameError: nothing of that name is listed.
     """
+    if what == "methods":
+        return _grouped(_components("method"))
     if what in PLURALS:
         return _components(PLURALS[what])
     if what == "recipes":
@@ -95,6 +97,14 @@ def _components(kind: str) -> list[dict[str, Any]]:
             for preset in sorted(registry.presets(kind, entry.name), key=lambda preset: preset.name)
         ]
     return rows
+
+
+def _grouped(methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from sslbench.reporting.labels import method_group
+
+    order = {group: place for place, group in enumerate(TableSpec().groups)}
+    rows = [{**row, "group": method_group(row["name"])} for row in methods]
+    return sorted(rows, key=lambda row: (order.get(row["group"], len(order)), row["group"]))
 
 
 def spelling_of(preset: registry.Entry) -> str:
