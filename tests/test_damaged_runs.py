@@ -106,7 +106,7 @@ def test_every_reader_says_the_same(kind: str, run: Run, tmp_path: Path) -> None
     # status: every run there is, and those of a grid
     for names in ((), (grid,)):
         code, out, err = call("status", *names, "--json", *places)
-        (row,) = json.loads(out)
+        (row,) = json.loads(out)["runs"]
         assert code == 0 and row["state"] == expected.state, err
         agrees(f"{row['state']} {row['error']}", "status")
     code, out, _ = call("status", *places)

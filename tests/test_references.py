@@ -450,6 +450,6 @@ def test_a_file_beside_the_user_is_prepared_run_reported_and_predicted_with(
     code, out, _ = call("report", "--markdown", *results)
     assert code == 0 and "| ICT (" in out
     code, out, _ = call("status", "--json", *results)
-    assert (code, json.loads(out)[0]["state"]) == (0, "finished")
+    assert (code, json.loads(out)["runs"][0]["state"]) == (0, "finished")
     code, _, error = call("predict", str(config.parent), str(image), "-o", str(tmp_path / "more"))
     assert code == 2 and error.startswith("error: mine cannot be imported: ModuleNotFoundError: No module named 'mine'")

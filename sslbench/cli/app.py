@@ -22,7 +22,8 @@ from sslbench.cli.power import power
 from sslbench.cli.prepare import prepare
 from sslbench.cli.published import published
 from sslbench.cli.report import report
-from sslbench.cli.run import run, status, validate, worker
+from sslbench.cli.run import run, validate, worker
+from sslbench.cli.status import status
 from sslbench.cli.verify import verify
 from sslbench.core.errors import SSLBenchError
 

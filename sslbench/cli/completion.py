@@ -137,6 +137,14 @@ def devices(context: typer.Context, incomplete: str) -> Iterable[str]:
 
 
 @_quiet
+def sinks(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """What takes copies of training records, and the word for nothing."""
+    from sslbench.execution.sinks import SINKS
+
+    return [*SINKS, "none"]
+
+
+@_quiet
 def lists(context: typer.Context, incomplete: str) -> Iterable[str]:
     """Return the kinds that `list` takes."""
     from sslbench.cli.listing import LISTS

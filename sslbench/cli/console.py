@@ -17,8 +17,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# A text, or a text with its style.
-Piece = str | tuple[str, str | Style]
+# A text, or a plain one with its style.
+Piece = str | Text | tuple[str, str | Style]
 
 # What lies between the places where a line may be broken, best places first.
 _JOINTS = [re.compile(form) for form in (r"\s*\S*\s*", r"\s*~?[^\s,~]*[\s,]*", r"\s*~?[^\s,~=/+]*[\s,=/+]*")]

@@ -21,14 +21,16 @@ from sslbench.config.recipe import recipe_names
 from sslbench.config.table import TableSpec
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, UnknownNameError
-from sslbench.runs.directory import RUNS, Run, runs_below
+from sslbench.runs.directory import Run
 
 if TYPE_CHECKING:
     from sslbench.config.grid import Grid
     from sslbench.config.job import Job
+    from sslbench.execution.left import Course, Left
     from sslbench.execution.local import PlannedJob
     from sslbench.reporting.comparison import Comparison
     from sslbench.reporting.model import Table
+    from sslbench.runs.records import CaseTable
 
 
 # A kind of the registry by its plural, which users type after `list`.
@@ -39,11 +41,13 @@ LISTS = (*PLURALS, "recipes", "grids", "matrix")
 
 def listing(what: str) -> list[dict[str, Any]]:
     """The entries of a listing, each with `name`, `aliases`, `about`; presets stand behind what they configure, with
-    `preset_of` and `set`.
+    `preset_of` and `set`. Methods have the `group` that tables put them in, and come group by group.
 
     Raises:
         UnknownNameError: nothing of that name is listed.
     """
+    if what == "methods":
+        return _grouped(_components("method"))
     if what in PLURALS:
         return _components(PLURALS[what])
     if what == "recipes":
@@ -96,6 +100,14 @@ def _components(kind: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _grouped(methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from sslbench.reporting.labels import method_group
+
+    order = {group: place for place, group in enumerate(TableSpec().groups)}
+    rows = [{**row, "group": method_group(row["name"])} for row in methods]
+    return sorted(rows, key=lambda row: (order.get(row["group"], len(order)), row["group"]))
+
+
 def spelling_of(preset: registry.Entry) -> str:
     """A preset as one could write it out: `ga[applies_to=label]`."""
     return f"{preset.preset_of}[{','.join(f'{key}={value}' for key, value in preset.set.items())}]"
@@ -138,26 +150,66 @@ def _grids() -> list[dict[str, Any]]:
 # --------------------------------------------------------------------------------------------------- runs, plans
 
 
-def runs(results: Path, jobs: Iterable[Job] | None = None) -> list[dict[str, Any]]:
-    """List the runs: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`; of
-    a running one also its `process` (host and pid).
+def course_of(run: Run, job: Job | None = None) -> Course:
+    """Look where a run stands. Of a finished one whose worker did not say its scores, `status` has them from its
+    records.
 
     Args:
-        results: the results folder.
-        jobs: whose runs, begun or not; None: every run there is.
+        run: its directory.
+        job: where it need not have begun.
     """
-    found = runs_below(results / RUNS) if jobs is None else [Run.of(job, results) for job in jobs]
+    from sslbench.execution.left import Course
+
+    status = run.status()
+    if status.get("state") == "finished" and not status.get("scores"):
+        status = {**status, "scores": _scores(run.read_records())}
+    else:
+        run.look()
+    return Course(run, run.state, status, run.progress(), job)
+
+
+def _scores(records: CaseTable | None) -> dict[str, float]:
+    """The scores of a run by its records; empty where its protocol is not installed, or takes them not."""
+    with suppress(SSLBenchError, ValueError):
+        if records is not None:
+            found: dict[str, float] = registry.component("protocol", str(records["protocol"][0])).averages(records)
+            return found
+    return {}
+
+
+def standings(courses: Iterable[Course], left: Left, metric: str = "dsc") -> list[dict[str, Any]]:
+    """List runs: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`, `share`
+    (done of the iterations), `score` (`metric` and `value`, in the stored unit), `training_seconds`, `left` (`seconds`
+    and `ground`); what is not known is None. A running one has its `process` (host and pid) too.
+
+    Args:
+        courses: of the runs.
+        left: of all of them.
+        metric: of the score, where the protocol has it; else it is the protocol's first.
+    """
     return [
         {
-            **_place(run),
-            "state": run.state,
-            "attempts": run.status().get("attempts", 0),
-            "error": run.error,
-            "progress": run.progress(),
-            **({"process": _process(run)} if run.state == "running" else {}),
+            **_place(course.run),
+            "state": course.state,
+            "attempts": course.status.get("attempts", 0),
+            "error": course.run.error,
+            "progress": dict(course.progress),
+            "share": course.share,
+            "score": _score(course, metric),
+            "training_seconds": course.trained,
+            "left": asdict(left.each[course.run]) if course.run in left.each else None,
+            **({"process": _process(course.run)} if course.state == "running" else {}),
         }
-        for run in found
+        for course in courses
     ]
+
+
+def _score(course: Course, metric: str) -> dict[str, Any] | None:
+    scores = course.status.get("scores") if course.state == "finished" else None
+    if not isinstance(scores, dict) or not scores:
+        return None
+    shown = metric if metric in scores else next(iter(scores))
+    return {"metric": shown, "value": scores[shown]}
 
 
 def _process(run: Run) -> dict[str, Any]:

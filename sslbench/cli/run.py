@@ -1,4 +1,4 @@
-"""`sslbench run`, `validate`, `status` and the hidden `worker`: jobs, from a plan to where they stand."""
+"""`sslbench run`, `validate` and the hidden `worker`: jobs, from a plan to their end."""
 
 from __future__ import annotations
 
@@ -108,6 +108,15 @@ def run(
     threads: Annotated[
         int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
     ] = None,
+    sink: Annotated[
+        str | None,
+        option(
+            "NAME",
+            "Copy training records to tensorboard; default: SSLBENCH_SINK, else none.",
+            panel=_HOW,
+            complete=completion.sinks,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, flag("Print the plan and what it costs; write nothing.", "--dry-run/--no-dry-run", "-n", panel=_HOW)
     ] = False,
@@ -128,7 +137,10 @@ def run(
     from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
     from sslbench.core import settings
     from sslbench.execution import local
+    from sslbench.execution.left import Forecast
+    from sslbench.execution.sinks import checked_sink
 
+    copies = checked_sink(settings.sink(sink))
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
@@ -152,8 +164,9 @@ def run(
     live = progress and console.is_terminal and not quiet
     kind = LiveDisplay if live else PlainDisplay
     worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
-    with kind(Console(quiet=True) if quiet else console) as display:
-        code = local.Launcher(plan, data, devices, worker_threads, display).run(force)
+    forecast = Forecast(results, slots, devices[0])
+    with kind(Console(quiet=True) if quiet else console, forecast) as display:
+        code = local.Launcher(plan, data, devices, worker_threads, display, copies).run(force)
     if not quiet:
         _print_outcome(plan, table)
     if as_json:
@@ -168,43 +181,13 @@ def worker(
     device: str | None = None,
     threads: int | None = None,
     launcher: int | None = None,
+    sink: str | None = None,
 ) -> None:
     """Run the job of a run directory in this process (what `run` starts)."""
     from sslbench.core import settings
     from sslbench.execution.worker import main as work
 
-    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher))
-
-
-def status(
-    name: GridArgument = None,
-    set: Sets = None,
-    seed: Seeds = None,
-    only: Only = None,
-    scale: Scale = None,
-    with_references: References = False,
-    as_json: Json = False,
-    data_dir: DataDir = None,
-    results_dir: ResultsDir = None,
-) -> None:
-    """Where jobs stand: those of a grid, or every run there is."""
-    from sslbench.cli import listing
-    from sslbench.cli.terminal.runs import runs
-    from sslbench.config.grid import load_grid
-    from sslbench.core import settings
-
-    opened(data_dir)
-    choice = Choice(set, seed, only, scale, with_references)
-    jobs = choice.jobs(load_grid(name)) if name else None
-    if not name:
-        choice.no_grid()
-    rows = listing.runs(settings.results_dir(results_dir), jobs)
-    if as_json:
-        print_json(rows)
-    elif rows:
-        runs(out(), rows)
-    else:
-        note("no runs yet: sslbench run --grid [NAME]")
+    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher, settings.sink(sink)))
 
 
 def validate(

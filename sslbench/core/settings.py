@@ -1,12 +1,13 @@
 """Places on this machine: the only module that reads `SSLBENCH_*` environment variables.
 
-They say where, never what is computed:
+They say where to and where from, never what is computed:
 
 | variable | meaning | default |
 | --- | --- | --- |
 | `SSLBENCH_DATA` | prepared datasets | `data/` in the working folder |
 | `SSLBENCH_RESULTS` | runs and reports | `results/` in the working folder |
 | `SSLBENCH_CACHE` | what is worked out once, see `core.kept`; `off`: nowhere | `~/.cache/sslbench` |
+| `SSLBENCH_SINK` | where copies of training records go: `tensorboard` | `none` |
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from pathlib import Path
 
 from sslbench.core.errors import UsageError
 
-VARIABLES = {"SSLBENCH_DATA": "data", "SSLBENCH_RESULTS": "results", "SSLBENCH_CACHE": "~/.cache/sslbench"}
+VARIABLES = {
+    "SSLBENCH_DATA": "data",
+    "SSLBENCH_RESULTS": "results",
+    "SSLBENCH_CACHE": "~/.cache/sslbench",
+    "SSLBENCH_SINK": "none",
+}
 
 
 def data_dir(override: Path | str | None = None) -> Path:
@@ -38,6 +44,12 @@ def cache_dir() -> Path | None:
         return user_path(asked)
     except UsageError:
         return None
+
+
+def sink(override: str | None = None) -> str | None:
+    """Return the name of the sink of training records, None for none; `override` wins over the environment."""
+    name = override or os.environ.get("SSLBENCH_SINK") or VARIABLES["SSLBENCH_SINK"]
+    return None if name == "none" else name
 
 
 def user_path(path: Path | str) -> Path:

@@ -164,6 +164,7 @@ class Launcher:
         threads: of each worker on a CPU; fixed by the whole plan, not by how many jobs are left, because it changes
             rounding.
         display: shows what happens.
+        sink: where copies of training records go; None: nowhere.
     """
 
     plan: list[PlannedJob]
@@ -171,6 +172,7 @@ class Launcher:
     devices: list[str]
     threads: int
     display: Display
+    sink: str | None = None
     _running: dict[int, _Process] = field(default_factory=dict)
     _signals: list[int] = field(default_factory=list)
 
@@ -227,7 +229,7 @@ class Launcher:
                     self._settle(planned)
                 else:
                     try:
-                        self._running[slot] = _Process(planned, self.data_dir, device, self.threads)
+                        self._running[slot] = _Process(planned, self.data_dir, device, self.threads, self.sink)
                     except OSError as error:  # no process, no memory, no place for what it says: the others go on
                         self._settle(planned, f"its worker cannot be started: {error.strerror or error}")
                         continue
@@ -287,12 +289,12 @@ class Launcher:
 class _Process:
     """A worker process; what it says last is kept for the case that it dies before it can write a status."""
 
-    def __init__(self, planned: PlannedJob, data_dir: Path, device: str, threads: int) -> None:
+    def __init__(self, planned: PlannedJob, data_dir: Path, device: str, threads: int, sink: str | None) -> None:
         self.planned = planned
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.directory)]
         command += ["--data-dir", str(data_dir), "--device", device, "--threads", str(threads)]
-        command += ["--launcher", str(os.getpid())]
+        command += ["--launcher", str(os.getpid()), "--sink", sink or "none"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         # A worker finds the modules that this process finds, as a spawned one would.
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

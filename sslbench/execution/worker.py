@@ -25,6 +25,7 @@ from sslbench.data.own.dataset import load_all
 from sslbench.data.sampling import TrainingSet
 from sslbench.data.store import OnDemand, Partition, Store, partition
 from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, REFUSED_EXIT, on_stop
+from sslbench.execution.sinks import SINKS, Queued, checked_sink
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
@@ -43,6 +44,7 @@ def run_job(
     device: str | None = None,
     threads: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    sink: str | None = None,
 ) -> Path:
     """Run one job to its end, from its last checkpoint where there is one; a finished one is left as it is.
 
@@ -52,6 +54,7 @@ def run_job(
         device: `cpu`, `cuda`, `cuda:1`; default: the GPU where there is one.
         threads: of this process on a CPU; default: torch's.
         should_stop: asked between iterations and cases; when it says yes, state is saved and `Interrupted` raised.
+        sink: where copies of the training records go, `tensorboard` or `none`; default: `SSLBENCH_SINK`.
 
     Returns:
         The run directory; `sslbench.load_results` reads it.
@@ -59,21 +62,29 @@ def run_job(
     Raises:
         SSLBenchError: the job cannot be run, or failed; status.json then holds the reason.
     """
-    data = settings.data_dir(data_dir)
+    data, copies = settings.data_dir(data_dir), checked_sink(settings.sink(sink))
     load_all(data)
     run = Run.of(job, settings.results_dir(results_dir))
     run.write_config(job)
-    _Worker(run, data, device, threads, should_stop).run()
+    _Worker(run, data, device, threads, should_stop, copies).run()
     return run.directory
 
 
-def main(directory: Path, data_dir: Path, device: str | None, threads: int | None, launcher: int | None = None) -> int:
+def main(
+    directory: Path,
+    data_dir: Path,
+    device: str | None,
+    threads: int | None,
+    launcher: int | None = None,
+    sink: str | None = None,
+) -> int:
     """A worker process: run the job of a run directory. A signal to stop finishes the step and saves first; so does
     the death of the launcher, which can tell nobody.
 
     Args:
         directory, data_dir, device, threads: as for `run_job`.
         launcher: the process that started this one; None: nobody who would be missed.
+        sink: where copies of the training records go; None: nowhere.
 
     Returns:
         The process's exit code: 0 finished, 1 failed, 74 the system refused to write, 75 another process has it, 143
@@ -93,7 +104,7 @@ def main(directory: Path, data_dir: Path, device: str | None, threads: int | Non
     run = Run(directory)
     try:
         load_all(data_dir)
-        _Worker(run, data_dir, device, threads, lambda: stop["asked"] or orphaned()).run()
+        _Worker(run, data_dir, device, threads, lambda: stop["asked"] or orphaned(), sink).run()
     except Busy:
         return IN_USE_EXIT
     except Interrupted as error:
@@ -119,13 +130,16 @@ class _Worker:
         device: str | None,
         threads: int | None,
         should_stop: Callable[[], bool],
+        sink: str | None = None,
     ) -> None:
         self.run_dir, self.data_dir, self.should_stop = run, data_dir, should_stop
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.threads = threads
+        self.threads, self.sink = threads, sink
+        self.copies: Queued | None = None
         self.total = 0
         self.latest: dict[str, Any] = {}
         self.started = time.time()
+        self.first: tuple[int, float] | None = None  # iteration of this process's first record, and when it was made
 
     def run(self) -> None:
         """All stages, unless the job is finished."""
@@ -178,7 +192,7 @@ class _Worker:
         )
         trainer = Trainer(experiment, Checkpoints(self.run_dir.checkpoints), self, self.should_stop)
         self.total = trainer.total
-        with self._measured("training_seconds"):
+        with self._measured("training_seconds"), self._copied():
             trainer.fit()
         predictors = {}
         for rule in resolved.recipe.tested:
@@ -187,14 +201,38 @@ class _Worker:
             files = self.run_dir.tested(rule)
             with self._measured("test_seconds"):
                 write_cases(files.cases, self._evaluate(resolved, store, parts, experiment, predictors[rule], files))
+        scores = {rule: self._scores(resolved, self.run_dir.tested(rule)) for rule in resolved.recipe.tested}
         self.run_dir.seal(resolved.recipe.tested)
         self.run_dir.set_status(
             "finished",
+            scores=scores[resolved.recipe.checkpoint],
             predictor=predictors[resolved.recipe.checkpoint],
             best={key or "all": {"dsc": best[0], "iteration": best[1]} for key, best in trainer.selection.best.items()},
             seconds=round(time.time() - self.started, 1),
         )
         self._show("finished")
+
+    def _scores(self, resolved: ResolvedJob, files: TestFiles) -> dict[str, float]:
+        """What a test gave by metric, read back from its records: what is sealed is whole."""
+        try:
+            records = self.run_dir.cases_in(files.cases)
+        except ValueError as error:
+            raise SSLBenchError(
+                f"{files.cases} {error}", "a protocol or a class of yours writes what is not so"
+            ) from error
+        found: dict[str, float] = registry.component("protocol", resolved.recipe.protocol).averages(records)
+        return found
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
+        """Hand copies of what is recorded to the sink, where one was asked for."""
+        if (name := self.sink) is not None:
+            self.copies = Queued(lambda: SINKS[name][0](self.run_dir.events), self.logger.warning, name)
+        try:
+            yield
+        finally:
+            if self.copies is not None:
+                self.copies.close()
 
     @contextmanager
     def _measured(self, name: str) -> Iterator[None]:
@@ -259,15 +297,28 @@ class _Worker:
                 stream.write(json.dumps({**entry, "time": now()}) + "\n")
         except OSError as error:
             raise StorageError(self.run_dir.metrics, error) from error
+        if self.copies is not None:
+            self.copies.record(entry)
         self.latest.update(entry)
+        if "it_per_s" in entry:
+            self._pace(entry["iteration"])
         if "validation" in entry:
             numbers = {name: value for name, value in entry["validation"].items() if isinstance(value, float)}
             scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in numbers.items())
             self.message(f"iteration {entry['iteration']}: validation {scores or 'says nothing'}")
         self._show("training")
 
+    def _pace(self, iteration: int) -> None:
+        """Note for displays the seconds of an iteration over all of this process's, with validation and saving."""
+        moment = time.perf_counter()
+        begun, since = self.first = self.first or (iteration, moment)
+        if iteration > begun:
+            self.latest["s_per_it"] = round((moment - since) / (iteration - begun), 6)
+
     def rewind(self, iteration: int) -> None:
         """Drop the records behind a checkpoint: they will be made again."""
+        if self.copies is not None:
+            self.copies.rewind(iteration)
         if not self.run_dir.metrics.exists():
             return
         kept = []
@@ -287,7 +338,7 @@ class _Worker:
 
     def _show(self, stage: str, **fields: Any) -> None:
         self.lease.beat()
-        shown = {key: self.latest.get(key) for key in ("iteration", "loss", "it_per_s", "validation")}
+        shown = {key: self.latest.get(key) for key in ("iteration", "loss", "it_per_s", "s_per_it", "validation")}
         self.run_dir.set_progress(stage=stage, iterations=self.total, **shown, **fields)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sslbench.metrics.protocol import Protocol
+    from sslbench.runs.records import CaseTable
 
 AVERAGE = "avg"
 _COUNTED: tuple[ClassState, ...] = ("missed", "spurious", "absent")
@@ -75,6 +76,27 @@ def means(protocol: Protocol, columns: Columns) -> dict[str, list[Any]]:
             sds = [protocol.spread_of(kept) for kept in entered]
             spreads += [*sds, _mean_of_defined(sds)]
     return table | ({"sd": spreads} if over_cases else {})
+
+
+def averages(protocol: Protocol, records: CaseTable) -> dict[str, float]:
+    """Average the records of one run over cases and classes alone, without pandas; see `Protocol.averages`."""
+    metrics = set(protocol.metrics)
+    ours = [
+        row
+        for row in zip(*(records[name] for name in ("metric", "class_id", "case", "value")), strict=True)
+        if row[0] in metrics
+    ]
+    skipped = {*list(dict.fromkeys(case for _, _, case, _ in ours))[: protocol.skip_cases]}
+    entered: dict[str, dict[int, list[float]]] = {metric: {} for metric in protocol.metrics}
+    for metric, class_id, case, value in ours:
+        of_class = entered[metric].setdefault(class_id, [])
+        if case not in skipped and not math.isnan(value):
+            of_class.append(value)
+    means = {
+        metric: _mean_of_defined([_mean_of_defined(of_class[number]) for number in sorted(of_class)])
+        for metric, of_class in entered.items()
+    }
+    return {metric: mean for metric, mean in means.items() if not math.isnan(mean)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sslbench.data.resampling import floor_positions
-from sslbench.metrics.aggregate import aggregate
+from sslbench.metrics.aggregate import aggregate, averages
 from sslbench.metrics.captions import caption
 from sslbench.metrics.case import (
     DISTANCES,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sslbench.data.base import Preprocessing
+    from sslbench.runs.records import CaseTable
 
 Rule = float | Literal["exclude", "diagonal"]
 EvaluationGrid = Literal["original", "preprocessed"]
@@ -381,6 +382,14 @@ class Protocol:
                 lacks one; a class id has two names; a class present in both maps has no finite value.
         """
         return aggregate(self, records)
+
+    def averages(self, records: CaseTable) -> dict[str, float]:
+        """The numbers of the rows `avg` of `aggregate` by metric, in the stored unit, without those that are nan.
+
+        Args:
+            records: of one run, whole.
+        """
+        return averages(self, records)
 
     def spread_of(self, values: ArrayLike) -> float:
         """The ± of some values (the averages of several runs, say): their standard deviation with `ddof`.

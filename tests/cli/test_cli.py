@@ -26,6 +26,7 @@ from sslbench import cli
 from sslbench.cli.terminal.runs import runs
 from sslbench.core.errors import SSLBenchError
 from sslbench.execution import local
+from sslbench.execution.left import Left
 from tests.helpers.command_line import call
 from tests.helpers.jobs import TINY
 
@@ -353,38 +354,52 @@ def finished_run(results: Path, cell: str, seed: int, digest: str, dsc: float) -
 def test_status_tells_every_run_and_why_one_failed(run: Any, tmp_path: Path) -> None:
     code, out, err = run("status")
     assert code == 0 and not out and err == "no runs yet: sslbench run --grid [NAME]\n"
-    assert json.loads(run("status", "--json")[1]) == []
+    nothing = {"jobs": 0, "seconds": 0, "lanes": 1, "measured": 0, "modelled": 0, "unknown": 0, "assumed": False}
+    assert json.loads(run("status", "--json")[1]) == {"runs": [], "left": nothing}
     finished_run(tmp_path / "results", "cps+default", 0, "0123456789abcdef", 0.5)
     failed = finished_run(tmp_path / "results", "cps+ga", 1, "fedcba9876543210", 0.5)
     (failed / "status.json").write_text(json.dumps({"state": "failed", "attempts": 2, "error": "no [memory] left"}))
     code, out, _ = run("status")
     assert code == 0 and "2 runs: 1 finished, 1 failed" in out
     assert "failed: phantom/20pct/cps+ga/seed-1-fedcba98" in out and "no [memory] left" in out
-    rows = json.loads(run("status", "--json")[1])
+    rows = json.loads(run("status", "--json")[1])["runs"]
     assert [row["state"] for row in rows] == ["finished", "failed"]
     assert rows[1] == {
         "run": "phantom/20pct/cps+ga/seed-1-fedcba98", "recipe": "phantom", "labeled": "20pct", "cell": "cps+ga",
         "seed": 1, "digest": "fedcba98", "state": "failed", "attempts": 2, "error": "no [memory] left", "progress": {},
+        "share": None, "score": None, "training_seconds": None, "left": None,
     }  # fmt: skip
-    assert len(json.loads(run("status", "quick", "--json")[1])) == 8
+    assert rows[0]["score"] == {"metric": "dsc", "value": 0.5}  # of its records, as its worker did not say it
 
 
 def drawn(width: int, rows: list[dict[str, Any]]) -> list[str]:
     text = io.StringIO()
-    runs(Console(file=text, width=width), rows)
+    runs(Console(file=text, width=width), rows, Left(None, 1, 0, 0, 0, False, {}))
     return text.getvalue().splitlines()
 
 
 def row(cell: str, seed: int = 0, state: str = "finished", digest: str = "01234567", **fields: Any) -> dict[str, Any]:
     place = {"recipe": "ga-synapse", "labeled": "20pct", "cell": cell, "seed": seed, "digest": digest}
-    return {**place, "run": f"r/{seed}", "state": state, "error": "", "progress": {}, **fields}
+    return {**place, "run": f"r/{seed}", "state": state, "error": "", "progress": {}, **UNTOLD, **fields}
 
 
-@pytest.mark.parametrize("width", [80, 100, 120])
-def test_a_status_with_every_column_fits_and_breaks_no_word(width: int) -> None:
+UNTOLD = {"share": None, "score": None, "training_seconds": None, "left": None}
+
+
+@pytest.mark.parametrize(
+    ("width", "seen"), [(80, []), (100, ["val. DSC", "81.2 %", "40 %"]), (120, ["it/s", "val. DSC", "81.2 %", "40 %"])]
+)
+def test_a_status_with_every_column_fits_and_breaks_no_word(width: int, seen: list[str]) -> None:
     running = {"stage": "training", "iteration": 12000, "iterations": 30000, "it_per_s": 6.4, "loss": 0.7123}
     rows = [
-        row("cps+ga", 1337, "running", progress={**running, "validation": {"a": 0.812, "b": 0.6}}),
+        row(
+            "cps+ga",
+            1337,
+            "running",
+            progress={**running, "validation": {"a": 0.812, "b": 0.6}},
+            share=0.4,
+            left={"seconds": 2812.0, "ground": "measured"},
+        ),
         row("magicnet+ga+scdl~loss.gamma=0.75,network.norm=instance,schedule.iterations=100", 666, "interrupted"),
         row("mt+default", 0, "running", progress={"stage": "testing", "case": 2, "cases": 10, "loss": 0.2}),
         *(row("cps+default", seed, "pending") for seed in range(5)),
@@ -392,10 +407,20 @@ def test_a_status_with_every_column_fits_and_breaks_no_word(width: int) -> None:
     lines = drawn(width, rows)
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
-    for whole in ("12000/30000", "81.2 %", "46:52 min", "interrupted", "testing 3/10", "1337"):
+    for whole in ("12000/30000", "46:52 min left", "interrupted", "testing 3/10", "1337"):
         assert whole in text
     assert "8 runs: 2 running, 1 interrupted, 5 pending" in text
-    assert ("it/s" in text) == (width > 80)
+    assert [word for word in ("it/s", "val. DSC", "81.2 %", "40 %") if word in text] == seen
+
+
+def test_a_finished_run_tells_its_score_and_the_time_of_its_training() -> None:
+    done = {"state": "finished", "training_seconds": 7800.0}
+    rows = [row("cps+ga", score={"metric": "dsc", "value": 0.6431}, **done)]
+    lines = drawn(80, rows)
+    assert lines[0].split() == ["run", "seed", "state", "test", "DSC", "time"]
+    assert lines[2].split() == ["cps+ga", "0", "finished", "64.3", "%", "2:10", "h"]
+    lines = drawn(80, [*rows, row("mt+ga", score={"metric": "hd95", "value": 12.345}, **done)])
+    assert "DSC 64.3 %" in lines[2] and "HD95 12.35" in lines[3]  # under protocols of different metrics
 
 
 def test_runs_that_differ_in_version_alone_are_told_apart() -> None:

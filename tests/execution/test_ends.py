@@ -73,7 +73,7 @@ def test_a_hangup_that_is_ignored_ends_nothing_and_a_worker_outlives_no_launcher
         for process in (launcher.pid, worker):
             os.kill(process, signal.SIGHUP)
         places = ("--results-dir", str(results), "--data-dir", str(phantom_data))
-        (row,) = json.loads(call("status", "--json", *places)[1])
+        (row,) = json.loads(call("status", "--json", *places)[1])["runs"]
         assert row["state"] == "running" and row["process"] == {"host": socket.gethostname(), "pid": worker}
         assert f"process {worker} on {socket.gethostname()}" in call("status", *places)[1]
         assert launcher.poll() is None and run.owner()["pid"] == worker

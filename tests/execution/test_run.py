@@ -137,7 +137,7 @@ def test_a_job_that_fails_keeps_its_reason_and_the_grid_goes_on(phantom_data: Pa
     assert again.returncode == 1 and "starts" not in again.stderr  # failed ones stay failed until asked for
     line = [sys.executable, "-m", "sslbench", "status", "--json", "--results-dir", str(results)]
     status = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert {row["state"] for row in json.loads(status.stdout)} == {"finished", "failed"}
+    assert {row["state"] for row in json.loads(status.stdout)["runs"]} == {"finished", "failed"}
 
 
 def test_run_job_from_python_and_force_keeps_the_old_results(phantom_data: Path, tmp_path: Path) -> None:

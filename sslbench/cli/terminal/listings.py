@@ -23,8 +23,9 @@ def names(console: Console, rows: Rows) -> None:
 def _table(console: Console, rows: Rows) -> None:
     aliased = any(row["aliases"] for row in rows)
     table = table_of("name", *(["aliases"] if aliased else []), "about")
+    names = {row["name"] for row in rows}
     for row in rows:
-        name = ("  " if row.get("preset_of") else "") + row["name"]
+        name = ("  " if row.get("preset_of") in names else "") + row["name"]  # behind what it configures
         cells = [name, *([", ".join(row["aliases"])] if aliased else []), row["about"]]
         table.add_row(*map(Text, cells))
     indented(console, table)
