@@ -41,7 +41,8 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# Every law for every method, in both dimensions and with every kind of loss; `make test` tries a third of that.
+# Every law for every method, in both dimensions and with every kind of loss; `make test` tries each method once in 2-D and
+# once in 3-D, in one of them with all laws, in the other with the laws about losses under one of the losses.
 laws: install
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow" tests/conformance
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from sslbench.core import registry
+from sslbench.data.datasets import phantom
 from sslbench.data.datasets.phantom import CASE_IDS, Phantom
-from sslbench.data.prepare import prepare
+from sslbench.data.prepare import PrepareReport, prepare
 
 pytest.register_assert_rewrite("tests.helpers")
 
@@ -29,12 +30,20 @@ def _nothing_kept() -> Iterator[None]:
         yield
 
 
+def prepare_coarse(folder: Path) -> PrepareReport:
+    """The phantom on a very coarse grid, whose voxels are 8 samples each, not 216: a tenth of a second a case."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "SAMPLE_MM", 8.0)
+        report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
+    assert not report.failed
+    return report
+
+
 @pytest.fixture(scope="session")
 def phantom_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the phantom on a very coarse grid."""
+    """A data folder with all cases of such a phantom."""
     folder = tmp_path_factory.mktemp("data")
-    report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
-    assert not report.failed
+    prepare_coarse(folder)
     return folder
 
 
@@ -64,6 +73,5 @@ def few_cases() -> Iterator[None]:
 def small_data(few_cases: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with such a phantom."""
     folder = tmp_path_factory.mktemp("small")
-    report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
-    assert report.written == 3
+    assert prepare_coarse(folder).written == 3
     return folder

@@ -162,6 +162,7 @@ class Subject:
         self.job, self.dims = tiny_job(method, loss, dims, self.set, plugin), dims
         self.method, self.loss = self.job.resolved.job.method, self.job.resolved.job.loss
         self.plugin = self.job.resolved.job.plugin
+        self._sure: dict[float, Method] = {}
 
     def experiment(self) -> Experiment:
         """Make a fresh experiment, its phases cut to a few iterations."""
@@ -208,6 +209,11 @@ class Subject:
         with names one class everywhere in evaluation mode, and a teacher or peer that is a copy agrees with its
         student: terms of either kind would be 0 without saying anything about the method.
         """
+        if factor not in self._sure:
+            self._sure[factor] = self._made_sure(factor)
+        return copy.deepcopy(self._sure[factor])
+
+    def _made_sure(self, factor: float) -> Method:
         method = copy.deepcopy(self.settled)
         random = torch.Generator().manual_seed(0)
         with torch.no_grad():

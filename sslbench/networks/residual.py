@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sslbench.core.registry import register
+from sslbench.networks import unet
 from sslbench.networks.base import Conv3d, Network
 from sslbench.networks.unet import UNetDecoder, UNetOptions
 from sslbench.networks.vnet import VNetDecoder, VNetOptions, norm_layers
@@ -88,9 +89,8 @@ class ResUNetEncoder(ResidualEncoder):
     """With 16 to 256 channels and batch norm."""
 
     def __init__(self, in_channels: int, options: ResUNetOptions) -> None:
-        widths = [16 * 2**stage for stage in range(5)]
         dropout = [nn.Dropout(rate) for rate in options.dropout]
-        super().__init__(in_channels, widths, nn.Conv2d, lambda channels: [nn.BatchNorm2d(channels)], dropout)
+        super().__init__(in_channels, unet.WIDTHS, nn.Conv2d, lambda channels: [nn.BatchNorm2d(channels)], dropout)
 
 
 @register("network", "resunet")

@@ -12,7 +12,7 @@ from sslbench.core.options import Options
 from sslbench.core.registry import register
 from sslbench.networks.base import Decoder, Features, Network, Refine, add_prior, as_they_are
 
-_WIDTHS = (16, 32, 64, 128, 256)
+WIDTHS = (16, 32, 64, 128, 256)  # channels of the stages, finest first
 
 
 class UNetOptions(Options):
@@ -49,10 +49,10 @@ class UNetEncoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(
             _block(before, width, dropout)
-            for before, width, dropout in zip((in_channels, *_WIDTHS), _WIDTHS, options.dropout, strict=False)
+            for before, width, dropout in zip((in_channels, *WIDTHS), WIDTHS, options.dropout, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
-        self.channels = _WIDTHS
+        self.channels = WIDTHS
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Maps of the five stages, finest first."""
@@ -78,13 +78,13 @@ class UNetDecoder(Decoder):
 
     def __init__(self, num_classes: int, options: UNetOptions) -> None:
         super().__init__()
-        steps = [(_WIDTHS[stage + 1], _WIDTHS[stage]) for stage in reversed(range(4))]
+        steps = [(WIDTHS[stage + 1], WIDTHS[stage]) for stage in reversed(range(4))]
         self.up = nn.ModuleList(_upsample(options.upsampling, coarse, fine) for coarse, fine in steps)
         self.blocks = nn.ModuleList(
             _block(2 * fine, fine, dropout)
             for (_, fine), dropout in zip(steps, reversed(options.decoder_dropout), strict=True)
         )
-        self.head = nn.Conv2d(_WIDTHS[0], num_classes, 3, padding=1)
+        self.head = nn.Conv2d(WIDTHS[0], num_classes, 3, padding=1)
         self.channels = tuple(fine for _, fine in steps)
         self.prior_channels = tuple(2 * fine for fine in self.channels)
 

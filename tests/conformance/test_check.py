@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from sslbench.cli.terminal.laws import verdicts as draw_verdicts
 from sslbench.cli.terminal.matrix import cells as draw_cells
-from sslbench.conformance import LAWS, check_matrix, matrix
+from sslbench.conformance import LAWS, check, check_matrix, matrix
 from sslbench.conformance.bench import DIMS
 from sslbench.core import registry
 from sslbench.core.step import Step
@@ -69,7 +70,8 @@ def test_what_cannot_be_checked_is_refused(arguments: tuple[str, ...], said: str
     assert code == 2 and said in err and not out
 
 
-def test_the_matrix_lists_every_cell_and_counts_the_holes() -> None:
+def test_the_matrix_lists_every_cell_and_counts_the_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "matrix", cache(check.matrix))  # found once, shown twice
     code, out, _ = call("list", "matrix", "--json")
     rows = json.loads(out)
     pairs = {(row["method"], row["loss"]) for row in rows}
@@ -193,16 +195,18 @@ def test_the_page_of_methods_says_who_builds_on_each_shared_piece() -> None:
     assert all(len(users) > 1 for users in said.values())
 
 
+@cache
+def _imported(path: Path) -> list[str]:
+    return [node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+
+
 def _users(piece: str) -> set[str]:
     """The methods, by their names, and other files of the rooms of methods and networks that import from a piece."""
     package = PAGE.parents[2] / "sslbench"
     module = "sslbench." + piece.removesuffix(".py").replace("/", ".")
     found: set[str] = set()
     for path in [*package.glob("methods/*.py"), *package.glob("methods/shared/*.py"), *package.glob("networks/*.py")]:
-        imported = [
-            node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
-        ]
-        if any(f"{name}.".startswith(f"{module}.") for name in imported):
+        if any(f"{name}.".startswith(f"{module}.") for name in _imported(path)):
             place = path.relative_to(package).as_posix()
             own = "sslbench." + place.removesuffix(".py").replace("/", ".")
             entries = [entry for entry in registry.entries("method") if not entry.preset_of]
