@@ -114,6 +114,14 @@ def run(
     retry_failed: Annotated[
         bool, flag("Run failed jobs again.", "--retry-failed/--no-retry-failed", panel=_HOW)
     ] = False,
+    resume_anyway: Annotated[
+        bool,
+        flag(
+            "Let a run go on that began on another kind of device or in other arithmetic; it is recorded.",
+            "--resume-anyway/--no-resume-anyway",
+            panel=_HOW,
+        ),
+    ] = False,
     progress: Annotated[bool, flag("Live bars on a terminal (on).", "--progress/--no-progress", panel=OUTPUT)] = True,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -150,7 +158,7 @@ def run(
     kind = LiveDisplay if live else PlainDisplay
     worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
     with kind(Console(quiet=True) if quiet else console) as display:
-        code = local.Launcher(plan, data, devices, worker_threads, display).run(force)
+        code = local.Launcher(plan, data, devices, worker_threads, display, resume_anyway).run(force)
     if not quiet:
         _print_outcome(plan, table)
     if as_json:
@@ -165,12 +173,13 @@ def worker(
     device: str | None = None,
     threads: int | None = None,
     launcher: int | None = None,
+    resume_anyway: bool = False,
 ) -> None:
     """Run the job of a run directory in this process (what `run` starts)."""
     from sslbench.core import settings
     from sslbench.execution.worker import main as work
 
-    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher))
+    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher, resume_anyway))
 
 
 def status(

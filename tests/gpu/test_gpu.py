@@ -11,7 +11,7 @@ from sslbench.config.job import Job
 from sslbench.data.sampling import Sampler, TrainingSet
 from sslbench.execution.worker import run_job
 from sslbench.networks import build_network
-from sslbench.networks.precision import Precision, fast_bf16, worst_gradient_error
+from sslbench.networks.precision import Precision, fast_bf16, worst_error
 from tests.helpers.jobs import tiny_job, tiny_job_2d
 
 pytestmark = [
@@ -47,7 +47,7 @@ def test_bf16_gradients_agree_with_fp32(name: str, shape: tuple[int, ...]) -> No
     device = torch.device("cuda")
     if not fast_bf16(device):
         pytest.skip("this GPU is older than Ampere")
-    error, layer = worst_gradient_error(
+    error, layer = worst_error(
         Precision("bf16", "", device, False), build_network(name, 1, 14), torch.rand(shape, device=device)
     )
     assert error < 0.05, layer
