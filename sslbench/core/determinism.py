@@ -32,7 +32,7 @@ def repeatable(device: torch.device) -> Iterator[MutableMapping[str, None]]:
         yield refused
         return
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
-    filled, timed = _fill.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    filled, timed = _fill.fill_uninitialized_memory, torch.backends.cudnn.benchmark  # type: ignore[attr-defined]
     show = warnings.showwarning
 
     def note(message: Any, *where: Any, **more: Any) -> None:
@@ -44,7 +44,7 @@ def repeatable(device: torch.device) -> Iterator[MutableMapping[str, None]]:
 
     # A kernel without a repeatable form ends no training: it is recorded.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    _fill.fill_uninitialized_memory = False
+    _fill.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False  # it chooses by time
     try:
         with warnings.catch_warnings():
@@ -52,5 +52,5 @@ def repeatable(device: torch.device) -> Iterator[MutableMapping[str, None]]:
             yield refused
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        _fill.fill_uninitialized_memory = filled
+        _fill.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = timed

@@ -26,8 +26,8 @@ from sslbench.runs.directory import Run, State
 POLL_S = 0.2
 # The ends that one can ask for; a closed terminal is one, where the system tells it.
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# Exit codes of a worker process: the system, or a machine other than the one it began on, does not let it go on; another
-# process works on the run; not enough memory; it was asked to stop and saved its state.
+# Exit codes of a worker process: the system, or a machine that it did not begin on, does not let it go on; another one
+# works on the run; not enough memory; it was asked to stop and saved its state.
 REFUSED_EXIT, IN_USE_EXIT, NO_MEMORY_EXIT, INTERRUPTED_EXIT = 74, 75, 76, 143
 
 Outcome = Literal["finished", "failed", "interrupted"]
@@ -147,13 +147,38 @@ def default_slots() -> int:
 
 
 def slot_devices(slots: int, device: str | None) -> list[str]:
-    """The device of each slot: the one asked for, else the GPUs in turn, else the CPU."""
+    """The device of each slot: the one asked for, else the GPUs in turn, else the CPU.
+
+    Raises:
+        UsageError: none was asked for, and there is a GPU that torch cannot use: a training of days would run on the
+            CPU.
+    """
     import torch
 
     if device:
         return [device] * slots
     gpus = torch.cuda.device_count()
+    if not gpus and (why := unused_gpu(torch.version.cuda)):
+        raise UsageError(why, "sslbench doctor says more; --device cpu trains on the CPU all the same")
     return [f"cuda:{slot % gpus}" if gpus else "cpu" for slot in range(slots)]
+
+
+def has_nvidia_card() -> bool:
+    """Whether the system shows an NVIDIA card, whatever torch makes of it."""
+    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
+
+
+def unused_gpu(built_for: str | None) -> str:
+    """Why torch, which sees no GPU, should: in one line; empty where all is well without.
+
+    Args:
+        built_for: the CUDA version of this torch; None: built for the CPU.
+    """
+    if built_for:
+        major = int(built_for.split(".")[0])
+        driver = " (a driver of series 580 or later)" if major >= 13 else ""
+        return f"torch is built for CUDA {built_for}{driver}, but sees no usable GPU"
+    return "this machine has an NVIDIA card, but torch is built for the CPU" if has_nvidia_card() else ""
 
 
 @dataclass

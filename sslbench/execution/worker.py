@@ -148,6 +148,8 @@ class _Worker:
         self.run_dir, self.data_dir, self.should_stop = run, data_dir, should_stop
         self.resume_anyway = resume_anyway
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cuda":  # what is recorded without naming a card is recorded on this one
+            torch.cuda.set_device(self.device)
         self.threads = threads
         self.total = 0
         self.latest: dict[str, Any] = {}

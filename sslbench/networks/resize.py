@@ -27,7 +27,7 @@ def resize_linear(content: Tensor, size: Sequence[int], align_corners: bool = Fa
     """
     if content.device.type == "cpu":
         return F.interpolate(content, tuple(size), mode=_LINEAR[content.ndim], align_corners=align_corners)
-    resized: Tensor = Resize.apply(content, tuple(size), align_corners)  # type: ignore[no-untyped-call]
+    resized: Tensor = Resize.apply(content, tuple(size), align_corners)
     return resized
 
 
