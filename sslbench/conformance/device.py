@@ -1,4 +1,4 @@
-"""What a GPU asks of a method, shown without one: no value read, no devices mixed, nothing that its autocast refuses."""
+"""What a GPU asks of a method, shown without one: no value read, no devices mixed, nothing its autocast refuses."""
 
 from __future__ import annotations
 
