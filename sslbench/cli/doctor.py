@@ -32,7 +32,6 @@ STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")
 _LITTLE_SPACE = 2 * 2**30
 # Variables that are no setting of the program.
 _OTHER_VARIABLES = ("SSLBENCH_TEST_DATA",)
-_TORCH_2_9 = "3-D convolutions under AMP are slow and, with some cuDNN releases, wrong (pytorch #166122, #166643)"
 
 
 @dataclass(frozen=True)
@@ -136,14 +135,16 @@ def _torch(wanted: str) -> Check:
     except Exception as error:  # a broken installation fails in ways of its own: OSError for a missing library
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return Check("software", "torch", "fail", f"cannot be imported: {reason}", "pip install torch")
+    from sslbench.execution.local import has_nvidia_card
+
     number = str(torch.__version__)
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
     facts = {"version": number, "cuda": torch.version.cuda}
-    if number.startswith("2.9."):
-        return Check("software", "torch", "warn", f"{number}: {_TORCH_2_9}", "pip install 'torch>=2.10'", facts)
+    if faults := _cudnn_faults(torch.backends.cudnn.version() if torch.version.cuda else None):
+        return Check("software", "torch", "warn", f"{number}: {faults}", "pip install 'torch>=2.11'", facts)
     if not satisfies(number, wanted):
         return Check("software", "torch", "warn", f"{number}, needs {wanted}", f"pip install 'torch{wanted}'", facts)
-    if not torch.version.cuda and _has_nvidia_card():
+    if not torch.version.cuda and has_nvidia_card():
         return Check(
             "software",
             "torch",
@@ -155,8 +156,11 @@ def _torch(wanted: str) -> Check:
     return Check("software", "torch", "ok", f"{number}, {build}", "", facts)
 
 
-def _has_nvidia_card() -> bool:
-    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
+def _cudnn_faults(version: int | None) -> str:
+    """What the cuDNN of this torch gets wrong; jobs keep away from it."""
+    from sslbench.networks.precision import cudnn_fault
+
+    return "; ".join(filter(None, (cudnn_fault(arithmetic, 3, version) for arithmetic in ("bf16", "tf32"))))
 
 
 def requirements() -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -226,7 +230,7 @@ def _hardware() -> Iterator[Check]:
         import torch
     except Exception:  # said under software
         return
-    from sslbench.execution.local import default_slots
+    from sslbench.execution.local import default_slots, unused_gpu
     from sslbench.runs.provenance import device_name
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -243,9 +247,8 @@ def _hardware() -> Iterator[Check]:
     message = f"{slots} job{plural} at a time, {threads} thread{'' if threads == 1 else 's'} each, unless -j says more"
     yield Check("hardware", "threads", "ok", message, "", {"slots": slots, "threads": threads})
     if torch.version.cuda and not torch.cuda.is_available():
-        reason = "no NVIDIA driver or card is seen"
-        remedy = "check nvidia-smi and CUDA_VISIBLE_DEVICES; without a card, jobs run on the CPU"
-        yield Check("hardware", "gpu", "warn", f"torch is built for CUDA, but {reason}", remedy)
+        remedy = "check nvidia-smi, its driver and CUDA_VISIBLE_DEVICES; without a card: run --device cpu"
+        yield Check("hardware", "gpu", "warn", unused_gpu(torch.version.cuda), remedy)
     elif not torch.cuda.is_available():
         yield Check("hardware", "gpu", "ok", "none: jobs run on the CPU")
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

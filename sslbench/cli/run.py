@@ -20,7 +20,6 @@ from sslbench.cli.options import (
     Json,
     Only,
     Quiet,
-    References,
     ResultsDir,
     Scale,
     Seeds,
@@ -126,6 +125,14 @@ def run(
     retry_failed: Annotated[
         bool, flag("Run failed jobs again.", "--retry-failed/--no-retry-failed", panel=_HOW)
     ] = False,
+    resume_anyway: Annotated[
+        bool,
+        flag(
+            "Let a run go on that began on another kind of device or in other arithmetic; it is recorded.",
+            "--resume-anyway/--no-resume-anyway",
+            panel=_HOW,
+        ),
+    ] = False,
     progress: Annotated[bool, flag("Live bars on a terminal (on).", "--progress/--no-progress", panel=OUTPUT)] = True,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -166,7 +173,7 @@ def run(
     worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
     forecast = Forecast(results, slots, devices[0])
     with kind(Console(quiet=True) if quiet else console, forecast) as display:
-        code = local.Launcher(plan, data, devices, worker_threads, display, copies).run(force)
+        code = local.Launcher(plan, data, devices, worker_threads, display, copies, resume_anyway).run(force)
     if not quiet:
         _print_outcome(plan, table)
     if as_json:
@@ -182,12 +189,15 @@ def worker(
     threads: int | None = None,
     launcher: int | None = None,
     sink: str | None = None,
+    resume_anyway: bool = False,
 ) -> None:
     """Run the job of a run directory in this process (what `run` starts)."""
     from sslbench.core import settings
     from sslbench.execution.worker import main as work
 
-    raise typer.Exit(work(directory, settings.data_dir(data_dir), device, threads, launcher, settings.sink(sink)))
+    raise typer.Exit(
+        work(directory, settings.data_dir(data_dir), device, threads, launcher, settings.sink(sink), resume_anyway)
+    )
 
 
 def validate(

@@ -300,8 +300,10 @@ class Recipe(Frozen):
         "every predictor",
     )
     protocol: str = Field(description="how predictions become numbers")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto: bf16 where the device is fast at it and its gradients agree with fp32"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
+        default="auto",
+        description="auto: bf16 where the device is fast at it and agrees with fp32 layer by layer; else tf32 on a GPU "
+        "that has it; else fp32",
     )
     seeds: list[Seed] = Field(default=[1337], description="seeds of a grid that names none")
     overrides: list[Override] = []

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.conformance.bench import Dims, Subject, TrainedMethod, WatchedStep, is_loss, packed, unpacked
+from sslbench.conformance.device import CudaAutocast, predictions_without_values, step_without_values
 from sslbench.conformance.watch import TOLERANCE, Shown, WatchedTerm
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.step import Batch
 from sslbench.methods.base import EMA, Method, Phase
+from sslbench.training.trainer import backward
 
 
 class Broken(Exception):
@@ -306,6 +308,31 @@ def _finite_with_labels(subject: Subject, change: Callable[[Tensor], Any]) -> No
         for label in batch.label.values():
             label[: batch.num_labeled] = change(label[: batch.num_labeled])
         _finite(subject.gradients(subject.sure().train(), phase, batch), phase)
+
+
+# ------------------------------------------------------------------------------------------------------------- a GPU
+
+
+@law(
+    "On a GPU nothing waits: steps and predictions read no value and mix no devices (tried on torch's meta device).",
+    losses=True,
+)
+def reads_no_value(subject: Subject) -> None:
+    for phase in subject.phases():
+        method = subject.fresh().train()
+        method.begin(phase)
+        step_without_values(method, phase, subject.batch(phase), subject.step(phase), backward)
+    predictions_without_values(subject.fresh(), subject.batch(subject.phases()[-1]).image[subject.view])
+
+
+@law(
+    "Under a GPU's autocast, whose rules differ from a CPU's, losses and gradients are finite and nothing is refused.",
+    losses=True,
+)
+def finite_in_cuda_autocast(subject: Subject) -> None:
+    for phase in subject.phases():
+        with CudaAutocast():
+            _finite(subject.gradients(subject.sure().train(), phase, bf16=True), phase)
 
 
 # ------------------------------------------------------------------------------------------------------- the contract

@@ -116,7 +116,9 @@ class Estimator:
             )
             # What goes through several networks goes through each alike.
             flop += length * fmean(network.step(step, labeled, unlabeled) for network in facts.networks)
-            flop += length * sum(network.encoded(*plugin.encoded(labeled, unlabeled)) for network, plugin in facts.plugins)
+            flop += length * sum(
+                network.encoded(*plugin.encoded(labeled, unlabeled)) for network, plugin in facts.plugins
+            )
         # Two generations, and the best weights of each candidate where there is a validation.
         best = Selection.of(recipe, facts.predictors).candidates if recipe.schedule.validate_every else ()
         size = facts.state + _MOMENTS[recipe.optimizer.name] * facts.learned

@@ -20,14 +20,15 @@ from sslbench.config.job import Job
 from sslbench.config.splits import load_splits
 from sslbench.core.errors import UsageError
 from sslbench.data.store import Store, partition
+from sslbench.execution.environment import worker_environment
 from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2
 # The ends that one can ask for; a closed terminal is one, where the system tells it.
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# Exit codes of a worker process: the system did not let it write; another process works on the run; it was asked to
-# stop and saved its state.
-REFUSED_EXIT, IN_USE_EXIT, INTERRUPTED_EXIT = 74, 75, 143
+# Exit codes of a worker process: the system, or a machine that it did not begin on, does not let it go on; another one
+# works on the run; not enough memory; it was asked to stop and saved its state.
+REFUSED_EXIT, IN_USE_EXIT, NO_MEMORY_EXIT, INTERRUPTED_EXIT = 74, 75, 76, 143
 
 Outcome = Literal["finished", "failed", "interrupted"]
 
@@ -43,6 +44,7 @@ class PlannedJob:
         runs: whether this launch starts it; a finished or failed one, or one that runs elsewhere, it does not.
         outcome: once it ended (or had ended before), how.
         reason: why it failed, was interrupted or is damaged.
+        alone: whether no other job is to run beside it: memory was short when others did.
     """
 
     job: Job
@@ -51,6 +53,7 @@ class PlannedJob:
     runs: bool
     outcome: Outcome | None = None
     reason: str = ""
+    alone: bool = False
 
 
 def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
@@ -144,13 +147,38 @@ def default_slots() -> int:
 
 
 def slot_devices(slots: int, device: str | None) -> list[str]:
-    """The device of each slot: the one asked for, else the GPUs in turn, else the CPU."""
+    """The device of each slot: the one asked for, else the GPUs in turn, else the CPU.
+
+    Raises:
+        UsageError: none was asked for, and there is a GPU that torch cannot use: a training of days would run on the
+            CPU.
+    """
     import torch
 
     if device:
         return [device] * slots
     gpus = torch.cuda.device_count()
+    if not gpus and (why := unused_gpu(torch.version.cuda)):
+        raise UsageError(why, "sslbench doctor says more; --device cpu trains on the CPU all the same")
     return [f"cuda:{slot % gpus}" if gpus else "cpu" for slot in range(slots)]
+
+
+def has_nvidia_card() -> bool:
+    """Whether the system shows an NVIDIA card, whatever torch makes of it."""
+    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
+
+
+def unused_gpu(built_for: str | None) -> str:
+    """Why torch, which sees no GPU, should: in one line; empty where all is well without.
+
+    Args:
+        built_for: the CUDA version of this torch; None: built for the CPU.
+    """
+    if built_for:
+        major = int(built_for.split(".")[0])
+        driver = " (a driver of series 580 or later)" if major >= 13 else ""
+        return f"torch is built for CUDA {built_for}{driver}, but sees no usable GPU"
+    return "this machine has an NVIDIA card, but torch is built for the CPU" if has_nvidia_card() else ""
 
 
 @dataclass
@@ -165,6 +193,7 @@ class Launcher:
             rounding.
         display: shows what happens.
         sink: where copies of training records go; None: nowhere.
+        resume_anyway: let runs go on that began on another kind of device.
     """
 
     plan: list[PlannedJob]
@@ -173,6 +202,7 @@ class Launcher:
     threads: int
     display: Display
     sink: str | None = None
+    resume_anyway: bool = False
     _running: dict[int, _Process] = field(default_factory=dict)
     _signals: list[int] = field(default_factory=list)
 
@@ -195,7 +225,7 @@ class Launcher:
         try:
             while queue or self._running or elsewhere:
                 self._start(queue, elsewhere)
-                self._reap(elsewhere)
+                self._reap(queue, elsewhere)
                 if self._signals and not self._running:
                     break
                 if not queue and not self._running:
@@ -221,6 +251,8 @@ class Launcher:
     def _start(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
         for slot, device in enumerate(self.devices):
             while queue and slot not in self._running and not self._signals:
+                if self._running and any(one.alone for one in (queue[0], *self._planned_running())):
+                    return
                 planned = queue.popleft()
                 state = planned.run.look()
                 if state == "running":  # another launcher was faster
@@ -229,14 +261,19 @@ class Launcher:
                     self._settle(planned)
                 else:
                     try:
-                        self._running[slot] = _Process(planned, self.data_dir, device, self.threads, self.sink)
+                        self._running[slot] = _Process(
+                            planned, self.data_dir, device, self.threads, self.sink, self.resume_anyway
+                        )
                     except OSError as error:  # no process, no memory, no place for what it says: the others go on
                         self._settle(planned, f"its worker cannot be started: {error.strerror or error}")
                         continue
                     word = "continues" if state in ("interrupted", "damaged") else "starts"
                     self.display.event(f"{planned.job.title}: {word} on {device}")
 
-    def _reap(self, elsewhere: list[PlannedJob]) -> None:
+    def _planned_running(self) -> list[PlannedJob]:
+        return [process.planned for process in self._running.values()]
+
+    def _reap(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
         for slot, process in list(self._running.items()):
             code = process.popen.poll()
             if code is None:
@@ -245,6 +282,15 @@ class Launcher:
             planned = process.planned
             if code == IN_USE_EXIT:
                 elsewhere.append(planned)
+                continue
+            if code == NO_MEMORY_EXIT and len(self.devices) > 1 and not planned.alone:
+                # It may have been its neighbours' fault: once more without them, after what they are at.
+                planned.alone = True
+                words = process.last_words()
+                process.close()
+                planned.run.set_status("interrupted", error=words)
+                queue.append(planned)
+                self.display.event(f"{planned.job.title}: {words}; it runs again alone, last")
                 continue
             state, reason = planned.run.look(), ""
             if state not in ("finished", "failed"):
@@ -289,15 +335,22 @@ class Launcher:
 class _Process:
     """A worker process; what it says last is kept for the case that it dies before it can write a status."""
 
-    def __init__(self, planned: PlannedJob, data_dir: Path, device: str, threads: int, sink: str | None) -> None:
+    def __init__(
+        self,
+        planned: PlannedJob,
+        data_dir: Path,
+        device: str,
+        threads: int,
+        sink: str | None,
+        resume_anyway: bool,
+    ) -> None:
         self.planned = planned
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.directory)]
+        environment, device = worker_environment(device, threads, os.environ)
         command += ["--data-dir", str(data_dir), "--device", device, "--threads", str(threads)]
         command += ["--launcher", str(os.getpid()), "--sink", sink or "none"]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        # A worker finds the modules that this process finds, as a spawned one would.
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        command += ["--resume-anyway"] if resume_anyway else []
         # A session of its own: Ctrl-C reaches the launcher alone, which then asks the workers to stop.
         self.popen = subprocess.Popen(
             command,

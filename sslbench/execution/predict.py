@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+import torch
+
 import sslbench
 from sslbench.core import registry
 from sslbench.core.endings import ENDINGS, ending_of
@@ -170,7 +172,7 @@ def predict(
             save_nifti(image, targets[name])
         except DataError as error:
             outcome.failed[name] = str(error)
-        except MemoryError:
+        except (MemoryError, torch.OutOfMemoryError):
             outcome.failed[name] = f"{paths[0]}: not enough memory"
         else:
             outcome.written.append(targets[name])

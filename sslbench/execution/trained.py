@@ -21,7 +21,7 @@ from sslbench.core.step import Statistics
 from sslbench.data.base import Modality, Preprocessing
 from sslbench.data.store import Store
 from sslbench.inference.predictor import Predictor
-from sslbench.networks.precision import Precision, fast_bf16
+from sslbench.networks.precision import as_tested
 from sslbench.runs.directory import Run
 from sslbench.training.checkpoint import Checkpoints, Selection
 from sslbench.training.experiment import Builder, Experiment, build_method
@@ -108,12 +108,7 @@ def load_trained(run: Run, device: torch.device) -> TrainedRun:
             f"{run.checkpoints}: the weights do not fit the networks of this version: {str(error).splitlines()[-1]}",
             "predict with the version that trained them (provenance.json), or run the job again",
         ) from error
-    how = Precision(
-        "bf16" if precision == "bf16" and fast_bf16(device) else "fp32",
-        "as the run was tested" if precision == "fp32" or fast_bf16(device) else "bf16 is not fast here",
-        device,
-        device.type == "cpu" and fast_bf16(device),
-    )
+    how = as_tested(precision, device, len(resolved.recipe.patch_size))
     how.place(method)
     return TrainedRun(
         predictor=Predictor(method, key, resolved.recipe, statistics.num_classes, how),

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,18 +19,20 @@ import torch
 from sslbench.config.job import Job, ResolvedJob
 from sslbench.config.splits import load_splits
 from sslbench.core import registry, settings
+from sslbench.core.determinism import repeatable
 from sslbench.core.errors import SSLBenchError, StorageError
-from sslbench.core.files import atomic_path, save_nifti, write_json
+from sslbench.core.files import atomic_path, read_json, save_nifti, write_json
 from sslbench.data.own.dataset import load_all
 from sslbench.data.sampling import TrainingSet
 from sslbench.data.store import OnDemand, Partition, Store, partition
-from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, REFUSED_EXIT, on_stop
+from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, NO_MEMORY_EXIT, REFUSED_EXIT, on_stop
 from sslbench.execution.sinks import SINKS, Queued, checked_sink
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
 from sslbench.metrics.pool import ScorePool
+from sslbench.networks.precision import Arithmetic
 from sslbench.runs.directory import Busy, Run, TestFiles, now
-from sslbench.runs.provenance import describe
+from sslbench.runs.provenance import describe, machine
 from sslbench.runs.records import write_cases
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
@@ -45,6 +47,7 @@ def run_job(
     threads: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     sink: str | None = None,
+    resume_anyway: bool = False,
 ) -> Path:
     """Run one job to its end, from its last checkpoint where there is one; a finished one is left as it is.
 
@@ -55,6 +58,8 @@ def run_job(
         threads: of this process on a CPU; default: torch's.
         should_stop: asked between iterations and cases; when it says yes, state is saved and `Interrupted` raised.
         sink: where copies of the training records go, `tensorboard` or `none`; default: `SSLBENCH_SINK`.
+        resume_anyway: go on in other arithmetic or on another kind of device than the run began with, where the one it
+            began with is not to be had; recorded.
 
     Returns:
         The run directory; `sslbench.load_results` reads it.
@@ -66,7 +71,7 @@ def run_job(
     load_all(data)
     run = Run.of(job, settings.results_dir(results_dir))
     run.write_config(job)
-    _Worker(run, data, device, threads, should_stop, copies).run()
+    _Worker(run, data, device, threads, should_stop, copies, resume_anyway).run()
     return run.directory
 
 
@@ -77,6 +82,7 @@ def main(
     threads: int | None,
     launcher: int | None = None,
     sink: str | None = None,
+    resume_anyway: bool = False,
 ) -> int:
     """A worker process: run the job of a run directory. A signal to stop finishes the step and saves first; so does
     the death of the launcher, which can tell nobody.
@@ -85,10 +91,11 @@ def main(
         directory, data_dir, device, threads: as for `run_job`.
         launcher: the process that started this one; None: nobody who would be missed.
         sink: where copies of the training records go; None: nowhere.
+        resume_anyway: as for `run_job`.
 
     Returns:
-        The process's exit code: 0 finished, 1 failed, 74 the system refused to write, 75 another process has it, 143
-        interrupted.
+        The process's exit code: 0 finished, 1 failed, 74 the system refused to write, 75 another process has it, 76
+        not enough memory, 143 interrupted.
     """
     stop = {"asked": False}
 
@@ -104,20 +111,31 @@ def main(
     run = Run(directory)
     try:
         load_all(data_dir)
-        _Worker(run, data_dir, device, threads, lambda: stop["asked"] or orphaned(), sink).run()
+        _Worker(run, data_dir, device, threads, lambda: stop["asked"] or orphaned(), sink, resume_anyway).run()
     except Busy:
         return IN_USE_EXIT
     except Interrupted as error:
         if orphaned():
             run.set_status("interrupted", error=f"{error.message}; its launcher, process {launcher}, had died")
         return INTERRUPTED_EXIT
+    except NoMemory as error:
+        print(error, file=sys.stderr)
+        return NO_MEMORY_EXIT
     except SSLBenchError as error:
         print(error, file=sys.stderr)
-        return REFUSED_EXIT if isinstance(error, StorageError) else 1
+        return REFUSED_EXIT if isinstance(error, StorageError | OtherMachine) else 1
     except Exception as error:  # a bug of ours or a third party's: it must not take the grid down
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+class NoMemory(SSLBenchError):
+    """A job needs more memory than was free."""
+
+
+class OtherMachine(SSLBenchError):
+    """A run cannot go on here as it began; its state is as it was."""
 
 
 class _Worker:
@@ -131,9 +149,13 @@ class _Worker:
         threads: int | None,
         should_stop: Callable[[], bool],
         sink: str | None = None,
+        resume_anyway: bool = False,
     ) -> None:
         self.run_dir, self.data_dir, self.should_stop = run, data_dir, should_stop
+        self.resume_anyway = resume_anyway
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cuda":  # what is recorded without naming a card is recorded on this one
+            torch.cuda.set_device(self.device)
         self.threads, self.sink = threads, sink
         self.copies: Queued | None = None
         self.total = 0
@@ -156,7 +178,8 @@ class _Worker:
             self.run_dir.set_status("running", attempts=attempts, threads=self.threads, started=now())
             self.logger = _logger(self.run_dir.log)
             try:
-                self._stages()
+                with repeatable(self.device) as self.refused:
+                    self._stages()
             except Interrupted as error:
                 self.message(str(error))
                 self.run_dir.set_status("interrupted", error=error.message)
@@ -166,6 +189,15 @@ class _Worker:
                 with suppress(StorageError):  # the launcher says it otherwise
                     self.run_dir.set_status("interrupted", error=str(error))
                 raise
+            except OtherMachine as error:
+                self.message(str(error))
+                self.run_dir.set_status("interrupted", error=str(error))
+                raise
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                self.logger.error(traceback.format_exc().rstrip())
+                short = NoMemory(_memory_words(self.device))
+                self.run_dir.set_status("failed", error=str(short))
+                raise short from error
             except Exception as error:
                 self.logger.error(traceback.format_exc().rstrip())
                 reason = error.message if isinstance(error, SSLBenchError) else f"{type(error).__name__}: {error}"
@@ -184,9 +216,12 @@ class _Worker:
         store = Store.open(self.data_dir, resolved.recipe.dataset, resolved.recipe.preprocessing)
         splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
         parts = partition(store, splits, resolved.job.labeled)
-        experiment = prepare_experiment(resolved, store, parts, self.device)
+        experiment = prepare_experiment(resolved, store, parts, self.device, self._arithmetic(resolved))
+        machines = self._machines(experiment)
         write_json(self.run_dir.trained, trained_record(experiment, store))
-        write_json(self.run_dir.provenance, describe(resolved, store, parts, experiment.precision))
+        write_json(
+            self.run_dir.provenance, {**describe(resolved, store, parts, experiment.precision), "machines": machines}
+        )
         self.message(
             f"{resolved.job.title}: {experiment.precision.name} ({experiment.precision.reason}), {self.threads} threads"
         )
@@ -202,7 +237,7 @@ class _Worker:
             with self._measured("test_seconds"):
                 write_cases(files.cases, self._evaluate(resolved, store, parts, experiment, predictors[rule], files))
         scores = {rule: self._scores(resolved, self.run_dir.tested(rule)) for rule in resolved.recipe.tested}
-        self.run_dir.seal(resolved.recipe.tested)
+        self.run_dir.seal(resolved.recipe.tested, {"refused": list(self.refused)} if self.refused else {})
         self.run_dir.set_status(
             "finished",
             scores=scores[resolved.recipe.checkpoint],
@@ -233,6 +268,43 @@ class _Worker:
         finally:
             if self.copies is not None:
                 self.copies.close()
+
+    def _machines_before(self) -> list[dict[str, Any]]:
+        """On what a run that has state was trained so far, one after the other; empty for one that begins."""
+        if not list(self.run_dir.checkpoints.glob("step-*.pt")):
+            return []
+        found = read_json(self.run_dir.provenance)
+        machines = found.get("machines") if isinstance(found, dict) else None
+        return list(machines or [])
+
+    def _arithmetic(self, resolved: ResolvedJob) -> Arithmetic | Literal["auto"]:
+        """The precision to train in: the one that a run began with, else the recipe's."""
+        before = self._machines_before()
+        if not before or self.resume_anyway:
+            return resolved.recipe.precision
+        return cast(Arithmetic, before[0]["precision"])
+
+    def _machines(self, experiment: Experiment) -> list[dict[str, Any]]:
+        """The machines of this run, this one too.
+
+        Raises:
+            OtherMachine: it began on another kind of device, and going on there was not asked for.
+        """
+        here, before = machine(experiment.precision), self._machines_before()
+        if not before or before[-1] == here:
+            return before or [here]
+        last = before[-1]
+        other = [key for key in ("kind", "card", "precision") if last.get(key) != here[key]]
+        told = "; ".join(
+            f"{key} {last.get(key)}, here {value}" for key, value in here.items() if last.get(key) != value
+        )
+        if other and not self.resume_anyway:
+            raise OtherMachine(
+                f"it began on another machine, whose rounding differs: {told}",
+                "go on there, --resume-anyway goes on here and records it, or --force starts over",
+            )
+        self.message(f"goes on where rounding may differ: {told}")
+        return [*before, here]
 
     @contextmanager
     def _measured(self, name: str) -> Iterator[None]:
@@ -342,8 +414,18 @@ class _Worker:
         self.run_dir.set_progress(stage=stage, iterations=self.total, **shown, **fields)
 
 
-def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, device: torch.device) -> Experiment:
-    """Hand training what it may see: labelled pairs, unlabelled images, validation pairs, and nothing else."""
+def prepare_experiment(
+    resolved: ResolvedJob,
+    store: Store,
+    parts: Partition,
+    device: torch.device,
+    precision: Arithmetic | Literal["auto"] | None = None,
+) -> Experiment:
+    """Hand training what it may see: labelled pairs, unlabelled images, validation pairs, and nothing else.
+
+    Args:
+        precision: to train in; None: the recipe's.
+    """
     cases = (*parts.labeled, *parts.unlabeled)
     for case in cases:
         store.verify(case)
@@ -357,7 +439,17 @@ def prepare_experiment(resolved: ResolvedJob, store: Store, parts: Partition, de
     counts = np.array([store.cases[case].class_voxels for case in parts.labeled])
     data = TrainingSet(images, labels)
     classes = [info.short for info in store.dataset.classes]
-    return build_experiment(resolved, data, counts, validation, classes, device)
+    return build_experiment(resolved, data, counts, validation, classes, device, precision)
+
+
+def _memory_words(device: torch.device) -> str:
+    """That memory was short, with what is known of it."""
+    if device.type != "cuda":
+        return "not enough memory"
+    sizes = (torch.cuda.max_memory_reserved(device), *torch.cuda.mem_get_info(device))
+    had, free, total = (size / 2**30 for size in sizes)
+    name = torch.cuda.get_device_name(device)
+    return f"not enough memory on {name}: {free:.1f} of {total:.1f} GiB were free when it had taken {had:.1f}"
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:

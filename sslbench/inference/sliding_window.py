@@ -152,10 +152,11 @@ class _Windows:
             try:
                 parts = predict(torch.stack([self.volume[(slice(None), *self._window(at))] for at in chosen])).float()
             except torch.OutOfMemoryError:
-                if self.sums.device.type != "cpu":
-                    self.sums = self.sums.cpu()
-                elif batch > 1:
+                # Fewer windows at a time cost little; sums on the CPU a copy of every window.
+                if batch > 1:
                     batch = -(-batch // 2)
+                elif self.sums.device.type != "cpu":
+                    self.sums = self.sums.cpu()
                 else:
                     raise
                 continue

@@ -36,7 +36,7 @@ def nll_map(logits: Tensor, target: Tensor) -> Tensor:
     log_p = F.log_softmax(full_precision(logits), dim=1)
     if target.ndim == logits.ndim:
         return -(target.to(log_p.dtype) * log_p).sum(dim=1)
-    return -log_p.gather(1, target.unsqueeze(1)).squeeze(1)
+    return F.nll_loss(log_p, target, reduction="none")
 
 
 def weighted_mean(

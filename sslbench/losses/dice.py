@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.losses.cross_entropy import cross_entropy, full_precision
-from sslbench.losses.per_class import PerClass
+from sslbench.losses.per_class import PerClass, picked
 
 
 class DiceSums(NamedTuple):
@@ -47,12 +47,12 @@ def dice_sums(
         intersection = (p * weighted).sum(-1)
         reference = (weighted * y if squared else weighted).sum(-1)
     else:
-        # Σ p·y gathers the one probability that a label picks: no one-hot volume of C channels is made.
+        # Σ p·y needs the one probability that a label picks: no one-hot volume of C channels is made.
         labels = target.flatten(1)
-        picked = p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        hit = picked(p, labels)
         per_class = PerClass(labels, p.shape[1])
-        intersection = per_class.sum(picked if w is None else picked * w)
-        reference = per_class.sum(torch.ones_like(picked) if w is None else w)
+        intersection = per_class.sum(hit if w is None else hit * w)
+        reference = per_class.sum(torch.ones_like(hit) if w is None else w)
     sums = DiceSums(intersection, prediction, reference)
     return DiceSums(*(part.sum(0) for part in sums)) if batch else sums
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _BLOCK = 256  # voxels that one running fp32 sum may take in
 
 
 class PerClass:
-    """Adds values up by the class of their voxel, over the batch or per sample, in one pass and without a one-hot.
+    """Adds values up by the class of their voxel, over the batch or per sample, without a one-hot.
 
     A running fp32 sum stops growing exactly long before a batch's million voxels of background are added: at 2²⁰ it
-    rounds 0.95 to 1. So each `_BLOCK` voxels are summed apart, and then the blocks. That also spreads what a GPU's
-    threads add to over many addresses. Under `torch.use_deterministic_algorithms` the order of addition is fixed.
+    rounds 0.95 to 1. So on a CPU each `_BLOCK` voxels are summed apart, and then the blocks, in one pass. A GPU would
+    add them with atomics, in an order that varies; there each class is summed under its mask, as a tree of fixed shape.
 
     Args:
         labels: (B, N) int64 in 0..classes-1.
@@ -21,14 +24,42 @@ class PerClass:
     """
 
     def __init__(self, labels: Tensor, classes: int) -> None:
-        samples, voxels = labels.shape
-        self.blocks, self.classes, self.samples = -(-voxels // _BLOCK), classes, samples
-        first = torch.arange(0, samples * self.blocks * classes, classes, device=labels.device)
-        block = first.view(samples, self.blocks, 1).expand(-1, -1, _BLOCK).reshape(samples, -1)[:, :voxels]
-        self.slots = (labels + block).flatten()
+        self.labels, self.classes = labels, classes
+        if labels.device.type == "cpu":
+            samples, voxels = labels.shape
+            self.blocks = -(-voxels // _BLOCK)
+            first = torch.arange(0, samples * self.blocks * classes, classes)
+            block = first.view(samples, self.blocks, 1).expand(-1, -1, _BLOCK).reshape(samples, -1)[:, :voxels]
+            self.slots = (labels + block).flatten()
 
     def sum(self, values: Tensor) -> Tensor:
         """(B, classes) of values (B, N); the gradient reaches the values."""
-        zeros = values.new_zeros(self.samples * self.blocks * self.classes)
+        if values.device.type != "cpu":
+            sums: Tensor = MaskedSums.apply(values, self.labels, self.classes)
+            return sums
+        samples = len(self.labels)
+        zeros = values.new_zeros(samples * self.blocks * self.classes)
         total = zeros.index_add(0, self.slots, values.flatten())
-        return total.view(self.samples, self.blocks, self.classes).sum(1)
+        return total.view(samples, self.blocks, self.classes).sum(1)
+
+
+class MaskedSums(torch.autograd.Function):
+    """(B, classes) of values (B, N) and labels (B, N): a masked sum for each class; the gradient is picked by label."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, labels: Tensor, classes: int) -> Tensor:
+        ctx.save_for_backward(labels)
+        return torch.stack([values.where(labels == number, 0).sum(1) for number in range(classes)], 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (labels,) = ctx.saved_tensors
+        return gradient.gather(1, labels), None, None
+
+
+def picked(values: Tensor, labels: Tensor) -> Tensor:
+    """The value of each voxel's class, (B, *S), of values (B, C, *S) and labels (B, *S).
+
+    As a loss: the backward pass of `gather` adds, which a GPU does in an order that varies, or slowly.
+    """
+    return -F.nll_loss(values, labels, reduction="none")

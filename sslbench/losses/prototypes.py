@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sslbench.losses.cross_entropy import full_precision
-from sslbench.losses.per_class import PerClass
+from sslbench.losses.per_class import PerClass, picked
 
 Selector = Callable[[Tensor, Tensor], Tensor]
 Rank = Literal["lowest", "highest"]
@@ -71,7 +71,7 @@ def prototype_loss(
         weights = weights / weights.sum(1, keepdim=True).where(stored.any(1, keepdim=True), 1)
         mean = (weights.unsqueeze(-1) * F.normalize(memory, dim=-1)).sum(1)
 
-        cosine = (F.normalize(features) @ mean.T).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
+        cosine = picked(F.normalize(features) @ mean.T, labels.clamp_min(0))
         sigma = _scores(selectors, features.detach(), labels).sigmoid() * (labels >= 0)
         total = per_class.sum((sigma * (1 - cosine)).unsqueeze(0)).squeeze(0)
         weight = per_class.sum(sigma.unsqueeze(0)).squeeze(0)

@@ -14,6 +14,7 @@ from sslbench.core.registry import register
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.losses.base import Loss
 from sslbench.losses.cross_entropy import classes_of, full_precision, nll_map
+from sslbench.losses.per_class import picked
 from sslbench.methods.base import Build, Phase, StepCost
 from sslbench.methods.shared.co_training import CoTraining, CoTrainingOptions, Prediction
 from sslbench.networks.base import Decoder, Features, Network
@@ -134,5 +135,6 @@ def worst_case_loss(main: Tensor, worst: Tensor, num_labeled: int, label_weight:
     """
     target, L = classes_of(main), num_labeled
     agreement = nll_map(worst[:L], target[:L]).mean()
-    p = full_precision(worst[L:]).softmax(1).gather(1, target[L:].unsqueeze(1))
+    p = full_precision(worst[L:]).softmax(1)
+    p = picked(p, target[L:])
     return label_weight * agreement - (1 - p + 1e-6).clamp_max(1).log().mean()

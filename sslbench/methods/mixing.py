@@ -49,6 +49,8 @@ def largest_components(labels: Tensor, num_classes: int) -> Tensor:
         labels: (B, *S) int64.
         num_classes: C.
     """
+    if labels.is_meta:  # no values, no components
+        return labels.clone()
     kept = [largest_component(patch, num_classes) for patch in labels.cpu().numpy()]
     return torch.from_numpy(np.stack(kept)).to(labels.device)
 

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from sslbench.core.registry import register
 from sslbench.networks.base import Network, initialize, unused
 from sslbench.networks.perturbation import feature_drop, feature_dropout, feature_noise
+from sslbench.networks.resize import resize_linear
 from sslbench.networks.unet import UNet
 from sslbench.networks.unet3d import UNet3D, UNet3DOptions
 
@@ -44,13 +45,14 @@ class PyramidHeads(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Logits (B, C, *S) of the maps of a decoder, coarse to fine; the finest one's first."""
-        size, mode = maps[-1].shape[2:], "nearest" if self.flat else "trilinear"
+        size = maps[-1].shape[2:]
         logits = []
         for stage, (head, content, perturb) in enumerate(
             zip(self.heads, reversed(maps[:-1]), _PERTURBATIONS, strict=False)
         ):
             seen = perturb(stage, content) if self.flat and self.training else content
-            logits.append(F.interpolate(head(seen), size, mode=mode))
+            found = head(seen)
+            logits.append(F.interpolate(found, size) if self.flat else resize_linear(found, size))
         return logits
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslbench.core.options import Options
 from sslbench.core.registry import register
 from sslbench.networks.base import Decoder, Features, Network, Refine, add_prior, as_they_are
+from sslbench.networks.resize import Upsample
 
 WIDTHS = (16, 32, 64, 128, 256)  # channels of the stages, finest first
 
@@ -66,9 +67,7 @@ def _upsample(kind: str, channels_in: int, channels: int) -> nn.Module:
     if kind == "transposed":
         return nn.ConvTranspose2d(channels_in, channels, 2, stride=2)
     corners = None if kind == "nearest" else True
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 1), nn.Upsample(scale_factor=2, mode=kind, align_corners=corners)
-    )
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 1), Upsample(kind, corners))
 
 
 class UNetDecoder(Decoder):

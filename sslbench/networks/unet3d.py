@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sslbench.core.options import Options
 from sslbench.core.registry import register
 from sslbench.networks.base import Conv3d, Decoder, Features, Network, Refine, add_prior, as_they_are
+from sslbench.networks.resize import Upsample
 
 
 class UNet3DOptions(Options):
@@ -64,7 +65,7 @@ class UNet3DEncoder(nn.Module):
 def _upsample(kind: str, channels: int) -> nn.Module:
     if kind == "transposed":
         return nn.ConvTranspose3d(channels, channels, 2, stride=2)
-    return nn.Upsample(scale_factor=2, mode=kind)
+    return Upsample(kind)
 
 
 class UNet3DDecoder(Decoder):

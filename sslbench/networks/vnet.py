@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslbench.core.options import Options
 from sslbench.core.registry import register
 from sslbench.networks.base import Conv3d, Decoder, Features, Network, Refine, add_prior, as_they_are
+from sslbench.networks.resize import Upsample
 
 # Convolutions of a stage, finest first; the decoder mirrors them without the bottleneck.
 _DEPTHS = (1, 2, 3, 3, 3)
@@ -86,7 +87,7 @@ def _upsample(kind: str, channels_in: int, channels: int) -> list[nn.Module]:
         return [nn.ConvTranspose3d(channels_in, channels, 2, stride=2)]
     corners = None if kind == "nearest" else True
     return [
-        nn.Upsample(scale_factor=2, mode=kind, align_corners=corners),
+        Upsample(kind, corners),
         Conv3d(channels_in, channels, 3, padding=1),
     ]
 

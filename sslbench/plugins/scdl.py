@@ -14,6 +14,7 @@ from sslbench.core.options import Options
 from sslbench.core.step import Batch, Statistics, Step
 from sslbench.networks import Features, Network
 from sslbench.networks.base import Conv3d, evaluating
+from sslbench.networks.resize import resize_linear
 from sslbench.plugins.base import Plugin
 
 _STAGE = -2  # the encoder's map that tokens are made of: stage four of five, an eighth of the patch's sides
@@ -114,9 +115,8 @@ class SCDL(Plugin):
         tokens = self.tokens(content)
         with torch.autocast(tokens.device.type, enabled=False):
             parts = torch.cat(self._prior(tokens), -1).transpose(1, 2).unflatten(2, content.shape[2:])
-        mode = "trilinear" if parts.ndim == 5 else "bilinear"
         return tuple(
-            F.interpolate(project(parts), skip.shape[2:], mode=mode, align_corners=False)
+            resize_linear(project(parts), skip.shape[2:])
             for project, skip in zip(self.project, reversed(features.maps[:-1]), strict=True)
         )
 

@@ -42,6 +42,7 @@ def describe(resolved: ResolvedJob, store: Store, partition: Partition, precisio
         "device": device_name(precision.device),
         "threads": torch.get_num_threads(),
         "precision": {"used": precision.name, "because": precision.reason, "channels_last": precision.channels_last},
+        "gpu": gpu_facts(precision.device),
         "data": data_record(store),
         "splits": {
             "name": splits.name,
@@ -52,6 +53,46 @@ def describe(resolved: ResolvedJob, store: Store, partition: Partition, precisio
             "lacking": {part: len(missing) for part, missing in lacks.items() if missing},
         },
     }
+
+
+def machine(precision: Precision) -> dict[str, Any]:
+    """What decides the rounding of a training: `kind` of device (cpu, cuda), the GPU as `card` (None on a CPU), the
+    `processor`, `precision`, and the versions of `torch` and `cudnn`."""
+    on_gpu = precision.device.type == "cuda"
+    return {
+        "kind": precision.device.type,
+        "card": device_name(precision.device) if on_gpu else None,
+        "processor": device_name(torch.device("cpu")),
+        "precision": precision.name,
+        "torch": str(torch.__version__),
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,
+    }
+
+
+def gpu_facts(device: torch.device) -> dict[str, Any] | None:
+    """What a result on a GPU depends on beside its card's name; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "memory": properties.total_memory,
+        "capability": [properties.major, properties.minor],
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": {"cudnn": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32},
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    }
+
+
+def _driver() -> str | None:
+    """The version of the NVIDIA driver as the kernel tells it; None where it does not."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return None
+    return next((word for word in first.split() if word[:1].isdigit() and "." in word), None)
 
 
 def data_record(store: Store) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from sslbench.losses.compose import build_loss
 from sslbench.methods.base import M, Method
 from sslbench.networks import Network, build_decoder, build_network
 from sslbench.networks.base import Decoder
-from sslbench.networks.precision import Precision, choose_precision
+from sslbench.networks.precision import Arithmetic, Precision, choose_precision
 from sslbench.plugins.base import Attached, Plugin
 
 
@@ -122,6 +122,7 @@ def build_experiment(
     validation: Sequence[ValidationCase],
     classes: Sequence[str],
     device: torch.device,
+    precision: Arithmetic | Literal["auto"] | None = None,
 ) -> Experiment:
     """Put a job together.
 
@@ -132,6 +133,7 @@ def build_experiment(
         validation: validation cases, possibly none.
         classes: names of the foreground classes 1, 2, ...
         device: where to train.
+        precision: to train in; None: the recipe's.
     """
     recipe = resolved.recipe
     if recipe.tiles is not None:
@@ -149,10 +151,10 @@ def build_experiment(
     )
     build = Builder(resolved, len(data.images[0]), statistics)
     probe = sampler.batch(0, streams=("labeled",)).image["weak"]
-    precision = choose_precision(recipe.precision, device, lambda: build("probe"), probe)
+    chosen = choose_precision(precision or recipe.precision, device, lambda: build("probe"), probe)
     method = build_method(resolved, build, statistics)
-    precision.place(method)
-    return Experiment(resolved, method, sampler, validation, tuple(classes), precision)
+    chosen.place(method)
+    return Experiment(resolved, method, sampler, validation, tuple(classes), chosen)
 
 
 def _tiles(cases: Sequence[ValidationCase], size: Sequence[int], spec: TilesSpec) -> Sequence[ValidationCase]:

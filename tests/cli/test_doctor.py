@@ -115,7 +115,10 @@ def test_versions_are_held_against_their_limits(number: str, limits: str, held: 
 
 def test_the_packages_are_those_of_the_installation() -> None:
     needed, extras = doctor.requirements()
-    assert needed["torch"].replace(" ", "") in (">=2.8,!=2.9.*", "!=2.9.*,>=2.8") and "pytest" in extras["dev"]
+    assert (
+        needed["torch"].replace(" ", "") in (">=2.8,!=2.9.*,!=2.10.*", "!=2.10.*,!=2.9.*,>=2.8")
+        and "pytest" in extras["dev"]
+    )
     assert "pytest" not in needed
 
 
@@ -131,10 +134,14 @@ def test_a_missing_package_fails_an_old_one_warns(monkeypatch: pytest.MonkeyPatc
     assert found()["sslbench"].status == "warn"
 
 
-def test_torch_2_9_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
+def test_a_cudnn_that_is_wrong_in_3d_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     check = found()["torch"]
-    assert check.status == "warn" and "3-D convolutions" in check.message and "2.10" in check.remedy
+    assert check.status == "warn" and "cuDNN 9.10.2 gets bf16 convolutions in 3-D wrong" in check.message
+    assert "2.11" in check.remedy
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
+    assert "cuDNN" not in found()["torch"].message
 
 
 def test_a_component_that_cannot_be_loaded_fails_and_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

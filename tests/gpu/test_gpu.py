@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from sslbench.config.job import Job
 from sslbench.data.sampling import Sampler, TrainingSet
 from sslbench.execution.worker import run_job
 from sslbench.networks import build_network
-from sslbench.networks.precision import Precision, fast_bf16, worst_gradient_error
+from sslbench.networks.precision import Precision, fast_bf16, worst_error
+from sslbench.training.trainer import Interrupted
 from tests.helpers.jobs import tiny_job, tiny_job_2d
 
 pytestmark = [
@@ -40,6 +42,23 @@ def test_a_job_runs_on_the_gpu(method: str, phantom_data: Path, tmp_path: Path) 
     assert (folder / "cases.csv").stat().st_size > 0
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+@pytest.mark.parametrize("method", ["cps", "urpc", "ssnet", "magicnet"])
+def test_a_training_repeats_and_resumes_to_the_byte(
+    method: str, precision: str, phantom_data: Path, tmp_path: Path
+) -> None:
+    job = tiny_job(method, "ga", set={"precision": precision})
+    asked = iter(range(3))
+    with pytest.raises(Interrupted):
+        run_job(job, phantom_data, tmp_path / "stopped", "cuda", should_stop=lambda: next(asked, None) is None)
+    folders = [run_job(job, phantom_data, tmp_path / name, "cuda") for name in ("once", "again", "stopped")]
+    once, again, stopped = ((folder / "cases.csv").read_bytes() for folder in folders)
+    assert once == again, "a second training differs"
+    assert once == stopped, "a resumed training differs"
+    for folder in folders:
+        assert "refused" not in json.loads((folder / "provenance.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("name", "shape"), [("vnet", (2, 1, 96, 96, 96)), ("vnet", (2, 1, 32, 64, 64)), ("unet", (4, 1, 256, 256))]
 )
@@ -47,7 +66,7 @@ def test_bf16_gradients_agree_with_fp32(name: str, shape: tuple[int, ...]) -> No
     device = torch.device("cuda")
     if not fast_bf16(device):
         pytest.skip("this GPU is older than Ampere")
-    error, layer = worst_gradient_error(
+    error, layer = worst_error(
         Precision("bf16", "", device, False), build_network(name, 1, 14), torch.rand(shape, device=device)
     )
     assert error < 0.05, layer
@@ -63,11 +82,11 @@ def test_a_step_waits_for_the_gpu_only_to_log(phantom_data: Path, tmp_path: Path
     experiment = random_experiment(tiny_job("cps", "ga"), device="cuda")
     trainer = Trainer(experiment, Checkpoints(tmp_path), MemoryRecorder())
     trainer._enter_phase(0)
-    trainer._step(trainer.phases[0], 0, 100, 0)
+    trainer._step(trainer.phases[0], 0, 100, 0, False)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for iteration in range(1, 5):
-            trainer._step(trainer.phases[0], iteration, 100, 0)
+            trainer._step(trainer.phases[0], iteration, 100, 0, False)
     finally:
         torch.cuda.set_sync_debug_mode("default")

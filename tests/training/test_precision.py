@@ -8,7 +8,7 @@ from torch import nn
 
 from sslbench.networks import build_network
 from sslbench.networks import precision as module
-from sslbench.networks.precision import Precision, choose_precision, worst_gradient_error
+from sslbench.networks.precision import Precision, choose_precision, worst_error
 
 CPU = torch.device("cpu")
 BF16 = Precision("bf16", "", CPU, channels_last=False)
@@ -58,7 +58,7 @@ def fast(monkeypatch):
 def test_a_vnet_agrees_layer_by_layer_on_a_patch_that_ends_two_voxels_deep(norm, channels_last):
     torch.manual_seed(0)
     network = build_network("vnet", 1, 3, base_filters=8, norm=norm, dropout=0.5)
-    error, _ = worst_gradient_error(Precision("bf16", "", CPU, channels_last), network, torch.randn(2, 1, 32, 32, 32))
+    error, _ = worst_error(Precision("bf16", "", CPU, channels_last), network, torch.randn(2, 1, 32, 32, 32))
     assert error < 0.05
 
 
@@ -66,29 +66,29 @@ def test_a_vnet_agrees_layer_by_layer_on_a_patch_that_ends_two_voxels_deep(norm,
 def test_a_unet_agrees_layer_by_layer(channels_last):
     torch.manual_seed(0)
     network = build_network("unet", 1, 4)
-    error, _ = worst_gradient_error(Precision("bf16", "", CPU, channels_last), network, torch.randn(2, 1, 64, 64))
+    error, _ = worst_error(Precision("bf16", "", CPU, channels_last), network, torch.randn(2, 1, 64, 64))
     assert error < 0.05
 
 
 def test_fp32_agrees_with_itself():
-    assert worst_gradient_error(FP32, tiny(), torch.randn(2, 1, 16, 16))[0] < 1e-5
-    assert worst_gradient_error(FP32, tiny(WrongInBf16), torch.randn(2, 1, 16, 16))[0] < 1e-5
+    assert worst_error(FP32, tiny(), torch.randn(2, 1, 16, 16))[0] < 1e-5
+    assert worst_error(FP32, tiny(WrongInBf16), torch.randn(2, 1, 16, 16))[0] < 1e-5
 
 
 def test_a_layer_with_a_wrong_gradient_is_noticed_and_named():
-    error, layer = worst_gradient_error(BF16, tiny(WrongInBf16), torch.randn(2, 1, 16, 16))
+    error, layer = worst_error(BF16, tiny(WrongInBf16), torch.randn(2, 1, 16, 16))
     assert error == pytest.approx(0.2, abs=0.01)
     assert layer == "2"
 
 
 def test_a_gradient_that_is_not_finite_is_the_worst():
-    error, layer = worst_gradient_error(BF16, tiny(NotFiniteInBf16), torch.randn(2, 1, 16, 16))
+    error, layer = worst_error(BF16, tiny(NotFiniteInBf16), torch.randn(2, 1, 16, 16))
     assert (error, layer) == (float("inf"), "2")
 
 
 def test_auto_takes_bf16_where_it_is_fast_and_right(fast):
     chosen = choose_precision("auto", CPU, tiny, torch.randn(2, 1, 16, 16))
-    assert chosen.name == "bf16" and "agree" in chosen.reason
+    assert chosen.name == "bf16" and "agrees" in chosen.reason
 
 
 @pytest.mark.parametrize("middle", [WrongInBf16, NotFiniteInBf16])

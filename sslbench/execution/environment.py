@@ -1,0 +1,36 @@
+"""The environment of a worker process: its threads, its one card, and memory that stays with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from sslbench.core.determinism import CUBLAS_WORKSPACE
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def worker_environment(device: str, threads: int, own: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """The environment of a worker, and the device as it is called in there.
+
+    A worker sees its own card alone: nothing of it can wait for, or open a context on, another one.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:1`, as this process counts cards.
+        threads: on a CPU.
+        own: this process's.
+    """
+    name, value = CUBLAS_WORKSPACE
+    made = {**own, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), name: own.get(name, value)}
+    # A worker finds the modules that this process finds, as a spawned one would.
+    made["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    if device == "cpu":
+        # glibc hands buffers above 32 MiB back and the kernel clears them anew each step: a fifth of one in 3-D.
+        made.setdefault("MALLOC_MMAP_MAX_", "0")
+        made.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * 2**30))
+        return made, device
+    number = int(device.partition(":")[2] or 0)
+    cards = [card.strip() for card in own.get(VISIBLE, "").split(",") if card.strip()]
+    made[VISIBLE] = cards[number] if cards else str(number)
+    return made, "cuda"
