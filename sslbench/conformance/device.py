@@ -72,7 +72,7 @@ def moved(batch: Batch) -> Batch:
     return replace(batch, image=there(batch.image), label=there(batch.label))
 
 
-def _generator(step: Step, stream: str, device: torch.device | str | None) -> torch.Generator | None:
+def _generator(step: Step, stream: str, device: torch.device | str | None) -> Any:
     """The generator of a stream; none for `meta`, which has none and draws nothing."""
     return None if device is not None and torch.device(device) == META else step.generators(stream, device)
 
