@@ -12,6 +12,7 @@ import typer
 from sslbench import __version__
 from sslbench.cli import console, streams
 from sslbench.cli.bundle import bundle
+from sslbench.cli.diff import diff
 from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.importing import import_
 from sslbench.cli.inspect import audit, check, doctor, list_, show
@@ -118,7 +119,7 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, verify, bundle,
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, diff, verify, bundle,
     import_, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:

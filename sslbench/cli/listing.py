@@ -24,6 +24,7 @@ from sslbench.core.errors import SSLBenchError, UnknownNameError
 from sslbench.runs.directory import RUNS, Run, runs_below
 
 if TYPE_CHECKING:
+    from sslbench.config.grid import Grid
     from sslbench.config.job import Job
     from sslbench.execution.local import PlannedJob
     from sslbench.reporting.comparison import Comparison
@@ -227,6 +228,33 @@ def plan_cost(plan: Sequence[PlannedJob], results: Path, device: str, grid: str)
         "all": pricer.facts(whole),
         "left": pricer.facts(left),
         "free": _free(results),
+    }
+
+
+def plan_resolution(plan: Sequence[PlannedJob], results: Path, grid: Grid) -> dict[str, Any] | None:
+    """The difference that a launch will resolve, from the spreads of the pairs that are finished: `pairs`, `unit`, and
+    `points` by number of seeds, those of the launch first; None where no pair has two seeds."""
+    from sslbench.reporting.gains import planned, spread_out
+    from sslbench.reporting.labels import metric_style
+    from sslbench.reporting.tables import grid_report
+
+    counts = Counter(entry.job.digest() for entry in plan)
+    done = Counter(entry.job.digest() for entry in plan if entry.state == "finished")
+    if sum(number > 1 for number in done.values()) < 2:
+        return None
+    held = [each for table in grid_report(grid, [entry.job for entry in plan], results).tables for each in table.gains]
+    gains = [each.gain for each in held if each.metric == held[0].metric]
+    pairs = len(spread_out(gains))
+    seeds = max(counts.values())
+    if not pairs or seeds < 2:
+        return None
+    more = next((number for number in (3, 5, 10) if number > seeds), 2 * seeds)
+    style = metric_style(held[0].metric)
+    return {
+        "pairs": pairs,
+        "unit": "points" if style.percent else f"units of {style.title}",
+        "points": {str(number): planned(gains, number) for number in (seeds, more)},
+        "never_below": planned(gains, math.inf),
     }
 
 

@@ -146,7 +146,7 @@ def run(
     slots = min(jobs or local.default_slots(), len(plan))
     devices = local.slot_devices(slots, checked_device(device, dry_run))
     if dry_run:
-        _print_plan(plan, results, devices, missing, as_json, chosen.name)
+        _print_plan(plan, results, devices, missing, as_json, chosen)
         return
     console = err()
     live = progress and console.is_terminal and not quiet
@@ -305,15 +305,16 @@ def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missi
 
 
 def _print_plan(
-    plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool, grid: str
+    plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool, grid: Grid
 ) -> None:
-    from sslbench.cli.listing import plan_cost
-    from sslbench.cli.terminal.costs import launch
+    from sslbench.cli.listing import plan_cost, plan_resolution
+    from sslbench.cli.terminal.costs import launch, resolution
     from sslbench.cli.terminal.runs import plan as draw
 
     facts = _plan_facts(plan, results, devices, missing)
     with spinner("counts what it costs"):
-        facts["cost"] = plan_cost(plan, results, devices[0], grid)
+        facts["cost"] = plan_cost(plan, results, devices[0], grid.name)
+        facts["resolution"] = plan_resolution(plan, results, grid)
     if missing:
         note(("not ready:", "yellow"), f" {missing}")
     if as_json:
@@ -323,6 +324,8 @@ def _print_plan(
     places = ", ".join(dict.fromkeys(devices))
     print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}\n")
     launch(out(), facts["cost"])
+    if facts["resolution"]:
+        resolution(out(), facts["resolution"])
 
 
 def _report_command(

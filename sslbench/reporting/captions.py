@@ -185,7 +185,7 @@ class Caption:
             standing = self._of(block)
             among, columns = standing.among, [column for column in self.columns if column.block == block.title]
             shown = any(column.metric == standing.metric and column.class_name == AVERAGE for column in columns)
-            said = {held.gain.refused for held in self.gains}
+            said = {held.gain.refused for held in self.gains if any(column.is_gain for column in self.columns)}
             if not shown or len(among.rows) < 2:
                 few = shown and among.refused.startswith("fewer than 5") and among.refused not in said
                 return [f"Not told how sure the best is: {among.refused}."] if few else []

@@ -301,7 +301,7 @@ def planned(gains: Sequence[Gain], seeds: float) -> float:
         gains: of a grid.
         seeds: at least 2; `math.inf`: what no number of seeds goes below.
     """
-    found = [detectable(*each.components.design(seeds, each.units)) for each in _spread_out(gains)]
+    found = [detectable(*each.components.design(seeds, each.units)) for each in spread_out(gains)]
     return float(np.median(found)) if found else math.nan
 
 
@@ -343,7 +343,7 @@ def _interval(found: TwoWay | None) -> dict[str, float] | None:
     return None if found is None else {name: getattr(found, name) for name in names}
 
 
-def _spread_out(gains: Sequence[Gain]) -> list[TwoWay]:
+def spread_out(gains: Sequence[Gain]) -> list[TwoWay]:
     """The differences over several seeds that have a spread: rows that tie exactly say nothing of it."""
     found = [each.average for each in gains if each.average is not None and each.seeds > 1]
     return [average for average in found if average.se > 0]
@@ -351,5 +351,5 @@ def _spread_out(gains: Sequence[Gain]) -> list[TwoWay]:
 
 def resolution(gains: Sequence[Gain]) -> float:
     """Difference that the grid resolves: the median, over its pairs, of what is found with 80 % power; NaN for none."""
-    found = [each.detectable for each in _spread_out(gains)]
+    found = [each.detectable for each in spread_out(gains)]
     return float(np.median(found)) if found else math.nan

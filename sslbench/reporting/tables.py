@@ -279,13 +279,14 @@ def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iter
 def _standing(numbers: _Numbers, block: TableBlock, shown: Sequence[Line], rows: Sequence[Row]) -> BlockStanding:
     """How the rows over a block stand, by their labels."""
     labels = {planned: row.label for line, row in zip(shown, rows, strict=True) for planned in line.cells}
-    among = numbers.among(block)
+    found = numbers.among(block)
+    among = {labels[planned]: row for planned, row in found.rows.items()}
     ends, gap, shares = numbers.shares(block)
     return BlockStanding(
         block=block.title,
         metric=numbers.leading,
         lens=numbers.lenses[block.title],
-        among=replace(among, rows={labels[planned]: row for planned, row in among.rows.items()}),
+        among=Standings(among, found.seeds, found.units, found.refused),
         ends=ends and (labels[ends[0]], labels[ends[1]]),
         gap=gap,
         shares={labels[planned]: share for planned, share in shares.items()},
