@@ -11,8 +11,10 @@ import typer
 
 from sslbench import __version__
 from sslbench.cli import console, streams
+from sslbench.cli.bundle import bundle
 from sslbench.cli.diff import diff
 from sslbench.cli.evaluate import evaluate, predict
+from sslbench.cli.importing import import_
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
 from sslbench.cli.options import flag
@@ -21,6 +23,7 @@ from sslbench.cli.prepare import prepare
 from sslbench.cli.published import published
 from sslbench.cli.report import report
 from sslbench.cli.run import run, status, validate, worker
+from sslbench.cli.verify import verify
 from sslbench.core.errors import SSLBenchError
 
 app = typer.Typer(
@@ -116,7 +119,8 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, diff, power, new,
+    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, diff, verify, bundle,
+    import_, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

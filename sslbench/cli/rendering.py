@@ -100,6 +100,7 @@ def write_all(rendering: Rendering, folder: Path, data_dir: Path) -> None:
     from sslbench.cli.figures import draw_figures
     from sslbench.core.files import write_json, write_text
     from sslbench.reporting.citations import BIBLIOGRAPHY
+    from sslbench.reporting.page.document import page
     from sslbench.runs.archive import MANIFEST, write_compressible
 
     for name, text in report_files(rendering).items():
@@ -108,8 +109,10 @@ def write_all(rendering: Rendering, folder: Path, data_dir: Path) -> None:
         else:
             write_compressible(folder / name, text)
     draw_figures(rendering.report, folder / "figures", data_dir)
+    shown = page(rendering.report, data_dir, rendering.comparison, rendering.command)
+    write_text(folder / "report.html", shown)
     write_json(folder / MANIFEST, rendering.manifest)
-    note(f"wrote tables, records, figures and their manifest to {folder}")
+    note(f"wrote tables, records, figures, a page and their manifest to {folder}")
 
 
 def report_files(rendering: Rendering) -> dict[str, str]:

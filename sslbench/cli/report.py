@@ -62,6 +62,7 @@ def report(
         bool, flag("Tidy records of every case; with -o a .csv or .csv.gz.", "--cases/--no-cases")
     ] = False,
     figures: Annotated[bool, flag("Draw every figure; -o names the folder.", "--figures/--no-figures")] = False,
+    html: Annotated[bool, flag("One page with tables, figures and records.", "--html/--no-html")] = False,
     everything: Annotated[
         bool, flag("Tables, records, figures, page and manifest; -o names the folder.", "--all/--no-all")
     ] = False,
@@ -89,6 +90,7 @@ def report(
         "--json": (as_json, "json"),
         "--cases": (cases, None),
         "--figures": (figures, None),
+        "--html": (html, None),
         "--all": (everything, None),
     }
     chosen = [label for label, (asked, _) in forms.items() if asked]
@@ -119,6 +121,10 @@ def report(
         from sslbench.cli.figures import default_folder, draw_figures
 
         draw_figures(made, output or default_folder(results, made.name), data)
+    elif html:
+        from sslbench.cli.page import default_file, write_page
+
+        write_page(rendering, output or default_file(results, made.name), data)
     elif cases:
         _deliver_cases(rendering, output)
     elif chosen and (form := forms[chosen[0]][1]):

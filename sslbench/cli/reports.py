@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sslbench.cli.console import warn
 from sslbench.cli.options import Choice
@@ -16,6 +16,7 @@ from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
     from sslbench.reporting.report import Report
+    from sslbench.runs.collect import Collection
     from sslbench.runs.directory import Run
 
 
@@ -36,7 +37,7 @@ def opened_report(
     """
     from sslbench.config.grid import load_grid
     from sslbench.reporting.tables import grid_report, records_report
-    from sslbench.runs.directory import RUNS, Run, runs_below
+    from sslbench.runs.directory import IMPORTED, RUNS, Run, runs_below
 
     if what is not None and not names_records(what):
         grid = choice.presented(load_grid(what))
@@ -48,14 +49,14 @@ def opened_report(
             asked = ", ".join(column.key for column in grid.table.wanted())
             raise UsageError(f"protocol {protocol} measures no column of the table of {grid.name}: {asked}")
         return replace(made, choice=choice.given)
-    if what is None and not (results / RUNS).exists():
+    if what is None and not any((results / folder).exists() for folder in (RUNS, IMPORTED)):
         choice.no_grid()
         raise _nothing([], None, results, protocol, checkpoint)
     source = results if what is None else Path(what)
     of_grid = _of_file(source, choice, protocol, checkpoint) if source.is_file() else None
     if of_grid is None:
         choice.no_grid()
-    made = of_grid or records_report(source, protocol, checkpoint, choice.baseline)
+    made = of_grid or replace(records_report(source, protocol, checkpoint, choice.baseline), choice=choice.given)
     if made.empty:
         raise _nothing(runs_below(source / RUNS if what is None else source), None, source, protocol, checkpoint)
     return made
@@ -64,24 +65,42 @@ def opened_report(
 def _of_file(path: Path, choice: Choice, protocol: str | None, checkpoint: str | None) -> Report | None:
     """The report of the grid whose records a file holds, as its manifest says; None where that names no grid, or one
     that this installation cannot expand."""
-    from sslbench.reporting.manifest import grid_in
-    from sslbench.reporting.tables import grid_report
     from sslbench.runs.collect import collect
 
     found = collect(path)
-    manifest = found.manifest or {}
-    grid = grid_in(manifest)
-    if grid is None:
+    manifest = dict(found.manifest or {})
+    if not manifest.get("grid"):
         return None
-    chosen = choice if choice.given else Choice(**manifest["choice"])
-    grid = chosen.presented(grid)
+    asked = {"choice": choice.given, "protocol": protocol, "checkpoint": checkpoint}
+    manifest |= {name: value for name, value in asked.items() if value}
     try:
-        jobs = chosen.jobs(grid)
+        return remade(manifest, found, path)
     except UsageError as error:
-        warn(f"{path} is of grid {grid.name}, which cannot be expanded here: {error}")
+        warn(f"{path} is of grid {manifest['grid']['name']}, which cannot be made here: {error}")
         return None
-    held = (protocol or manifest["protocol"], checkpoint or manifest["checkpoint"])
-    return replace(grid_report(grid, jobs, path, *held, kept=found), choice=chosen.given)
+
+
+def remade(manifest: Mapping[str, Any], found: Collection, source: Path) -> Report:
+    """The report that a manifest is of, made of records that were read.
+
+    Args:
+        manifest: of format 2.
+        found: the records of its runs.
+        source: where these were read from.
+
+    Raises:
+        UsageError: its grid names what is not installed here.
+        SSLBenchError: the records make no table.
+    """
+    from sslbench.reporting.manifest import grid_in
+    from sslbench.reporting.tables import grid_report, records_report
+
+    asked = (manifest["protocol"], manifest["checkpoint"])
+    grid, choice = grid_in(manifest), Choice(**manifest["choice"])
+    if grid is None:
+        return records_report(source, *asked, choice.baseline, kept=found)
+    grid = choice.presented(grid)
+    return replace(grid_report(grid, choice.jobs(grid), source, *asked, kept=found), choice=choice.given)
 
 
 def command_line() -> str:

@@ -17,7 +17,7 @@ from sslbench.evaluation.scoring import Scores, score
 from sslbench.evaluation.subjects import PredictionSet, runs_in, runs_of, subject_of_folder, subject_of_run
 from sslbench.metrics.protocol import Protocol
 from sslbench.runs.directory import Run, TestFiles
-from sslbench.runs.records import write_cases
+from sslbench.runs.records import CaseTable, write_cases
 
 DEFAULT_PROTOCOL = "native"
 
@@ -198,7 +198,7 @@ def _keep_run(scores: Scores, run: Run, files: TestFiles, outcome: EvaluationRes
         return
     for name, records in scores.records.items():
         if name == run.values.get("protocol"):
-            differing = _differing(records, run, files)
+            differing = first_difference(records, _recorded(run, files))
             if not differing:
                 continue
             outcome.notes.append(
@@ -210,12 +210,20 @@ def _keep_run(scores: Scores, run: Run, files: TestFiles, outcome: EvaluationRes
         outcome.written.append(path)
 
 
-def _differing(records: Sequence[Mapping[str, Any]], run: Run, files: TestFiles) -> str:
-    """The first record that is not as in `cases.csv`; empty where all are, but for the last bits."""
+def _recorded(run: Run, files: TestFiles) -> CaseTable:
     try:
-        known = run.cases_in(files.cases)
+        return run.cases_in(files.cases)
     except ValueError as error:
         raise SSLBenchError(f"{files.cases} {error}") from error
+
+
+def first_difference(records: Sequence[Mapping[str, Any]], known: CaseTable) -> str:
+    """The first record that is not as it was; empty where all are, but for the last bits.
+
+    Args:
+        records: as measured now.
+        known: as recorded, with the columns `case`, `class_id`, `metric`, `value` and `state`.
+    """
     keys = zip(*(known[name] for name in ("case", "class_id", "metric")), strict=True)
     old = dict(zip(keys, zip(known["value"], known["state"], strict=True), strict=True))
     for record in records:

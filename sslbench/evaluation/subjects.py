@@ -148,7 +148,7 @@ def subject_of_run(
             if seen is not None and not seen.is_file():
                 missing[case] = f"{seen} is missing"
             else:
-                pairs.append(_pair_of_store(case, path, store, seen))
+                pairs.append(pair_of_store(case, path, store, seen))
     values = tuple(range(1, len(classes) + 1))
     return PredictionSet(
         run.name if files is run.own else f"{run.name}, {checkpoint}",
@@ -170,7 +170,8 @@ def _grid_of(store: Store | None) -> tuple[str, Preprocessing | None]:
     return store.spacing, store.dataset.preprocessings[store.preprocessing]
 
 
-def _pair_of_store(case: str, prediction: Path, store: Store, seen: Path | None = None) -> Pair:
+def pair_of_store(case: str, prediction: Path, store: Store, seen: Path | None = None) -> Pair:
+    """A prediction of a prepared case with its reference, `seen`: the same on the grid that networks see."""
     files, held = case_files(store.folder, case), store.cases[case]
     stored = StoredGrid(files["label"], seen, held.geometry, held.spacing_mm)
     return Pair(case, held.group, prediction, files["reference"], stored)
@@ -222,7 +223,7 @@ def subject_of_folder(
         missing |= {case: f"there is no prediction {case} in {folder}" for case in known if case not in predicted}
     store = references if isinstance(references, Store) else None
     pairs = [
-        Pair(case, case, predicted[case], held[case]) if store is None else _pair_of_store(case, predicted[case], store)
+        Pair(case, case, predicted[case], held[case]) if store is None else pair_of_store(case, predicted[case], store)
         for case in both
     ]
     values = list(range(1, len(classes) + 1)) if classes else _label_values(pairs, workers)

@@ -99,20 +99,22 @@ def lines(blocks: Sequence[TableBlock], order: Sequence[PlannedRow]) -> list[Lin
 
 def baselines(block: TableBlock, named: Baseline | None = None) -> dict[PlannedRow, PlannedRow]:
     """What each row is held against, where the block has it: the same job with its last addition taken off, the plugin,
-    else the loss, else the weighting; of a bare method the reference, trained on the same labels.
+    else the loss, else the weighting; of a bare method the reference, trained on the same labels. Imported rows have
+    none: how they were trained is not known.
 
     Args:
         named: all rows of a recipe are held against this one instead, of several the one with fewest options.
     """
+    trained = [row for row in block.planned if not row.imported]
     if named is not None:
         found: dict[str, PlannedRow] = {}
-        for row in sorted(block.planned, key=lambda row: len(row.settings)):
+        for row in sorted(trained, key=lambda row: len(row.settings)):
             if (row.method, row.loss, row.plugin) == (named.method, named.loss, named.plugin):
                 found.setdefault(row.recipe, row)
-        held = {row: found[row.recipe] for row in block.planned if row.recipe in found}
+        held = {row: found[row.recipe] for row in trained if row.recipe in found}
         return {row: base for row, base in held.items() if row is not base}
-    known = {_identity(row): row for row in reversed(block.planned)}
-    wanted = {row: _below(row, block) for row in block.planned}
+    known = {_identity(row): row for row in reversed(trained)}
+    wanted = {row: _below(row, block) for row in trained}
     return {row: known[below] for row, below in wanted.items() if below in known}
 
 

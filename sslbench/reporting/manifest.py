@@ -42,7 +42,7 @@ def manifest_of(report: Report, command: str, against: str | None = None) -> dic
         "code": code_state(),
         "command": anonymous(command),
         "against": against,
-        "grid": {"name": grid.name, "yaml": _written(grid)} if grid else None,
+        "grid": {"name": grid.name, "yaml": anonymous(_written(grid))} if grid else None,
         "choice": dict(report.choice),
         "table": grid.table.model_dump(mode="json") if grid else None,
         "protocol": report.protocol,

@@ -57,6 +57,11 @@ class PlannedRow:
         return budget_title(self.dataset, self.splits, self.labeled)
 
     @property
+    def imported(self) -> bool:
+        """Whether it was trained elsewhere, by other software."""
+        return any(run.imported for run in self.runs)
+
+    @property
     def upper_bound(self) -> bool:
         """Whether it is a reference trained on all labels."""
         full = is_full_budget(self.dataset, self.splits, self.labeled)
@@ -166,11 +171,12 @@ class Material:
         return len({self.cases[run.name] for row in block.rows for run in self.reported(row)}) > 1
 
     def competes(self, row: PlannedRow, block: TableBlock) -> bool:
-        """Whether a row can be best: it is no upper bound beside others, has all its seeds, and the others' cases."""
+        """Whether a row can be best: it is no upper bound beside others, was trained here, has all its seeds, and the
+        others' cases."""
         runs = self.reported(row)
         compared = self.compared_cases[block]
         whole = len(runs) == row.expected and all(self.cases[run.name] == compared for run in runs)
-        return row not in block.bounds and whole
+        return row not in block.bounds and not row.imported and whole
 
     @cached_property
     def common(self) -> dict[str, str]:

@@ -41,10 +41,13 @@ from sslbench.reporting.report import Report
 from sslbench.reporting.scores import hours_of, over_seeds, per_run
 from sslbench.reporting.standing import BlockStanding, Collapse, Standings, collapse, gap_closed, standings
 from sslbench.reporting.statistics import GapShare, average_of
-from sslbench.runs.collect import ByRun, Collection, collect, records_of
+from sslbench.runs.collect import ByRun, Collection, collect, imported_runs, records_of
 from sslbench.runs.directory import Run
 
 __all__ = ["Cell", "Column", "Row", "RowGroup", "RowSource", "Table", "grid_report", "manifest", "records_report"]
+
+ELSEWHERE = "‡"  # behind the names of imported rows
+_IMPORTED = "Imported"  # what they stand under
 
 _SHARED = (attrgetter("recipe"), attrgetter("dataset"), attrgetter("labeled"))
 _NO_SCORE: Mapping[str, Any] = {"mean": math.nan, "std": math.nan, "n": 0, "unit": "percent"}
@@ -88,14 +91,20 @@ def grid_report(
             others += 0 if own else sum(other.cases.exists() for other in run.others())
         digest = own[0].digest if own else row.digest
         rows[key] = replace(row, runs=row.runs + own, expected=row.expected + 1, digest=digest)
-    found = kept or records_of([run for row in rows.values() for run in row.runs], protocol, checkpoint)
+    asked = list(rows.values())
+    shown = _imported(asked, kept.runs if kept else None, Path(results_dir), protocol)
+    found = kept or records_of([run for row in (*asked, *shown) for run in row.runs], protocol, checkpoint)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
-    made = _tables(list(rows.values()), found, grid.table, [left_out] if others else [], grid.name)
+    made = _tables([*asked, *shown], found, grid.table, [left_out] if others else [], grid.name)
     return Report(made, found, Path(results_dir), grid, protocol, checkpoint)
 
 
 def records_report(
-    source: Path | str, protocol: str | None = None, checkpoint: str | None = None, baseline: str = ""
+    source: Path | str,
+    protocol: str | None = None,
+    checkpoint: str | None = None,
+    baseline: str = "",
+    kept: Collection | None = None,
 ) -> Report:
     """One table per recipe × label budget of all finished runs, grids aside.
 
@@ -105,12 +114,13 @@ def records_report(
         source: anything that `load_results` takes.
         protocol, checkpoint: as for `grid_report`.
         baseline: as in a grid's `table`.
+        kept: what was read of the source, or some of it; None: it is read.
 
     Raises:
         UsageError: nothing is there, or no row that is the baseline.
         SSLBenchError: as for `grid_report`.
     """
-    found = collect(source, protocol, checkpoint)
+    found = kept or collect(source, protocol, checkpoint)
     cells: dict[tuple[str, ...], list[Run]] = {}
     readable = [run for run in found.runs if run.state != "damaged"]
     for run in readable:
@@ -157,6 +167,29 @@ def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedR
     )
 
 
+def _imported(
+    rows: Sequence[PlannedRow], kept: Sequence[Run] | None, results: Path, protocol: str | None
+) -> list[PlannedRow]:
+    """The rows of other software on the recipes and budgets of a grid's.
+
+    Args:
+        rows: of the grid.
+        kept: the runs to look among; None: those that were imported to `results`.
+    """
+    places = dict.fromkeys(f"{row.recipe}/{row.labeled}" for row in rows)
+    if kept is None:
+        runs = [run for place in places for run in imported_runs(results, place)]
+    else:
+        runs = [run for run in kept if run.imported and "/".join(run.name.split("/")[:2]) in places]
+    cells: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        if run.state == "finished":
+            cells.setdefault(run.cell, []).append(run)
+    facts = [members[0].values for members in cells.values()]
+    asked = [{"dataset": each["dataset"], "protocol": protocol or each["protocol"]} for each in facts]
+    return [_measured_row(members, own, None) for members, own in zip(cells.values(), asked, strict=True)]
+
+
 def _measured_row(runs: list[Run], measured: Mapping[Any, Any], checkpoint: str | None) -> PlannedRow:
     """The row of runs that differ in the seed alone."""
     first = runs[0]
@@ -175,7 +208,7 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any], checkpoint: str 
         checkpoint=checkpoint or str(first.values.get("checkpoint", "")),
         runs=tuple(runs),
         expected=len(runs),
-        place=TablePlace(),
+        place=TablePlace(label=first.imported + ELSEWHERE, heading=_IMPORTED) if first.imported else TablePlace(),
     )
 
 
@@ -212,6 +245,8 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
     standing = tuple(_standing(numbers, block, shown, rows) for block in material.blocks)
     rows = _together(rows, columns, standing)
     caption = captions.Caption(material, spec, columns, rows, letters, held, standing)
+    if any(row.imported for row in material.rows):
+        apart.append(f"{ELSEWHERE} Trained elsewhere, training unverified: not ranked, and held against nothing.")
     apart += [*notes, spec.note]
     if spec.notes == "short":
         measured, said = "", [caption.short([*footnotes.notes, *apart])]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.archive import read_archive
-from sslbench.runs.directory import RUNS, Damage, Renamed, Run, runs_below
+from sslbench.runs.directory import IMPORTED, RUNS, Damage, Renamed, Run, runs_below
 from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, group_reader, read_table
 
 # What names a cell of a table: seeds that agree in all of these are averaged, nothing else is.
@@ -111,7 +111,19 @@ def collect(path: Path | str, protocol: str | None = None, checkpoint: str | Non
         checkpoint: the rule whose weights were tested (`best-val`, `last`); None: each run's own.
     """
     path = Path(path)
-    return _from_file(path) if path.is_file() else records_of(find_runs(path), protocol, checkpoint)
+    if path.is_file():
+        return _from_file(path)
+    return records_of(list(dict.fromkeys([*find_runs(path), *imported_runs(path)])), protocol, checkpoint)
+
+
+def imported_runs(results: Path | str, below: str = "") -> list[Run]:
+    """Find the predictions of other software that were imported to a results folder, in the order of their names.
+
+    Args:
+        results: the folder; one of another kind holds none.
+        below: `<recipe>/<labeled>` alone; empty: all.
+    """
+    return runs_below(Path(results) / IMPORTED / below)
 
 
 def records_of(runs: Sequence[Run], protocol: str | None = None, checkpoint: str | None = None) -> Collection:
@@ -240,7 +252,8 @@ def _from_file(path: Path) -> Collection:
         known = facts[entries[name]["facts"]] if name in entries else {}
         values = {"protocol": first["protocol"], **known.get("values", {}), "dataset": first["dataset"]}
         provenance = {part: known[part] for part in ("data", "splits")} if known else None
-        runs[name] = Run.of_records(path.parent / name, name, job, first["digest"], values, provenance)
+        status = entries[name]["status"] if name in entries else None
+        runs[name] = Run.of_records(path.parent / name, name, job, first["digest"], values, provenance, status=status)
     for name, entry in entries.items():
         if name not in runs and "job" in entry:
             known, place = facts[entry["facts"]], path.parent / name

@@ -56,6 +56,7 @@ HEARTBEAT_S = 5.0
 # A lease on a shared file system without working locks counts as abandoned after this long without a heartbeat.
 ABANDONED_S = 60.0
 RUNS = "runs"  # the folder of a results folder that holds them
+IMPORTED = "imported"  # that of predictions of other software, laid out likewise
 
 _JOB = ("recipe", "method", "loss", "plugin", "labeled", "seed")
 _FOLDER = re.compile(r"seed-(\d+)-([0-9a-f]{8})")
@@ -183,11 +184,18 @@ class Run:
         self.checkpoints = directory / "checkpoints"
         self._lease_file, self._lock_file = directory / "lease.json", directory / "lease.lock"
         self._standing: Standing | None = None
+        self._kept_status: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, job: Job, results: Path) -> Run:
         """The run of a job, begun or not."""
         return cls(results / RUNS / job.directory)
+
+    @classmethod
+    def named(cls, name: str, results: Path) -> Run:
+        """The run of a name, of a job or imported, begun or not."""
+        imported = results / IMPORTED / name
+        return cls(imported if imported.is_dir() else results / RUNS / name)
 
     @classmethod
     def of_records(
@@ -199,12 +207,14 @@ class Run:
         values: Mapping[str, Any],
         provenance: Mapping[str, Any] | None = None,
         state: State = "finished",
+        status: Mapping[str, Any] | None = None,
     ) -> Run:
         """A run whose records lie elsewhere, in one file with others'; its directory need not be there.
 
         Args:
             provenance: as in the file of that name; None: what lies in the directory, if anything does.
             state: where it stood when they were put there.
+            status: what `status.json` said besides; None: what lies in the directory.
         """
         run = cls(directory)
         run.name = name
@@ -212,6 +222,7 @@ class Run:
         if provenance is not None:
             run._provenances = provenance
         run._standing = Standing(state)
+        run._kept_status = status
         return run
 
     def __eq__(self, other: object) -> bool:
@@ -265,6 +276,11 @@ class Run:
     def layers(self) -> Mapping[str, str]:
         """For each path of `values`, the layer that it came from."""
         return self._config.layers
+
+    @property
+    def imported(self) -> str:
+        """The title of other software whose predictions these are; empty: it was trained here."""
+        return str(self.values.get("imported") or "")
 
     @property
     def recipe(self) -> str:
@@ -495,6 +511,8 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """Read status.json; empty where there is none."""
+        if self._kept_status is not None:
+            return dict(self._kept_status)
         found = read_json(self.status_file)
         return found if isinstance(found, dict) else {}
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
 from sslbench.runs.records import CASE_COLUMNS, CaseTable, cases_text
 
-_FACTS = ("dataset", "preprocessing", "splits", "checkpoint", "protocol")
+_FACTS = ("dataset", "preprocessing", "splits", "checkpoint", "protocol", "imported")
+_MEASURED = ("training_seconds", "test_seconds")
 # An absolute path, on Windows too; not the end of a word, a relative path or an address.
 _PATH = re.compile(r"(?<![\w.:/\\~)])(?:~?(?:/[^\s/:,;'\"\\]+){2,}/?|[A-Za-z]:[\\/][^\s,;'\"]+)")
 _NAMES_MACHINE = re.compile(r'^ *"host": .*\n', re.MULTILINE)
@@ -25,8 +25,8 @@ _NAMES_MACHINE = re.compile(r'^ *"host": .*\n', re.MULTILINE)
 def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str | None = None) -> dict[str, Any]:
     """Runs as a manifest has them (JSON-able): `runs`, and the `facts` that they share.
 
-    A run is `run` (its name), `digest`, `seed`, `state`, `sha256` and the number of its `facts`; one without records
-    has its `job`. Hashes are of
+    A run is `run` (its name), `digest`, `seed`, `state`, `sha256`, the number of its `facts` and the seconds of its
+    `status`; one without records has its `job`. Hashes are of
     `records` as `cases_text` has them, which whoever holds them in any form can compute; of the file `cases.csv` that
     was reported; of `config.yaml` and `provenance.json` without what names a machine (`anonymous`); of `predictions`
     as the run recorded it. null: there is none.
@@ -51,6 +51,7 @@ def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str 
             "state": run.state,
             "sha256": {"records": records_hash(found, run.name), **_file_hashes(run, protocol, checkpoint)},
             "facts": facts.index(own),
+            "status": {name: value for name, value in run.status().items() if name in _MEASURED},
         }
         if run.name not in found.reported:  # or else the records say it
             parts = {part: run.job[part] for part in ("labeled", "method", "loss", "plugin", "seed")}
@@ -65,7 +66,7 @@ def records_hash(found: Collection, run: str) -> str | None:
     if rows.empty:
         return None
     table: CaseTable = {name: rows[name].tolist() for name in CASE_COLUMNS}
-    return hashlib.sha256(cases_text(table).encode()).hexdigest()
+    return _hash(cases_text(table).encode())
 
 
 def _file_hashes(run: Run, protocol: str | None, checkpoint: str | None) -> dict[str, str | None]:
@@ -74,19 +75,29 @@ def _file_hashes(run: Run, protocol: str | None, checkpoint: str | None) -> dict
     rule = checkpoint or str(run.values.get("checkpoint"))
     cases = files.cases if own else files.cases_under(str(protocol))
     return {
-        "cases.csv": _hash(cases),
-        "config.yaml": _hash(run.config),
-        "provenance.json": _hash(run.provenance),
+        "cases.csv": _hash(cases.read_bytes()) if cases.is_file() else None,
+        **config_hashes(run),
         "predictions": run.recorded_hashes(rule).get(files.predictions.name),
     }
 
 
-def _hash(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    if path.suffix != ".csv":
-        content = anonymous(content.decode()).encode()
+def config_hashes(run: Run, files: Mapping[str, bytes] | None = None) -> dict[str, str | None]:
+    """SHA-256 of a run's `config.yaml` and `provenance.json`, by name, without what names a machine; None: it is not
+    there.
+
+    Args:
+        files: where they are, by their names behind the run's (`<run>/config.yaml`); None: in its directory.
+    """
+    if files is None:
+        paths = (run.config, run.provenance)
+        files = {f"{run.name}/{path.name}": path.read_bytes() for path in paths if path.is_file()}
+    held = {name: files.get(f"{run.name}/{name}") for name in (run.config.name, run.provenance.name)}
+    return {
+        name: None if content is None else _hash(anonymous(content.decode()).encode()) for name, content in held.items()
+    }
+
+
+def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 

@@ -81,6 +81,7 @@ class FigureSubject:
         gains: by label of a row, adjusted as one family.
         dataset, preprocessing: of the runs; empty where records came without them.
         checkpoint: the rule whose weights were tested; None: each run's own.
+        table, block: names of the table, and of its block that these are; empty where nothing stands side by side.
     """
 
     name: str
@@ -95,6 +96,8 @@ class FigureSubject:
     dataset: str = ""
     preprocessing: str = ""
     checkpoint: str | None = None
+    table: str = ""
+    block: str = ""
 
     @property
     def falls(self) -> bool:
@@ -115,6 +118,10 @@ class FigureSubject:
     def shown(self, value: float) -> float:
         """A value as tables print it: distances are negated inside, so that larger is better."""
         return -value if self.falls else value
+
+    def shown_values(self, row: FigureRow) -> Floats:
+        """The values (S, I, C) of a row as tables print them."""
+        return -row.values.values if self.falls else row.values.values
 
     @property
     def sizes(self) -> Mapping[str, float]:
@@ -203,6 +210,8 @@ def _subject(
         dataset=sources[0][1].dataset,
         preprocessing=str(values.get("preprocessing", "")),
         checkpoint=checkpoint,
+        table=table.name,
+        block=block,
     )
 
 

@@ -1,0 +1,262 @@
+"""Numbers out of printed tables, by row and column: what `verify` compares, whoever edited the text around them.
+
+LaTeX and Markdown are read as far as a table needs: rules, joined columns, emphasis, citations. CSV and JSON of ours
+are read by their fields.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_MEASURED = (
+    "mean", "std", "n", "expected", "low", "high", "published", "published_std", "difference", "half_width",
+)  # fmt: skip
+_COUNTED = re.compile(r"\(\d+/\d+(seeds|runs)?\)")
+_SIGNS = str.maketrans({"−": "-", "–": "-"})
+
+
+@dataclass(frozen=True)
+class PrintedNumbers:
+    """One cell of a printed table.
+
+    Attributes:
+        where: for people: the row and the column.
+        texts: its numbers in their order: mean, spread, or the ends of an interval.
+    """
+
+    where: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A printed table: its name, what stands over each column, and its rows, the row's name first."""
+
+    name: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def differences(text: str, expected: str, form: str) -> tuple[int, list[str]]:
+    """Hold the numbers of one text against those of another: how many agree, and a line for each that does not.
+
+    Args:
+        text: a table as it lies there; it may have fewer rows, columns, decimals and spreads.
+        expected: the same table as the records give it.
+        form: of both: `latex`, `markdown`, `csv`, `json`.
+    """
+    if form in ("latex", "markdown"):
+        read = _latex_grids if form == "latex" else _markdown_grids
+        pairs = _compared_grids(list(read(text)), list(read(expected)))
+    else:
+        data = _csv_cells if form == "csv" else _json_cells
+        pairs = _compared_cells(data(text), data(expected))
+    agree, lines = 0, []
+    for found, wanted in pairs:
+        if wanted is None:
+            lines.append(f"{found.where}: {' '.join(found.texts)} is nowhere in the records")
+        elif _agree(found.texts, wanted.texts):
+            agree += 1
+        else:
+            apart = [pair for pair in zip_longest(found.texts, wanted.texts, fillvalue="-") if not _same(*pair)]
+            here, there = (" ".join(numbers) for numbers in zip(*apart, strict=True))
+            lines.append(f"{found.where}: {here}, from the records {there}")
+    return agree, lines
+
+
+def _agree(found: Sequence[str], wanted: Sequence[str]) -> bool:
+    return len(found) <= len(wanted) and all(map(_same, found, wanted))
+
+
+def _same(found: str, wanted: str) -> bool:
+    """Whether two numbers are the same, as far as the first has decimals; unrounded ones to their last bits."""
+    if found == wanted:
+        return True
+    try:
+        one, other = float(found), float(wanted)
+    except ValueError:
+        return False
+    places, known = _decimals(found), _decimals(wanted)
+    if max(places, known) > 6:
+        return abs(one - other) <= 1e-9 * max(1.0, abs(other))
+    return places < known and abs(one - other) <= 0.5 * 10**-places + 1e-9
+
+
+def _decimals(number: str) -> int:
+    return 99 if "e" in number.lower() else len(number.partition(".")[2])
+
+
+Pair = tuple[PrintedNumbers, PrintedNumbers | None]
+
+
+# ------------------------------------------------------------------------------------------------ printed tables
+
+
+def _compared_grids(found: Sequence[_Grid], expected: Sequence[_Grid]) -> Iterator[Pair]:
+    left = list(expected)
+    for grid in found:
+        named = [other for other in left if other.name and other.name == grid.name] or left[:1]
+        if not named:
+            yield PrintedNumbers(f"table {grid.name}", ()), None
+            continue
+        left.remove(named[0])
+        yield from _compared_rows(grid, named[0])
+
+
+def _compared_rows(grid: _Grid, expected: _Grid) -> Iterator[Pair]:
+    rows = {_key(row[0]): row for row in expected.rows}
+    columns = _columns(grid, expected)
+    for row in grid.rows:
+        wanted = rows.get(_key(row[0]))
+        for place, cell in enumerate(row[1:], 1):
+            texts = _numbers(cell)
+            if not texts:
+                continue
+            column = columns.get(place)
+            other = wanted[column] if wanted and column and column < len(wanted) else None
+            header = grid.headers[place] if place < len(grid.headers) else ""
+            where = f"{_label(row[0])}, {header or f'column {place}'}"
+            yield PrintedNumbers(where, texts), None if other is None else PrintedNumbers(where, _numbers(other))
+
+
+def _columns(grid: _Grid, expected: _Grid) -> dict[int, int]:
+    """The column of the expected table that each column is: by what stands over it, else by its place."""
+    if len({*expected.headers}) == len(expected.headers) and {*grid.headers} <= {*expected.headers}:
+        return {place: expected.headers.index(header) for place, header in enumerate(grid.headers)}
+    return {place: place for place in range(len(expected.headers))}
+
+
+def _key(label: str) -> str:
+    """A row's name without what may change: blanks, case, and how many of its seeds are there."""
+    return _COUNTED.sub("", "".join(label.split()).casefold())
+
+
+def _label(label: str) -> str:
+    return " ".join(label.split()) or "a row without a name"
+
+
+def _numbers(cell: str) -> tuple[str, ...]:
+    return tuple(_NUMBER.findall(re.sub(r"(?<=\d)±", " ", cell.translate(_SIGNS))))
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Rows of several cells; one without a name carries on the row above it."""
+    found: list[tuple[str, ...]] = []
+    for row in rows:
+        if len(row) > 1:
+            label = row[0] if row[0].strip() or not found else found[-1][0] + "′"
+            found.append((label, *row[1:]))
+    return tuple(found)
+
+
+def _latex_grids(text: str) -> Iterator[_Grid]:
+    text = re.sub(r"(?<!\\)%.*", "", text)
+    for match in re.finditer(r"\\begin\{(tabular[x*]?)\}(.*?)\\end\{\1\}", text, re.DOTALL):
+        around = text[text.rfind(r"\begin{table", 0, match.start()) : match.start()]
+        name = re.search(r"\\label\{(.*?)\}", around)
+        head, rule, body = re.sub(r"\\(toprule|hline)", "", match[2], count=1).partition(r"\midrule")
+        if not rule:
+            head, body = "", head
+        headers = [_latex_cells(line) for line in re.split(r"\\\\(?:\[.*?\])?", head)]
+        rows = [_latex_cells(line) for line in re.split(r"\\\\(?:\[.*?\])?", body)]
+        yield _Grid(name[1] if name else "", _joined(headers), _rows(rows))
+
+
+def _latex_cells(line: str) -> list[str]:
+    """The cells of a line as plain text, one over several columns as often as it has columns; of a heading over the
+    whole line the heading alone."""
+    line = re.sub(r"\\(top|mid|bottom)rule|\\hline|\\c(mid|)rule(\(.*?\))?\{.*?\}|\\addlinespace(\[.*?\])?", "", line)
+    line = re.sub(r"^\s*\{[^{}]*\}(?=.*\{l)", "", line)  # the column specification behind \begin{tabular}
+    found: list[str] = []
+    parts = re.split(r"(?<!\\)&", line)
+    for part in parts:
+        joined = re.match(r"\s*\\multicolumn\{(\d+)\}\{.*?\}(.*)", part, re.DOTALL)
+        times, content = (
+            (int(joined[1]), joined[2]) if joined and len(parts) > 1 else (1, joined[2] if joined else part)
+        )
+        found += [_plain_latex(content)] * times
+    return found
+
+
+_PLAIN = {r"\%": "%", r"\_": "_", r"\&": "&", r"\#": "#", r"\$": "", "~": " ", "$": "", "{": "", "}": "", "^": ""}
+
+
+def _plain_latex(text: str) -> str:
+    text = re.sub(r"~?\\cite\w*(\[.*?\])*\{.*?\}", "", text)
+    text = re.sub(r"\\pm\b", "±", text)
+    text = re.sub(r"\\text(ascii)?(tilde|circum|backslash|less|greater|bar)", r"<\2>", text)
+    text = re.sub(r"\\[a-zA-Z]+\*?", "", text)
+    for sign, plain in _PLAIN.items():
+        text = text.replace(sign, plain)
+    return " ".join(text.split())
+
+
+def _markdown_grids(text: str) -> Iterator[_Grid]:
+    lines: list[list[str]] = []
+    for line in [*text.splitlines(), ""]:
+        if line.lstrip().startswith("|"):
+            lines.append([_plain_markdown(cell) for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))])
+        elif lines:
+            yield _Grid("", tuple(lines[0]), _rows(lines[2:]))
+            lines = []
+
+
+def _plain_markdown(text: str) -> str:
+    text = re.sub(r"<[^>]*>|(?<!\\)[*_`]+", "", text)
+    return " ".join(html.unescape(re.sub(r"\\(.)", r"\1", text)).split())
+
+
+def _joined(headers: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """What stands over each column, all lines together."""
+    width = max(map(len, headers), default=0)
+    filled = [[*line, *[""] * (width - len(line))] for line in headers]
+    return tuple(" ".join(filter(None, (line[place] for line in filled))) for place in range(width))
+
+
+# -------------------------------------------------------------------------------------------------- CSV and JSON
+
+
+def _compared_cells(
+    found: Iterable[tuple[tuple[str, ...], PrintedNumbers]], expected: Iterable[tuple[tuple[str, ...], PrintedNumbers]]
+) -> Iterator[Pair]:
+    known = dict(expected)
+    for place, numbers in found:
+        yield numbers, known.get(place)
+
+
+def _csv_cells(text: str) -> Iterator[tuple[tuple[str, ...], PrintedNumbers]]:
+    for row in csv.DictReader(io.StringIO(text)):
+        yield _record(row)
+
+
+def _record(row: Mapping[str, Any]) -> tuple[tuple[str, ...], PrintedNumbers]:
+    """A row of a tidy table: where it stands, and its numbers, those that there are not as a dash."""
+    said = {name: "" if value is None else str(value) for name, value in row.items()}
+    place = tuple(f"{name}={value}" for name, value in said.items() if name not in _MEASURED)
+    shown = (said.get("label") or said.get("row", ""), said.get("metric", ""), said.get("class", ""))
+    return place, PrintedNumbers(", ".join(shown), tuple(said[name] or "-" for name in _MEASURED if name in said))
+
+
+def _json_cells(text: str) -> Iterator[tuple[tuple[str, ...], PrintedNumbers]]:
+    yield from _leaves(json.loads(text), ())
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], PrintedNumbers]]:
+    """The rows of a tidy table and other numbers of a JSON document, each by its path."""
+    if isinstance(value, dict) and "metric" in value and "mean" in value:
+        place, numbers = _record(value)
+        yield (*path[:-1], *place), numbers
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(item, (*path, str(key)))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, PrintedNumbers(".".join(path), (repr(value),))
