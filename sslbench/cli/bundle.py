@@ -27,6 +27,7 @@ def bundle(
     results_dir: ResultsDir = None,
 ) -> None:
     """Tables, records, configurations and provenance in one file. Never images, references, or paths of yours."""
+    from sslbench.config.text import counted
     from sslbench.core import settings
     from sslbench.reporting.bundle import bundle_members
     from sslbench.runs.archive import BUNDLE, CASES, write_bundle
@@ -39,5 +40,6 @@ def bundle(
     files = {file: text.encode() for file, text in report_files(rendering).items() if file != CASES}
     write_bundle(output, bundle_members(made, rendering.manifest, files, output.name, predictions))
     without = "" if predictions else ", no predictions (--predictions)"
-    size = output.stat().st_size / 1e6
-    note(f"wrote {output} ({size:.1f} MB): {len(made.found.reported)} runs; no images, no references{without}")
+    size = f"{output.stat().st_size / 1e3:,.0f} kB".replace(",", " ")
+    runs = counted(len(made.found.reported), "run")
+    note(f"wrote {output} ({size}): {runs}; no images, no references{without}")

@@ -27,6 +27,9 @@ def import_(
     labeled: Annotated[str, option("BUDGET", "What they were trained with, e.g. 20%.", complete=completion.labeled)],
     seed: Annotated[int, option("N", "Which training.", "--seed", "-s", min=0)],
     title: Annotated[str, option("TEXT", "In tables, e.g. nnU-Net; default: the name.")] = "",
+    resample: Annotated[
+        bool, flag("Bring them onto their reference's grid: nearest neighbour.", "--resample/--no-resample")
+    ] = False,
     force: Annotated[bool, flag("Replace what has this name, budget and seed.", "--force/--no-force", "-f")] = False,
     workers: Workers = None,
     quiet: Quiet = False,
@@ -38,7 +41,7 @@ def import_(
     from sslbench.evaluation.importing import ForeignPredictions, import_predictions
 
     data, results = opened(data_dir), settings.results_dir(results_dir)
-    given = ForeignPredictions(name, folder, recipe, labeled, seed, title)
+    given = ForeignPredictions(name, folder, recipe, labeled, seed, title, resample)
     with progress("cases", quiet) as bar:
         task = bar.add_task("score", total=None)
         run, notes = import_predictions(

@@ -22,7 +22,7 @@ from sslbench.core.options import Frozen
 
 GAIN, HOURS = "gain", "hours"
 DERIVED = (GAIN, HOURS)  # columns that no protocol measures
-PARTS = ("head", "tail")  # classes by size
+SIZE_PARTS = ("head", "tail")  # classes by size
 LENS_CLASSES = 6  # from this many classes on they are head, medium and tail
 MARKS = ("best", "second", "third")
 AgainstIn = Literal["column", "line"]
@@ -246,9 +246,9 @@ class TableSpec(Frozen):
                 if column.key not in known:
                     raise UnknownNameError("table column", column.key, known)
                 for name in ("",) if column.classes is None else column.classes or classes:
-                    if name and name not in classes and name not in PARTS:
+                    if name and name not in classes and name not in SIZE_PARTS:
                         raise UnknownNameError(
-                            f"class in the table column '{column.metric}/...':", name, [*classes, *PARTS, "class"]
+                            f"class in the table column '{column.metric}/...':", name, [*classes, *SIZE_PARTS, "class"]
                         )
                     if (column.metric, name) in seen:
                         shown = f"{column.metric}/{name}" if name else column.metric
@@ -266,12 +266,12 @@ class TableSpec(Frozen):
         """Check that the classes it names are there, and that columns of large and small ones have some."""
         if self.lens:
             known = {short for fact in facts for short in fact.classes}
-            for part in PARTS:
+            for part in SIZE_PARTS:
                 for name in getattr(self.lens, part):
                     if name.lower() not in known:
                         raise UnknownNameError(f"class in `lens: {part}`:", name, known)
             return
-        asked = {name for column in self.wanted() for name in column.classes or () if name in PARTS}
+        asked = {name for column in self.wanted() for name in column.classes or () if name in SIZE_PARTS}
         for fact in facts:
             if (parts := sorted(asked - {*fact.classes})) and len(fact.classes) < LENS_CLASSES:
                 raise UsageError(

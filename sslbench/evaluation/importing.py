@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,10 +18,11 @@ from sslbench.core import registry
 from sslbench.core.errors import DataError, UsageError
 from sslbench.core.files import move_aside, write_json, write_text
 from sslbench.core.version import code_state
-from sslbench.data.store import Store, partition
+from sslbench.data.store import Partition, Store, partition
 from sslbench.evaluation.scoring import score
 from sslbench.evaluation.subjects import PredictionSet, label_files, pair_of_store
 from sslbench.runs.directory import IMPORTED, Run
+from sslbench.runs.provenance import data_record, split_record
 from sslbench.runs.records import write_cases
 
 _REFERENCE = "supervised"  # a job that every recipe has, from which its lists and protocol are learned
@@ -38,6 +38,7 @@ class ForeignPredictions:
         recipe, labeled: whose tables they belong to.
         seed: which of several trainings.
         title: for tables; empty: the name.
+        resample: whether to bring label maps onto their reference's grid.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ForeignPredictions:
     labeled: str
     seed: int
     title: str = ""
+    resample: bool = False
 
 
 def import_predictions(
@@ -83,8 +85,8 @@ def import_predictions(
     resolved = Job(recipe=given.recipe, method=_REFERENCE, labeled=given.labeled, seed=given.seed).resolved
     recipe, labeled = resolved.recipe, resolved.job.labeled
     store = Store.open(data_dir, recipe.dataset, recipe.preprocessing)
-    test = partition(store, load_splits(recipe.dataset, recipe.splits), labeled).test
-    subject, notes = _subject(given, store, test)
+    held = partition(store, load_splits(recipe.dataset, recipe.splits), labeled)
+    subject, notes = _subject(given, store, held.test)
     protocol = registry.component("protocol", recipe.protocol)
     digest = _digest(given, resolved, store)
     cell = results / IMPORTED / Path(given.recipe).stem / labeled / given.name
@@ -92,14 +94,14 @@ def import_predictions(
     if old and not force:
         raise UsageError(f"{given.name} is imported already: {old[0]}", "--force replaces it and keeps it aside")
     starting(len(subject.pairs))
-    scores = score(subject, [protocol], workers, "check", progress)
+    scores = score(subject, [protocol], workers, "resample" if given.resample else "check", progress)
     if failed := {**scores.failed, **scores.refused}:
         told = "; ".join(f"{case}: {why}" for case, why in list(failed.items())[:3])
         raise DataError(f"{counted(len(failed), 'prediction')} of {given.folder} cannot be scored: {told}")
     for each in old:
         move_aside(each)
     run = Run(cell / f"seed-{given.seed}-{digest[:8]}")
-    _write(run, given, resolved, store, digest, subject)
+    _write(run, given, resolved, store, held, digest, subject)
     write_cases(run.cases, scores.records[protocol.name])
     write_json(run.status_file, {"state": "finished"})
     return run, notes
@@ -139,7 +141,13 @@ def _digest(given: ForeignPredictions, resolved: ResolvedJob, store: Store) -> s
 
 
 def _write(
-    run: Run, given: ForeignPredictions, resolved: ResolvedJob, store: Store, digest: str, subject: PredictionSet
+    run: Run,
+    given: ForeignPredictions,
+    resolved: ResolvedJob,
+    store: Store,
+    held: Partition,
+    digest: str,
+    subject: PredictionSet,
 ) -> None:
     recipe = resolved.recipe
     job = {"recipe": given.recipe, "method": given.name, "loss": "default", "plugin": None}
@@ -158,19 +166,11 @@ def _write(
     }
     write_text(run.config, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     files = {pair.case: hashlib.sha256(pair.prediction.read_bytes()).hexdigest() for pair in subject.pairs}
-    write_json(run.provenance, {"code": code_state(), **_data(store, recipe.splits), "predictions": files})
-
-
-def _data(store: Store, splits: str) -> Mapping[str, Any]:
-    leaks = load_splits(store.dataset.name, splits).leaks
-    return {
-        "data": {
-            "dataset": store.dataset.name,
-            "preprocessing": store.preprocessing,
-            "spacing": store.spacing,
-            "fingerprint": store.fingerprint,
-            "found": len(store.cases),
-            "official": store.official,
-        },
-        "splits": {"name": splits, "leaks": leaks},
+    provenance = {
+        "code": code_state(),
+        "data": data_record(store),
+        "splits": split_record(load_splits(recipe.dataset, recipe.splits), resolved.job.labeled, store, held),
+        "resampled": given.resample,
+        "predictions": files,
     }
+    write_json(run.provenance, provenance)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,8 +29,9 @@ from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, NO_MEMORY_EX
 from sslbench.execution.sinks import SINKS, Queued, checked_sink
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
-from sslbench.metrics.pool import ScorePool
+from sslbench.metrics.pool import Scored, ScorePool
 from sslbench.networks.precision import Arithmetic
+from sslbench.runs.confusion import write_confusion
 from sslbench.runs.directory import Busy, Run, TestFiles, now
 from sslbench.runs.provenance import describe, machine
 from sslbench.runs.records import write_cases
@@ -235,7 +236,10 @@ class _Worker:
             self.message(f"tests the weights of rule {rule}, predictor {predictors[rule] or 'all'}")
             files = self.run_dir.tested(rule)
             with self._measured("test_seconds"):
-                write_cases(files.cases, self._evaluate(resolved, store, parts, experiment, predictors[rule], files))
+                scored = self._evaluate(resolved, store, parts, experiment, predictors[rule], files)
+                short = [info.short for info in store.dataset.classes]
+                write_confusion(files.confusion, ((case.case, case.pairs) for case in scored), short)
+                write_cases(files.cases, _records(scored, resolved.recipe.protocol, store))
         scores = {rule: self._scores(resolved, self.run_dir.tested(rule)) for rule in resolved.recipe.tested}
         self.run_dir.seal(resolved.recipe.tested, {"refused": list(self.refused)} if self.refused else {})
         self.run_dir.set_status(
@@ -328,7 +332,7 @@ class _Worker:
         experiment: Experiment,
         key: str | None,
         files: TestFiles,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Scored]:
         """Predict and score the test cases; only here are they opened."""
         recipe = resolved.recipe
         protocol = registry.component("protocol", recipe.protocol)
@@ -354,11 +358,7 @@ class _Worker:
                     reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
                     axes = preprocessing.axes
                 pool.submit(case, prediction, reference, spacing, axes)
-            return [
-                {"protocol": protocol.name, "case": scored.case, "group": store.cases[scored.case].group, **row}
-                for scored in pool.results()
-                for row in scored.rows
-            ]
+            return list(pool.results())
 
     # ------------------------------------------------------------------------------------------------- recorder
 
@@ -412,6 +412,16 @@ class _Worker:
         self.lease.beat()
         shown = {key: self.latest.get(key) for key in ("iteration", "loss", "it_per_s", "s_per_it", "validation")}
         self.run_dir.set_progress(stage=stage, iterations=self.total, **shown, **fields)
+
+
+def _records(scores: Sequence[Scored], protocol: str, store: Store) -> list[dict[str, Any]]:
+    """The rows of `cases.csv`."""
+    name = registry.component("protocol", protocol).name
+    return [
+        {"protocol": name, "case": scored.case, "group": store.cases[scored.case].group, **row}
+        for scored in scores
+        for row in scored.rows
+    ]
 
 
 def prepare_experiment(

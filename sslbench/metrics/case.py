@@ -31,20 +31,33 @@ class CaseMeasurement:
     """Counts and surface distances of a case; everything is indexed by class id.
 
     Attributes:
-        pred_voxels, ref_voxels, shared_voxels: (C,) int64, the background's too.
+        pairs: (C, C) int64, voxels by class in the prediction (first) and in the reference, the background's too.
         distances: of the classes that both maps have, if they were asked for.
         diagonal: of the whole image with its outermost voxels, longer than any distance between voxel centres.
         voxel: size of one voxel, the product of the spacing.
         dims: axes of the image.
     """
 
-    pred_voxels: NDArray[np.int64]
-    ref_voxels: NDArray[np.int64]
-    shared_voxels: NDArray[np.int64]
+    pairs: NDArray[np.int64]
     distances: dict[int, SurfaceDistances]
     diagonal: float
     voxel: float
     dims: int
+
+    @cached_property
+    def pred_voxels(self) -> NDArray[np.int64]:
+        """(C,) int64, voxels of each class in the prediction."""
+        return np.asarray(self.pairs.sum(axis=1))
+
+    @cached_property
+    def ref_voxels(self) -> NDArray[np.int64]:
+        """(C,) int64, voxels of each class in the reference."""
+        return np.asarray(self.pairs.sum(axis=0))
+
+    @cached_property
+    def shared_voxels(self) -> NDArray[np.int64]:
+        """(C,) int64, voxels of each class in both."""
+        return np.diagonal(self.pairs)
 
     @cached_property
     def states(self) -> tuple[ClassState, ...]:
@@ -111,7 +124,7 @@ def compare(
     if distances:
         classes = np.flatnonzero((pred_voxels > 0) & (ref_voxels > 0))
         found = distances_of_classes(pred, ref, [int(k) for k in classes if k], spacing, device)
-    return CaseMeasurement(pred_voxels, ref_voxels, np.diagonal(matrix).copy(), found, diagonal, voxel, pred.ndim)
+    return CaseMeasurement(matrix, found, diagonal, voxel, pred.ndim)
 
 
 def check_pair(pred: ArrayLike, ref: ArrayLike, num_classes: int, names: tuple[str, str]) -> tuple[Labels, Labels]:

@@ -1,8 +1,8 @@
 """Scoring in processes of its own, so that the next case can be predicted meanwhile.
 
-A scorer is this module run as a program: it reads cases from its standard input and writes rows to its standard output,
-until the input ends. It therefore needs no guard in the caller's script, shares no state with CUDA or threads, and ends
-with the process that started it, however that ends.
+A scorer is this module run as a program: it reads cases from its standard input and writes what they score to its
+standard output, until the input ends. It therefore needs no guard in the caller's script, shares no state with CUDA or
+threads, and ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from sslbench.metrics.protocol import Protocol, Records
 _SMALL = 1 << 21
 
 
+# Rows of a case, as `Protocol.score` returns them, and its voxels by class in prediction and reference.
+_Found = tuple[Records, NDArray[np.int64]]
+
+
 @dataclass(frozen=True)
 class Scored:
     """A case that is done.
@@ -42,7 +46,7 @@ class Scored:
 
     case: str
     error: str
-    _rows: Records
+    _found: _Found | None
 
     @property
     def rows(self) -> Records:
@@ -51,9 +55,22 @@ class Scored:
         Raises:
             DataError: it could not be scored; the message names the case.
         """
-        if self.error:
+        return self._scored[0]
+
+    @property
+    def pairs(self) -> NDArray[np.int64]:
+        """Return the voxels by class in the prediction and in the reference, as in `CaseMeasurement`.
+
+        Raises:
+            DataError: it could not be scored; the message names the case.
+        """
+        return self._scored[1]
+
+    @property
+    def _scored(self) -> _Found:
+        if self._found is None:
             raise DataError(f"case {self.case} cannot be scored: {self.error}")
-        return self._rows
+        return self._found
 
 
 class ScorePool:
@@ -70,7 +87,7 @@ class ScorePool:
     def __init__(self, protocol: Protocol, classes: Sequence[str], workers: int = 1) -> None:
         self.protocol, self.classes = protocol, tuple(classes)
         self._workers = workers
-        self._pending: deque[tuple[str, Future[Records]]] = deque()
+        self._pending: deque[tuple[str, Future[_Found]]] = deque()
         self._room = threading.Semaphore(workers + 1)  # so many cases are held in memory
         self._threads: ThreadPoolExecutor | None = None
         self._idle: deque[_Scorer] = deque()
@@ -92,7 +109,7 @@ class ScorePool:
         """
         work = (self.protocol, prediction, reference, self.classes, tuple(spacing), axes)
         if not self._workers or np.size(reference) < _SMALL:
-            future: Future[Records] = Future()
+            future: Future[_Found] = Future()
             try:
                 future.set_result(_score(work))
             except Exception as error:
@@ -112,7 +129,7 @@ class ScorePool:
             try:
                 scored = Scored(case, "", future.result())
             except Exception as error:
-                scored = Scored(case, str(error) or type(error).__name__, [])
+                scored = Scored(case, str(error) or type(error).__name__, None)
             self._pending.popleft()
             yield scored
 
@@ -130,7 +147,7 @@ class ScorePool:
         for scorer in self._scorers:
             scorer.end()
 
-    def _elsewhere(self, work: tuple[Any, ...]) -> Records:
+    def _elsewhere(self, work: tuple[Any, ...]) -> _Found:
         """In a thread of which there are as many as scorers: a scorer that died is replaced for the next case."""
         try:
             scorer = self._idle.popleft()
@@ -138,7 +155,7 @@ class ScorePool:
             scorer = _Scorer()
             self._scorers.append(scorer)
         try:
-            rows = scorer.score(work)
+            found = scorer.score(work)
         except ChildProcessError:
             scorer.end()
             raise
@@ -146,7 +163,7 @@ class ScorePool:
             self._idle.append(scorer)
             raise
         self._idle.append(scorer)
-        return rows
+        return found
 
 
 class _Scorer:
@@ -157,8 +174,8 @@ class _Scorer:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
-    def score(self, work: tuple[Any, ...]) -> Records:
-        """The rows of a case.
+    def score(self, work: tuple[Any, ...]) -> _Found:
+        """The scores of a case.
 
         Raises:
             ValueError: what `Protocol.score` found wrong.
@@ -167,7 +184,7 @@ class _Scorer:
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             _send(work, self._process.stdin)
-            rows, error = pickle.load(self._process.stdout)
+            found, error = pickle.load(self._process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as broken:
             code = self._process.wait()
             raise ChildProcessError(
@@ -175,7 +192,8 @@ class _Scorer:
             ) from broken
         if error is not None:
             raise ValueError(error)
-        return list(rows)
+        scored: _Found = found
+        return scored
 
     def end(self) -> None:
         """Stop it, whatever it is doing."""
@@ -187,9 +205,10 @@ class _Scorer:
                     stream.close()
 
 
-def _score(work: tuple[Any, ...]) -> Records:
-    protocol, *rest = work
-    return list(protocol.score(*rest))
+def _score(work: tuple[Any, ...]) -> _Found:
+    protocol, prediction, reference, classes, spacing, axes = work
+    measured = protocol.measured(prediction, reference, len(classes) + 1, spacing, axes)
+    return protocol.rows(measured, classes), measured.pairs
 
 
 def _send(value: Any, stream: IO[bytes]) -> None:
@@ -208,13 +227,13 @@ def main() -> None:
             work = pickle.load(incoming)
         except (EOFError, OSError):
             return
-        rows, fault = [], None
+        found, fault = None, None
         try:
-            rows = _score(work)
+            found = _score(work)
         except Exception as error:
             fault = str(error) or type(error).__name__
         try:
-            _send((rows, fault), outgoing)
+            _send((found, fault), outgoing)
         except OSError:
             os._exit(1)  # nobody listens any more; an orderly end would try to send again
 

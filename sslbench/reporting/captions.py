@@ -151,7 +151,7 @@ class Caption:
             f"{name} (version {protocol.version})" for name, protocol in self.material.protocols.items()
         )
         warned = [note for note in _data(self.material) if note.startswith("Caution")]
-        marked = [*self._marks(), *self._best(), *self._parts(), *self.of_gains(short=True)]
+        marked = [*self._marks(), *self._best(refusals=False), *self._parts(), *self.of_gains(short=True)]
         told = [*marked, *self._time(), *self._cautions(), *self._progress(), *warned, *more]
         return _sentences(f"Protocol {names}", *_oracles(self.material), *told)
 
@@ -178,8 +178,9 @@ class Caption:
             told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
         return told
 
-    def _best(self) -> list[str]:
-        """Which rows are not told apart from the best, by a mark or for all of them."""
+    def _best(self, refusals: bool = True) -> list[str]:
+        """Which rows are not told apart from the best, by a mark or for all of them; with `refusals`, why that is not
+        said."""
 
         def told(block: TableBlock) -> list[str]:
             standing = self._of(block)
@@ -187,7 +188,7 @@ class Caption:
             shown = any(column.metric == standing.metric and column.class_name == AVERAGE for column in columns)
             said = {held.gain.refused for held in self.gains if any(column.is_gain for column in self.columns)}
             if not shown or len(among.rows) < 2:
-                few = shown and among.refused.startswith("fewer than 5") and among.refused not in said
+                few = refusals and shown and among.refused.startswith("fewer than 5") and among.refused not in said
                 return [f"Not told how sure the best is: {among.refused}."] if few else []
             over = "patients: these networks, new patients" if among.these_networks else "seeds × patients"
             by = f"95 % intervals of the differences over {over}"

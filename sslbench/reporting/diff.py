@@ -172,11 +172,11 @@ def _row(job: Mapping[str, str], digests: tuple[str, str], first: pd.DataFrame, 
         if metric not in {*theirs["metric"]}:
             continue
         skip = _skipped(job["protocol"])
-        values = tuple(CaseValues.of(rows, metric, "up", skip) for rows in (theirs, ours))
-        if why := refusal(*values, "the first results"):
+        last, base = (CaseValues.of(rows, metric, "up", skip) for rows in (theirs, ours))
+        if why := refusal(last, base, "the first results"):
             return RowChange(job, digests, shared, others, refused=why, records=changed)
-        compared += 1 + len(values[0].classes)
-        found += _cells(metric, *values, str(ours[ours["metric"] == metric]["unit"].iloc[0]))
+        compared += 1 + len(last.classes)
+        found += _cells(metric, last, base, str(ours[ours["metric"] == metric]["unit"].iloc[0]))
     return RowChange(job, digests, shared, others, "", tuple(found), compared, changed)
 
 
@@ -201,14 +201,14 @@ def _cells(metric: str, after: CaseValues, before: CaseValues, unit: str) -> Ite
     kinds = [(AVERAGE, average_of()), *((name, average_of([n])) for n, name in enumerate(after.classes))]
     for name, weights in kinds:
         one, two = before.by_unit(weights), after.by_unit(weights)
-        means = [float(np.nanmean(found)) if np.isfinite(found).any() else math.nan for found in (one, two)]
-        if means[0] == means[1] or all(map(math.isnan, means)) or np.array_equal(one, two, equal_nan=True):
+        first, last = (float(np.nanmean(found)) if np.isfinite(found).any() else math.nan for found in (one, two))
+        if first == last or (math.isnan(first) and math.isnan(last)) or np.array_equal(one, two, equal_nan=True):
             continue
         change = two - one
         penalised = max(before.penalties, after.penalties) > PENALTIES
         testable = np.isfinite(change).all() and change.shape[1] >= FEWEST_UNITS and not penalised
         interval = two_way(change) if testable else None
-        yield MovedCell(metric, name, "percent" if style.percent else unit, *means, interval, style.direction)
+        yield MovedCell(metric, name, "percent" if style.percent else unit, first, last, interval, style.direction)
 
 
 def _name(job: Mapping[str, str]) -> str:
@@ -266,9 +266,9 @@ def summary(change: ResultsChange) -> Sequence[str]:
         names = [row.name for row in rows if row.refused == why]
         told.append(f"not compared, {why}: {counted(len(names), 'row')} ({first_few(names, 3)})")
     told += [f"{row.name}: seeds of one side alone, {', '.join(map(str, row.others))}" for row in rows if row.others]
-    for what, names in (("only in the first", change.gone), ("only in the second", change.new)):
-        if names:
-            told.append(f"{what}: {counted(len(names), 'row')} ({first_few(names, 3)})")
+    for what, apart in (("only in the first", change.gone), ("only in the second", change.new)):
+        if apart:
+            told.append(f"{what}: {counted(len(apart), 'row')} ({first_few(apart, 3)})")
     if change.moved:
         tested = [cell for cell in change.moved if cell.interval is not None]
         beyond = sum(cell.beyond_noise for cell in tested)

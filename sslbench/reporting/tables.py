@@ -22,7 +22,7 @@ from sslbench.config.table import (
     DERIVED,
     GAIN,
     HOURS,
-    PARTS,
+    SIZE_PARTS,
     Baseline,
     ColumnSpec,
     TableSpec,
@@ -373,7 +373,7 @@ def _of(
 
 def _parts_wanted(material: Material, block: TableBlock, wanted: Sequence[str]) -> list[str]:
     """Which of the names are `head` and `tail`: those that no class has."""
-    return [name for name in wanted if name in PARTS and name not in map(str.lower, material.classes(block))]
+    return [name for name in wanted if name in SIZE_PARTS and name not in map(str.lower, material.classes(block))]
 
 
 def _by_class(column: Column) -> Column:

@@ -9,8 +9,9 @@ metrics.jsonl     training and validation records
 log.txt           plain text with times
 cases.csv         one row per case x class x metric under the recipe's protocol; cases-NAME.csv: under another
 checkpoints/      two generations, and the best weights
+confusion.csv     voxels of each case by class in the reference and in the prediction, on the grid that was scored
 predictions/      NIfTI in the original geometry; preprocessed/ where that grid differs
-last/, best-val/  cases.csv and predictions/ of another checkpoint, where a recipe's `checkpoints` asks for it
+last/, best-val/  cases, confusion and predictions of another checkpoint, where a recipe's `checkpoints` asks for it
 events/           the same records for TensorBoard, where a launch asked for them; nothing reads them back
 lease.json        who works on it: host, process, last heartbeat
 lease.lock        locked while that process lives
@@ -139,11 +140,13 @@ class TestFiles:
 
     Attributes:
         cases: the records under the recipe's protocol.
+        confusion: what classes were taken for.
         predictions: the folder of the label maps.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.cases, self.predictions = folder, folder / "cases.csv", folder / "predictions"
+        self.confusion = folder / "confusion.csv"
 
     def cases_under(self, protocol: str) -> Path:
         """The records that `evaluate` made under another protocol than the run's own."""

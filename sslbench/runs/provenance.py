@@ -13,7 +13,7 @@ import torch
 
 import sslbench
 from sslbench.config.job import ResolvedJob
-from sslbench.config.splits import load_splits
+from sslbench.config.splits import Splits, load_splits
 from sslbench.core.version import code_state
 from sslbench.data.store import Partition, Store, absent_classes, lacking
 
@@ -26,12 +26,6 @@ _PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "SimpleITK
 def describe(resolved: ResolvedJob, store: Store, partition: Partition, precision: Precision) -> dict[str, Any]:
     """The provenance record of a run (JSON-able)."""
     splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
-    lists = {
-        "labeled": splits.budget(resolved.job.labeled).labeled,
-        "validation": splits.val,
-        "test": splits.test,
-    }
-    lacks = {part: lacking(store, entries) for part, entries in lists.items()}
     return {
         "sslbench": sslbench.__version__,
         "code": code_state(),
@@ -44,14 +38,21 @@ def describe(resolved: ResolvedJob, store: Store, partition: Partition, precisio
         "precision": {"used": precision.name, "because": precision.reason, "channels_last": precision.channels_last},
         "gpu": gpu_facts(precision.device),
         "data": data_record(store),
-        "splits": {
-            "name": splits.name,
-            "hash": splits.fingerprint(resolved.job.labeled),
-            "leaks": splits.leaks,
-            **{part: len(getattr(partition, part)) for part in ("labeled", "unlabeled", "validation", "test")},
-            "unseen": absent_classes(store.dataset, [store.cases[case] for case in partition.labeled]),
-            "lacking": {part: len(missing) for part, missing in lacks.items() if missing},
-        },
+        "splits": split_record(splits, resolved.job.labeled, store, partition),
+    }
+
+
+def split_record(splits: Splits, labeled: str, store: Store, partition: Partition) -> dict[str, Any]:
+    """Record the case lists of a run under a label budget, and what of them is not held."""
+    lists = {"labeled": splits.budget(labeled).labeled, "validation": splits.val, "test": splits.test}
+    lacks = {part: lacking(store, entries) for part, entries in lists.items()}
+    return {
+        "name": splits.name,
+        "hash": splits.fingerprint(labeled),
+        "leaks": splits.leaks,
+        **{part: len(getattr(partition, part)) for part in ("labeled", "unlabeled", "validation", "test")},
+        "unseen": absent_classes(store.dataset, [store.cases[case] for case in partition.labeled]),
+        "lacking": {part: len(missing) for part, missing in lacks.items() if missing},
     }
 
 

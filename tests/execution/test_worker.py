@@ -199,6 +199,16 @@ def test_a_run_records_what_figures_and_reviewers_ask_for(
     assert (folder / "last" / "predictions" / f"{GA_TEST[0]}.nii.gz").exists()
     assert run.status()["predictor"] == "b"
 
+    # What classes were taken for has the voxels of the records, and the same bytes from both tests.
+    pairs = pd.read_csv(folder / "confusion.csv", dtype={"case": str})
+    assert (folder / "last" / "confusion.csv").read_bytes() == (folder / "confusion.csv").read_bytes()
+    assert (pairs["voxels"] > 0).all() and tuple(sorted(pairs["case"].unique())) == GA_TEST
+    masks = cases.set_index(["case", "class"])
+    for side, of in (("reference", "ref_voxels"), ("predicted", "pred_voxels")):
+        sums = pairs[pairs[side] != "background"].groupby(["case", side])["voxels"].sum()
+        known = masks[of][masks[of] > 0].rename_axis(["case", side]).sort_index()
+        assert sums.to_dict() == known.to_dict()
+
     # Seconds and memory in the status alone, hashes in the provenance.
     status = run.status()
     assert status["training_seconds"] > 0 and status["test_seconds"] > 0

@@ -44,6 +44,9 @@ def test_rows_are_those_of_the_protocol_in_the_order_of_submission(workers, all_
     assert [scored.case for scored in found] == [f"c{seed}" for seed in range(5)]
     for seed, scored in enumerate(found):
         np.testing.assert_equal(scored.rows, NATIVE.score(*case(seed), ORGANS, SPACING))
+        pred, ref = case(seed)
+        counted = [[int(((pred == p) & (ref == r)).sum()) for r in range(3)] for p in range(3)]
+        np.testing.assert_equal(scored.pairs, counted)
 
 
 def test_axes_and_several_maps_arrive(all_elsewhere):

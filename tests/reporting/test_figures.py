@@ -25,6 +25,7 @@ from sslbench.data.audit import AuditReport, ClassRow
 from sslbench.reporting.figures import logs, style
 from sslbench.reporting.figures.album import album, write_album
 from sslbench.reporting.figures.budgets import BudgetPlate, CostPlate, OptionsPlate
+from sslbench.reporting.figures.confusion import ConfusionPlate
 from sslbench.reporting.figures.differences import GainsPlate, LensPlate, line_at
 from sslbench.reporting.figures.plate import LeftOut, Plate, interval_text, listed, signed
 from sslbench.reporting.figures.ranking import PairsPlate, RanksPlate
@@ -42,6 +43,8 @@ from sslbench.reporting.figures.training import (
 from sslbench.reporting.statistics import average_of, two_way
 from sslbench.reporting.tables import records_report
 from sslbench.runs.collect import collect
+from sslbench.runs.confusion import write_confusion
+from sslbench.runs.directory import Run
 from tests.helpers.subjects import entry, example, recorded, subject
 
 Write = Callable[..., Path]
@@ -215,6 +218,45 @@ def test_sizes_of_a_table_and_of_an_audit(tmp_path: Path) -> None:
         draw_audit(replace(report, classes=()), tmp_path / "x.svg")
     with pytest.raises(UsageError, match=r"shares.docx has not the ending of a figure \(known: .*png"):
         style.check_ending(Path("shares.docx"))
+
+
+# ---------------------------------------------------------------------------------------------------------- confusion
+
+
+def confused(folder: Path, seed: int, lost: int) -> Run:
+    run = recorded(folder, seed, [])
+    pairs = np.zeros((7, 7), dtype=np.int64)
+    pairs[0, 0] = 1000
+    for k in range(1, 7):
+        pairs[k, k] = 100
+    pairs[6, 6], pairs[0, 6], pairs[5, 6] = 100 - lost, lost - 5, 5
+    write_confusion(run.own.confusion, [("a", pairs), ("b", pairs)], ("li", "sp", "st", "ao", "ga", "rag"))
+    return run
+
+
+def test_the_confusion_is_of_the_best_row_and_its_baseline(tmp_path: Path) -> None:
+    one = example()
+    assert ConfusionPlate.of(one) == LeftOut("confusion", "no row's tests recorded what classes were taken for")
+    lost = {"M0": 90, "GA-M0": 40, "M1": 60, "GA-M1": 20}
+    rows = [
+        replace(row, runs=tuple(confused(tmp_path / row.label / str(s), s, lost[row.label] + 10 * s) for s in (0, 1)))
+        for row in one.rows
+    ]
+    one = replace(one, rows=tuple(rows))
+    plate = ConfusionPlate.of(one)
+    assert isinstance(plate, ConfusionPlate)
+    assert [panel.label for panel in plate.panels] == ["GA-M1", "M1"]
+    best, base = plate.panels
+    assert best.share("rag", "rag") == pytest.approx(0.75) and base.share("rag", "background") == pytest.approx(0.60)
+    assert best.share("rag", "ga") == pytest.approx(0.05) and best.share("li", "li") == 1
+    assert plate.alt == "GA-M1: most often RAG is taken for background, 20% of its voxels."
+    assert plate.classes[-1] == "rag" and "2 seeds" in plate.caption
+    voxels = {(r["row"], r["reference"], r["predicted"]): r["voxels"] for r in plate.records()}
+    assert voxels["GA-M1", "rag", "rag"] == 2 * (80 + 70)
+    svg = style.svg_text(plate.draw(), "confusion", plate.title, plate.alt)
+    assert ">GA-M1<" in svg and ">75<" in svg
+    (rows[3].runs[0].own.confusion).write_text("nonsense")
+    assert ConfusionPlate.of(one) == LeftOut("confusion", "a confusion.csv has another header than a confusion")
 
 
 # ------------------------------------------------------------------------------------------------------ cost and labels

@@ -12,6 +12,7 @@ from typing import Any
 from sslbench.core.files import write_json, write_text
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.budgets import BudgetPlate, CostPlate, OptionsPlate
+from sslbench.reporting.figures.confusion import ConfusionPlate
 from sslbench.reporting.figures.differences import GainsPlate, LensPlate
 from sslbench.reporting.figures.overlay import OverlayPlate
 from sslbench.reporting.figures.plate import LeftOut, Plate
@@ -85,6 +86,7 @@ def _plates(subject: FigureSubject, looks: dict[str, style.Look], data_dir: Path
     yield PairsPlate.of(subject)
     yield CurvesPlate.of(subject, looks)
     yield CostPlate.of(subject, looks)
+    yield ConfusionPlate.of(subject)
     yield OverlayPlate.of(subject, data_dir)
     yield SizesPlate.of(subject)
     yield OptionsPlate.of(subject)

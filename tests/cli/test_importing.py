@@ -1,0 +1,97 @@
+"""Predictions of other software become a row: scored as ours are, marked, never ranked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from sslbench import load_results
+from sslbench.config.grid import load_grid
+from sslbench.config.job import Job
+from sslbench.data.store import Partition, Store, case_files
+from sslbench.evaluation import importing
+from tests.helpers.command_line import call
+from tests.helpers.paper_runs import write_run_of
+
+GRID = {"recipe": "phantom", "labeled": ["20%"], "seeds": [0], "jobs": [{"method": ["supervised", "cps"]}]}
+Import = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bring(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
+    """Imports a folder with a label map for each test case: the reference without its last class."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("SSLBENCH_DATA", str(small_data))
+    monkeypatch.delenv("SSLBENCH_RESULTS", raising=False)
+    recipe = Job(recipe="phantom", method="supervised", labeled="20%").resolved.recipe
+    store = Store.open(small_data, "phantom", recipe.preprocessing)
+    held = Partition(tuple(store.cases)[:1], (), (), tuple(store.cases)[1:])
+    monkeypatch.setattr(importing, "partition", lambda *given: held)  # most cases are not generated
+    Path("maps").mkdir()
+    for case in held.test:
+        image = nib.load(case_files(store.folder, case)["reference"])
+        labels = np.asarray(image.dataobj).astype(np.uint8)
+        labels[labels == len(store.dataset.classes)] = 0
+        nib.save(nib.Nifti1Image(labels, image.affine), f"maps/{case}.nii.gz")
+
+    def run(*more: str, name: str = "nnunet", seed: int = 0) -> tuple[int, str, str]:
+        place = ["-r", "phantom", "--labeled", "20%", "--seed", str(seed), "-j", "1", "-q"]
+        return call("import", name, "maps", *place, *more)
+
+    return run
+
+
+def test_a_row_of_its_own_in_every_table_of_the_recipe(bring: Import) -> None:
+    assert bring("--title", "nnU-Net & co")[0] == 0
+    Path("mine.yaml").write_text(yaml.safe_dump(GRID))
+    for job in load_grid("mine.yaml").expand():
+        write_run_of(job, Path("results"), lambda job, metric, name: 50.0 + len(job.method), cases=2)
+    for arguments in (["mine.yaml"], []):
+        code, out, _ = call("report", *arguments)
+        assert code == 0 and re.search(r"Imported\s+nnU-Net & co‡ +100\.00 +-- ", out), out
+        assert "‡ Trained elsewhere, training unverified" in out
+    assert r"\textbf{60.00}" in call("report", "mine.yaml", "--latex")[1]  # the best that was trained here
+    records = load_results("results")
+    own = records[records["method"] == "nnunet"]
+    assert set(own["value"][(own["metric"] == "dsc") & (own["state"] == "both")]) == {1.0}
+    assert call("report", "mine.yaml", "--cases", "-o", "kept.csv.gz")[0] == 0
+    assert call("bundle", "mine.yaml", "-o", "mine.zip")[0] == 0
+    expected = call("report", "mine.yaml")[1]
+    for what in ("kept.csv.gz", "mine.zip"):
+        assert call("report", what)[1] == expected
+        assert call("verify", what)[0] == 0
+    cases = next(Path("results/imported").rglob("cases.csv"))
+    cases.write_text(cases.read_text().replace("avd,0.0", "avd,1.0", 1).replace(",hd95,0.0", ",hd95,1.0", 1))
+    shutil.copy("kept.csv.gz.manifest.json", "manifest.json")
+    assert call("verify", "manifest.json")[0] == 1
+
+
+def test_it_stands_once_for_a_seed(bring: Import) -> None:
+    assert bring()[0] == 0 and bring(seed=1)[0] == 0
+    assert "(2/2" not in call("report")[1] and re.search(r"nnunet‡ +100\.00±0\.0", call("report")[1])
+    code, _, err = bring()
+    assert code == 2 and "is imported already" in err
+    assert bring("--force")[0] == 0 and len(list(Path("results/imported").rglob("*.old-1"))) == 1
+    assert set(load_results("results")["seed"]) == {0, 1}
+
+
+def test_what_is_not_whole_is_not_imported(bring: Import) -> None:
+    first = min(Path("maps").iterdir())
+    Path("maps/extra.nii.gz").write_bytes(first.read_bytes())
+    image = nib.load(first)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[1:], image.affine), first)
+    code, _, err = bring()
+    assert code == 1 and "1 prediction of maps cannot be scored" in err and first.name in err
+    first.unlink()
+    code, _, err = bring()
+    assert code == 2 and "maps lacks 1 of" in err and first.name.removesuffix(".nii.gz") in err
+    assert bring(name="a+b")[0] == 2
+    assert not Path("results").exists()
