@@ -48,10 +48,10 @@ def status(
     choice, results = Choice(set, seed, only, scale), settings.results_dir(results_dir)
     if name:
         grid = load_grid(name)
-        standing = Standing(results, choice.jobs(grid), _first_metric(grid.table))
+        standing = Lookout(results, choice.jobs(grid), _first_metric(grid.table))
     else:
         choice.no_grid()
-        standing = Standing(results)
+        standing = Lookout(results)
     if watch:
         _watch(standing)
         return
@@ -72,13 +72,13 @@ def _first_metric(table: TableSpec) -> str:
     return next((metric for metric in (ColumnSpec.read(text).metric for text in columns) if metric != GAIN), "dsc")
 
 
-class View(NamedTuple):
+class Glance(NamedTuple):
     """What one look gave.
 
     Attributes:
         rows: of `listing.standings`.
         left: of all of them.
-        took: seconds that the look took.
+        took: seconds that reading took.
     """
 
     rows: list[dict[str, Any]]
@@ -86,7 +86,7 @@ class View(NamedTuple):
     took: float = 0.0
 
 
-class Standing:
+class Lookout:
     """Looks at runs, again and again; what is finished is looked at once.
 
     Args:
@@ -103,18 +103,19 @@ class Standing:
         self._finished: dict[Path, Course] = {}
         self._looked = False
 
-    def look(self) -> View:
+    def look(self) -> Glance:
         """Read where all runs stand; what has to be priced is priced."""
         from sslbench.cli.listing import standings
 
         begun = time.perf_counter()
         courses = self._courses()
+        took = time.perf_counter() - begun  # what every look takes: prices are asked for once
         if not self._forecast.price(courses, 0):
             with nullcontext() if self._looked else spinner("counts what is left"):
                 self._forecast.price(courses)
         self._looked = True
         left = self._forecast.left(courses)
-        return View(standings(courses, left, self._metric), left, time.perf_counter() - begun)
+        return Glance(standings(courses, left, self._metric), left, took)
 
     def _courses(self) -> list[Course]:
         from sslbench.cli.listing import course_of
@@ -132,7 +133,7 @@ class Standing:
 # ------------------------------------------------------------------------------------------------------- watching
 
 
-def _watch(standing: Standing) -> None:
+def _watch(standing: Lookout) -> None:
     """Watch until nothing is left to wait for, or a signal ends it."""
     import signal
 
@@ -148,7 +149,7 @@ def _watch(standing: Standing) -> None:
             signal.signal(number, handler)
 
 
-def follow(look: Callable[[], View], screen: ByLine, wait: Callable[[float], bool]) -> None:
+def follow(look: Callable[[], Glance], screen: ByLine, wait: Callable[[float], bool]) -> None:
     """Show look after look, until nothing more happens by itself.
 
     Args:
