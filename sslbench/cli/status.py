@@ -103,8 +103,8 @@ class Lookout:
         self._finished: dict[Path, Course] = {}
         self._looked = False
 
-    def look(self) -> Glance:
-        """Read where all runs stand; what has to be priced is priced."""
+    def look(self, stopped: Callable[[], bool] = lambda: False) -> Glance:
+        """Read where all runs stand; what has to be priced is priced, unless somebody stops it."""
         from sslbench.cli.listing import standings
 
         begun = time.perf_counter()
@@ -112,7 +112,8 @@ class Lookout:
         took = time.perf_counter() - begun  # what every look takes: prices are asked for once
         if not self._forecast.price(courses, 0):
             with nullcontext() if self._looked else spinner("counts what is left"):
-                self._forecast.price(courses)
+                while not stopped() and not self._forecast.price(courses, at_most=1):
+                    pass
         self._looked = True
         left = self._forecast.left(courses)
         return Glance(standings(courses, left, self._metric), left, took)
@@ -143,7 +144,8 @@ def _watch(standing: Lookout) -> None:
     stopped, console = Event(), out()
     handlers = on_stop(lambda number, frame: stopped.set())
     try:
-        follow(standing.look, (InPlace if console.is_terminal else ByLine)(console), stopped.wait)
+        screen = (InPlace if console.is_terminal else ByLine)(console)
+        follow(lambda: standing.look(stopped.is_set), screen, stopped.wait)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
