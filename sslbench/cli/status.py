@@ -62,10 +62,10 @@ def status(
     choice, results = Choice(set, seed, only, scale, with_references), settings.results_dir(results_dir)
     if name:
         grid = load_grid(name)
-        standing = Standing(results, choice.jobs(grid), _first_metric(grid.table))
+        standing = Lookout(results, choice.jobs(grid), _first_metric(grid.table))
     else:
         choice.no_grid()
-        standing = Standing(results)
+        standing = Lookout(results)
     if watch:
         _watch(standing)
         return
@@ -86,13 +86,13 @@ def _first_metric(table: TableSpec) -> str:
     return next((metric for metric in (ColumnSpec.read(text).metric for text in columns) if metric != GAIN), "dsc")
 
 
-class View(NamedTuple):
+class Glance(NamedTuple):
     """What one look gave.
 
     Attributes:
         rows: of `listing.standings`.
         left: of all of them.
-        took: seconds that the look took.
+        took: seconds that reading took.
     """
 
     rows: list[dict[str, Any]]
@@ -100,7 +100,7 @@ class View(NamedTuple):
     took: float = 0.0
 
 
-class Standing:
+class Lookout:
     """Looks at runs, again and again; what is finished is looked at once.
 
     Args:
@@ -117,18 +117,20 @@ class Standing:
         self._finished: dict[Path, Course] = {}
         self._looked = False
 
-    def look(self) -> View:
-        """Read where all runs stand; what has to be priced is priced."""
+    def look(self, stopped: Callable[[], bool] = lambda: False) -> Glance:
+        """Read where all runs stand; what has to be priced is priced, unless somebody stops it."""
         from sslbench.cli.listing import standings
 
         begun = time.perf_counter()
         courses = self._courses()
+        took = time.perf_counter() - begun  # what every look takes: prices are asked for once
         if not self._forecast.price(courses, 0):
             with nullcontext() if self._looked else spinner("counts what is left"):
-                self._forecast.price(courses)
+                while not stopped() and not self._forecast.price(courses, at_most=1):
+                    pass
         self._looked = True
         left = self._forecast.left(courses)
-        return View(standings(courses, left, self._metric), left, time.perf_counter() - begun)
+        return Glance(standings(courses, left, self._metric), left, took)
 
     def _courses(self) -> list[Course]:
         from sslbench.cli.listing import course_of
@@ -146,7 +148,7 @@ class Standing:
 # ------------------------------------------------------------------------------------------------------- watching
 
 
-def _watch(standing: Standing) -> None:
+def _watch(standing: Lookout) -> None:
     """Watch until nothing is left to wait for, or a signal ends it."""
     import signal
 
@@ -156,13 +158,14 @@ def _watch(standing: Standing) -> None:
     stopped, console = Event(), out()
     handlers = on_stop(lambda number, frame: stopped.set())
     try:
-        follow(standing.look, (InPlace if console.is_terminal else ByLine)(console), stopped.wait)
+        screen = (InPlace if console.is_terminal else ByLine)(console)
+        follow(lambda: standing.look(stopped.is_set), screen, stopped.wait)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def follow(look: Callable[[], View], screen: ByLine, wait: Callable[[float], bool]) -> None:
+def follow(look: Callable[[], Glance], screen: ByLine, wait: Callable[[float], bool]) -> None:
     """Show look after look, until nothing more happens by itself.
 
     Args:

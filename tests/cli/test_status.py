@@ -51,26 +51,26 @@ def test_a_sealed_run_is_told_without_its_records(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(directory, "read_cases", lambda path, *rest: (parsed.append(path), read(path, *rest))[1])
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_config", property(lambda run: pytest.fail("the configuration was read whole")))
-        (row,) = status.Standing(tmp_path).look().rows
+        (row,) = status.Lookout(tmp_path).look().rows
     assert (row["state"], row["score"], row["training_seconds"]) == ("finished", {"metric": "dsc", "value": 0.64}, 7800)
     assert not parsed and run.read_records() is not None and parsed
     run.cases.write_text(HEADER + ROWS[:-9])  # no longer what was sealed
-    (row,) = status.Standing(tmp_path).look().rows
+    (row,) = status.Lookout(tmp_path).look().rows
     assert row["state"] == "damaged" and row["score"] is None
 
 
 def test_an_older_run_tells_the_score_of_its_records(tmp_path: Path) -> None:
     finish(begun(tmp_path))
-    (row,) = status.Standing(tmp_path, metric="asd").look().rows
+    (row,) = status.Lookout(tmp_path, metric="asd").look().rows
     assert row["score"] == {"metric": "asd", "value": 2.5}
-    (row,) = status.Standing(tmp_path, metric="hd95").look().rows
+    (row,) = status.Lookout(tmp_path, metric="hd95").look().rows
     assert row["score"] == {"metric": "dsc", "value": 0.5}  # the protocol has no other first
 
 
 def test_a_finished_run_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(begun(tmp_path), scores={"dsc": 0.64})
     begun(tmp_path, 1).set_progress(iteration=1, iterations=6, it_per_s=1.0)
-    standing, looked = status.Standing(tmp_path), []
+    standing, looked = status.Lookout(tmp_path), []
     look = Run.look
     monkeypatch.setattr(Run, "look", lambda run: (looked.append(run.name[-15:-9]), look(run))[1])
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_a_finished_run_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 # ------------------------------------------------------------------------------------------------------- watching
 
 
-def script(tmp_path: Path) -> tuple[status.Standing, Callable[[float], bool], list[float]]:
+def script(tmp_path: Path) -> tuple[status.Lookout, Callable[[float], bool], list[float]]:
     """A folder with two runs; what happens while nobody looks; and the waits."""
     runs, waits = [begun(tmp_path, seed) for seed in range(2)], []
     happens = iter(
@@ -99,7 +99,7 @@ def script(tmp_path: Path) -> tuple[status.Standing, Callable[[float], bool], li
 
     for run in runs:
         run.set_progress(stage="training", iteration=3, iterations=6, it_per_s=0.1)
-    return status.Standing(tmp_path), wait, waits
+    return status.Lookout(tmp_path), wait, waits
 
 
 def test_in_a_pipe_every_change_is_a_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 def about(seconds: float) -> str:
     """Seconds in a sentence, as finely as an estimate means it: `40 s`, `35 min`, `3 h 10 min`, `50 h`, `12 days`."""
     if seconds < 90:
-        return f"{5 * round(seconds / 5)} s"
+        return f"{5 * max(round(seconds / 5), 1)} s"
     if round(seconds / 60) < 100:
         return f"{round(seconds / 60)} min"
     hours, tens = divmod(round(seconds / 600), 6)
