@@ -49,7 +49,7 @@ def test_a_run_goes_on_in_the_arithmetic_that_it_began_with(
 ) -> None:
     monkeypatch.setattr(precision, "fast_bf16", lambda device: False)
     run_job(JOB, phantom_data, tmp_path, "cpu", 1)
-    assert begun.state == "finished" and len(machines(begun)) == 1
+    assert begun.look() == "finished" and len(machines(begun)) == 1
     assert json.loads(begun.provenance.read_text())["precision"]["used"] == "bf16"
 
 
@@ -66,7 +66,7 @@ def test_on_another_kind_of_device_it_stops_and_loses_nothing_unless_asked_to_go
     assert sorted(path.name for path in begun.checkpoints.iterdir()) == states
     assert main(begun.directory, phantom_data, "cpu", 1) == local.REFUSED_EXIT
     run_job(JOB, phantom_data, tmp_path, "cpu", 1, resume_anyway=True)
-    assert begun.state == "finished" and [one["kind"] for one in machines(begun)] == ["cuda", "cpu"]
+    assert begun.look() == "finished" and [one["kind"] for one in machines(begun)] == ["cuda", "cpu"]
 
 
 def test_short_memory_is_said_in_one_line_with_an_exit_code_of_its_own(
@@ -130,6 +130,7 @@ def test_a_job_short_of_memory_runs_once_more_and_alone(
     monkeypatch.setattr(local, "_Process", Process)
     monkeypatch.setattr(local, "POLL_S", 0.0)
     monkeypatch.setattr(Run, "look", lambda self: self.status().get("state", "pending"))
+    monkeypatch.setattr(Run, "error", property(lambda self: self.status().get("error", "")))
     display = Silent()
     code = local.Launcher(plan, phantom_data, ["cpu", "cpu"], 1, display).run()
     assert len(beside[1]) == 2 and beside[1][1] == 0, "the second time alone"
