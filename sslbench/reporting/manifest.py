@@ -16,7 +16,7 @@ from sslbench.core.version import code_state
 from sslbench.reporting.model import Cell, Column, Table, cell_text
 from sslbench.reporting.report import Report
 from sslbench.runs.archive import FORMAT
-from sslbench.runs.sealed import anonymous, sealed_runs
+from sslbench.runs.sealed import anonymous
 
 
 def manifest_of(report: Report, command: str, against: str | None = None) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def manifest_of(report: Report, command: str, against: str | None = None) -> dic
         "protocol": report.protocol,
         "checkpoint": report.checkpoint,
         "protocols": {name: registry.component("protocol", name).version for name in protocols},
-        **sealed_runs(report.found, report.protocol, report.checkpoint),
+        **report.sealed,
         "cells": [cell for table in report.tables for cell in cells_of(table)],
     }
 
