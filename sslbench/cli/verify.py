@@ -88,7 +88,7 @@ class _Claim:
 def _claim_of(what: Path) -> _Claim:
     from sslbench.core.files import read_json
     from sslbench.reporting.readback import manifest_in_page
-    from sslbench.runs.archive import BUNDLE, CASES, FORMAT, MANIFEST, manifest_beside
+    from sslbench.runs.archive import BUNDLE, CASES, MANIFEST, MANIFEST_FORMAT, manifest_beside
 
     hint = "name what `report -o`, `report --all` or `bundle` wrote"
     if not what.exists():
@@ -104,7 +104,7 @@ def _claim_of(what: Path) -> _Claim:
         records = what / CASES
         return _Claim(what, manifest, tables, True, records if records.exists() else None)
     own = read_json(what) if what.suffix == ".json" else None
-    if isinstance(own, dict) and own.get("manifest") == FORMAT:
+    if isinstance(own, dict) and own.get("manifest") == MANIFEST_FORMAT:
         kept = what.with_name(what.name.removesuffix(".manifest.json"))
         if kept != what and _holds_records(kept):
             return _Claim(what, own, {}, True, kept)
