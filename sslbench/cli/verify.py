@@ -18,7 +18,7 @@ from sslbench.cli.reports import remade
 from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
-    from sslbench.reporting.verify import Verdict
+    from sslbench.reporting.verify import Verification
     from sslbench.runs.collect import Collection
 
 _PAGE = ".html"
@@ -177,17 +177,17 @@ def _records_of(claim: _Claim, results: Path) -> Collection:
     )
 
 
-def _verdict(claim: _Claim, found: Collection, results: Path) -> Verdict:
+def _verdict(claim: _Claim, found: Collection, results: Path) -> Verification:
     from sslbench.config.published import published_table
     from sslbench.reporting.readback import differences, page_differences
-    from sslbench.reporting.verify import Verdict, check_cells, check_protocols, check_runs
+    from sslbench.reporting.verify import Verification, check_cells, check_protocols, check_runs
     from sslbench.runs.collect import collect
 
-    verdict, manifest = Verdict(), claim.manifest
+    verdict, manifest = Verification(), claim.manifest
     check_protocols(manifest, verdict)
     check_runs(manifest, found, verdict, claim.files)
     if claim.records and found.manifest is None:  # read from the runs: the file beside them is to be the same
-        kept = Verdict()
+        kept = Verification()
         check_runs(manifest, collect(claim.records), kept)
         verdict.others += [f"{claim.records.name}: {line}" for line in kept.others]
     try:
@@ -207,7 +207,7 @@ def _verdict(claim: _Claim, found: Collection, results: Path) -> Verdict:
     return verdict
 
 
-def _rescore(claim: _Claim, found: Collection, data: Path, workers: int, quiet: bool, verdict: Verdict) -> None:
+def _rescore(claim: _Claim, found: Collection, data: Path, workers: int, quiet: bool, verdict: Verification) -> None:
     """Level 2: score predictions again, where the references are those that they were scored on."""
     from sslbench.evaluation.rescoring import differences_of
     from sslbench.reporting.bundle import Bundle

@@ -40,7 +40,7 @@ class PrintedNumbers:
     texts: tuple[str, ...]
 
 
-Pair = tuple[PrintedNumbers, PrintedNumbers | None]  # as it lies there, and as the records give it
+Counterparts = tuple[PrintedNumbers, PrintedNumbers | None]  # as it lies there, and as the records give it
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _Page(HTMLParser):
             self._cell += data
 
 
-def _judged(pairs: Iterable[Pair]) -> tuple[int, list[str]]:
+def _judged(pairs: Iterable[Counterparts]) -> tuple[int, list[str]]:
     agree, lines = 0, []
     for found, wanted in pairs:
         if wanted is None:
@@ -183,7 +183,7 @@ def _decimals(number: str) -> int:
 # ------------------------------------------------------------------------------------------------ printed tables
 
 
-def _compared_grids(found: Sequence[_Grid], expected: Sequence[_Grid]) -> Iterator[Pair]:
+def _compared_grids(found: Sequence[_Grid], expected: Sequence[_Grid]) -> Iterator[Counterparts]:
     left = list(expected)
     for grid in found:
         named = [other for other in left if other.name and other.name == grid.name] or left[:1]
@@ -194,7 +194,7 @@ def _compared_grids(found: Sequence[_Grid], expected: Sequence[_Grid]) -> Iterat
         yield from _compared_rows(grid, named[0])
 
 
-def _compared_rows(grid: _Grid, expected: _Grid) -> Iterator[Pair]:
+def _compared_rows(grid: _Grid, expected: _Grid) -> Iterator[Counterparts]:
     rows = {_key(row[0]): row for row in expected.rows}
     columns = _columns(grid, expected)
     for row in grid.rows:
@@ -309,7 +309,7 @@ def _joined(headers: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 def _compared_cells(
     found: Iterable[tuple[tuple[str, ...], PrintedNumbers]], expected: Iterable[tuple[tuple[str, ...], PrintedNumbers]]
-) -> Iterator[Pair]:
+) -> Iterator[Counterparts]:
     known = dict(expected)
     for place, numbers in found:
         yield numbers, known.get(place)
