@@ -36,7 +36,15 @@ def test_the_commands_are_accepted(
         write_template("method", "ict", tmp_path)
     if arguments[0] == "run":
         arguments = [*arguments, "--dry-run"]
-    if arguments[0] in ("prepare", "audit", "report", "evaluate", "predict"):  # need data or results
+    if arguments[0] in (
+        "prepare",
+        "audit",
+        "report",
+        "verify",
+        "bundle",
+        "evaluate",
+        "predict",
+    ):  # need data or results
         arguments = [*arguments, "--help"]
     if arguments[0] == "check":  # seconds a law
         arguments = [*arguments, "--law", "predicts_probabilities"]

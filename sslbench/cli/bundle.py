@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ def bundle(
     from sslbench.config.text import counted
     from sslbench.core import settings
     from sslbench.reporting.bundle import bundle_members
+    from sslbench.reporting.page.document import page
     from sslbench.runs.archive import BUNDLE, CASES, write_bundle
 
     if output is None or output.suffix != BUNDLE:
@@ -38,6 +40,11 @@ def bundle(
     made = opened_report(name, Choice(set, seed, only, scale), settings.results_dir(results_dir))
     rendering = Rendering(made, command=command_line(), cite=True)
     files = {file: text.encode() for file, text in report_files(rendering).items() if file != CASES}
+    try:
+        with tempfile.TemporaryDirectory() as nowhere:  # a page without data has no pictures of patients
+            files["report.html"] = page(made, Path(nowhere), command=rendering.command).encode()
+    except UsageError as error:
+        note(f"left out report.html: {error.message}")
     write_bundle(output, bundle_members(made, rendering.manifest, files, output.name, predictions))
     without = "" if predictions else ", no predictions (--predictions)"
     size = f"{output.stat().st_size / 1e3:,.0f} kB".replace(",", " ")

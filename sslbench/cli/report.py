@@ -192,15 +192,15 @@ def _deliver(rendering: Rendering, form: TableForm, output: Path | None) -> None
 def _deliver_cases(rendering: Rendering, output: Path | None) -> None:
     """Print the records, or write them with their manifest: a file that every command reads as it reads the runs."""
     from sslbench.core.files import write_json
-    from sslbench.runs.archive import ENDINGS, own_manifest, write_compressible
+    from sslbench.runs.archive import RECORD_ENDINGS, own_manifest, write_compressible
     from sslbench.runs.collect import records_csv
 
     text = records_csv(rendering.report.found.records)
     if output is None:
         sys.stdout.write(text)
         return
-    if not output.name.endswith(ENDINGS[:2]):
-        raise UsageError(f"{output} is no name for records", f"end it in {' or '.join(ENDINGS[:2])}")
+    if not output.name.endswith(RECORD_ENDINGS[:2]):
+        raise UsageError(f"{output} is no name for records", f"end it in {' or '.join(RECORD_ENDINGS[:2])}")
     write_compressible(output, text)
     write_json(own_manifest(output), rendering.manifest)
     note(f"wrote {output} and its manifest")

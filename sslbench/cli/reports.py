@@ -111,9 +111,9 @@ def command_line() -> str:
 def names_records(what: str) -> bool:
     """Whether a name is of records rather than of a grid: a file of them, or a folder that no grid is called like."""
     from sslbench.config.grid import grid_files
-    from sslbench.runs.archive import ENDINGS
+    from sslbench.runs.archive import RECORD_ENDINGS
 
-    return what.endswith(ENDINGS) or (Path(what).is_dir() and what not in grid_files())
+    return what.endswith(RECORD_ENDINGS) or (Path(what).is_dir() and what not in grid_files())
 
 
 def _nothing(

@@ -18,8 +18,10 @@ from sslbench.cli.reports import remade
 from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
-    from sslbench.reporting.verify import Verdict
+    from sslbench.reporting.verify import Verification
     from sslbench.runs.collect import Collection
+
+_PAGE = ".html"
 
 
 def verify(
@@ -85,7 +87,8 @@ class _Claim:
 
 def _claim_of(what: Path) -> _Claim:
     from sslbench.core.files import read_json
-    from sslbench.runs.archive import BUNDLE, CASES, FORMAT, MANIFEST, manifest_beside
+    from sslbench.reporting.readback import manifest_in_page
+    from sslbench.runs.archive import BUNDLE, CASES, MANIFEST, MANIFEST_FORMAT, manifest_beside
 
     hint = "name what `report -o`, `report --all` or `bundle` wrote"
     if not what.exists():
@@ -96,21 +99,23 @@ def _claim_of(what: Path) -> _Claim:
         manifest = manifest_beside(what / MANIFEST)
         if manifest is None:
             raise UsageError(f"{what} has no {MANIFEST}", hint)
-        tables = {path.name: _text(path) for path in sorted(what.glob("table.*")) if path.suffix in FORMS}
+        names = [*what.glob("table.*"), *what.glob(f"*{_PAGE}")]
+        tables = {path.name: _text(path) for path in sorted(names) if path.suffix in (*FORMS, _PAGE)}
         records = what / CASES
         return _Claim(what, manifest, tables, True, records if records.exists() else None)
     own = read_json(what) if what.suffix == ".json" else None
-    if isinstance(own, dict) and own.get("manifest") == FORMAT:
+    if isinstance(own, dict) and own.get("manifest") == MANIFEST_FORMAT:
         kept = what.with_name(what.name.removesuffix(".manifest.json"))
         if kept != what and _holds_records(kept):
             return _Claim(what, own, {}, True, kept)
         return _Claim(what, own, {}, True, beside=what.with_name(CASES))
-    manifest = manifest_beside(what)
+    page = _text(what) if what.suffix == _PAGE else ""
+    manifest = (manifest_in_page(page) if page else None) or manifest_beside(what)
     if manifest is None:
         raise UsageError(f"{what} has no manifest beside it, {what.name}.manifest.json", hint)
     if _holds_records(what):
         return _Claim(what, manifest, {}, True, what)
-    if what.suffix not in FORMS:
+    if what.suffix not in (*FORMS, _PAGE):
         raise UsageError(f"{what} is nothing that can be verified", f"tables end in {', '.join(FORMS)}")
     return _Claim(what, manifest, {what.name: _text(what)}, beside=what.with_name(CASES))
 
@@ -122,7 +127,7 @@ def _claim_of_bundle(what: Path) -> _Claim:
     tables = {
         name: content.decode()
         for name, content in bundle.files.items()
-        if Path(name).parent.name == REPORT and Path(name).suffix in FORMS
+        if Path(name).parent.name == REPORT and Path(name).suffix in (*FORMS, _PAGE)
     }
     return _Claim(what, bundle.manifest, tables, True, what, files=bundle.of_runs)
 
@@ -172,17 +177,17 @@ def _records_of(claim: _Claim, results: Path) -> Collection:
     )
 
 
-def _verdict(claim: _Claim, found: Collection, results: Path) -> Verdict:
+def _verdict(claim: _Claim, found: Collection, results: Path) -> Verification:
     from sslbench.config.published import published_table
-    from sslbench.reporting.readback import differences
-    from sslbench.reporting.verify import Verdict, check_cells, check_protocols, check_runs
+    from sslbench.reporting.readback import differences, page_differences
+    from sslbench.reporting.verify import Verification, check_cells, check_protocols, check_runs
     from sslbench.runs.collect import collect
 
-    verdict, manifest = Verdict(), claim.manifest
+    verdict, manifest = Verification(), claim.manifest
     check_protocols(manifest, verdict)
     check_runs(manifest, found, verdict, claim.files)
     if claim.records and found.manifest is None:  # read from the runs: the file beside them is to be the same
-        kept = Verdict()
+        kept = Verification()
         check_runs(manifest, collect(claim.records), kept)
         verdict.others += [f"{claim.records.name}: {line}" for line in kept.others]
     try:
@@ -192,15 +197,17 @@ def _verdict(claim: _Claim, found: Collection, results: Path) -> Verdict:
         if claim.cells:
             verdict.add(check_cells(manifest, made.tables))
         for name, text in claim.tables.items():
-            form = FORMS[Path(name).suffix]
-            whose = name if len(claim.tables) > 1 else ""
-            verdict.add(differences(text, rendering.table(form), form), whose)
+            whose, form = name if len(claim.tables) > 1 else "", FORMS.get(Path(name).suffix)
+            if form is None:
+                verdict.add(page_differences(text, made.tables), whose)
+            else:
+                verdict.add(differences(text, rendering.table(form), form), whose)
     except SSLBenchError as error:
         verdict.others.append(f"numbers cannot be made again from the records: {error.message}")
     return verdict
 
 
-def _rescore(claim: _Claim, found: Collection, data: Path, workers: int, quiet: bool, verdict: Verdict) -> None:
+def _rescore(claim: _Claim, found: Collection, data: Path, workers: int, quiet: bool, verdict: Verification) -> None:
     """Level 2: score predictions again, where the references are those that they were scored on."""
     from sslbench.evaluation.rescoring import differences_of
     from sslbench.reporting.bundle import Bundle

@@ -121,11 +121,14 @@ def baselines(block: TableBlock, named: Baseline | None = None) -> dict[PlannedR
 def ends_of_gap(block: TableBlock) -> tuple[PlannedRow, PlannedRow] | None:
     """Supervised training on the labels of the block and on all of them, of one recipe; None where it lacks one."""
     lower, upper = (
-        [row for row in rows if method_group(row.method) == REFERENCE and row.loss == "default" and not row.plugin]
-        for rows in (block.planned, block.bounds)
+        [row for row in rows if not row.imported and _bare_reference(row)] for rows in (block.planned, block.bounds)
     )
     pairs = [(low, high) for low in lower for high in upper if _identity(low) == _identity(high)]
     return pairs[0] if pairs else None
+
+
+def _bare_reference(row: PlannedRow) -> bool:
+    return method_group(row.method) == REFERENCE and row.loss == "default" and not row.plugin
 
 
 _Identity = tuple[str, str, str, str, frozenset[tuple[str, str]]]

@@ -15,8 +15,8 @@ from sslbench.core import registry
 from sslbench.core.version import code_state
 from sslbench.reporting.model import Cell, Column, Table, cell_text
 from sslbench.reporting.report import Report
-from sslbench.runs.archive import FORMAT
-from sslbench.runs.sealed import anonymous, sealed_runs
+from sslbench.runs.archive import MANIFEST_FORMAT
+from sslbench.runs.sealed import anonymous
 
 
 def manifest_of(report: Report, command: str, against: str | None = None) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def manifest_of(report: Report, command: str, against: str | None = None) -> dic
     sources = [source for table in report.tables for row in table.rows for source in row.sources]
     protocols = dict.fromkeys(source.protocol for source in sources)
     return {
-        "manifest": FORMAT,
+        "manifest": MANIFEST_FORMAT,
         "sslbench": sslbench.__version__,
         "code": code_state(),
         "command": anonymous(command),
@@ -48,7 +48,7 @@ def manifest_of(report: Report, command: str, against: str | None = None) -> dic
         "protocol": report.protocol,
         "checkpoint": report.checkpoint,
         "protocols": {name: registry.component("protocol", name).version for name in protocols},
-        **sealed_runs(report.found, report.protocol, report.checkpoint),
+        **report.sealed,
         "cells": [cell for table in report.tables for cell in cells_of(table)],
     }
 

@@ -12,9 +12,12 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from itertools import zip_longest
 from typing import Any
+
+from sslbench.reporting.model import Table, cell_text
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _MEASURED = (
@@ -35,6 +38,9 @@ class PrintedNumbers:
 
     where: str
     texts: tuple[str, ...]
+
+
+Counterparts = tuple[PrintedNumbers, PrintedNumbers | None]  # as it lies there, and as the records give it
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,85 @@ def differences(text: str, expected: str, form: str) -> tuple[int, list[str]]:
     else:
         data = _csv_cells if form == "csv" else _json_cells
         pairs = _compared_cells(data(text), data(expected))
+    return _judged(pairs)
+
+
+def page_differences(text: str, tables: Sequence[Table]) -> tuple[int, list[str]]:
+    """Hold the numbers of a page's tables against those of tables made from the records, as `differences` does."""
+    expected = [
+        _Grid(
+            f"t{number}-caption",
+            ("", *(" ".join(filter(None, (column.block, column.span, column.header))) for column in table.columns)),
+            tuple(
+                (
+                    row.full_label,
+                    *("".join(cell_text(cell, one)) for cell, one in zip(row.cells, table.columns, strict=True)),
+                )
+                for row in table.rows
+            ),
+        )
+        for number, table in enumerate(tables)
+    ]
+    known = {grid.name: grid for grid in expected}
+    shown = [grid for grid in _Page.read(text).grids if grid.name in known]
+    found = [replace(grid, headers=known[grid.name].headers) for grid in shown]
+    return _judged(_compared_grids(found, expected))
+
+
+def manifest_in_page(text: str) -> Any:
+    """The manifest that a page holds; None: it was left out for its size."""
+    shown = _Page.read(text).manifest
+    return json.loads(shown) if shown else None
+
+
+class _Page(HTMLParser):
+    """The tables of a page, with the ids of their captions as names, and the text of its manifest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grids: list[_Grid] = []
+        self.manifest = ""
+        self._name, self._rows, self._cell, self._held = "", list[tuple[str, ...]](), "", list[str]()
+        self._within = ""
+
+    @classmethod
+    def read(cls, text: str) -> _Page:
+        page = cls()
+        page.feed(text)
+        page.close()
+        return page
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        own = dict(attrs)
+        if tag == "table":
+            self._name, self._rows = "", []
+        elif tag == "caption":
+            self._name = own.get("id") or ""
+        elif tag == "tr":
+            self._held = []
+        elif tag in ("td", "th"):
+            self._cell, self._within = "", tag
+        elif own.get("id") == "manifest-json":
+            self._within = "manifest"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._held.append(self._cell)
+        elif tag == "tr" and len(self._held) > 1:
+            self._rows.append(tuple(self._held))
+        elif tag == "table":
+            self.grids.append(_Grid(self._name, (), tuple(self._rows)))
+        if tag in ("td", "th", "pre"):
+            self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within == "manifest":
+            self.manifest += data
+        elif self._within:
+            self._cell += data
+
+
+def _judged(pairs: Iterable[Counterparts]) -> tuple[int, list[str]]:
     agree, lines = 0, []
     for found, wanted in pairs:
         if wanted is None:
@@ -88,20 +173,17 @@ def _same(found: str, wanted: str) -> bool:
     places, known = _decimals(found), _decimals(wanted)
     if max(places, known) > 6:
         return abs(one - other) <= 1e-9 * max(1.0, abs(other))
-    return places < known and abs(one - other) <= 0.5 * 10**-places + 1e-9
+    return abs(one - other) <= (0.5 * 10**-places if places < known else 0) + 1e-9
 
 
 def _decimals(number: str) -> int:
     return 99 if "e" in number.lower() else len(number.partition(".")[2])
 
 
-Pair = tuple[PrintedNumbers, PrintedNumbers | None]
-
-
 # ------------------------------------------------------------------------------------------------ printed tables
 
 
-def _compared_grids(found: Sequence[_Grid], expected: Sequence[_Grid]) -> Iterator[Pair]:
+def _compared_grids(found: Sequence[_Grid], expected: Sequence[_Grid]) -> Iterator[Counterparts]:
     left = list(expected)
     for grid in found:
         named = [other for other in left if other.name and other.name == grid.name] or left[:1]
@@ -112,7 +194,7 @@ def _compared_grids(found: Sequence[_Grid], expected: Sequence[_Grid]) -> Iterat
         yield from _compared_rows(grid, named[0])
 
 
-def _compared_rows(grid: _Grid, expected: _Grid) -> Iterator[Pair]:
+def _compared_rows(grid: _Grid, expected: _Grid) -> Iterator[Counterparts]:
     rows = {_key(row[0]): row for row in expected.rows}
     columns = _columns(grid, expected)
     for row in grid.rows:
@@ -227,7 +309,7 @@ def _joined(headers: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 def _compared_cells(
     found: Iterable[tuple[tuple[str, ...], PrintedNumbers]], expected: Iterable[tuple[tuple[str, ...], PrintedNumbers]]
-) -> Iterator[Pair]:
+) -> Iterator[Counterparts]:
     known = dict(expected)
     for place, numbers in found:
         yield numbers, known.get(place)

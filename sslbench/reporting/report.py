@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sslbench.config.grid import Grid
 from sslbench.reporting.model import Table
 from sslbench.runs.collect import Collection
+from sslbench.runs.sealed import sealed_runs
 
 if TYPE_CHECKING:
     from sslbench.reporting.figures.subject import FigureSubject
@@ -46,6 +47,11 @@ class Report:
     def empty(self) -> bool:
         """Whether no row has a result."""
         return not any(row.n for table in self.tables for row in table.rows)
+
+    @cached_property
+    def sealed(self) -> dict[str, Any]:
+        """Its runs as a manifest has them, hashes and all."""
+        return sealed_runs(self.found, self.protocol, self.checkpoint)
 
     @cached_property
     def subjects(self) -> list[FigureSubject]:

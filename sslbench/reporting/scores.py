@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def per_run(records: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(table)
     measured = columns_of(records)
     labels = {name: records[name].to_numpy(dtype=object) for name in (*names, "unit")}
-    for (run, protocol), rows in records.groupby(["run", "protocol"], sort=False).indices.items():
+    of_run_and_protocol: Mapping[Any, Any] = records.groupby(["run", "protocol"], sort=False).indices
+    for (run, protocol), rows in of_run_and_protocol.items():
         own = {name: column[rows] for name, column in measured.items()}
         try:
             of_score = means(registry.component("protocol", str(protocol)), own)

@@ -89,7 +89,7 @@ def grid_report(
             run = Run.of(job, Path(results_dir))
             own = (run,) if run.begun else ()
             others += 0 if own else sum(other.cases.exists() for other in run.others())
-        digest = own[0].digest if own else row.digest
+        digest = own[0].digest if kept and own else row.digest
         rows[key] = replace(row, runs=row.runs + own, expected=row.expected + 1, digest=digest)
     asked = list(rows.values())
     shown = _imported(asked, kept.runs if kept else None, Path(results_dir), protocol)
@@ -483,7 +483,9 @@ class _Numbers:
             return None, math.nan, {}
         lower, upper = (self._values(row, self.leading) for row in ends)
         rows = [
-            row for row in block.planned if row not in ends and row.recipe == ends[0].recipe and self._measured(row)
+            row
+            for row in block.planned
+            if row not in ends and not row.imported and row.recipe == ends[0].recipe and self._measured(row)
         ]
         gap = float(np.nanmean(upper.by_unit(average_of())) - np.nanmean(lower.by_unit(average_of())))
         return ends, gap, {row: gap_closed(self._values(row, self.leading), lower, upper) for row in rows}

@@ -19,7 +19,7 @@ _PLACE = ("table", "row", "block", "metric", "class")
 
 
 @dataclass
-class Verdict:
+class Verification:
     """What was found.
 
     Attributes:
@@ -56,7 +56,7 @@ class Verdict:
 
 
 def check_runs(
-    manifest: Mapping[str, Any], found: Collection, verdict: Verdict, files: Mapping[str, bytes] | None = None
+    manifest: Mapping[str, Any], found: Collection, verdict: Verification, files: Mapping[str, bytes] | None = None
 ) -> None:
     """Hold the runs that were found against those of a manifest.
 
@@ -88,7 +88,7 @@ def check_runs(
             verdict.unchanged += not changed
 
 
-def check_protocols(manifest: Mapping[str, Any], verdict: Verdict) -> None:
+def check_protocols(manifest: Mapping[str, Any], verdict: Verification) -> None:
     """Hold the versions of the protocols against those that are installed."""
     for name, version in manifest["protocols"].items():
         try:

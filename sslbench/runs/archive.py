@@ -22,8 +22,8 @@ from sslbench.runs.records import one_line
 
 CASES, MANIFEST = "cases.csv.gz", "manifest.json"  # of a bundle, and of a folder with everything
 BUNDLE = ".zip"
-FORMAT = 2  # of manifests; 1 was a list of runs
-ENDINGS = (".csv", ".csv.gz", BUNDLE)
+MANIFEST_FORMAT = 2  # of manifests; 1 was a list of runs
+RECORD_ENDINGS = (".csv", ".csv.gz", BUNDLE)
 _FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 
 
@@ -37,8 +37,10 @@ def read_archive(path: Path) -> tuple[str, Mapping[str, Any] | None]:
         if path.name.endswith(BUNDLE):
             with zipfile.ZipFile(path) as bundle:
                 manifest = json.loads(bundle.read(MANIFEST))
-                if manifest["manifest"] != FORMAT:
-                    raise ValueError(f"its manifest has format {manifest['manifest']}, and this code reads {FORMAT}")
+                if manifest["manifest"] != MANIFEST_FORMAT:
+                    raise ValueError(
+                        f"its manifest has format {manifest['manifest']}, and this code reads {MANIFEST_FORMAT}"
+                    )
                 return _unpacked(bundle.read(CASES)), manifest
         content = path.read_bytes()
         text = _unpacked(content) if path.name.endswith(".gz") else content.decode("utf-8-sig")
@@ -59,7 +61,7 @@ def manifest_beside(path: Path) -> Mapping[str, Any] | None:
     """The manifest of a file: its own, or that of its folder; None where there is neither, or none of this format."""
     for beside in (own_manifest(path), path.with_name(MANIFEST)):
         found = read_json(beside)
-        if isinstance(found, dict) and found.get("manifest") == FORMAT:
+        if isinstance(found, dict) and found.get("manifest") == MANIFEST_FORMAT:
             return found
     return None
 

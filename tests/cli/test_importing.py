@@ -14,10 +14,8 @@ import yaml
 
 from sslbench import load_results
 from sslbench.config.grid import load_grid
-from sslbench.config.job import Job
-from sslbench.data.store import Partition, Store, case_files
-from sslbench.evaluation import importing
 from tests.helpers.command_line import call
+from tests.helpers.foreign import write_foreign
 from tests.helpers.paper_runs import write_run_of
 
 GRID = {"recipe": "phantom", "labeled": ["20%"], "seeds": [0], "jobs": [{"method": ["supervised", "cps"]}]}
@@ -26,21 +24,12 @@ Import = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def bring(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
-    """Imports a folder with a label map for each test case: the reference without its last class."""
+    """Imports a folder with a label map for each test case."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.setenv("SSLBENCH_DATA", str(small_data))
     monkeypatch.delenv("SSLBENCH_RESULTS", raising=False)
-    recipe = Job(recipe="phantom", method="supervised", labeled="20%").resolved.recipe
-    store = Store.open(small_data, "phantom", recipe.preprocessing)
-    held = Partition(tuple(store.cases)[:1], (), (), tuple(store.cases)[1:])
-    monkeypatch.setattr(importing, "partition", lambda *given: held)  # most cases are not generated
-    Path("maps").mkdir()
-    for case in held.test:
-        image = nib.load(case_files(store.folder, case)["reference"])
-        labels = np.asarray(image.dataobj).astype(np.uint8)
-        labels[labels == len(store.dataset.classes)] = 0
-        nib.save(nib.Nifti1Image(labels, image.affine), f"maps/{case}.nii.gz")
+    write_foreign(small_data, Path("maps"), monkeypatch)
 
     def run(*more: str, name: str = "nnunet", seed: int = 0) -> tuple[int, str, str]:
         place = ["-r", "phantom", "--labeled", "20%", "--seed", str(seed), "-j", "1", "-q"]
@@ -95,3 +84,23 @@ def test_what_is_not_whole_is_not_imported(bring: Import) -> None:
     assert code == 2 and "maps lacks 1 of" in err and first.name.removesuffix(".nii.gz") in err
     assert bring(name="a+b")[0] == 2
     assert not Path("results").exists()
+
+
+def test_predictions_are_scored_again(bring: Import) -> None:
+    assert bring()[0] == 0
+    run = next(Path("results/imported").rglob("cases.csv")).parent
+    shutil.copytree("maps", run / "predictions")
+    assert call("report", "--cases", "-o", "kept/cases.csv.gz")[0] == 0
+    assert call("bundle", "-o", "mine.zip", "--predictions")[0] == 0
+    shutil.move("kept/cases.csv.gz.manifest.json", "manifest.json")
+    for what in ("manifest.json", "mine.zip"):
+        code, out, _ = call("verify", what, "--predictions", "-j", "1", "-q")
+        assert code == 0 and out.endswith("; predictions of 1 of 1 runs score the same\n"), out
+    path = min((run / "predictions").iterdir())
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 1, 0), image.affine), path)
+    code, out, _ = call("verify", "manifest.json", "--predictions", "-j", "1", "-q")
+    assert code == 1 and "its predictions score otherwise, first in " in out
+    shutil.rmtree(run / "predictions")
+    code, out, _ = call("verify", "manifest.json", "--predictions", "-q")
+    assert code == 1 and "its predictions are not here" in out

@@ -56,6 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["--markdown", "-o", "table.md"],
             ["--csv", "-o", "table.csv"],
             ["--json", "-o", "table.json"],
+            ["--html", "-o", "page.html"],
         ):
             assert call("report", "mine.yaml", *arguments)[0] == 0
         assert call("report", "--markdown", "-o", "every.md")[0] == 0
@@ -84,7 +85,17 @@ def edited(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-ALL = ["cases.csv.gz", "plain.csv", "table.tex", "table.md", "table.csv", "table.json", "every.md", "mine.zip"]
+ALL = [
+    "cases.csv.gz",
+    "plain.csv",
+    "table.tex",
+    "table.md",
+    "table.csv",
+    "table.json",
+    "every.md",
+    "mine.zip",
+    "page.html",
+]
 ALL += ["table.tex.manifest.json", "cases.csv.gz.manifest.json"]
 
 
@@ -156,9 +167,11 @@ def test_one_digit_in_a_file_of_records(what: str, place: Path) -> None:
     assert any("avg" in line and "from the records" in line for line in lines)
 
 
-@pytest.mark.parametrize("what", ["table.tex", "table.md", "table.csv", "table.json", "table.tex.manifest.json"])
+@pytest.mark.parametrize(
+    "what", ["table.tex", "table.md", "table.csv", "table.json", "page.html", "table.tex.manifest.json"]
+)
 def test_one_digit_in_a_table(what: str, place: Path) -> None:
-    old = average() if what in ("table.tex", "table.md") else unrounded()
+    old = average() if what in ("table.tex", "table.md", "page.html") else unrounded()
     edited(place / what, old, old[:4] + str((int(old[4]) + 1) % 10) + old[5:])
     code, lines = verified(what)
     assert code == 1 and len(lines) == 2, lines

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -267,3 +269,20 @@ def test_coverage(seeds: int, units: int) -> None:
         found = two_way(d)
         held += found.low <= 0 <= found.high
     assert 0.915 <= held / 2000 <= 0.995
+
+
+def test_a_report_with_ranks_does_without_the_weight_of_scipy_stats() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from sslbench.reporting.statistics import rank_stability, sign_flip, two_way\n"
+        "rank_stability(np.ones((2, 3, 4))), sign_flip(np.ones((3, 4))), two_way(np.eye(3))\n"
+        "assert 'scipy.stats' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ranks_are_those_of_scipy() -> None:
+    scores = np.round(np.random.default_rng(2).normal(0, 1, (5, 1, 1)), 1).repeat(3, axis=1).repeat(4, axis=2)
+    expected = stats.rankdata(-scores[:, 0, 0], method="min")
+    assert [found.low for found in rank_stability(scores)] == [found.high for found in rank_stability(scores)]
+    assert [found.low for found in rank_stability(scores)] == expected.tolist()

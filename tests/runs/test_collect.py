@@ -154,7 +154,7 @@ def test_nothing_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no results in"):
         load_results(tmp_path / "nowhere")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="no tidy CSV"):
+    with pytest.raises(UsageError, match="no file of results"):
         load_results(tmp_path / "other.csv")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
