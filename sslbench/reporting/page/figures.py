@@ -135,7 +135,7 @@ def best_rows(subject: FigureSubject, most: int) -> FigureSubject:
     kept: list[str] = []
     for row in sorted(subject.rows, key=lambda row: -row.mean):
         pair = [row.label, subject.baselines.get(row.label, row.label)]
-        kept += [label for label in dict.fromkeys(pair) if label not in kept and len(kept) < most]
+        kept += [label for label in dict.fromkeys(pair) if label not in kept][: most - len(kept)]
     return replace(
         subject,
         rows=tuple(row for row in subject.rows if row.label in kept),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 
 from sslbench.reporting.beside import Beside, beside
 from sslbench.reporting.comparison import Comparison
@@ -257,12 +257,19 @@ class ShownLens:
     lines: Sequence[LensLine]
 
 
-def lenses(table: Table) -> list[ShownLens]:
-    """Gains in large and small structures and lost classes, block by block; a block that has neither is left out."""
+def lenses(table: Table, most: int) -> list[ShownLens]:
+    """Gains in large and small structures and lost classes, block by block; a block that has neither is left out.
+
+    Args:
+        most: how many rows; of more the best.
+    """
     found = []
     for standing in table.standing:
         held = {each.row: each for each in table.gains if each.block == standing.block and each.gain.average}
         labels = [row.label for row in table.rows if row.label in held or row.label in standing.collapses]
+        if len(labels) > most:
+            best = [*standing.among.rows][:most]
+            labels = [label for label in labels if label in best]
         if labels:
             lines = [_lens_line(label, held.get(label), standing.collapses.get(label)) for label in labels]
             even = {name: evened([getattr(line, name) for line in lines]) for name in _DIFFERENCES}
@@ -334,12 +341,16 @@ class ShownStanding:
     lines: Sequence[StandingLine]
 
 
-def ranking(table: Table) -> list[ShownStanding]:
-    """How rows stand, block by block; blocks whose rows cannot be compared are left out."""
-    return [_shown_standing(each) for each in table.standing if each.among.rows]
+def ranking(table: Table, most: int) -> list[ShownStanding]:
+    """How rows stand, block by block; blocks whose rows cannot be compared are left out.
+
+    Args:
+        most: how many rows, the best.
+    """
+    return [_shown_standing(each, most) for each in table.standing if each.among.rows]
 
 
-def _shown_standing(standing: BlockStanding) -> ShownStanding:
+def _shown_standing(standing: BlockStanding, most: int) -> ShownStanding:
     falls = metric_style(standing.metric).direction == "down"
     lines = [
         StandingLine(
@@ -351,7 +362,7 @@ def _shown_standing(standing: BlockStanding) -> ShownStanding:
             "the best" if row.behind is None else "yes" if row.apart else "no",
             _share(standing.shares.get(label)),
         )
-        for label, row in standing.among.rows.items()
+        for label, row in islice(standing.among.rows.items(), most)
     ]
     behind, shares = (evened([getattr(line, name) for line in lines]) for name in ("behind", "share"))
     lines = [replace(line, behind=b, share=s) for line, b, s in zip(lines, behind, shares, strict=True)]
