@@ -56,6 +56,7 @@ class ShownCell:
         signs: behind the mean: that seeds are missing, that it is not told apart from the best.
         gain: of the row in this class; empty where there is none.
         wide: whether `behind` is an interval.
+        pad: blanks that make `behind` as long as in other rows.
     """
 
     mean: str
@@ -64,6 +65,7 @@ class ShownCell:
     signs: str = ""
     gain: str = ""
     wide: bool = False
+    pad: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,13 +170,14 @@ def _with_minus(text: str) -> str:
 
 
 def _aligned(rows: Mapping[str, ShownRow], columns: Sequence[Column]) -> dict[str, ShownRow]:
-    """The rows with what stands behind means as long in each column as its longest, so that points are below points."""
+    """The rows with cells as long behind means as the longest of their column, so that points are below points."""
     longest = [max(len(row.cells[place].behind) for row in rows.values()) for place in range(len(columns))]
     return {
         label: replace(
             row,
             cells=[
-                replace(c, behind=c.behind.ljust(length, _BLANK)) for c, length in zip(row.cells, longest, strict=True)
+                replace(cell, pad=_BLANK * (length - len(cell.behind)))
+                for cell, length in zip(row.cells, longest, strict=True)
             ],
         )
         for label, row in rows.items()
@@ -256,6 +259,11 @@ class ShownLens:
     small: str
     lines: Sequence[LensLine]
 
+    @property
+    def gained(self) -> bool:
+        """Whether any row has a gain."""
+        return any(line.gain.strip(_BLANK + " ") != _NONE for line in self.lines)
+
 
 def lenses(table: Table, most: int) -> list[ShownLens]:
     """Gains in large and small structures and lost classes, block by block; a block that has neither is left out.
@@ -285,11 +293,11 @@ def _lens_line(label: str, held: RowGain | None, lost: Collapse | None) -> LensL
     return LensLine(
         label,
         held.baseline if held else _NONE,
-        difference(found and found.average, STAR if found and found.star else ""),
-        difference(found and found.head),
-        difference(found and found.tail),
-        difference(found and found.tail_over_head),
-        difference(found and found.slope),
+        difference(found.average, STAR if found.star else "") if found else _NONE,
+        *(
+            difference(part) if found else _NONE
+            for part in ((found.head, found.tail, found.tail_over_head, found.slope) if found else [None] * 4)
+        ),
         _percent(found.superiority) if found else _NONE,
         f"{lost.count} of {lost.pairs}" if lost else _NONE,
         worst,

@@ -127,7 +127,7 @@ def test_a_gain_is_told_apart_where_it_has_a_star_alone(tmp_path: Path, losses: 
     held = {each.row: each.gain for each in made.tables[0].gains}
     best = max(made.tables[0].rows, key=lambda row: row.cells[0].mean).label
     found = held.get(best) or max(held.values(), key=lambda gain: gain.difference)
-    told = said.partition("It gains" if best in held else "The largest gain")[2]
+    told = said.partition(f"{best} gains" if best in held else "The largest gain")[2]
     assert ("not told apart from chance" in told) == (not found.star) and f"{abs(found.difference):.1f}" in told
 
 
