@@ -14,7 +14,7 @@ from sslbench.config.text import counted
 from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.manifest import manifest_of
-from sslbench.reporting.page.figures import MOST_GRAPHICS, MOST_ROWS, Gallery, best_rows, gallery
+from sslbench.reporting.page.figures import MOST_GRAPHICS, MOST_SHOWN, Gallery, best_rows, gallery
 from sslbench.reporting.page.runs import conditions
 from sslbench.reporting.page.tables import ShownTable, lenses, ranking, shown_comparison, shown_table
 from sslbench.reporting.page.values import MOST_VALUES, values_of
@@ -45,7 +45,7 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """A part of the page: `key` is its id."""
 
     key: str
@@ -71,16 +71,16 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
     check_installed()
     manifest = manifest_of(report, command, comparison.published.key if comparison else None)
     tables = [shown_table(table, f"t{number}") for number, table in enumerate(report.tables)]
-    subjects = [best_rows(subject, MOST_ROWS) for subject in report.subjects]
+    subjects = [best_rows(subject, MOST_SHOWN) for subject in report.subjects]
     facts = {
         "report": report,
         "title": f"{report.name}: {report.tables[0].title.split('. ')[0]}" if len(tables) == 1 else report.name,
         "headline": _headline(report),
         "description": report.grid.description if report.grid else "",
         "tables": tables,
-        "lenses": [(shown, lens) for shown in tables for lens in lenses(shown.table, MOST_ROWS)],
-        "rankings": [(shown, standing) for shown in tables for standing in ranking(shown.table, MOST_ROWS)],
-        "most_rows": MOST_ROWS if subjects != report.subjects else 0,
+        "lenses": [(shown, lens) for shown in tables for lens in lenses(shown.table, MOST_SHOWN)],
+        "rankings": [(shown, standing) for shown in tables for standing in ranking(shown.table, MOST_SHOWN)],
+        "most_rows": MOST_SHOWN if subjects != report.subjects else 0,
         "comparison": shown_comparison(comparison) if comparison else None,
         "conditions": conditions(report, manifest),
         "command": manifest["command"],
@@ -152,12 +152,12 @@ def _headline(report: Report) -> list[str]:
     return [*told, *filter(None, [resolved(report.tables[0])])]
 
 
-def _parts(drawn: Gallery, facts: Mapping[str, Any]) -> list[Part]:
+def _parts(drawn: Gallery, facts: Mapping[str, Any]) -> list[PagePart]:
     """The parts that have anything to show."""
     needed = {"published": "comparison", "size": "lenses", "ranks": "rankings"}
     shown = {key for key, fact in needed.items() if facts[fact]}
     shown |= {"table", "measured", "runs", "manifest", *drawn.parts}
-    return [Part(key, title) for key, title in _HEADINGS.items() if key in shown]
+    return [PagePart(key, title) for key, title in _HEADINGS.items() if key in shown]
 
 
 # ---------------------------------------------------------------------------------------------------------- template

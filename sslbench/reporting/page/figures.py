@@ -16,7 +16,7 @@ from sslbench.reporting.page.vector import Sheets, graphic, picture, pixels
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MOST_ROWS = 40  # of a figure: more lines than that are not read
+MOST_SHOWN = 40  # of a figure: more lines than that are not read
 MOST_GRAPHICS = 500_000  # bytes of all vector graphics together
 _HALF = 500  # CSS pixels up to which figures stand beside each other
 _AROUND = 500  # bytes of a figure's headings and of what all of them look like

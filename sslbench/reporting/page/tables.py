@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
 from sslbench.reporting.beside import Beside, beside
-from sslbench.reporting.comparison import Comparison
+from sslbench.reporting.comparison import LEAVES_OUT_0, Comparison
 from sslbench.reporting.figures.plate import signed
 from sslbench.reporting.gains import RowGain
 from sslbench.reporting.labels import class_title, metric_style
@@ -17,7 +17,6 @@ from sslbench.reporting.page.words import interval, summary
 from sslbench.reporting.standing import BlockStanding, Collapse
 from sslbench.reporting.statistics import GapShare, TwoWay
 
-LEAVES_OUT_0 = "•"
 _NONE = "–"
 _BLANK = "\u2007"  # as wide as a digit
 _RANKS = ("", "best", "second", "third")
@@ -294,10 +293,10 @@ def _lens_line(label: str, held: RowGain | None, lost: Collapse | None) -> LensL
         label,
         held.baseline if held else _NONE,
         difference(found.average, STAR if found.star else "") if found else _NONE,
-        *(
-            difference(part) if found else _NONE
-            for part in ((found.head, found.tail, found.tail_over_head, found.slope) if found else [None] * 4)
-        ),
+        difference(found.head) if found else _NONE,
+        difference(found.tail) if found else _NONE,
+        difference(found.tail_over_head) if found else _NONE,
+        difference(found.slope) if found else _NONE,
         _percent(found.superiority) if found else _NONE,
         f"{lost.count} of {lost.pairs}" if lost else _NONE,
         worst,
