@@ -228,6 +228,7 @@ def facts(kind: str, name: str) -> Facts:
 @cache
 def _told() -> dict[str, dict[str, dict[str, Any]]]:
     """Return the facts of sslbench's own names by kind."""
+
     def tell() -> dict[str, dict[str, dict[str, Any]]]:
         return {kind: {name: asdict(_facts(get(kind, name))) for name in sorted(builtin(kind))} for kind in KINDS}
 
