@@ -18,10 +18,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sslbench.config.job import Job, ResolvedJob
+from sslbench.config.kept_jobs import is_ours
 from sslbench.config.scaling import scheduled
 from sslbench.config.splits import load_splits
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
+from sslbench.core.kept import kept
 from sslbench.core.step import Statistics
 from sslbench.execution.trained import recorded_job
 from sslbench.losses.compose import build_loss
@@ -103,6 +105,14 @@ class Estimator:
 
     def of(self, resolved: ResolvedJob) -> Estimate:
         """Estimate a job; its data need not be there."""
+        if not is_ours(resolved):
+            return self._counted(resolved)
+        found = kept(
+            "estimate", [resolved.digest, resolved.recipe.checkpoints], lambda: asdict(self._counted(resolved))
+        )
+        return Estimate(**(found or {}))
+
+    def _counted(self, resolved: ResolvedJob) -> Estimate:
         recipe, batch = resolved.recipe, resolved.recipe.batch
         facts = self._facts(resolved)
         lengths = [phase.iterations or recipe.schedule.iterations for phase in facts.phases]
@@ -141,7 +151,7 @@ class Estimator:
 @dataclass(frozen=True)
 class _Facts:
     """A method without weights: its phases with the cost of a step, what a patch costs in each of its networks that
-    learn, its plugins with that of theirs, its predictors, and the bytes of its state and of its parameters that learn."""
+    learn, its plugins with that of theirs, its predictors, and the bytes of its state and of what of it learns."""
 
     phases: Sequence[Phase]
     steps: Sequence[StepCost | None]
