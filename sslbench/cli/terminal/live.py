@@ -214,7 +214,8 @@ def progress_cells(progress: dict[str, Any]) -> list[str]:
         step = f"testing {progress.get('case', 0) + 1}/{progress.get('cases', 0)}"
     loss = progress.get("loss")
     scores = [value for value in (progress.get("validation") or {}).values() if isinstance(value, float)]
-    seconds = (total - done) / speed if speed and stage == "training" else None
+    pace = progress.get("s_per_it") or (speed and 1 / speed)  # validation included, where that is known
+    seconds = (total - done) * pace if pace and stage == "training" else None
     return [
         step,
         "" if loss is None else f"{loss:.3f}",
