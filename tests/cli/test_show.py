@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from pydantic import BaseModel, Field
 from rich.console import Console
 
+from sslbench.cli.listing import listing
 from sslbench.cli.show import describe, read_doc, split_names
 from sslbench.cli.terminal.cards import card
+from sslbench.cli.terminal.listings import names
 from sslbench.config.fields import fields_of
 from sslbench.config.job import Job
 from sslbench.config.recipe import recipe_names
@@ -225,3 +228,17 @@ def test_fields_are_opened_into_dotted_paths() -> None:
     assert rows["steps"]["required"] and rows["steps"]["default"] is None
     assert rows["sizes"]["type"] == "2 × int"
     assert rows["shape"]["type"] == "round | flat | none" and rows["shape"]["choices"] == ["round", "flat"]
+
+
+def test_methods_are_listed_under_the_headings_of_tables() -> None:
+    rows = listing("methods")
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    assert groups == ["Reference", "General", "Imbalance"]
+    assert [group for group, _ in itertools.groupby(row["group"] for row in rows)] == groups  # each in one piece
+    of = {row["name"]: row["group"] for row in rows}
+    assert (of["supervised"], of["cps"], of["dhc"], of["dca"]) == ("Reference", "General", "Imbalance", "Imbalance")
+    text = io.StringIO()
+    names(Console(file=text, width=100), rows)
+    lines = text.getvalue().splitlines()
+    assert "   mcnet_plus" in text.getvalue() and not any(line.startswith("   dhc") for line in lines)
+    assert lines[0].strip() == "Reference" and any(line.strip() == "Imbalance" for line in lines)
