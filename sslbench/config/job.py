@@ -82,8 +82,10 @@ class Job(Frozen):
 
     def resolved_as(self, other: Job) -> Self:
         """Return this job, which resolves to what another one does, the seed apart, without working it out."""
-        job = other.resolved.job.model_copy(update={"seed": self.seed})
-        self.__dict__["resolved"] = other.resolved.model_copy(update={"job": job})  # where the cached property looks
+        resolved = other.resolved
+        _ = resolved.cell  # worked out once, for all copies
+        job = resolved.job.model_copy(update={"seed": self.seed})
+        self.__dict__["resolved"] = resolved.model_copy(update={"job": job})  # where the cached property looks
         return self
 
     def digest(self) -> str:
@@ -93,14 +95,7 @@ class Job(Frozen):
     @property
     def directory(self) -> Path:
         """The run directory, relative to `results/runs`."""
-        job = self.canonical()
-        parts = [f"{job.method}+{job.loss}".replace(":", ".")]  # a colon is no character of a Windows path
-        if job.plugin:
-            parts.append(f"+{job.plugin}".replace(":", "."))
-        if settings := settings_of(job.model_dump()):
-            variant = ",".join(f"{path}={compact(value)}" for path, value in settings.items())
-            parts.append("~" + re.sub(r"[^\w.=,+\-\[\]]", "_", variant)[:120])
-        return Path(Path(job.recipe).stem, job.labeled, "".join(parts), f"seed-{job.seed}-{self.digest()[:8]}")
+        return self.resolved.cell / f"seed-{self.seed}-{self.digest()[:8]}"
 
     @property
     def title(self) -> str:
@@ -139,6 +134,18 @@ class ResolvedJob(Frozen):
     values: dict[str, Any]
     layers: dict[str, str]
     digest: str
+
+    @cached_property
+    def cell(self) -> Path:
+        """The folder of the run directories that differ in nothing but their seed, relative to `results/runs`."""
+        job = self.job
+        parts = [f"{job.method}+{job.loss}".replace(":", ".")]  # a colon is no character of a Windows path
+        if job.plugin:
+            parts.append(f"+{job.plugin}".replace(":", "."))
+        if settings := settings_of(job.model_dump()):
+            variant = ",".join(f"{path}={compact(value)}" for path, value in settings.items())
+            parts.append("~" + re.sub(r"[^\w.=,+\-\[\]]", "_", variant)[:120])
+        return Path(Path(job.recipe).stem, job.labeled, "".join(parts))
 
     @property
     def homes(self) -> dict[str, dict[str, str]]:

@@ -42,7 +42,7 @@ def _files() -> list[Any]:
     return [[*name, path, found.st_size, found.st_mtime_ns] for name, (path, found) in stamps.items()]
 
 
-def _is_ours(resolved: ResolvedJob) -> bool:
+def is_ours(resolved: ResolvedJob) -> bool:
     """Tell whether all that a job names is the package's own."""
     recipe, job = resolved.recipe, resolved.job
     named = [("dataset", recipe.dataset), ("network", recipe.network.name), ("protocol", recipe.protocol)]
@@ -65,7 +65,7 @@ def _packed(jobs: Sequence[Job]) -> Any:
         place = job.place.model_dump(mode="json") if isinstance(job, GridJob) else None
         spelt = str([job.model_dump(exclude={"seed"}), job.layers, resolved.digest, resolved.job.layers])
         if spelt not in cells:
-            if not _is_ours(resolved):
+            if not is_ours(resolved):
                 return None
             cells[spelt] = len(contents)
             contents.append(
@@ -86,12 +86,13 @@ def _unpacked(found: Any) -> list[Job]:
         job = Job(**cell["job"])
         job.__dict__["resolved"] = resolved
         cells.append(job)
+    placed: dict[tuple[int, str], Job] = {}
     jobs: list[Job] = []
     for number, seed, place in found["jobs"]:
-        first = cells[number]
-        if place is None:
-            jobs.append(first.reseeded(seed))
-        else:
-            job = GridJob(**first.model_dump() | {"seed": seed}, layers=first.layers, place=TablePlace(**place))
-            jobs.append(job.resolved_as(first))
+        key = number, str(place)
+        if key not in placed:
+            first = cells[number]
+            told = {**first.model_dump(), "layers": first.layers}
+            placed[key] = first if place is None else GridJob(**told, place=TablePlace(**place)).resolved_as(first)
+        jobs.append(placed[key].reseeded(seed))
     return jobs

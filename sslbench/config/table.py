@@ -166,6 +166,8 @@ class TableSpec(Frozen):
     def _of_either_form(cls, columns: Any) -> Any:
         if not isinstance(columns, list | ByClass) and not (isinstance(columns, dict) and columns.get("by") == "class"):
             raise ValueError("columns are a list, or {by: class, metrics: [...]}")
+        if isinstance(columns, dict) and not columns.get("metrics"):
+            raise ValueError("columns by class name no metrics: write {by: class, metrics: [dsc, hd95]}")
         return columns
 
     @field_validator("marks")

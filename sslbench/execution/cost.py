@@ -18,17 +18,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sslbench.config.job import Job, ResolvedJob
+from sslbench.config.kept_jobs import is_ours
 from sslbench.config.scaling import scheduled
 from sslbench.config.splits import load_splits
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
+from sslbench.core.kept import kept
 from sslbench.core.step import Statistics
 from sslbench.execution.trained import recorded_job
 from sslbench.losses.compose import build_loss
 from sslbench.methods.base import Method, Phase, StepCost
 from sslbench.networks import Network
 from sslbench.networks.base import Features
-from sslbench.plugins.base import Attached
+from sslbench.plugins.base import Attached, Plugin
 from sslbench.runs.directory import RUNS, Run, runs_below
 from sslbench.runs.provenance import device_name
 from sslbench.training.checkpoint import Selection
@@ -74,6 +76,10 @@ class PassCost:
             + forward * (self.encoder_forward + self.decoder_forward)
         )
 
+    def encoded(self, trained: float, forward: float) -> float:
+        """Count the operations of patches that go through the encoder alone."""
+        return trained * self.encoder + forward * self.encoder_forward
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -81,8 +87,8 @@ class Estimate:
 
     Attributes:
         iterations: of all its phases.
-        flop: operations of the passes through its networks that it documents; further heads, critics, plugins, losses,
-            validation and test come on top. None: it documents none.
+        flop: operations of the passes through its networks that it and its plugin document; further heads, critics,
+            losses, validation and test come on top. None: it documents none.
         bytes: of the checkpoints that it leaves, about.
     """
 
@@ -99,6 +105,14 @@ class Estimator:
 
     def of(self, resolved: ResolvedJob) -> Estimate:
         """Estimate a job; its data need not be there."""
+        if not is_ours(resolved):
+            return self._counted(resolved)
+        found = kept(
+            "estimate", [resolved.digest, resolved.recipe.checkpoints], lambda: asdict(self._counted(resolved))
+        )
+        return Estimate(**(found or {}))
+
+    def _counted(self, resolved: ResolvedJob) -> Estimate:
         recipe, batch = resolved.recipe, resolved.recipe.batch
         facts = self._facts(resolved)
         lengths = [phase.iterations or recipe.schedule.iterations for phase in facts.phases]
@@ -112,6 +126,9 @@ class Estimator:
             )
             # What goes through several networks goes through each alike.
             flop += length * fmean(network.step(step, labeled, unlabeled) for network in facts.networks)
+            flop += length * sum(
+                network.encoded(*plugin.encoded(labeled, unlabeled)) for network, plugin in facts.plugins
+            )
         # Two generations, and the best weights of each candidate where there is a validation.
         best = Selection.of(recipe, facts.predictors).candidates if recipe.schedule.validate_every else ()
         size = facts.state + _MOMENTS[recipe.optimizer.name] * facts.learned
@@ -134,17 +151,18 @@ class Estimator:
 @dataclass(frozen=True)
 class _Facts:
     """A method without weights: its phases with the cost of a step, what a patch costs in each of its networks that
-    learn, its predictors, and the bytes of its state and of its parameters that learn."""
+    learn, its plugins with that of theirs, its predictors, and the bytes of its state and of what of it learns."""
 
     phases: Sequence[Phase]
     steps: Sequence[StepCost | None]
     networks: Sequence[PassCost]
+    plugins: Sequence[tuple[PassCost, Plugin]]
     predictors: tuple[str, ...]
     state: int
     learned: int
 
 
-_UNKNOWN = _Facts([Phase("train")], [None], [], (), 0, 0)
+_UNKNOWN = _Facts([Phase("train")], [None], [], [], (), 0, 0)
 
 
 def _built(resolved: ResolvedJob, statistics: Statistics) -> _Facts:
@@ -158,6 +176,11 @@ def _built(resolved: ResolvedJob, statistics: Statistics) -> _Facts:
         phases,
         [method.step_cost(phase) for phase in phases],
         [count(network, channels, recipe.patch_size) for network in _trained_networks(method)],
+        [
+            (count(module.base, channels, recipe.patch_size), module.plugin)
+            for module in method.modules()
+            if isinstance(module, Attached) and _learns(module)
+        ],
         method.predictors,
         sum(_size(value) for value in method.state_dict().values() if isinstance(value, torch.Tensor)),
         sum(_size(parameter) for parameter in method.parameters() if parameter.requires_grad),
@@ -187,8 +210,12 @@ def _trained_networks(method: Method) -> Iterator[Network]:
     for module in method.modules():
         if not isinstance(module, Network) or isinstance(module, Attached):
             continue
-        if any(parameter.requires_grad for parameter in module.parameters()):
+        if _learns(module):
             yield module
+
+
+def _learns(module: torch.nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def count(network: Network, channels: int, patch: Sequence[int]) -> PassCost:

@@ -42,6 +42,11 @@ class Plugin(nn.Module):
         """Loss terms of this step, from the features of the network; they are added to the loss of its group."""
         return {}
 
+    def encoded(self, labeled: int, unlabeled: int) -> tuple[int, int]:
+        """Count the patches that `terms` sends through the encoder in a step of so many: (forward and backward,
+        forward alone); by default none."""
+        return 0, 0
+
 
 class Attached(Network):
     """A network with a plugin: the same interface, with the plugin's prior in its features.

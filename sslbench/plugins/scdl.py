@@ -151,6 +151,9 @@ class SCDL(Plugin):
             )
         return found
 
+    def encoded(self, labeled: int, unlabeled: int) -> tuple[int, int]:
+        return labeled + unlabeled, labeled * self.statistics.num_classes if self.options.sac_weight else 0
+
     def _cosines(self, tokens: Tensor) -> Tensor:
         """Cosines (N, C) of tokens (N, 256) and proxies."""
         if not self.options.released_samples:

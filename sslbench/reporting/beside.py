@@ -148,11 +148,14 @@ def terminal_beside(comparison: Comparison, width: int = 100) -> Stack:
 
 
 def _block(comparison: Comparison, columns: Sequence[Beside], label_width: int) -> tuple[Text, Grid]:
-    spans = Text(" " * label_width, style="bold")
+    # Where a title is too wide for its numbers, direction and unit of all stand on a line of their own.
+    apart = any(len(column.title) > _width(column) - 2 for column in columns)
+    lines = [" " * label_width] * (2 if apart else 1)
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=0, header_style="bold")
     grid.add_column("", width=label_width, overflow="fold")
     for column in columns:
-        spans.append("  " + _fitting(column).center(_width(column) - 2))
+        told = (column.name, column.column.sense) if apart else (column.title,)
+        lines = [f"{line}  {text.center(_width(column) - 2)}" for line, text in zip(lines, told, strict=True)]
         for number, width in enumerate(_widths(column)):
             kind = column.kinds[number]
             grid.add_column(kind, justify="right", no_wrap=True, width=width + (number == 0))  # parts it from the last
@@ -165,25 +168,19 @@ def _block(comparison: Comparison, columns: Sequence[Beside], label_width: int) 
             texts = [shown for column in columns for shown in column.cells[number]]
             grid.add_row(Text(row.full_label), *(Text(shown.text, style=_STYLES[shown.style]) for shown in texts))
             number += 1
-    spans.rstrip()
-    return spans, grid
+    return Text("\n".join(line.rstrip() for line in lines), style="bold"), grid
 
 
 def _widths(column: Beside) -> list[int]:
     texts = [max(len(cells[number].text) for cells in column.cells) for number in range(len(column.kinds))]
     widths = [max(pair) for pair in zip(texts, map(len, column.kinds), strict=True)]
-    widths[-1] += max(0, len(column.name) - sum(widths) - len(widths) + 1)
+    widths[-1] += max(0, max(len(column.name), len(column.column.sense)) - sum(widths) - len(widths) + 1)
     return widths
 
 
 def _width(column: Beside) -> int:
     """What a column and its differences take, with a blank before each and two before the first."""
     return sum(_widths(column)) + len(column.kinds) + 1
-
-
-def _fitting(column: Beside) -> str:
-    """The title, or as much of it as fits over the column."""
-    return column.title if len(column.title) <= _width(column) - 2 else column.name
 
 
 # ------------------------------------------------------------------------------------------------------- markdown

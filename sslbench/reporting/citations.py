@@ -21,6 +21,8 @@ BIBLIOGRAPHY = "references.bib"
 
 _PREFIX = "sslbench:"
 _HEADER = "% Written by sslbench: what the tables beside it cite."
+# With it they are links; elsarticle's style stops at an underscore without it.
+_HINT = "% Load hyperref: DOIs have underscores."
 _NETWORKS = ("vnet", "unet")  # `supervised` is no method of anybody's: its network is cited
 _OPTIONS = ("method.", "loss.", "plugin.", "weighting")
 
@@ -112,7 +114,7 @@ def bibliography(keys: Iterable[str], before: str = "") -> str:
         )
     known = re.findall(rf"^@\w+{{({_PREFIX}[\w-]+),", before, re.MULTILINE)
     entries = [_entry(key.removeprefix(_PREFIX)) for key in sorted({*keys, *known})]
-    return "\n\n".join([_HEADER, *filter(None, entries)]) + "\n"
+    return "\n\n".join([f"{_HEADER}\n{_HINT}", *filter(None, entries)]) + "\n"
 
 
 def _entry(slug: str) -> str:

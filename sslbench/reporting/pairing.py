@@ -12,6 +12,7 @@ from sslbench.config.job import ResolvedJob, settings_of
 from sslbench.config.published import PublishedRow, PublishedTable
 from sslbench.config.splits import load_splits
 from sslbench.config.text import compact, split_outside_brackets
+from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.comparison import Setting
 from sslbench.reporting.labels import budget_title, is_full_budget
@@ -136,7 +137,7 @@ def own_rows(tables: Sequence[Table], known: Mapping[str, Background]) -> list[O
 
 def pairs_of(published: PublishedTable, own: Sequence[Own]) -> list[RowPair]:
     """Each published row with the measured one that is its job, else the nearest of its method, loss, plugin, options,
-    dataset and budget.
+    dataset and budget; a variant of its method stands in where the method itself was not run.
 
     Where both sides share no dataset and budget at all, rows are paired by their other names alone.
     """
@@ -149,7 +150,8 @@ def pairs_of(published: PublishedTable, own: Sequence[Own]) -> list[RowPair]:
         if resolved := jobs.get(row.order):
             same = by_digest.get(resolved.digest)
             fits = _same_budget if shared else _as_much
-            near = (one for one in own if _same_name(resolved, one) and fits(resolved, one))
+            near = [one for one in own if _same_name(resolved, one) and fits(resolved, one)]
+            near = near or [one for one in own if _is_variant(resolved, one) and fits(resolved, one)]
             alike = [(one, settings_apart(resolved, one)) for one in ([same] if same else near)]
         nearest, settings = min(alike, key=lambda found: len(found[1])) if alike else (None, ())
         pairs.append(RowPair(row, nearest, settings))
@@ -200,6 +202,19 @@ def _same_name(job: ResolvedJob, one: Own) -> bool:
     options = {path: compact(value) for path, value in settings.items() if path.startswith(_PARTS)}
     names = source.method, source.loss, source.plugin
     return names == (asked.method, asked.loss, asked.plugin or "") and options == one.options
+
+
+def _is_variant(job: ResolvedJob, one: Own) -> bool:
+    """Whether the method of a measured row is a variant of the other's that has no name of its own in tables:
+    `magicnet_released` of `magicnet`."""
+    asked, source = job.job, one.source
+    if (source.loss, source.plugin) != (asked.loss, asked.plugin or ""):
+        return False
+    try:
+        facts = registry.facts("method", source.method)
+    except SSLBenchError:  # results outlive the package that made them
+        return False
+    return facts.base == asked.method != facts.name and not facts.title
 
 
 def _same_budget(job: ResolvedJob, one: Own) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,16 +22,22 @@ from sslbench.execution.cost import Bill, Estimator, Paces, Pricer, cores
 from sslbench.execution.local import make_plan
 from sslbench.methods.supervised import Supervised
 from sslbench.networks import build_network
+from sslbench.plugins.base import Attached
 from sslbench.runs.directory import Run
 from sslbench.runs.provenance import device_name
+from tests.helpers.jobs import random_experiment, tiny_job
+from tests.helpers.methods import make_step
 
 CPU = torch.device("cpu")
+CLASSES = 14
 
 
 @pytest.mark.parametrize(
     ("name", "options", "patch", "giga"),
     [
         ("vnet", {"base_filters": 16}, (96, 96, 96), 212.4),
+        ("vnet", {"base_filters": 32}, (64, 128, 128), 1000.6),
+        ("unet3d", {}, (112, 112, 80), 415.4),
         ("unet", {}, (256, 256), 17.68),
     ],
 )
@@ -45,7 +52,7 @@ def test_a_patch_through_a_network_costs_what_its_convolutions_do(
     assert found.trained == pytest.approx(3 * forward, rel=0.01)  # but for the image, which takes no gradient
 
 
-@pytest.mark.parametrize("method", ["mt", "cps", "urpc", "dst", "bcp"])
+@pytest.mark.parametrize("method", ["mt", "uamt", "cps", "urpc", "ssnet", "dst", "bcp", "beta_fft"])
 def test_an_estimate_is_near_the_operations_of_real_steps(method: str) -> None:
     subject = Subject(method)
     counted = 0
@@ -59,6 +66,31 @@ def test_an_estimate_is_near_the_operations_of_real_steps(method: str) -> None:
     estimate = Estimator().of(job.resolved)
     assert estimate.iterations == len(subject.phases())
     assert estimate.flop == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize(("name", "anchors"), [("scdl", CLASSES), ("scdl_cdba_only", 0)])
+def test_a_plugin_costs_what_its_terms_send_through_the_encoder(name: str, anchors: int) -> None:
+    experiment = random_experiment(tiny_job("cps", plugin=name))
+    network, batch = cast(Attached, experiment.method.get_submodule("a")), experiment.sampler.batch(0)
+    with FlopCounterMode(display=False) as counter:
+        torch.stack([*network.plugin.terms(network, batch, make_step()).values()]).sum().backward()
+    labeled, unlabeled = batch.num_labeled, len(batch.image["weak"]) - batch.num_labeled
+    passes = network.plugin.encoded(labeled, unlabeled)
+    assert passes == (labeled + unlabeled, anchors * labeled)
+    patch = cost.count(deepcopy(network.base).to("meta"), 1, batch.image["weak"].shape[2:])
+    convolved = sum(count for kind, count in counter.get_flop_counts()["Global"].items() if "convolution" in str(kind))
+    assert patch.encoded(*passes) == pytest.approx(convolved, rel=0.2)  # the last stage learns nothing
+
+
+def test_a_plugin_is_a_part_of_the_estimate() -> None:
+    plain, plugged = (
+        Estimator().of(Job(recipe="ga-synapse", method="cps", loss="ga", plugin=plugin, labeled="20%").resolved)
+        for plugin in (None, "scdl_cdba_only")
+    )
+    assert plain.flop is not None and plugged.flop is not None
+    with torch.device("meta"):
+        patch = cost.count(build_network("vnet", 1, 14, base_filters=16), 1, (96, 96, 96))
+    assert plugged.flop - plain.flop == pytest.approx(17_000 * 2 * 4 * patch.encoder)  # two networks, four patches
 
 
 def test_all_phases_count_and_a_scale_shortens_each() -> None:

@@ -32,7 +32,7 @@ class AMOS(Dataset):
     """
 
     name = "amos"
-    title = "AMOS22 (abdominal multi-organ segmentation)"
+    title = "AMOS (abdominal multi-organ segmentation, 2022)"
     classes = (
         ClassInfo("spleen", "sp"),
         ClassInfo("right kidney", "rk"),
