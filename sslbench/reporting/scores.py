@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -38,8 +37,8 @@ def per_run(records: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(table)
     measured = columns_of(records)
     labels = {name: records[name].to_numpy(dtype=object) for name in (*names, "unit")}
-    of_run_and_protocol: Mapping[Any, Any] = records.groupby(["run", "protocol"], sort=False).indices
-    for (run, protocol), rows in of_run_and_protocol.items():
+    for place, rows in records.groupby(["run", "protocol"], sort=False).indices.items():
+        run, protocol = cast(tuple[str, str], place)
         own = {name: column[rows] for name, column in measured.items()}
         try:
             of_score = means(registry.component("protocol", str(protocol)), own)
