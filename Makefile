@@ -31,11 +31,12 @@ else
 	fi
 endif
 
-# The phantom, eight short trainings, one table.
+# The phantom, eight short trainings, one table, one page.
 demo: install
 	$(BIN)/sslbench prepare phantom
 	$(BIN)/sslbench run --grid quick
 	$(BIN)/sslbench report quick
+	$(BIN)/sslbench report quick --html
 
 # One process a core; each runs its share in order, so that a module's fixtures are mostly made once.
 test: install

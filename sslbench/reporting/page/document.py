@@ -14,7 +14,7 @@ from sslbench.config.text import counted
 from sslbench.reporting.comparison import Comparison
 from sslbench.reporting.figures.subject import FigureSubject
 from sslbench.reporting.manifest import manifest_of
-from sslbench.reporting.page.figures import MOST_GRAPHICS, MOST_ROWS, Gallery, best_rows, gallery
+from sslbench.reporting.page.figures import MOST_GRAPHICS, MOST_SHOWN, Gallery, best_rows, gallery
 from sslbench.reporting.page.runs import conditions
 from sslbench.reporting.page.tables import ShownTable, lenses, ranking, shown_comparison, shown_table
 from sslbench.reporting.page.values import MOST_VALUES, values_of
@@ -24,6 +24,7 @@ from sslbench.reporting.report import Report
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_RESERVE = 10_000  # bytes for reasons and headings that depend on what is left out
 MOST_BYTES = 1_000_000  # of the page, pictures apart: what would be more is left out, and the page says so
 
 # Parts in order: key, heading.
@@ -44,7 +45,7 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """A part of the page: `key` is its id."""
 
     key: str
@@ -70,16 +71,16 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
     check_installed()
     manifest = manifest_of(report, command, comparison.published.key if comparison else None)
     tables = [shown_table(table, f"t{number}") for number, table in enumerate(report.tables)]
-    subjects = [best_rows(subject, MOST_ROWS) for subject in report.subjects]
+    subjects = [best_rows(subject, MOST_SHOWN) for subject in report.subjects]
     facts = {
         "report": report,
         "title": f"{report.name}: {report.tables[0].title.split('. ')[0]}" if len(tables) == 1 else report.name,
         "headline": _headline(report),
         "description": report.grid.description if report.grid else "",
         "tables": tables,
-        "lenses": [(shown, lens) for shown in tables for lens in lenses(shown.table)],
-        "rankings": [(shown, standing) for shown in tables for standing in ranking(shown.table)],
-        "most_rows": MOST_ROWS if subjects != report.subjects else 0,
+        "lenses": [(shown, lens) for shown in tables for lens in lenses(shown.table, MOST_SHOWN)],
+        "rankings": [(shown, standing) for shown in tables for standing in ranking(shown.table, MOST_SHOWN)],
+        "most_rows": MOST_SHOWN if subjects != report.subjects else 0,
         "comparison": shown_comparison(comparison) if comparison else None,
         "conditions": conditions(report, manifest),
         "command": manifest["command"],
@@ -98,8 +99,14 @@ def _filled(
 ) -> str:
     """The page with what there is room for: the values of all cases first, then figures, then the manifest."""
     template = _environment().get_template("page.html")
-    bare = {"gallery": Gallery(), "values": None, "manifest": None, "left_out": [], "parts": []}
-    room = MOST_BYTES - len(template.render({**facts, **bare}).encode())
+    bare = {
+        "gallery": Gallery(),
+        "values": None,
+        "manifest": None,
+        "left_out": [_NO_VALUES, _NO_MANIFEST],
+        "parts": _parts(Gallery(), facts),
+    }
+    room = MOST_BYTES - _RESERVE - len(template.render({**facts, **bare}).encode())
     left_out = []
     if values is None or _size(values) > room:
         values = None
@@ -109,9 +116,8 @@ def _filled(
     room -= drawn.size
     whole = manifest if _size(manifest) <= room else None
     left_out += [] if whole else [_NO_MANIFEST]
-    parts = [Part(key, title) for key, title in _HEADINGS.items() if _stands(key, drawn, facts)]
-    extras = {"gallery": drawn, "values": values, "manifest": whole, "left_out": left_out, "parts": parts}
-    return template.render({**facts, **extras})
+    extras = {"gallery": drawn, "values": values, "manifest": whole, "left_out": left_out}
+    return template.render({**facts, **extras, "parts": _parts(drawn, facts)})
 
 
 def _size(value: Any) -> int:
@@ -146,11 +152,12 @@ def _headline(report: Report) -> list[str]:
     return [*told, *filter(None, [resolved(report.tables[0])])]
 
 
-def _stands(key: str, drawn: Gallery, facts: Mapping[str, Any]) -> bool:
-    """Whether a part has anything to show."""
+def _parts(drawn: Gallery, facts: Mapping[str, Any]) -> list[PagePart]:
+    """The parts that have anything to show."""
     needed = {"published": "comparison", "size": "lenses", "ranks": "rankings"}
-    always = ("table", "measured", "runs", "manifest")
-    return key in drawn.parts or key in always or bool(facts.get(needed.get(key, ""), ()))
+    shown = {key for key, fact in needed.items() if facts[fact]}
+    shown |= {"table", "measured", "runs", "manifest", *drawn.parts}
+    return [PagePart(key, title) for key, title in _HEADINGS.items() if key in shown]
 
 
 # ---------------------------------------------------------------------------------------------------------- template

@@ -16,7 +16,7 @@ from sslbench.reporting.page.vector import Sheets, graphic, picture, pixels
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MOST_ROWS = 40  # of a figure: more lines than that are not read
+MOST_SHOWN = 40  # of a figure: more lines than that are not read
 MOST_GRAPHICS = 500_000  # bytes of all vector graphics together
 _HALF = 500  # CSS pixels up to which figures stand beside each other
 _AROUND = 500  # bytes of a figure's headings and of what all of them look like
@@ -135,7 +135,7 @@ def best_rows(subject: FigureSubject, most: int) -> FigureSubject:
     kept: list[str] = []
     for row in sorted(subject.rows, key=lambda row: -row.mean):
         pair = [row.label, subject.baselines.get(row.label, row.label)]
-        kept += [label for label in dict.fromkeys(pair) if label not in kept and len(kept) < most]
+        kept += [label for label in dict.fromkeys(pair) if label not in kept][: most - len(kept)]
     return replace(
         subject,
         rows=tuple(row for row in subject.rows if row.label in kept),

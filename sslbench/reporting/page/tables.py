@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 
 from sslbench.reporting.beside import Beside, beside
-from sslbench.reporting.comparison import Comparison
+from sslbench.reporting.comparison import LEAVES_OUT_0, Comparison
 from sslbench.reporting.figures.plate import signed
 from sslbench.reporting.gains import RowGain
 from sslbench.reporting.labels import class_title, metric_style
@@ -17,7 +17,6 @@ from sslbench.reporting.page.words import interval, summary
 from sslbench.reporting.standing import BlockStanding, Collapse
 from sslbench.reporting.statistics import GapShare, TwoWay
 
-LEAVES_OUT_0 = "•"
 _NONE = "–"
 _BLANK = "\u2007"  # as wide as a digit
 _RANKS = ("", "best", "second", "third")
@@ -56,6 +55,7 @@ class ShownCell:
         signs: behind the mean: that seeds are missing, that it is not told apart from the best.
         gain: of the row in this class; empty where there is none.
         wide: whether `behind` is an interval.
+        pad: blanks that make `behind` as long as in other rows.
     """
 
     mean: str
@@ -64,6 +64,7 @@ class ShownCell:
     signs: str = ""
     gain: str = ""
     wide: bool = False
+    pad: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,14 @@ def _with_minus(text: str) -> str:
 
 
 def _aligned(rows: Mapping[str, ShownRow], columns: Sequence[Column]) -> dict[str, ShownRow]:
-    """The rows with what stands behind means as long in each column as its longest, so that points are below points."""
+    """The rows with cells as long behind means as the longest of their column, so that points are below points."""
     longest = [max(len(row.cells[place].behind) for row in rows.values()) for place in range(len(columns))]
     return {
         label: replace(
             row,
             cells=[
-                replace(c, behind=c.behind.ljust(length, _BLANK)) for c, length in zip(row.cells, longest, strict=True)
+                replace(cell, pad=_BLANK * (length - len(cell.behind)))
+                for cell, length in zip(row.cells, longest, strict=True)
             ],
         )
         for label, row in rows.items()
@@ -256,13 +258,25 @@ class ShownLens:
     small: str
     lines: Sequence[LensLine]
 
+    @property
+    def gained(self) -> bool:
+        """Whether any row has a gain."""
+        return any(line.gain.strip(_BLANK + " ") != _NONE for line in self.lines)
 
-def lenses(table: Table) -> list[ShownLens]:
-    """Gains in large and small structures and lost classes, block by block; a block that has neither is left out."""
+
+def lenses(table: Table, most: int) -> list[ShownLens]:
+    """Gains in large and small structures and lost classes, block by block; a block that has neither is left out.
+
+    Args:
+        most: how many rows; of more the best.
+    """
     found = []
     for standing in table.standing:
         held = {each.row: each for each in table.gains if each.block == standing.block and each.gain.average}
         labels = [row.label for row in table.rows if row.label in held or row.label in standing.collapses]
+        if len(labels) > most:
+            best = [*standing.among.rows][:most]
+            labels = [label for label in labels if label in best]
         if labels:
             lines = [_lens_line(label, held.get(label), standing.collapses.get(label)) for label in labels]
             even = {name: evened([getattr(line, name) for line in lines]) for name in _DIFFERENCES}
@@ -278,11 +292,11 @@ def _lens_line(label: str, held: RowGain | None, lost: Collapse | None) -> LensL
     return LensLine(
         label,
         held.baseline if held else _NONE,
-        difference(found and found.average, STAR if found and found.star else ""),
-        difference(found and found.head),
-        difference(found and found.tail),
-        difference(found and found.tail_over_head),
-        difference(found and found.slope),
+        difference(found.average, STAR if found.star else "") if found else _NONE,
+        difference(found.head) if found else _NONE,
+        difference(found.tail) if found else _NONE,
+        difference(found.tail_over_head) if found else _NONE,
+        difference(found.slope) if found else _NONE,
         _percent(found.superiority) if found else _NONE,
         f"{lost.count} of {lost.pairs}" if lost else _NONE,
         worst,
@@ -334,12 +348,16 @@ class ShownStanding:
     lines: Sequence[StandingLine]
 
 
-def ranking(table: Table) -> list[ShownStanding]:
-    """How rows stand, block by block; blocks whose rows cannot be compared are left out."""
-    return [_shown_standing(each) for each in table.standing if each.among.rows]
+def ranking(table: Table, most: int) -> list[ShownStanding]:
+    """How rows stand, block by block; blocks whose rows cannot be compared are left out.
+
+    Args:
+        most: how many rows, the best.
+    """
+    return [_shown_standing(each, most) for each in table.standing if each.among.rows]
 
 
-def _shown_standing(standing: BlockStanding) -> ShownStanding:
+def _shown_standing(standing: BlockStanding, most: int) -> ShownStanding:
     falls = metric_style(standing.metric).direction == "down"
     lines = [
         StandingLine(
@@ -351,7 +369,7 @@ def _shown_standing(standing: BlockStanding) -> ShownStanding:
             "the best" if row.behind is None else "yes" if row.apart else "no",
             _share(standing.shares.get(label)),
         )
-        for label, row in standing.among.rows.items()
+        for label, row in islice(standing.among.rows.items(), most)
     ]
     behind, shares = (evened([getattr(line, name) for line in lines]) for name in ("behind", "share"))
     lines = [replace(line, behind=b, share=s) for line, b, s in zip(lines, behind, shares, strict=True)]

@@ -60,7 +60,7 @@ def _gain(table: Table, column: Column) -> str:
     if chosen is None:
         chosen = max(held, key=lambda each: each.gain.difference)
         return f"The largest gain is that of {_gained(chosen, column)}"
-    return f"It gains {_gained(chosen, column, named=False)}"
+    return f"{chosen.row} gains {_gained(chosen, column, named=False)}"
 
 
 def _gained(held: RowGain, column: Column, named: bool = True) -> str:
