@@ -266,7 +266,10 @@ def follow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Publishes a table of rows."""
 
     def publish(*rows: Any) -> None:
-        published = SimpleNamespace(title="A paper, Table 1: rows", rows=rows)
+        for order, row in enumerate(rows):
+            row.order = order
+        jobs = {row.order: row.job() for row in rows}
+        published = SimpleNamespace(title="A paper, Table 1: rows", rows=rows, jobs=jobs)
         monkeypatch.setattr(grammar, "published_table", lambda key: published)
 
     return publish
