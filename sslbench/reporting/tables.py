@@ -89,7 +89,7 @@ def grid_report(
             run = Run.of(job, Path(results_dir))
             own = (run,) if run.begun else ()
             others += 0 if own else sum(other.cases.exists() for other in run.others())
-        digest = own[0].digest if own else row.digest
+        digest = own[0].digest if kept and own else row.digest
         rows[key] = replace(row, runs=row.runs + own, expected=row.expected + 1, digest=digest)
     asked = list(rows.values())
     shown = _imported(asked, kept.runs if kept else None, Path(results_dir), protocol)
