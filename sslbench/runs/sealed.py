@@ -26,10 +26,9 @@ def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str 
     """Runs as a manifest has them (JSON-able): `runs`, and the `facts` that they share.
 
     A run is `run` (its name), `digest`, `seed`, `state`, `sha256`, the number of its `facts` and the seconds of its
-    `status`; one without records has its `job`. Hashes are of
-    `records` as `cases_text` has them, which whoever holds them in any form can compute; of the file `cases`, the file that
-    was reported; of `config.yaml` and `provenance.json` without what names a machine (`anonymous`); of `maps`, the label maps, as
-    the run recorded it. null: there is none.
+    `status`; one without records has its `job`. Hashes are of `records` as `cases_text` has them, which whoever holds
+    them in any form can compute; of `cases`, the file that was reported; of `config.yaml` and `provenance.json` without
+    what names a machine (`anonymous`); of `maps`, the label maps, as the run recorded it. null: there is none.
 
     Args:
         found: the records of a report, and its runs.
