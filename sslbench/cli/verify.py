@@ -224,7 +224,7 @@ def _rescore(claim: _Claim, found: Collection, data: Path, workers: int, quiet: 
             if not run.tested(checkpoint).predictions.is_dir():
                 verdict.others.append(f"{run.name}: its predictions are not here")
             else:
-                recorded = (entries.get(run.name) or {}).get("sha256", {}).get("predictions")
+                recorded = (entries.get(run.name) or {}).get("sha256", {}).get("maps")
                 lines = differences_of(run, found.by_run.of([run.name]), data, recorded, checkpoint, workers)
                 verdict.others += [f"{run.name}: {line}" for line in lines]
                 checked += not lines

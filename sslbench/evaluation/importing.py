@@ -171,6 +171,6 @@ def _write(
         "data": data_record(store),
         "splits": split_record(load_splits(recipe.dataset, recipe.splits), resolved.job.labeled, store, held),
         "resampled": given.resample,
-        "predictions": files,
+        "maps": files,
     }
     write_json(run.provenance, provenance)

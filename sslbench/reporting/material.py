@@ -59,7 +59,7 @@ class PlannedRow:
     @property
     def imported(self) -> bool:
         """Whether it was trained elsewhere, by other software."""
-        return any(run.state != "damaged" and run.imported for run in self.runs)
+        return any(run.imported for run in self.runs if run.state == "finished")
 
     @property
     def upper_bound(self) -> bool:

@@ -26,10 +26,9 @@ def sealed_runs(found: Collection, protocol: str | None = None, checkpoint: str 
     """Runs as a manifest has them (JSON-able): `runs`, and the `facts` that they share.
 
     A run is `run` (its name), `digest`, `seed`, `state`, `sha256`, the number of its `facts` and the seconds of its
-    `status`; one without records has its `job`. Hashes are of
-    `records` as `cases_text` has them, which whoever holds them in any form can compute; of the file `cases.csv` that
-    was reported; of `config.yaml` and `provenance.json` without what names a machine (`anonymous`); of `predictions`
-    as the run recorded it. null: there is none.
+    `status`; one without records has its `job`. Hashes are of `records` as `cases_text` has them, which whoever holds
+    them in any form can compute; of `cases`, the file that was reported; of `config.yaml` and `provenance.json` without
+    what names a machine (`anonymous`); of `maps`, the label maps, as the run recorded it. null: there is none.
 
     Args:
         found: the records of a report, and its runs.
@@ -75,9 +74,9 @@ def _file_hashes(run: Run, protocol: str | None, checkpoint: str | None) -> dict
     rule = checkpoint or str(run.values.get("checkpoint"))
     cases = files.cases if own else files.cases_under(str(protocol))
     return {
-        "cases.csv": _hash(cases.read_bytes()) if cases.is_file() else None,
+        "cases": _hash(cases.read_bytes()) if cases.is_file() else None,
         **config_hashes(run),
-        "predictions": run.recorded_hashes(rule).get(files.predictions.name),
+        "maps": run.recorded_hashes(rule).get(files.predictions.name),
     }
 
 

@@ -126,9 +126,7 @@ def _values(source: RowSource, runs: Mapping[str, Run]) -> dict[str, str]:
 
 def _shown(name: str, hashes: Mapping[str, str | None]) -> ShownRun:
     short = {kind: (found or "")[:_SHORT] for kind, found in hashes.items()}
-    return ShownRun(
-        name.rpartition("/")[2], short.get("cases.csv") or short.get("records", ""), short.get("predictions", "")
-    )
+    return ShownRun(name.rpartition("/")[2], short.get("cases") or short.get("records", ""), short.get("maps", ""))
 
 
 def _facts(runs: Iterable[Run], manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
