@@ -29,7 +29,7 @@ SMALL = ("network.base_filters=2", "batch.labeled=2", "batch.unlabeled=2", "prec
 class InThisProcess:
     """A worker that runs where it is started, but knows no more than a process of its own would."""
 
-    def __init__(self, planned: Any, data_dir: Path, device: str, threads: int) -> None:
+    def __init__(self, planned: Any, data_dir: Path, device: str, threads: int, *more: Any) -> None:
         self.planned = planned
         load_all(data_dir / "nothing")
         code = worker.main(planned.run.directory, data_dir, device, threads)

@@ -241,7 +241,7 @@ class _Worker:
                 write_confusion(files.confusion, ((case.case, case.pairs) for case in scored), short)
                 write_cases(files.cases, _records(scored, resolved.recipe.protocol, store))
         scores = {rule: self._scores(resolved, self.run_dir.tested(rule)) for rule in resolved.recipe.tested}
-        self.run_dir.seal(resolved.recipe.tested, {"refused": list(self.refused)} if self.refused else {})
+        self.run_dir.seal(resolved.recipe.tested, {"refused": list(self.refused)} if self.refused else None)
         self.run_dir.set_status(
             "finished",
             scores=scores[resolved.recipe.checkpoint],

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslbench.losses.per_class import picked
+
 
 def full_precision(values: Tensor) -> Tensor:
     """The values in fp32 where they come in less: sums over millions of voxels need it. float64 stays."""
@@ -36,7 +38,7 @@ def nll_map(logits: Tensor, target: Tensor) -> Tensor:
     log_p = F.log_softmax(full_precision(logits), dim=1)
     if target.ndim == logits.ndim:
         return -(target.to(log_p.dtype) * log_p).sum(dim=1)
-    return F.nll_loss(log_p, target, reduction="none")
+    return -picked(log_p, target)
 
 
 def weighted_mean(

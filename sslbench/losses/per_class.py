@@ -35,7 +35,7 @@ class PerClass:
     def sum(self, values: Tensor) -> Tensor:
         """(B, classes) of values (B, N); the gradient reaches the values."""
         if values.device.type != "cpu":
-            sums: Tensor = MaskedSums.apply(values, self.labels, self.classes)
+            sums: Tensor = MaskedSums.apply(values.reshape(self.labels.shape), self.labels, self.classes)
             return sums
         samples = len(self.labels)
         zeros = values.new_zeros(samples * self.blocks * self.classes)
@@ -44,12 +44,13 @@ class PerClass:
 
 
 class MaskedSums(torch.autograd.Function):
-    """(B, classes) of values (B, N) and labels (B, N): a masked sum for each class; the gradient is picked by label."""
+    """(B, classes) of values (B, N) and labels (B, N): masked sums of all classes; the gradient is picked by label."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, labels: Tensor, classes: int) -> Tensor:
         ctx.save_for_backward(labels)
-        return torch.stack([values.where(labels == number, 0).sum(1) for number in range(classes)], 1)
+        inside = labels.unsqueeze(1) == torch.arange(classes, device=labels.device).unsqueeze(-1)
+        return values.unsqueeze(1).where(inside, 0).sum(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -58,8 +59,11 @@ class MaskedSums(torch.autograd.Function):
 
 
 def picked(values: Tensor, labels: Tensor) -> Tensor:
-    """The value of each voxel's class, (B, *S), of values (B, C, *S) and labels (B, *S).
+    """The value of each voxel's class, (B, *S), of values (B, C, *S) and labels (B, *S); S may have no axis.
 
     As a loss: the backward pass of `gather` adds, which a GPU does in an order that varies, or slowly.
     """
+    if values.ndim > 2:
+        values, flat = values.flatten(2), labels.flatten(1)
+        return -F.nll_loss(values, flat, reduction="none").view(labels.shape)
     return -F.nll_loss(values, labels, reduction="none")

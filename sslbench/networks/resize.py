@@ -2,7 +2,7 @@
 
 On CUDA the backward pass of bilinear and trilinear resizing adds with atomics, in an order that varies, so a training
 could not be resumed to the byte. Resizing is linear and separable: its gradient is a product with one fixed matrix per
-axis. On a CPU torch's own is deterministic and stays.
+axis. Elsewhere torch's own repeats, and stays.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ def resize_linear(content: Tensor, size: Sequence[int], align_corners: bool = Fa
         size: of every axis afterwards.
         align_corners: whether the outermost voxels' centres stay where they are.
     """
-    if content.device.type == "cpu":
+    if repeats(content.device):
         return F.interpolate(content, tuple(size), mode=_LINEAR[content.ndim], align_corners=align_corners)
     resized: Tensor = Resize.apply(content, tuple(size), align_corners)
     return resized
+
+
+def repeats(device: torch.device) -> bool:
+    """Whether torch's own backward pass of linear resizing gives the same bytes every time there."""
+    return device.type != "cuda"
 
 
 class Upsample(nn.Module):

@@ -319,12 +319,12 @@ class Run:
         """The record of the split lists in `provenance.json`; empty where it has none."""
         return self._provenance("splits")
 
-    def seal(self, rules: Sequence[str], facts: Mapping[str, Any]) -> None:
+    def seal(self, rules: Sequence[str], facts: Mapping[str, Any] | None = None) -> None:
         """Add to the provenance the hashes of what the tests of these rules left, by which a change can be told, and
         other facts that the end of a run alone knows."""
         self.__dict__.pop("_provenances", None)  # it was written since
         found = {rule: self.tested(rule).hashes() for rule in rules}
-        write_json(self.provenance, {**self._provenances, **facts, "tested": found})
+        write_json(self.provenance, {**self._provenances, **(facts or {}), "tested": found})
         del self._provenances
 
     def recorded_hashes(self, rule: str) -> Mapping[str, str]:

@@ -78,7 +78,7 @@ def test_the_command_of_a_row_makes_its_runs(place: Path, monkeypatch: pytest.Mo
 
 def test_the_demo_ends_with_the_page() -> None:
     lines = subprocess.run(
-        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert "report quick --html" in lines[-1]
 

@@ -25,7 +25,7 @@ from sslbench.networks import build_network
 from sslbench.plugins.base import Attached
 from sslbench.runs.directory import Run
 from sslbench.runs.provenance import device_name
-from tests.helpers.jobs import random_experiment, tiny_job
+from tests.helpers.jobs import phantom_job, random_experiment, tiny_job
 from tests.helpers.methods import make_step
 
 CPU = torch.device("cpu")
@@ -119,21 +119,19 @@ def test_a_method_that_cannot_be_built_without_weights_is_not_known(monkeypatch:
         raise RuntimeError("needs numbers")
 
     monkeypatch.setattr(Supervised, "__init__", broken)
-    assert Estimator().of(phantom().resolved) == cost.Estimate(360, None, 0)
+    assert Estimator().of(phantom_job().resolved) == cost.Estimate(360, None, 0)
 
 
 def test_the_smallest_patches_can_be_counted() -> None:
-    flop = Estimator().of(phantom(**{"patch_size": [16, 16, 16], "inference.stride": [16, 16, 16], **STRIDE}).resolved)
+    flop = Estimator().of(
+        phantom_job(**{"patch_size": [16, 16, 16], "inference.stride": [16, 16, 16], **STRIDE}).resolved
+    )
     assert flop.flop
 
 
 STRIDE = {"inference.validation_stride": [16, 16, 16]}
 
 # ------------------------------------------------------------------------------------------------ finished runs
-
-
-def phantom(method: str = "supervised", seed: int = 0, labeled: str = "20%", **values: Any) -> Job:
-    return Job(recipe="phantom", method=method, labeled=labeled, seed=seed, set=values).canonical()
 
 
 def finished(job: Job, results: Path, pace: float, device: str = device_name(CPU), **status: Any) -> Run:
@@ -148,40 +146,40 @@ def finished(job: Job, results: Path, pace: float, device: str = device_name(CPU
 
 
 def test_the_pace_of_a_kind_is_that_of_its_finished_runs(tmp_path: Path) -> None:
-    finished(phantom(seed=0), tmp_path, 4)
-    finished(phantom(seed=1, labeled="40%"), tmp_path, 2)  # another budget, the same iterations
-    finished(phantom(seed=2), tmp_path, 1, state="failed")
-    finished(phantom(seed=3), tmp_path, 1, device="another machine's")
-    finished(phantom(**{"network.base_filters": 16}), tmp_path, 1)
+    finished(phantom_job(seed=0), tmp_path, 4)
+    finished(phantom_job(seed=1, labeled="40%"), tmp_path, 2)  # another budget, the same iterations
+    finished(phantom_job(seed=2), tmp_path, 1, state="failed")
+    finished(phantom_job(seed=3), tmp_path, 1, device="another machine's")
+    finished(phantom_job(**{"network.base_filters": 16}), tmp_path, 1)
     measured = Paces(tmp_path, CPU)
-    pace = measured.pace(phantom(seed=7, **{"schedule.scale": 0.5}))
+    pace = measured.pace(phantom_job(seed=7, **{"schedule.scale": 0.5}))
     assert pace is not None and pace.iteration == pytest.approx((1 / 4 + 1 / 2) / 2)
-    assert measured.pace(phantom("cps")) is None
+    assert measured.pace(phantom_job("cps")) is None
 
 
 def test_recorded_seconds_count_with_validation_and_test(tmp_path: Path) -> None:
-    finished(phantom(), tmp_path, 4, training_seconds=30, test_seconds=8)
-    assert Paces(tmp_path, CPU).pace(phantom()) == cost.Pace(1.5, 8)
+    finished(phantom_job(), tmp_path, 4, training_seconds=30, test_seconds=8)
+    assert Paces(tmp_path, CPU).pace(phantom_job()) == cost.Pace(1.5, 8)
     bill = Bill()
-    Pricer(tmp_path, CPU).add(bill, phantom(seed=1), left=0.5)
+    Pricer(tmp_path, CPU).add(bill, phantom_job(seed=1), left=0.5)
     assert bill.seconds == pytest.approx(0.5 * 360 * 1.5 + 8) and bill.measured == 1
 
 
 def test_a_run_on_some_of_the_cores_leaves_room_for_others(tmp_path: Path) -> None:
-    finished(phantom(), tmp_path, 4, threads=cores() / 2)
-    pace = Paces(tmp_path, CPU).pace(phantom())
+    finished(phantom_job(), tmp_path, 4, threads=cores() / 2)
+    pace = Paces(tmp_path, CPU).pace(phantom_job())
     assert pace is not None and pace.iteration == pytest.approx(1 / 8)
 
 
 def test_other_kinds_give_the_rate_that_a_model_uses(tmp_path: Path) -> None:
     assert Pricer(tmp_path, CPU).rate == (cost.SUSTAINED["cpu"] * cores(), False)
-    job = phantom()
+    job = phantom_job()
     finished(job, tmp_path, 4)
     estimate = Estimator().of(job.resolved)
     assert estimate.flop is not None
     pricer, bill = Pricer(tmp_path, CPU), Bill()
     assert pricer.rate == (pytest.approx(estimate.flop / estimate.iterations * 4), True)
-    pricer.add(bill, phantom("cps"))
+    pricer.add(bill, phantom_job("cps"))
     assert bill.modelled == 1 and bill.seconds == pytest.approx(bill.flop / pricer.rate[0])
     assert pricer.facts(bill)["rate_measured"]
 
@@ -192,9 +190,9 @@ def test_a_plan_is_priced_with_what_is_done_and_what_is_shared(tmp_path: Path, m
         (tmp_path / f"{name}.yaml").write_text(text.format(methods))
     monkeypatch.setattr(listing, "grid_files", lambda: {path.stem: path for path in sorted(tmp_path.glob("*.yaml"))})
     monkeypatch.setattr(listing, "load_grid", lambda name, load=listing.load_grid: load(str(tmp_path / f"{name}.yaml")))
-    half = Run.of(phantom("cps"), tmp_path)
+    half = Run.of(phantom_job("cps"), tmp_path)
     half.directory.mkdir(parents=True)
-    half.write_config(phantom("cps"))
+    half.write_config(phantom_job("cps"))
     half.set_status("interrupted")
     half.set_progress(iteration=90, iterations=360)
     plan = make_plan(listing.load_grid("mine").expand(), tmp_path, {})
@@ -202,7 +200,7 @@ def test_a_plan_is_priced_with_what_is_done_and_what_is_shared(tmp_path: Path, m
     assert (facts["jobs"], facts["configurations"], facts["finished"]) == (6, 2, 0)
     assert facts["actions"] == {"run": 5, "continue": 1}
     assert (facts["shared"], facts["shared_jobs"]) == ({"other": 3}, 3)
-    estimate = Estimator().of(phantom("cps").resolved)
+    estimate = Estimator().of(phantom_job("cps").resolved)
     assert estimate.flop is not None
     assert facts["all"]["flop"] - facts["left"]["flop"] == pytest.approx(estimate.flop / 4)
     told = drawn(lambda console: costs.launch(console, facts))

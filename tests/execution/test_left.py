@@ -15,7 +15,7 @@ from sslbench.execution import left
 from sslbench.execution.cost import Bill, Pricer
 from sslbench.execution.left import Course, Forecast
 from sslbench.runs.directory import Run, State
-from tests.execution.test_cost import phantom
+from tests.helpers.jobs import phantom_job
 
 
 def course(state: State, seed: int = 0, cell: str = "cps+ga", **facts: Any) -> Course:
@@ -74,7 +74,7 @@ def test_a_job_without_steps_is_priced_at_the_rate_of_those_that_have_some(
         bill.flop, bill.modelled = flops[job.method], 1
 
     monkeypatch.setattr(Pricer, "add", add)
-    cps, plain = phantom("cps"), phantom("supervised")
+    cps, plain = phantom_job("cps"), phantom_job("supervised")
     courses = [
         Course(Run.of(plain, tmp_path), "running", {}, {"iteration": 180, "iterations": 360, "s_per_it": 2.0}, plain),
         Course(Run.of(cps, tmp_path), "pending", {}, {}, cps),
@@ -104,7 +104,7 @@ def test_what_finished_runs_of_its_kind_measured_goes_before_a_model(
         bill.flop, bill.seconds, bill.measured = 1e14, 548.0, 1
 
     monkeypatch.setattr(Pricer, "add", add)
-    job = phantom()
+    job = phantom_job()
     courses = [Course(Run.of(job, tmp_path), "pending", {}, {}, job)]
     forecast = Forecast(tmp_path, device="cpu")
     assert forecast.price(courses)

@@ -189,6 +189,22 @@ class RoundsAway(_SupervisedPlus):
         return -(1 - p).log().mean()
 
 
+class ReadsItsLoss(_SupervisedPlus):
+    """A weight that waits for the device in every step."""
+
+    def more(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = logits.float().square().mean()
+        return loss * float(loss.detach() < 1)
+
+
+class EntropyOfProbabilities(_SupervisedPlus):
+    """Binary cross-entropy of probabilities, which a GPU's autocast refuses."""
+
+    def more(self, logits: Tensor, labels: Tensor) -> Tensor:
+        p = logits.float().softmax(1)
+        return torch.nn.functional.binary_cross_entropy(p, p.detach())
+
+
 class ForegroundMean(_SupervisedPlus):
     """A mean over foreground voxels, where there may be none."""
 
@@ -431,6 +447,8 @@ FAULTS: dict[str, Sequence[tuple[type[Method], str]]] = {
     "resumes_exactly": [(HiddenCounter, "differs in"), (ExcusesItself, "differs in")],
     "state_round_trips": [(HiddenNetwork, "differs in a fresh object"), (UnpicklableState, "UnpicklingError")],
     "finite_in_bf16": [(RoundsAway, "not finite")],
+    "reads_no_value": [(ReadsItsLoss, "meta")],
+    "finite_in_cuda_autocast": [(EntropyOfProbabilities, "refused under autocast on a GPU")],
     "finite_on_background": [(ForegroundMean, "not finite")],
     "finite_with_missing_classes": [(ClassMeans, "not finite")],
     "predicts_probabilities": [(PredictsLogits, "no probabilities")],

@@ -46,3 +46,8 @@ def random_experiment(job: Job, **rest: Any) -> Experiment:
     """A job put together on random volumes, 4 classes in 2-D and 14 in 3-D; see the function that this calls."""
     flat = len(job.resolved.recipe.patch_size) == 2
     return bench.random_experiment(job, **{"classes": 4 if flat else 14} | rest)
+
+
+def phantom_job(method: str = "supervised", seed: int = 0, labeled: str = "20%", **values: Any) -> Job:
+    """A canonical job on the phantom with the settings of its recipe, but for `values`."""
+    return Job(recipe="phantom", method=method, labeled=labeled, seed=seed, set=values).canonical()

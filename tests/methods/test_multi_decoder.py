@@ -29,6 +29,7 @@ from sslbench.methods.mcnet import MCNetOptions, MutualConsistency
 from sslbench.methods.urpc import PyramidConsistency
 from sslbench.networks import Features
 from sslbench.networks.base import Decoder
+from sslbench.networks.resize import Upsample
 from sslbench.networks.unet import UNetDecoder
 from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
 from tests.helpers.methods import CE_A, CRITERIA, DICE_A, STATISTICS, A, B, Y, close, derivative, make_batch, make_step
@@ -347,9 +348,7 @@ def test_metassl_takes_each_ordered_pair() -> None:
 def test_further_decoders_upsample_in_other_ways(dims: str, method: str, kinds: list[str]) -> None:
     made = random_experiment((tiny_job if dims == "3d" else tiny_job_2d)(method)).method
     up = [decoder.up[0] for decoder in made.decoders]
-    modes = [
-        next((layer.mode for layer in one.modules() if isinstance(layer, nn.Upsample)), "transposed") for one in up
-    ]
+    modes = [next((layer.mode for layer in one.modules() if isinstance(layer, Upsample)), "transposed") for one in up]
     assert modes == kinds
     assert made.net.other_upsamplings()[: len(kinds)] == tuple(kinds)
 

@@ -10,6 +10,7 @@ from torch import nn
 from sslbench.core.errors import UnknownNameError
 from sslbench.networks import Features, Network, build_decoder, build_network
 from sslbench.networks.base import Conv3d, initialize
+from sslbench.networks.resize import Upsample
 
 SMALL_VNET = {"base_filters": 4}
 DIMS = {"vnet": 3, "unet": 2, "unet3d": 3}
@@ -310,7 +311,7 @@ def test_dropout_of_a_vnet_acts_in_training_alone_on_bottleneck_and_finest_map()
 
 
 def test_bilinear_upsampling_aligns_corners():
-    layers = [layer for layer in build_network("unet", 1, 2).modules() if isinstance(layer, nn.Upsample)]
+    layers = [layer for layer in build_network("unet", 1, 2).modules() if isinstance(layer, Upsample)]
     assert [(layer.mode, layer.align_corners) for layer in layers] == [("bilinear", True)] * 4
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.networks import build_network
+from sslbench.networks import build_network, resize
 from sslbench.networks.resize import Resize, Upsample, resize_linear
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -47,14 +47,20 @@ def test_an_upsampling_doubles_as_torchs_does(mode: str, align_corners: bool | N
     assert torch.equal(Upsample(mode, align_corners)(content), expected)
 
 
-def test_off_a_cpu_the_matrices_are_used() -> None:
-    content = torch.empty(1, 2, 4, 4, device="meta", requires_grad=True)
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not resize.repeats(torch.device("cuda"))
+    monkeypatch.setattr(resize, "repeats", lambda device: False)
+
+
+def test_on_a_gpu_the_matrices_are_used(as_on_a_gpu: None) -> None:
+    content = torch.randn(1, 2, 4, 4, requires_grad=True)
     found = resize_linear(content, (8, 8))
     assert found.shape == (1, 2, 8, 8) and "Resize" in type(found.grad_fn).__name__
 
 
 @pytest.mark.parametrize(("name", "dims"), [("unet", 2), ("unet3d", 3)])
-def test_no_network_resizes_linearly_by_another_way(name: str, dims: int) -> None:
+def test_no_network_resizes_linearly_by_another_way(name: str, dims: int, as_on_a_gpu: None) -> None:
     network = build_network(name, 1, 3).to("meta")
     logits = network(torch.empty(2, 1, *[32] * dims, device="meta"))
     seen, todo = set(), [logits.grad_fn]
