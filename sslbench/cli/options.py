@@ -56,7 +56,7 @@ def scale_option(panel: str | None = None) -> Any:
 def references_flag(panel: str | None = None) -> Any:
     """Make the option `--with-references`."""
     text = "With supervised training on the grid's label budgets and on all labels."
-    return flag(text, "--with-references/--without-references", panel=panel)
+    return flag(text, "--with-references/--no-references", panel=panel)
 
 
 def seed_option(text: str, panel: str | None = None) -> Any:
