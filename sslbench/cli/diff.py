@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sslbench.cli import completion
-from sslbench.cli.console import out, print_json, warn
+from sslbench.cli.console import out, print_json
 from sslbench.cli.options import Choice, DataDir, Json, ResultsDir, argument, opened, option
 
 _WHAT = "a grid by name or its YAML file, a results folder, a run directory, or a CSV of records."
@@ -28,7 +28,7 @@ def diff(
 
     Rows are the same job, also of two versions of sslbench. Exit code 0: nothing differs; 1: something does.
     """
-    from sslbench.cli.reports import opened_report
+    from sslbench.cli.reports import opened_report, warn_of
     from sslbench.cli.terminal.changes import changes
     from sslbench.core import registry, settings
     from sslbench.reporting.diff import as_data, diff_records, summary
@@ -36,10 +36,9 @@ def diff(
     opened(data_dir)
     results = settings.results_dir(results_dir)
     protocol = protocol and registry.component("protocol", protocol).name
-    found = [opened_report(what, Choice(), results, protocol).found for what in (first, second)]
-    for warning in dict.fromkeys(warning for each in found for warning in each.warnings):
-        warn(warning)
-    change = diff_records(*(each.records for each in found))
+    made = [opened_report(what, Choice(), results, protocol) for what in (first, second)]
+    warn_of(*made)
+    change = diff_records(*(each.found.records for each in made))
     if as_json:
         print_json(as_data(change))
     else:

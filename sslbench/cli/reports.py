@@ -44,7 +44,7 @@ def opened_report(
         jobs = choice.jobs(grid)
         made = grid_report(grid, jobs, results, protocol, checkpoint)
         if made.empty:
-            _warn_of(made)
+            warn_of(made)
             raise _nothing([Run.of(job, results) for job in jobs], grid.name, results, protocol, checkpoint)
         if protocol and not any(table.columns for table in made.tables):
             asked = ", ".join(column.key for column in grid.table.wanted())
@@ -59,7 +59,7 @@ def opened_report(
         choice.no_grid()
     made = of_grid or replace(records_report(source, protocol, checkpoint, choice.baseline), choice=choice.given)
     if made.empty:
-        _warn_of(made)
+        warn_of(made)
         raise _nothing(runs_below(source / RUNS if what is None else source), None, source, protocol, checkpoint)
     return made
 
@@ -118,9 +118,9 @@ def names_records(what: str) -> bool:
     return what.endswith(RECORD_ENDINGS) or (Path(what).is_dir() and what not in grid_files())
 
 
-def _warn_of(made: Report) -> None:
-    """Say which files could not be used: nothing else may be left to say it."""
-    for warning in dict.fromkeys(made.found.warnings):
+def warn_of(*made: Report) -> None:
+    """Say which files of reports could not be used, each once."""
+    for warning in dict.fromkeys(warning for report in made for warning in report.found.warnings):
         warn(warning)
 
 

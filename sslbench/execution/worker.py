@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -217,8 +217,11 @@ class _Worker:
         store = Store.open(self.data_dir, resolved.recipe.dataset, resolved.recipe.preprocessing)
         splits = load_splits(resolved.recipe.dataset, resolved.recipe.splits)
         parts = partition(store, splits, resolved.job.labeled)
-        experiment = prepare_experiment(resolved, store, parts, self.device, self._arithmetic(resolved))
-        machines = self._machines(experiment)
+        before = self._machines_before()
+        # The precision that a run began with, else the recipe's.
+        kept = cast(Arithmetic, before[0]["precision"]) if before and not self.resume_anyway else None
+        experiment = prepare_experiment(resolved, store, parts, self.device, kept)
+        machines = self._machines(experiment, before)
         write_json(self.run_dir.trained, trained_record(experiment, store))
         write_json(
             self.run_dir.provenance, {**describe(resolved, store, parts, experiment.precision), "machines": machines}
@@ -281,20 +284,13 @@ class _Worker:
         machines = found.get("machines") if isinstance(found, dict) else None
         return list(machines or [])
 
-    def _arithmetic(self, resolved: ResolvedJob) -> Arithmetic | Literal["auto"]:
-        """The precision to train in: the one that a run began with, else the recipe's."""
-        before = self._machines_before()
-        if not before or self.resume_anyway:
-            return resolved.recipe.precision
-        return cast(Arithmetic, before[0]["precision"])
-
-    def _machines(self, experiment: Experiment) -> list[dict[str, Any]]:
-        """The machines of this run, this one too.
+    def _machines(self, experiment: Experiment, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The machines of this run, those of `before` and this one.
 
         Raises:
             OtherMachine: it began on another kind of device, and going on there was not asked for.
         """
-        here, before = machine(experiment.precision), self._machines_before()
+        here = machine(experiment.precision)
         if not before or before[-1] == here:
             return before or [here]
         last = before[-1]
@@ -429,7 +425,7 @@ def prepare_experiment(
     store: Store,
     parts: Partition,
     device: torch.device,
-    precision: Arithmetic | Literal["auto"] | None = None,
+    precision: Arithmetic | None = None,
 ) -> Experiment:
     """Hand training what it may see: labelled pairs, unlabelled images, validation pairs, and nothing else.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ def build_experiment(
     validation: Sequence[ValidationCase],
     classes: Sequence[str],
     device: torch.device,
-    precision: Arithmetic | Literal["auto"] | None = None,
+    precision: Arithmetic | None = None,
 ) -> Experiment:
     """Put a job together.
 
