@@ -11,10 +11,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from sslbench.core.step import Batch, Step
 from sslbench.methods.base import Method, Phase
+from sslbench.networks import resize
 
 META = torch.device("meta")
 
@@ -87,6 +89,60 @@ def valueless() -> Iterator[None]:
 
     with patch.object(torch, "autocast", asked):
         yield
+
+
+# Kernels that torch's strict flag refuses on CUDA: they add in an order that varies, and have no other form.
+_UNREPEATABLE = {
+    *("adaptive_max_pool2d_backward", "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward"),
+    *("avg_pool3d_backward", "max_pool3d_with_indices_backward", "max_unpool2d", "max_unpool3d"),
+    *("fractional_max_pool2d_backward", "fractional_max_pool3d_backward", "_embedding_bag", "_ctc_loss_backward"),
+    *("upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_trilinear3d_backward"),
+    *("upsample_bicubic2d_backward", "grid_sampler_2d_backward", "grid_sampler_3d_backward"),
+    *("reflection_pad1d_backward", "reflection_pad3d_backward", "replication_pad1d_backward"),
+    *("replication_pad2d_backward", "replication_pad3d_backward", "nll_loss2d_forward", "scatter_reduce"),
+    *("put_", "histc", "bincount", "kthvalue", "median", "nanmedian", "cumsum"),
+}
+
+
+class Kernels(TorchDispatchMode):
+    """Notes kernels of a GPU that do not repeat to the bit, while a step runs on `meta`.
+
+    Attributes:
+        refused: their names, in the order of use.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: dict[str, None] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        if name in _UNREPEATABLE and not _repeats(name, args, kwargs or {}):
+            self.refused[name] = None
+        return func(*args, **(kwargs or {}))
+
+
+def _repeats(name: str, args: tuple[Any, ...], named: Mapping[str, Any]) -> bool:
+    """Whether a kernel of the list repeats with these arguments all the same."""
+    if name == "nll_loss2d_forward":
+        return bool(args[3] == 0)  # no reduction: nothing is added
+    if name == "cumsum":
+        return not args[0].is_floating_point()
+    if name == "bincount":
+        return len(args) < 2 and named.get("weights") is None
+    if name == "max_pool3d_with_indices_backward":
+        kernel, stride = list(args[2]), list(args[3])
+        return not stride or kernel == stride  # windows apart: one writer for each value, though the flag objects
+    return False
+
+
+@contextlib.contextmanager
+def kernels() -> Iterator[Kernels]:
+    """Note the kernels that a GPU would be given: resizing, which chooses by device, chooses as on CUDA."""
+    with patch.object(resize, "repeats", lambda device: False), Kernels() as noted:
+        yield noted
 
 
 # What CUDA's autocast computes in fp32, and what it refuses, as torch documents them.

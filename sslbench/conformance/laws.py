@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.conformance.bench import Dims, Subject, TrainedMethod, WatchedStep, is_loss, packed, unpacked
-from sslbench.conformance.device import CudaAutocast, predictions_without_values, step_without_values
+from sslbench.conformance.device import CudaAutocast, kernels, predictions_without_values, step_without_values
 from sslbench.conformance.watch import TOLERANCE, Shown, WatchedTerm
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.step import Batch
@@ -323,6 +323,17 @@ def reads_no_value(subject: Subject) -> None:
         method.begin(phase)
         step_without_values(method, phase, subject.batch(phase), subject.step(phase), backward)
     predictions_without_values(subject.fresh(), subject.batch(subject.phases()[-1]).image[subject.view])
+
+
+@law("Every kernel that a step asks of a GPU repeats to the bit, as far as torch documents it.", losses=True)
+def repeats_on_gpu(subject: Subject) -> None:
+    for phase in subject.phases():
+        method = subject.fresh().train()
+        method.begin(phase)
+        with kernels() as noted:
+            step_without_values(method, phase, subject.batch(phase), subject.step(phase), backward)
+        if noted.refused:
+            raise Broken(f"phase {phase.name}: {_listed(noted.refused)}: no form that repeats")
 
 
 @law(

@@ -197,6 +197,14 @@ class ReadsItsLoss(_SupervisedPlus):
         return loss * float(loss.detach() < 1)
 
 
+class HalvedPrediction(_SupervisedPlus):
+    """A term of the resized prediction, by torch's own resizing, whose gradient on a GPU adds in any order."""
+
+    def more(self, logits: Tensor, labels: Tensor) -> Tensor:
+        halved = torch.nn.functional.interpolate(logits.float(), scale_factor=0.5, mode="trilinear")
+        return halved.square().mean()
+
+
 class EntropyOfProbabilities(_SupervisedPlus):
     """Binary cross-entropy of probabilities, which a GPU's autocast refuses."""
 
@@ -448,6 +456,7 @@ FAULTS: dict[str, Sequence[tuple[type[Method], str]]] = {
     "state_round_trips": [(HiddenNetwork, "differs in a fresh object"), (UnpicklableState, "UnpicklingError")],
     "finite_in_bf16": [(RoundsAway, "not finite")],
     "reads_no_value": [(ReadsItsLoss, "meta")],
+    "repeats_on_gpu": [(HalvedPrediction, "upsample_trilinear3d_backward")],
     "finite_in_cuda_autocast": [(EntropyOfProbabilities, "refused under autocast on a GPU")],
     "finite_on_background": [(ForegroundMean, "not finite")],
     "finite_with_missing_classes": [(ClassMeans, "not finite")],
