@@ -26,6 +26,7 @@ from sslbench.cli.run import run, validate, worker
 from sslbench.cli.status import status
 from sslbench.cli.verify import verify
 from sslbench.core.errors import SSLBenchError
+from sslbench.core.version import code_state
 
 app = typer.Typer(
     name="sslbench",
@@ -106,13 +107,13 @@ def _typers_error(error: Exception) -> int | None:
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"sslbench {__version__}")
+        print(f"sslbench {__version__} ({code_state()})")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[bool, flag("Print the version.", "--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[bool, flag("Print the version and the commit.", "--version", callback=_version, is_eager=True)] = False,
     debug: Annotated[bool, flag("Show a traceback where an error ends a command.", "--debug/--no-debug")] = False,
 ) -> None:
     pass

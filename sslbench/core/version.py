@@ -8,11 +8,16 @@ from pathlib import Path
 
 import sslbench
 
+BUILT_OF = "_commit.txt"  # in wheels and source archives, never in a checkout
+
 
 @cache
 def code_state() -> str:
-    """The commit of a source checkout, `+changes` where it is not clean; `installed` outside of one."""
+    """The commit of a source checkout, `+changes` where it is not clean; outside of one the commit that a wheel was built
+    of, or `installed` where that is not known."""
     folder = Path(sslbench.__file__).parent
+    if (built := folder / BUILT_OF).is_file():
+        return built.read_text(encoding="utf-8").strip()
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         return commit + ("+changes" if _git(folder, "status", "--porcelain", "--", ".") else "")
