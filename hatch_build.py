@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ class Commit(BuildHookInterface):
         if version == "editable" or (Path(self.root) / NAME).is_file():  # the latter: built of a source archive
             return
         if commit := self._commit():
-            made = Path(self.directory) / "commit.txt"
-            made.parent.mkdir(parents=True, exist_ok=True)
+            self._folder = tempfile.TemporaryDirectory()  # until the build has ended, which copies it
+            made = Path(self._folder.name) / "commit.txt"
             made.write_text(f"{commit}\n", encoding="utf-8")
             build_data["force_include"][str(made)] = NAME
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from sslbench.core import version
+
 ROOT = Path(__file__).parents[1]
 WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"][
     "wheel"
@@ -30,3 +34,20 @@ def test_a_wheel_carries_grids_without_the_scripts_beside_them() -> None:
     assert all(name.startswith("sslbench/") for name in names)
     assert {Path(name).suffix for name in names if name.startswith("sslbench/_grids/")} == {".yaml"}
     assert not [name for name in names if "speed" in name]
+
+
+def test_a_wheel_is_typed_and_licensed_and_knows_its_commit() -> None:
+    assert "sslbench/py.typed" in shipped()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert all((ROOT / name).is_file() for name in project["project"]["license-files"])
+    assert (ROOT / project["tool"]["hatch"]["build"]["hooks"]["custom"]["path"]).is_file()
+
+
+def test_what_a_build_was_made_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version.sslbench, "__file__", str(tmp_path / "__init__.py"))
+    version.code_state.cache_clear()
+    try:
+        (tmp_path / version.BUILT_OF).write_text("0123456789ab\n")
+        assert version.code_state() == "0123456789ab"
+    finally:
+        version.code_state.cache_clear()
