@@ -113,7 +113,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, flag("Print the version and the commit.", "--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, flag("Print the version and the commit.", "--version", callback=_version, is_eager=True)
+    ] = False,
     debug: Annotated[bool, flag("Show a traceback where an error ends a command.", "--debug/--no-debug")] = False,
 ) -> None:
     pass

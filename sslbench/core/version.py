@@ -13,8 +13,8 @@ BUILT_OF = "_commit.txt"  # in wheels and source archives, never in a checkout
 
 @cache
 def code_state() -> str:
-    """The commit of a source checkout, `+changes` where it is not clean; outside of one the commit that a wheel was built
-    of, or `installed` where that is not known."""
+    """The commit of a source checkout, `+changes` where it is not clean; elsewhere that which a wheel was built of, or
+    `installed` where it is not known."""
     folder = Path(sslbench.__file__).parent
     if (built := folder / BUILT_OF).is_file():
         return built.read_text(encoding="utf-8").strip()
