@@ -14,6 +14,7 @@ from sslbench.cli import console, streams
 from sslbench.cli.bundle import bundle
 from sslbench.cli.diff import diff
 from sslbench.cli.evaluate import evaluate, predict
+from sslbench.cli.export import export
 from sslbench.cli.importing import import_
 from sslbench.cli.inspect import audit, check, doctor, list_, show
 from sslbench.cli.new import new
@@ -124,7 +125,7 @@ def _options(
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
     prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, diff, verify, bundle,
-    import_, power, new,
+    import_, export, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

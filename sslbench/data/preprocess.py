@@ -362,25 +362,26 @@ def to_stored(labels: NDArray[Any], geometry: Mapping[str, Any]) -> NDArray[Any]
     return labels.transpose(2, 1, 0) if geometry["axes"] == "zyx" else labels
 
 
-def stored_nifti(labels: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Image:
-    """Labels of the stored grid as a uint8 NIfTI image on that grid, placed where the scan lies.
+def stored_nifti(values: NDArray[Any], geometry: Mapping[str, Any]) -> nib.Nifti1Image:
+    """Values on the stored grid as a NIfTI image on it, placed where the scan lies: float32, or uint8 of integers.
 
     Args:
-        labels, geometry: as for `restore`.
+        values: (*S) in the stored axes; labels 0 to 255, or an image.
+        geometry: as for `restore`.
     """
     import nibabel as nib
 
     grid, new = geometry["from"], geometry["to"]
-    labels = np.asarray(labels)
     if geometry["axes"] == "zyx":
-        labels = labels.transpose(2, 1, 0)
+        values = values.transpose(2, 1, 0)
     source = to_nifti(np.zeros(geometry["shape"], np.uint8), geometry["header"])
     placed = in_mm(source.affine, nifti_mm(source.header, Path("header")))
     turned = placed @ nib.orientations.inv_ornt_aff(np.array(geometry["turn"]), source.shape)
     cells = np.diag([*np.divide(new["spacing_mm"], grid["spacing_mm"]), 1.0])
     start = geometry["crop"]["start"] if "crop" in geometry else [0, 0, 0]
     cells[:3, 3] = [source_indices(grid, new, axis)[start[axis]] for axis in range(3)]
-    image = nib.Nifti1Image(labels.astype(np.uint8), turned @ cells)
+    kind = np.float32 if np.issubdtype(values.dtype, np.floating) else np.uint8
+    image = nib.Nifti1Image(values.astype(kind), turned @ cells)
     image.header.set_xyzt_units("mm")
     return image
 

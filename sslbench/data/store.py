@@ -267,9 +267,9 @@ class Store:
         """Labels of a case's stored grid, in the geometry of its scan."""
         return restore(labels, self.cases[id].geometry)
 
-    def on_stored_grid(self, id: str, labels: NDArray[Any]) -> nib.Nifti1Image:
-        """Labels of a case's stored grid as an image on that grid, placed where the scan lies."""
-        return stored_nifti(labels, self.cases[id].geometry)
+    def on_stored_grid(self, id: str, values: NDArray[Any]) -> nib.Nifti1Image:
+        """Values on a case's stored grid (*S) as an image on that grid, placed where the scan lies."""
+        return stored_nifti(values, self.cases[id].geometry)
 
     def resamples(self, id: str) -> bool:
         """Whether the stored grid differs from the scan's by more than the order and direction of axes."""

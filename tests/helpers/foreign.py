@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sslbench.config.job import Job
+from sslbench.data import export
 from sslbench.data.store import Partition, Store, case_files
 from sslbench.evaluation import importing
 
@@ -18,7 +19,8 @@ def write_foreign(data: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
     recipe = Job(recipe="phantom", method="supervised", labeled="20%").resolved.recipe
     store = Store.open(data, "phantom", recipe.preprocessing)
     held = Partition(tuple(store.cases)[:1], (), (), tuple(store.cases)[1:])
-    patch.setattr(importing, "partition", lambda *given: held)
+    for module in (export, importing):
+        patch.setattr(module, "partition", lambda *given: held)
     folder.mkdir()
     for case in held.test:
         image = nib.load(case_files(store.folder, case)["reference"])
