@@ -37,7 +37,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -442,7 +442,7 @@ class Run:
     def _parsed(self, text: str) -> dict[str, Any]:
         """The content of a configuration; it has a job."""
         try:
-            content = yaml.load(text, Loader=_Loader)
+            content = _loaded(text)
         except yaml.YAMLError as error:
             raise self._damaged_config(f"cannot be read: {one_line(error)}") from error
         job = content.get("job") if isinstance(content, dict) else None
@@ -696,6 +696,36 @@ def _named_like_runs(folder: Path | str) -> Iterator[str]:
 def variant_of(settings: Mapping[str, Any]) -> str:
     """Spell dotted paths and values that a job sets, as in its folder's name: `loss.gamma=0.75,loss.k=5`."""
     return ",".join(f"{path}={compact(value)}" for path, value in sorted(settings.items()))
+
+
+_SECTION, _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE), re.compile(r"^  (?=[^\s-])", re.MULTILINE)
+
+
+def _loaded(text: str) -> Any:
+    """The content of a configuration; what is said alike in thousands of them is read once.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    content: dict[str, Any] = {}
+    if any(sign in text for sign in "&*#%\t\r") or not text.startswith("job:\n"):
+        return yaml.load(text, Loader=_Loader)  # anchors, comments: nothing that a worker writes
+    for section in filter(None, _SECTION.split(text)):
+        name, _, below = section.partition(":\n")
+        if not below:
+            content |= _entry(section)
+            continue
+        content[name] = {key: value for entry in _ENTRY.split(below) if entry for key, value in _entry(entry).items()}
+    return content
+
+
+@lru_cache(maxsize=8192)
+def _entry(text: str) -> Mapping[str, Any]:
+    """One key with what it holds."""
+    found = yaml.load(text, Loader=_Loader)
+    if not isinstance(found, dict) or len(found) != 1:
+        raise yaml.YAMLError(f"no entry: {text[:40]}")
+    return found
 
 
 def _sha256(path: Path) -> str:
