@@ -539,8 +539,13 @@ class Run:
             found = _sha256(self.cases)
         except OSError:
             return False
+        return found in self._sealed
+
+    @property
+    def _sealed(self) -> frozenset[Any]:
+        """The hashes of the records of all its tests, as they were sealed."""
         tested = self._provenance("tested").values()
-        return any(isinstance(sealed, dict) and sealed.get(self.cases.name) == found for sealed in tested)
+        return frozenset(sealed.get(self.cases.name) for sealed in tested if isinstance(sealed, dict)) - {None}
 
     def cases_in(self, path: Path) -> CaseTable:
         """Read records of this run, wherever they lie.
@@ -552,7 +557,7 @@ class Run:
         def group_of(case: str) -> str:
             return group_reader(str(self.values.get("dataset") or self.data.get("dataset") or ""))(case)
 
-        return read_cases(path, group_of)
+        return read_cases(path, group_of, self._sealed)
 
     def _read_cases(self) -> CaseTable:
         try:
@@ -707,16 +712,18 @@ def _loaded(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML.
     """
-    content: dict[str, Any] = {}
     if any(sign in text for sign in "&*#%\t\r") or not text.startswith("job:\n"):
         return yaml.load(text, Loader=_Loader)  # anchors, comments: nothing that a worker writes
-    for section in filter(None, _SECTION.split(text)):
-        name, _, below = section.partition(":\n")
-        if not below:
-            content |= _entry(section)
-            continue
-        content[name] = {key: value for entry in _ENTRY.split(below) if entry for key, value in _entry(entry).items()}
-    return content
+    return {key: value for section in _SECTION.split(text) if section for key, value in _section(section).items()}
+
+
+@lru_cache(maxsize=256)
+def _section(text: str) -> Mapping[str, Any]:
+    """A key of the outermost level with what it holds."""
+    name, _, below = text.partition(":\n")
+    if not below:
+        return _entry(text)
+    return {name: {key: value for entry in _ENTRY.split(below) if entry for key, value in _entry(entry).items()}}
 
 
 @lru_cache(maxsize=8192)
