@@ -48,25 +48,32 @@ def columns_of(records: pd.DataFrame) -> dict[str, NDArray[Any]]:
     return found
 
 
-def means(protocol: Protocol, columns: Columns) -> dict[str, list[Any]]:
+def means(protocol: Protocol, columns: Columns, known: Layout | None = None) -> dict[str, list[Any]]:
     """Average the records of one run, by column as `Protocol.aggregate` returns them.
 
     Args:
         columns: `columns_of` its records.
+        known: their layout, where it is known.
 
     Raises:
         ValueError: as for `Protocol.aggregate`.
     """
-    block = _Block.of(columns, protocol.metrics, protocol.skip_cases)
+    layout = known or Layout.of(columns, protocol.metrics)
+    found, told = layout.blocks(columns, protocol.skip_cases)
     over_cases = protocol.spread == "cases"
     table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED)}
     spreads: list[float] = []
-    for metric, values, states in zip(block.metrics, block.values, block.states, strict=True):
-        entered = [of_class[~np.isnan(of_class)] for of_class in values]
-        of_classes = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
-        cases = int(np.count_nonzero((~np.isnan(values)).any(axis=0)))
-        table["metric"] += [metric] * (len(block.classes) + 1)
-        table["class"] += [*block.classes, AVERAGE]
+    missing = np.isnan(found)
+    lacking = missing.any(axis=(1, 2))
+    for place, (metric, values, states) in enumerate(zip(layout.metrics, found, told, strict=True)):
+        if lacking[place] or over_cases or not values.size:
+            entered = [of_class[~np.isnan(of_class)] for of_class in values]
+            of_classes = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
+        else:
+            entered, of_classes = list(values), values.mean(axis=1).tolist()
+        cases = int(np.count_nonzero((~missing[place]).any(axis=0)))
+        table["metric"] += [metric] * (len(layout.classes) + 1)
+        table["class"] += [*layout.classes, AVERAGE]
         table["value"] += [*of_classes, _mean_of_defined(of_classes)]
         table["cases"] += [*(int(kept.size) for kept in entered), cases]
         for state in _COUNTED:
@@ -99,37 +106,41 @@ def averages(protocol: Protocol, records: CaseTable) -> dict[str, float]:
     return {metric: mean for metric, mean in means.items() if not math.isnan(mean)}
 
 
+_LABELS = ("case", "class_id", "class", "metric")
+
+
 @dataclass(frozen=True, eq=False)
-class _Block:
-    """The records of a run, complete: metrics × classes × cases.
+class Layout:
+    """Where the rows of a run's records, complete, stand in a block of metrics × classes × cases; runs of one recipe
+    share it.
 
     Attributes:
         metrics, classes: of the first and second axis; classes in the order of their ids.
-        values: float64, nan where excluded.
-        states: strings.
+        labels: the columns that say so.
+        order: the rows of the block, (metrics, classes, cases).
     """
 
     metrics: tuple[str, ...]
     classes: tuple[str, ...]
-    values: NDArray[np.float64]
-    states: NDArray[np.object_]
+    labels: Columns
+    order: NDArray[np.int64]
 
     @classmethod
-    def of(cls, columns: Columns, metrics: tuple[str, ...], skip: int) -> _Block:
-        """The rows that have one of `metrics`, without the first `skip` cases.
+    def of(cls, columns: Columns, metrics: tuple[str, ...]) -> Layout:
+        """Of the rows that have one of `metrics`.
 
         Raises:
             ValueError: as for `Protocol.aggregate`.
         """
         import pandas as pd
 
-        ours = columns
-        of_metric, found = pd.factorize(ours["metric"])
+        labels = {name: columns[name] for name in _LABELS}
+        of_metric, found = pd.factorize(columns["metric"])
+        own = np.arange(len(of_metric))
         if strange := [place for place, metric in enumerate(found) if metric not in metrics]:
-            own = ~np.isin(of_metric, strange)
-            ours = {name: column[own] for name, column in columns.items()}
-            of_metric, found = pd.factorize(ours["metric"])
-        values, states = ours["value"], ours["state"]
+            own = np.flatnonzero(~np.isin(of_metric, strange))
+            of_metric, found = pd.factorize(columns["metric"][own])
+        ours = {name: column[own] for name, column in labels.items()}
         of_class, ids = pd.factorize(ours["class_id"], sort=True)
         of_case, cases = pd.factorize(ours["case"])
 
@@ -145,23 +156,35 @@ class _Block:
         rank = np.array([present.index(metric) for metric in found], dtype=np.int64)
         place = (rank[of_metric] * shape[1] + of_class) * shape[2] + of_case
         counts = np.bincount(place, minlength=math.prod(shape))
-
-        def said(row: int) -> str:
-            return f"{ours['metric'][row]} of class {ours['class'][row]}"
-
         if (counts > 1).any():
-            row = int(np.flatnonzero(counts[place] > 1)[0])
-            raise ValueError(f"case {ours['case'][row]} has {said(row)} twice: rows of several runs?")
+            row = int(own[np.flatnonzero(counts[place] > 1)[0]])
+            raise ValueError(f"case {columns['case'][row]} has {_said(columns, row)} twice: rows of several runs?")
         if (counts < 1).any():
             m, k, _ = np.unravel_index(np.flatnonzero(counts < 1)[0], shape)
             raise ValueError(f"a case has no row for {present[m]} of class {classes[k]}")
-        wrong = np.isinf(values) | (np.isnan(values) & (states == "both"))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise ValueError(f"case {ours['case'][row]}: {said(row)} has no finite value")
+        return cls(present, classes, labels, own[np.argsort(place)].reshape(shape))
 
-        order = np.argsort(place)
-        return cls(present, classes, values[order].reshape(shape)[..., skip:], states[order].reshape(shape)[..., skip:])
+    def fits(self, columns: Columns) -> bool:
+        """Whether it is the layout of these records too."""
+        return all(np.array_equal(columns[name], column) for name, column in self.labels.items())
+
+    def blocks(self, columns: Columns, skip: int) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+        """Values, NaN where excluded, and states, metrics × classes × cases without the first `skip` of these.
+
+        Raises:
+            ValueError: a value is not finite where it has to be.
+        """
+        values, states = columns["value"][self.order], columns["state"][self.order]
+        if not np.isfinite(values).all():
+            wrong = np.isinf(values) | (np.isnan(values) & (states == "both"))
+            if wrong.any():
+                row = int(self.order[wrong].min())
+                raise ValueError(f"case {columns['case'][row]}: {_said(columns, row)} has no finite value")
+        return values[..., skip:], states[..., skip:]
+
+
+def _said(columns: Columns, row: int) -> str:
+    return f"{columns['metric'][row]} of class {columns['class'][row]}"
 
 
 def _mean_of_defined(values: Sequence[float]) -> float:

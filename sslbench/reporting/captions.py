@@ -502,7 +502,7 @@ def _data(material: Material) -> list[str]:
 
 
 def _missed(material: Material, block: TableBlock, rows: Mapping[str, Row]) -> list[str]:
-    counts = missed_organs(material.records_of(block.rows)).set_index("run")
+    counts = missed_organs(material.records(block)).set_index("run")
     if counts.empty:
         return []
     own = {name: source.runs for name, row in rows.items() for source in row.sources if source.block == block.title}

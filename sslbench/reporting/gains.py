@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,11 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sslbench.config.table import LENS_CLASSES, LensSpec
+from sslbench.metrics.aggregate import Columns
 from sslbench.reporting.model import Direction
 from sslbench.reporting.statistics import (
     LEVEL,
+    ClassScores,
     ClassWeights,
     Floats,
+    SignFlip,
     TwoWay,
     average_of,
     detectable,
@@ -25,12 +29,13 @@ from sslbench.reporting.statistics import (
     slope_on,
     superiority,
     two_way,
-    unit_scores,
 )
 
 FEWEST_UNITS = 5  # below, no interval
 FEWEST_SEEDS = 3  # below, no star: two seeds can gain alike by chance
 PENALTIES = 0.05  # above this share of values that are penalties, a test would be one of the penalty
+
+VALUE_COLUMNS = ("metric", "seed", "case", "group", "class_id", "class", "state", "unit", "value")  # of `CaseValues`
 
 Key = TypeVar("Key")
 
@@ -56,26 +61,27 @@ class CaseValues:
     penalties: float = 0.0
 
     @classmethod
-    def of(cls, records: pd.DataFrame, metric: str, direction: Direction, skip: int = 0) -> CaseValues:
+    def of(cls, records: pd.DataFrame | Columns, metric: str, direction: Direction, skip: int = 0) -> CaseValues:
         """Read the records of a row's runs.
 
         Args:
-            records: columns `collect.COLUMNS`, of one cell and protocol, the same cases in every run.
+            records: columns `VALUE_COLUMNS`, of one cell and protocol, the same cases in every run.
             metric: which values.
             direction: which way is better.
             skip: how many of the first cases the protocol leaves out.
         """
-        rows = np.flatnonzero(records["metric"].to_numpy() == metric)
-        ours = {name: records[name].to_numpy()[rows] for name in ("seed", "case", "class_id", "class", "state", "unit")}
+        rows = np.flatnonzero(np.asarray(records["metric"]) == metric)
+        wanted = ("seed", "case", "class_id", "class", "state", "unit")
+        ours = {name: np.asarray(records[name])[rows] for name in wanted}
         of_seed, seeds = pd.factorize(ours["seed"], sort=True)
         of_case, cases = pd.factorize(ours["case"])
         of_class, ids = pd.factorize(ours["class_id"], sort=True)
-        found = records["value"].to_numpy(np.float64)[rows]
+        found = np.asarray(records["value"], dtype=np.float64)[rows]
         values = np.full((len(seeds), len(cases), len(ids)), np.nan)
         values[of_seed, of_case, of_class] = found
         entered = ~np.isnan(found)
         guessed = entered & (ours["state"] != "both") & (ours["unit"] != "fraction")
-        groups = records["group"].to_numpy()[rows] if "group" in records else ours["case"]
+        groups = np.asarray(records["group"])[rows] if "group" in records else ours["case"]
         group_of = dict(zip(reversed(of_case.tolist()), reversed(groups.tolist()), strict=True))  # of its first row
         names = dict(zip(reversed(of_class.tolist()), reversed(ours["class"].tolist()), strict=True))
         scale = (100.0 if (ours["unit"] == "fraction").any() else 1.0) * (-1.0 if direction == "down" else 1.0)
@@ -90,11 +96,17 @@ class CaseValues:
 
     def at(self, seeds: Sequence[int]) -> CaseValues:
         """These seeds alone."""
+        if tuple(seeds) == self.seeds:
+            return self  # with what was computed of it
         return replace(self, seeds=tuple(seeds), values=self.values[[self.seeds.index(seed) for seed in seeds]])
 
     def by_unit(self, weights: ClassWeights) -> Floats:
         """`unit_scores` (S, U)."""
-        return unit_scores(self.values, self.units, weights)
+        return self._by_class.under(weights)
+
+    @cached_property
+    def _by_class(self) -> ClassScores:
+        return ClassScores.of(self.values, self.units)
 
     def class_means(self) -> Floats:
         """Mean of each class over the cases that have a value, by seed (S, C); NaN where none has."""
@@ -141,38 +153,114 @@ class Lens:
 
 
 @dataclass(frozen=True, eq=False)
+class _Difference:
+    """Two rows on the seeds that both have, and what a table does not print of their difference."""
+
+    row: CaseValues
+    base: CaseValues
+    lens: Lens
+
+    def under(self, weights: ClassWeights) -> Floats:
+        """By seed and unit, under weights of the classes."""
+        return self.row.by_unit(weights) - self.base.by_unit(weights)
+
+    def over(self, names: Sequence[str]) -> Floats:
+        """The same, of the mean over some classes."""
+        return self.under(average_of([self.row.classes.index(name) for name in names]))
+
+    @cached_property
+    def classes(self) -> Mapping[str, TwoWay]:
+        found = {name: _defined(self.over([name])) for name in self.row.classes}
+        return {name: interval for name, interval in found.items() if interval is not None}
+
+    @cached_property
+    def parts(self) -> tuple[TwoWay | None, TwoWay | None, TwoWay | None]:
+        """Head, tail, and the tail less the head."""
+        head, tail = (self.over(names) if names else None for names in (self.lens.head, self.lens.tail))
+        apart = None if head is None or tail is None else tail - head
+        return _defined(head), _defined(tail), _defined(apart)
+
+    @cached_property
+    def slope(self) -> TwoWay | None:
+        names = self.row.classes
+        if len(names) < 3 or not all(self.lens.sizes.get(name, 0) > 0 for name in names):
+            return None
+        return _defined(self.under(slope_on(np.log10([self.lens.sizes[name] for name in names]))))
+
+    @cached_property
+    def superiority(self) -> float:
+        return superiority(self.row.by_unit(average_of()), self.base.by_unit(average_of()))
+
+    @cached_property
+    def flips(self) -> SignFlip:
+        return sign_flip(self.under(average_of()))
+
+
+def _defined(d: Floats | None) -> TwoWay | None:
+    return two_way(d) if d is not None and np.isfinite(d).all() else None
+
+
+@dataclass(frozen=True, eq=False)
 class Gain:
     """A row held against its baseline, seed by seed and patient by patient; positive is better.
 
     Attributes:
         average: of the metric over classes; None where `refused`.
-        classes: by class.
-        head, tail: over the largest and the smallest third of the classes.
-        slope: points for each tenfold size; below 0: small structures gain more.
-        tail_over_head: the tail's gain less the head's.
-        superiority: probability that the row is better on a patient.
-        flip_p, flip_floor: sign-flip test given these trainings, and what it can reach at best.
+        difference: its points, also where there is no interval.
         seeds, units: how many both have.
         refused: why there is no interval; empty where there is one.
         tested: whether a test means something; `untested` says why not.
         p: two-sided, adjusted for the table's family (Holm); NaN where there is no test.
     """
 
-    average: TwoWay | None
-    classes: Mapping[str, TwoWay]
-    head: TwoWay | None
-    tail: TwoWay | None
-    slope: TwoWay | None
-    tail_over_head: TwoWay | None
-    superiority: float
-    flip_p: float
-    flip_floor: float
-    difference: float
-    seeds: int
-    units: int
+    average: TwoWay | None = None
+    difference: float = math.nan
+    seeds: int = 0
+    units: int = 0
     refused: str = ""
     untested: str = ""
     p: float = math.nan
+    _behind: _Difference | None = field(default=None, repr=False)
+
+    @property
+    def classes(self) -> Mapping[str, TwoWay]:
+        """By class."""
+        return self._behind.classes if self._behind else {}
+
+    @property
+    def head(self) -> TwoWay | None:
+        """Over the largest third of the classes."""
+        return self._behind.parts[0] if self._behind else None
+
+    @property
+    def tail(self) -> TwoWay | None:
+        """Over the smallest third of the classes."""
+        return self._behind.parts[1] if self._behind else None
+
+    @property
+    def tail_over_head(self) -> TwoWay | None:
+        """The tail's gain less the head's."""
+        return self._behind.parts[2] if self._behind else None
+
+    @property
+    def slope(self) -> TwoWay | None:
+        """Points for each tenfold size; below 0: small structures gain more."""
+        return self._behind.slope if self._behind else None
+
+    @property
+    def superiority(self) -> float:
+        """Probability that the row is better on a patient."""
+        return self._behind.superiority if self._behind else math.nan
+
+    @property
+    def flip_p(self) -> float:
+        """Sign-flip test given these trainings."""
+        return self._behind.flips.p if self._behind else math.nan
+
+    @property
+    def flip_floor(self) -> float:
+        """What it can reach at best."""
+        return self._behind.flips.floor if self._behind else math.nan
 
     @property
     def star(self) -> bool:
@@ -210,64 +298,28 @@ def gain(row: CaseValues, base: CaseValues, lens: Lens) -> Gain:
         row, base: under the same metric and protocol.
         lens: of the table.
     """
-    nothing = Gain(None, {}, None, None, None, None, math.nan, math.nan, math.nan, math.nan, 0, 0)
     units = len(set(row.units))
     if why := refusal(row, base):
-        return replace(nothing, refused=why, untested=why)
+        return Gain(refused=why, untested=why)
     shared = [seed for seed in row.seeds if seed in base.seeds]
-    ours, theirs = row.at(shared), base.at(shared)
-    average = average_of()
-    y, z = ours.by_unit(average), theirs.by_unit(average)
-    if np.isnan(y).any() or np.isnan(z).any():
+    behind = _Difference(row.at(shared), base.at(shared), lens)
+    d = behind.under(average_of())
+    if np.isnan(d).any():
         why = "a seed without any value"
-        return replace(nothing, seeds=len(shared), units=units, refused=why, untested=why)
-    difference = float((y - z).mean())
+        return Gain(seeds=len(shared), units=units, refused=why, untested=why)
+    difference = float(d.mean())
     if units < FEWEST_UNITS:
         why = f"fewer than {FEWEST_UNITS} patients"
-        return replace(nothing, difference=difference, seeds=len(shared), units=units, refused=why, untested=why)
-
-    def between(weights: ClassWeights) -> TwoWay | None:
-        d = ours.by_unit(weights) - theirs.by_unit(weights)
-        return two_way(d) if np.isfinite(d).all() else None
-
-    def members(names: Sequence[str]) -> ClassWeights:
-        return average_of([ours.classes.index(name) for name in names])
-
-    sized = [name for name in ours.classes if lens.sizes.get(name, 0) > 0]
-    slope = None
-    if len(sized) == len(ours.classes) >= 3:
-        slope = between(slope_on(np.log10([lens.sizes[name] for name in ours.classes])))
-    head, tail = (between(members(names)) if names else None for names in (lens.head, lens.tail))
-    apart = None
-    if lens.head and lens.tail:
-        d = [ours.by_unit(members(names)) - theirs.by_unit(members(names)) for names in (lens.tail, lens.head)]
-        apart = two_way(d[0] - d[1]) if np.isfinite(d).all() else None
-    classes = {name: between(members([name])) for name in ours.classes}
-    flips = sign_flip(y - z)
-    found = two_way(y - z)
+        return Gain(difference=difference, seeds=len(shared), units=units, refused=why, untested=why)
+    found = two_way(d)
     untested = ""
-    if max(ours.penalties, theirs.penalties) > PENALTIES:
+    if max(row.penalties, base.penalties) > PENALTIES:
         untested = "more than 5 % of the values are penalties: a test would be one of the penalty"
     elif len(shared) < FEWEST_SEEDS:
         untested = (
             "one seed: these networks, new patients" if len(shared) == 1 else "two seeds can gain alike by chance"
         )
-    return Gain(
-        average=found,
-        classes={name: interval for name, interval in classes.items() if interval is not None},
-        head=head,
-        tail=tail,
-        slope=slope,
-        tail_over_head=apart,
-        superiority=superiority(y, z),
-        flip_p=flips.p,
-        flip_floor=flips.floor,
-        difference=difference,
-        seeds=len(shared),
-        units=units,
-        untested=untested,
-        p=found.p,
-    )
+    return Gain(found, difference, len(shared), units, untested=untested, p=found.p, _behind=behind)
 
 
 def family(gains: Mapping[Key, Gain]) -> dict[Key, Gain]:

@@ -9,14 +9,15 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from sslbench.config.job import ResolvedJob
 from sslbench.config.places import TablePlace
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.reporting.labels import REFERENCE, budget_title, is_full_budget, method_group
-from sslbench.reporting.scores import class_sizes
-from sslbench.runs.collect import ByRun, Collection
+from sslbench.reporting.scores import RunScores, class_sizes
+from sslbench.runs.collect import Collection
 from sslbench.runs.directory import Run
 
 
@@ -100,12 +101,12 @@ class Material:
     Attributes:
         blocks: what stands side by side; one where nothing does.
         found: records of the whole report.
-        scores: `scores.per_run` of them.
+        scores: of their runs.
     """
 
     blocks: tuple[TableBlock, ...]
     found: Collection
-    scores: ByRun
+    scores: RunScores
 
     @property
     def first(self) -> PlannedRow:
@@ -142,19 +143,16 @@ class Material:
         """The runs with records."""
         return [run for row in self.rows for run in self.reported(row)]
 
-    @cached_property
-    def records(self) -> pd.DataFrame:
-        """Their records."""
-        return self.records_of(self.rows)
-
-    def records_of(self, rows: Iterable[PlannedRow]) -> pd.DataFrame:
-        """The records of some rows."""
-        return self.found.by_run.of(run.name for row in rows for run in self.reported(row))
+    def columns_of(self, row: PlannedRow, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Columns of the records of a row."""
+        return self.found.by_run.columns((run.name for run in self.reported(row)), names)
 
     @cached_property
     def cases(self) -> dict[str, frozenset[str]]:
         """The cases that each run was measured on."""
-        return {str(run): frozenset(cases) for run, cases in self.records.groupby("run")["case"]}
+        return {
+            run.name: frozenset(self.found.by_run.columns([run.name], ["case"])["case"].tolist()) for run in self.runs
+        }
 
     @cached_property
     def compared_cases(self) -> dict[TableBlock, frozenset[str]]:
@@ -194,8 +192,8 @@ class Material:
         """The runs of a row that have records."""
         return [run for run in row.runs if run.name in self.found.reported]
 
-    def scores_of(self, row: PlannedRow) -> pd.DataFrame:
-        """The scores of a row's runs.
+    def scores_of(self, row: PlannedRow) -> dict[str, list[Any]]:
+        """The scores of a row's runs, by column.
 
         Raises:
             SSLBenchError: they were measured on different cases.
@@ -211,7 +209,12 @@ class Material:
 
     @cached_property
     def _records(self) -> dict[TableBlock, pd.DataFrame]:
-        return {block: self.records_of(block.rows) for block in self.blocks}
+        runs = {block: [run.name for row in block.rows for run in self.reported(row)] for block in self.blocks}
+        return {block: self.found.by_run.of(names) for block, names in runs.items()}
+
+    def records(self, block: TableBlock) -> pd.DataFrame:
+        """The records of a block's rows."""
+        return self._records[block]
 
     @cached_property
     def _units(self) -> dict[TableBlock, dict[tuple[str, str], str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -10,9 +12,32 @@ import pandas as pd
 
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
-from sslbench.metrics.aggregate import columns_of, means
+from sslbench.metrics.aggregate import Layout, columns_of, means
 from sslbench.runs.collect import CELL_COLUMNS
 from sslbench.runs.directory import Run
+
+_OF_RUN = (*CELL_COLUMNS, "seed", "run", "dataset", "protocol")
+_OF_SCORE = ("metric", "class", "value", "sd", "unit", "cases", "missed", "spurious", "absent")
+
+
+@dataclass(frozen=True, eq=False)
+class RunScores:
+    """What each run scores, as `per_run` has it.
+
+    Attributes:
+        columns: by name, one row per run × metric × class, run after run.
+        places: which rows a run has.
+    """
+
+    columns: Mapping[str, list[Any]]
+    places: Mapping[str, list[slice]]
+
+    def of(self, runs: Iterable[str]) -> dict[str, list[Any]]:
+        """The columns of some runs."""
+        places = [place for run in runs for place in self.places.get(run, ())]
+        return {
+            name: [value for place in places for value in column[place]] for name, column in self.columns.items()
+        }
 
 
 def per_run(records: pd.DataFrame) -> pd.DataFrame:
@@ -30,68 +55,86 @@ def per_run(records: pd.DataFrame) -> pd.DataFrame:
         UnknownNameError: a protocol that is not installed.
         SSLBenchError: records that the protocol does not accept.
     """
-    names = [*CELL_COLUMNS, "seed", "run", "dataset", "protocol"]
-    columns = [*names, "metric", "class", "value", "sd", "unit", "cases", "missed", "spurious", "absent"]
-    table: dict[str, list[Any]] = {column: [] for column in columns}
+    return pd.DataFrame(run_scores(records).columns)
+
+
+def run_scores(records: pd.DataFrame) -> RunScores:
+    """The same, to look up by run."""
+    table: dict[str, list[Any]] = {column: [] for column in (*_OF_RUN, *_OF_SCORE)}
+    places: dict[str, list[slice]] = {}
     if records.empty:
-        return pd.DataFrame(table)
+        return RunScores(table, places)
     measured = columns_of(records)
-    labels = {name: records[name].to_numpy(dtype=object) for name in (*names, "unit")}
+    labels = {name: records[name].to_numpy(dtype=object) for name in (*_OF_RUN, "unit")}
+    layouts: dict[str, Layout] = {}
     for place, rows in records.groupby(["run", "protocol"], sort=False).indices.items():
         run, protocol = cast(tuple[str, str], place)
         own = {name: column[rows] for name, column in measured.items()}
+        accepts = registry.component("protocol", str(protocol))
         try:
-            of_score = means(registry.component("protocol", str(protocol)), own)
+            layout = layouts.get(protocol)
+            if layout is None or not layout.fits(own):
+                layout = layouts[protocol] = Layout.of(own, accepts.metrics)
+            of_score = means(accepts, own, layout)
         except ValueError as error:
             raise SSLBenchError(f"{run}: {error}") from error
-        units = dict(zip(reversed(own["metric"].tolist()), reversed(labels["unit"][rows].tolist()), strict=True))
+        units = {metric: str(labels["unit"][rows[layout.order[k, 0, 0]]]) for k, metric in enumerate(layout.metrics)}
         of_score["unit"] = [units[metric] for metric in of_score["metric"]]
-        of_run = {name: labels[name][rows[0]] for name in names} | {"sd": math.nan}
+        of_run = {name: labels[name][rows[0]] for name in _OF_RUN} | {"sd": math.nan}
         count = len(of_score["metric"])
-        for column in columns:
-            table[column] += of_score[column] if column in of_score else [of_run[column]] * count
-    return pd.DataFrame(table)
+        places.setdefault(str(run), []).append(slice(len(table["run"]), len(table["run"]) + count))
+        for column, held in table.items():
+            held += of_score[column] if column in of_score else [of_run[column]] * count
+    return RunScores(table, places)
 
 
 def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """`seed_means` as a frame: one row per metric × class: mean, std, n (seeds with a value), unit."""
+    return pd.DataFrame(seed_means(scores), columns=["metric", "class", "mean", "std", "n", "unit"])
+
+
+def seed_means(scores: Mapping[str, Sequence[Any]] | pd.DataFrame) -> list[dict[str, Any]]:
     """Mean and spread of one cell of a table over its seeds.
 
     Args:
-        scores: rows of `per_run` that share a digest and a protocol.
+        scores: rows of `per_run` that share a digest and a protocol, by column.
 
     Returns:
-        One row per metric × class: mean, std, n (seeds with a value), unit. std is over seeds with the
+        One per metric × class: metric, class, mean, std, n (seeds with a value), unit. std is over seeds with the
         protocol's ddof, NaN for a single one; where the protocol's ± is over cases, the mean of the seeds' own.
 
     Raises:
         SSLBenchError: several digests, protocols or units, or a seed that stands twice.
     """
     for column in ("digest", "protocol"):
-        found = sorted(map(str, scores[column].unique()))
+        found = sorted({*map(str, scores[column])})
         if len(found) > 1:
             raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
-    protocol = registry.component("protocol", str(scores["protocol"].iloc[0]))
+    protocol = registry.component("protocol", found[0])
     cells: dict[tuple[str, str], list[tuple[Any, float, float, str]]] = {}
-    listed = (scores[name].tolist() for name in ("metric", "class", "seed", "value", "sd", "unit"))
+    listed = (list(scores[name]) for name in ("metric", "class", "seed", "value", "sd", "unit"))
     for metric, name, *score in zip(*listed, strict=True):
         cells.setdefault((metric, name), []).append((score[0], score[1], score[2], score[3]))
     rows = []
     for (metric, name), group in cells.items():
         seeds, of_seeds, sds, units = zip(*group, strict=True)
         if len({*seeds}) < len(seeds):
-            raise SSLBenchError(f"{scores['run'].iloc[0]}: a seed would enter the mean twice")
+            raise SSLBenchError(f"{next(iter(scores['run']))}: a seed would enter the mean twice")
         if len({*units}) > 1:
-            raise SSLBenchError(f"{scores['run'].iloc[0]}: {metric} has several units")
-        # The order of the seeds must not reach the last bit.
-        values = np.sort([value for value in of_seeds if not math.isnan(value)])
-        mean = float(values.mean()) if len(values) else math.nan
-        if protocol.spread == "cases":
-            own = [sd for sd in sds if not math.isnan(sd)]
-            std = float(np.mean(own)) if own else math.nan
-        else:
-            std = float(values.std(ddof=protocol.ddof)) if len(values) > 1 else math.nan
-        rows.append((metric, name, mean, std, len(values), units[0]))
-    return pd.DataFrame(rows, columns=["metric", "class", "mean", "std", "n", "unit"])
+            raise SSLBenchError(f"{next(iter(scores['run']))}: {metric} has several units")
+        values = [value for value in of_seeds if not math.isnan(value)]
+        own = [sd for sd in sds if not math.isnan(sd)]
+        std = float(np.mean(own)) if protocol.spread == "cases" and own else math.nan
+        rows.append({"metric": metric, "class": name, "mean": math.nan, "std": std, "unit": units[0], "of": values})
+    for number in {len(row["of"]) for row in rows} - {0}:
+        alike = [row for row in rows if len(row["of"]) == number]
+        values = np.sort([row["of"] for row in alike], axis=1)  # the order of the seeds must not reach the last bit
+        spreads = values.std(axis=1, ddof=protocol.ddof).tolist() if number > 1 else [math.nan] * len(alike)
+        for row, mean, std in zip(alike, values.mean(axis=1).tolist(), spreads, strict=True):
+            row |= {"mean": mean} if protocol.spread == "cases" else {"mean": mean, "std": std}
+    for row in rows:
+        row["n"] = len(row.pop("of"))
+    return rows
 
 
 def summarize(records: pd.DataFrame) -> pd.DataFrame:

@@ -102,11 +102,14 @@ def standings(rows: Mapping[Key, CaseValues]) -> Standings[Key]:
         return Standings(refused="a seed without any value")
     order = sorted(rows, key=lambda key: -scores[key].mean())
     means = [float(scores[key].mean()) for key in order]
+    ranked: dict[float, int] = {}
+    for place, mean in enumerate(means, 1):
+        ranked.setdefault(mean, place)
     stability = rank_stability(np.stack([scores[key] for key in order]))
     found = {
         key: RowStanding(
             mean=mean,
-            rank=1 + sum(other > mean for other in means),
+            rank=ranked[mean],
             low=ranks.low,
             high=ranks.high,
             first=ranks.first,

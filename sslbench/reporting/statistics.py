@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,20 +76,41 @@ def unit_scores(values: ArrayLike, units: ArrayLike, weights: ClassWeights) -> F
     Returns:
         (S, U), units in the order of their labels; a row of NaN for a seed without any value.
     """
-    scores = np.asarray(values, dtype=np.float64)
-    labels, of_case = np.unique(np.asarray(units), return_inverse=True)
-    known = ~np.isnan(scores)
-    counts = known.sum(axis=1)  # (S, C)
-    filled = np.where(known, scores, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = filled.sum(axis=1) / counts
-        deviations = np.where(known, scores - means[:, None], 0.0)
-        member = (of_case[:, None] == np.arange(len(labels))).astype(np.float64)  # (I, U)
-        sums = np.einsum("sic,iu->suc", deviations, member)
-        of_unit = means[:, None] + sums * (len(labels) / counts)[:, None]
-    share = weights(counts > 0)
-    total: Floats = np.where(share[:, None] != 0, of_unit * share[:, None], 0.0).sum(axis=2)
-    return np.where((counts > 0).any(axis=1)[:, None], total, np.nan)
+    return ClassScores.of(values, units).under(weights)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScores:
+    """What `unit_scores` weighs: the score of each unit by class.
+
+    Attributes:
+        scores: (S, U, C); NaN for a class without any value in a seed.
+        counts: (S, C), the cases that have a value.
+    """
+
+    scores: Floats
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: ArrayLike, units: ArrayLike) -> ClassScores:
+        """Of values (S, I, C) of cases that belong to units (I,)."""
+        found = np.asarray(values, dtype=np.float64)
+        labels, of_case = np.unique(np.asarray(units), return_inverse=True)
+        known = ~np.isnan(found)
+        counts = known.sum(axis=1)
+        filled = np.where(known, found, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = filled.sum(axis=1) / counts
+            deviations = np.where(known, found - means[:, None], 0.0)
+            member = (of_case[:, None] == np.arange(len(labels))).astype(np.float64)  # (I, U)
+            sums = np.einsum("sic,iu->suc", deviations, member)
+            return cls(means[:, None] + sums * (len(labels) / counts)[:, None], counts)
+
+    def under(self, weights: ClassWeights) -> Floats:
+        """The scores (S, U) under weights of the classes."""
+        share = weights(self.counts > 0)
+        total: Floats = np.where(share[:, None] != 0, self.scores * share[:, None], 0.0).sum(axis=2)
+        return np.where((self.counts > 0).any(axis=1)[:, None], total, np.nan)
 
 
 # ---------------------------------------------------------------------------------------------------------- interval
@@ -239,24 +260,38 @@ def _nodes() -> tuple[Floats, Floats]:
 
 def detectable(se: float, df: float, power: float = POWER, confidence: float = CONFIDENCE) -> float:
     """Difference that a design with this standard error finds with the given power, under the noncentral t."""
-    if se == 0:
-        return 0.0
+    return se * _shift(df, power, confidence) if se else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _shift(df: float, power: float, confidence: float) -> float:
+    """The same in standard errors."""
     edge = t_edge(df, confidence)
     # The noncentral t as a normal over the spread of its denominator: scipy's own is NaN with few degrees of freedom.
     at, weight = _nodes()
-    scale = np.sqrt(2 * special.gammaincinv(df / 2, (at + 1) / 2) / df)
+    edges = edge * np.sqrt(2 * special.gammaincinv(df / 2, (at + 1) / 2) / df)
+    weight = weight / 2
 
     def surplus(shift: float) -> float:
-        found = special.ndtr(shift - edge * scale) + special.ndtr(-edge * scale - shift)
-        return float(weight @ found) / 2 - power
+        return float(weight @ (special.ndtr(shift - edges) + special.ndtr(-edges - shift))) - power
 
-    lower, upper = 0.0, edge + 1.0
-    while surplus(upper) < 0:
-        upper *= 2
-    while upper - lower > 1e-9:  # scipy's own search costs a report more to import than all else of it
-        middle = (lower + upper) / 2
-        lower, upper = (middle, upper) if surplus(middle) < 0 else (lower, middle)
-    return se * upper
+    def slope(shift: float) -> float:
+        normals = np.exp(-0.5 * np.square(shift - edges)) - np.exp(-0.5 * np.square(shift + edges))
+        return float(weight @ normals) / math.sqrt(2 * math.pi)
+
+    # Newton's steps between bounds. scipy's own search costs a report more to import than all else of it.
+    lower, upper, shift = 0.0, math.inf, edge + float(special.ndtri(power))
+    for _ in range(200):
+        over = surplus(shift)
+        lower, upper = (shift, upper) if over < 0 else (lower, shift)
+        rise = slope(shift)
+        nearer = shift - over / rise if rise > 0 else math.inf
+        if not lower <= nearer <= upper:
+            nearer = 2 * lower + 1 if math.isinf(upper) else (lower + upper) / 2
+        if abs(nearer - shift) < 1e-11 * edge:
+            return nearer
+        shift = nearer
+    return shift
 
 
 # -------------------------------------------------------------------------------------------- families, other answers
@@ -394,8 +429,20 @@ def rank_stability(scores: ArrayLike, draws: int = _DRAWS) -> list[RankStability
     of_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
     of_unit = generator.multinomial(units, np.full(units, 1 / units), size=draws) / units
     means = np.einsum("rsu,bs,bu->rb", values, of_seed, of_unit, optimize=True)
-    ranks = np.stack([1 + (means > row).sum(axis=0) for row in means])  # scipy.stats would take longer to load
+    ranks = _ranks(means)
     ahead = ranks == 1
     first = (ahead / ahead.sum(axis=0)).mean(axis=1)
     low, high = np.quantile(ranks, (0.025, 0.975), axis=1, method="inverted_cdf")
     return [RankStability(int(a), int(b), float(c)) for a, b, c in zip(low, high, first, strict=True)]
+
+
+def _ranks(scores: Floats) -> NDArray[np.int64]:
+    """Ranks in each column, 1 for the largest, ties share the better; scipy.stats would take longer to load."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ordered = np.take_along_axis(scores, order, axis=0)
+    place = np.arange(1, len(scores) + 1)[:, None]
+    first = np.ones(scores.shape, dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    ranks = np.empty(scores.shape, dtype=np.int64)
+    np.put_along_axis(ranks, order, np.maximum.accumulate(np.where(first, place, 0), axis=0), axis=0)
+    return ranks

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sslbench.config.grid import Grid
 from sslbench.config.job import Job, settings_of
@@ -32,16 +33,16 @@ from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.core.errors import UnknownNameError
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
-from sslbench.reporting.gains import CaseValues, Gain, Lens, RowGain, family, gain
+from sslbench.reporting.gains import VALUE_COLUMNS, CaseValues, Gain, Lens, RowGain, family, gain
 from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, ends_of_gap, lines, sheets
 from sslbench.reporting.material import Material, PlannedRow, TableBlock
 from sslbench.reporting.model import Cell, Column, Direction, Row, RowGroup, RowSource, Table, manifest
 from sslbench.reporting.report import Report
-from sslbench.reporting.scores import hours_of, over_seeds, per_run
+from sslbench.reporting.scores import hours_of, run_scores, seed_means
 from sslbench.reporting.standing import BlockStanding, Collapse, Standings, collapse, gap_closed, standings
 from sslbench.reporting.statistics import GapShare, average_of
-from sslbench.runs.collect import ByRun, Collection, collect, imported_runs, records_of
+from sslbench.runs.collect import Collection, collect, imported_runs, records_of
 from sslbench.runs.directory import Run
 
 __all__ = ["Cell", "Column", "Row", "RowGroup", "RowSource", "Table", "grid_report", "manifest", "records_report"]
@@ -218,7 +219,7 @@ def _tables(
     if "columns" not in spec.model_fields_set:
         known = {*metric_keys({row.protocol for row in rows}), *DERIVED}
         spec = spec.model_copy(update={"columns": [column.key for column in spec.wanted() if column.key in known]})
-    scores = ByRun(per_run(found.records))
+    scores = run_scores(found.records)
     made = [_table(Material(blocks, found, scores), rows, spec, notes) for blocks in sheets(rows, spec)]
     return _with_unique_names([replace(table, name=table.name or grid, grid=grid, of=spec.of) for table in made])
 
@@ -434,7 +435,7 @@ class _Numbers:
         found: dict[PlannedRow, dict[tuple[str, str], Mapping[Any, Any]]] = {}
         for planned in self.material.rows:
             seeds = self.material.reported(planned)
-            rows = over_seeds(self.material.scores_of(planned)).to_dict("records") if seeds else []
+            rows = seed_means(self.material.scores_of(planned)) if seeds else []
             found[planned] = {(score["metric"], score["class"]): score for score in rows}
         return found
 
@@ -505,7 +506,7 @@ class _Numbers:
     def _values(self, row: PlannedRow, metric: str) -> CaseValues:
         if (row, metric) not in self._read:
             protocol = self.material.protocols[row.protocol]
-            records = self.material.records_of([row])
+            records = self.material.columns_of(row, VALUE_COLUMNS)
             found = CaseValues.of(records, metric, metric_style(metric).direction, protocol.skip_cases)
             self._read[row, metric] = found
         return self._read[row, metric]
@@ -549,13 +550,13 @@ class _Numbers:
         if not self.material.reported(planned):
             return {}
         members = getattr(self.lenses[column.block], column.class_name)
-        scores = self.material.scores_of(planned)
+        scores = pd.DataFrame(self.material.scores_of(planned))
         own = scores[(scores["metric"] == column.metric) & scores["class"].isin(members)]
         if own.empty:
             return {}
         means = own.groupby("run", sort=False)["value"].transform("mean")  # of what has a value
         of_run = own.assign(value=means, sd=math.nan).assign(**{"class": column.class_name}).drop_duplicates("run")
-        (score,) = over_seeds(of_run).to_dict("records")
+        (score,) = seed_means(of_run)
         return {(column.metric, column.class_name): score}
 
     def _hours(self, planned: PlannedRow) -> Cell:

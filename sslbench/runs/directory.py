@@ -37,7 +37,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -442,7 +442,7 @@ class Run:
     def _parsed(self, text: str) -> dict[str, Any]:
         """The content of a configuration; it has a job."""
         try:
-            content = yaml.load(text, Loader=_Loader)
+            content = _loaded(text)
         except yaml.YAMLError as error:
             raise self._damaged_config(f"cannot be read: {one_line(error)}") from error
         job = content.get("job") if isinstance(content, dict) else None
@@ -539,8 +539,13 @@ class Run:
             found = _sha256(self.cases)
         except OSError:
             return False
+        return found in self._sealed
+
+    @property
+    def _sealed(self) -> frozenset[Any]:
+        """The hashes of the records of all its tests, as they were sealed."""
         tested = self._provenance("tested").values()
-        return any(isinstance(sealed, dict) and sealed.get(self.cases.name) == found for sealed in tested)
+        return frozenset(sealed.get(self.cases.name) for sealed in tested if isinstance(sealed, dict)) - {None}
 
     def cases_in(self, path: Path) -> CaseTable:
         """Read records of this run, wherever they lie.
@@ -552,7 +557,7 @@ class Run:
         def group_of(case: str) -> str:
             return group_reader(str(self.values.get("dataset") or self.data.get("dataset") or ""))(case)
 
-        return read_cases(path, group_of)
+        return read_cases(path, group_of, self._sealed)
 
     def _read_cases(self) -> CaseTable:
         try:
@@ -696,6 +701,38 @@ def _named_like_runs(folder: Path | str) -> Iterator[str]:
 def variant_of(settings: Mapping[str, Any]) -> str:
     """Spell dotted paths and values that a job sets, as in its folder's name: `loss.gamma=0.75,loss.k=5`."""
     return ",".join(f"{path}={compact(value)}" for path, value in sorted(settings.items()))
+
+
+_SECTION, _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE), re.compile(r"^  (?=[^\s-])", re.MULTILINE)
+
+
+def _loaded(text: str) -> Any:
+    """The content of a configuration; what is said alike in thousands of them is read once.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    if any(sign in text for sign in "&*#%\t\r") or not text.startswith("job:\n"):
+        return yaml.load(text, Loader=_Loader)  # anchors, comments: nothing that a worker writes
+    return {key: value for section in _SECTION.split(text) if section for key, value in _section(section).items()}
+
+
+@lru_cache(maxsize=256)
+def _section(text: str) -> Mapping[str, Any]:
+    """A key of the outermost level with what it holds."""
+    name, _, below = text.partition(":\n")
+    if not below:
+        return _entry(text)
+    return {name: {key: value for entry in _ENTRY.split(below) if entry for key, value in _entry(entry).items()}}
+
+
+@lru_cache(maxsize=8192)
+def _entry(text: str) -> Mapping[str, Any]:
+    """One key with what it holds."""
+    found = yaml.load(text, Loader=_Loader)
+    if not isinstance(found, dict) or len(found) != 1:
+        raise yaml.YAMLError(f"no entry: {text[:40]}")
+    return found
 
 
 def _sha256(path: Path) -> str:
