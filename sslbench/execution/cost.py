@@ -42,7 +42,7 @@ SUSTAINED: Mapping[str, float] = {"cuda": 40e12, "cpu": 50e9}
 
 _RUNS_OF_A_KIND = 3  # finished runs that are read for the pace of a kind
 _KINDS = 12  # that are read for the rate of the machine
-_MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
+MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
 _PACE, _ITERATION = re.compile(r'"it_per_s": ([\d.]+)'), re.compile(r'"iteration": (\d+)')
 
 
@@ -131,11 +131,11 @@ class Estimator:
             )
         # Two generations, and the best weights of each candidate where there is a validation.
         best = Selection.of(recipe, facts.predictors).candidates if recipe.schedule.validate_every else ()
-        size = facts.state + _MOMENTS[recipe.optimizer.name] * facts.learned
+        size = facts.state + MOMENTS[recipe.optimizer.name] * facts.learned
         return Estimate(sum(lengths), flop, (2 + len(best)) * size)
 
     def _facts(self, resolved: ResolvedJob) -> _Facts:
-        recipe, statistics = resolved.recipe, _statistics(resolved)
+        recipe, statistics = resolved.recipe, statistics_of(resolved)
         loss = build_loss(resolved.loss, recipe.criteria, statistics, {})
         parts = [resolved.method, resolved.plugin, loss.needs_reference, recipe.dataset]
         made = [recipe.network.model_dump(), recipe.patch_size, recipe.batch.model_dump()]
@@ -187,7 +187,7 @@ def _built(resolved: ResolvedJob, statistics: Statistics) -> _Facts:
     )
 
 
-def _statistics(resolved: ResolvedJob) -> Statistics:
+def statistics_of(resolved: ResolvedJob) -> Statistics:
     """Statistics in place of those that only the data tell: all items are one patch."""
     recipe = resolved.recipe
     lists = load_splits(recipe.dataset, recipe.splits)
