@@ -25,6 +25,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.kept import kept
 from sslbench.core.step import Statistics
+from sslbench.execution.measured import MeasuredRate, measured_rate
 from sslbench.execution.trained import recorded_job
 from sslbench.losses.compose import build_loss
 from sslbench.methods.base import Method, Phase, StepCost
@@ -410,11 +411,19 @@ class Pricer:
 
     @cached_property
     def rate(self) -> tuple[float, bool]:
-        """Operations a second for jobs of kinds that were not measured, and whether other finished runs say so; else it
-        is that of `SUSTAINED`."""
-        found = self._measured.rate(self._estimator)
-        assumed = SUSTAINED[self._device.type] * (cores() if self._device.type == "cpu" else 1)
-        return found or assumed, found is not None
+        """Operations a second for jobs of kinds that were not measured, and whether they were measured here, by other
+        finished runs or by `sslbench bench`; else it is that of `SUSTAINED`."""
+        if found := self._measured.rate(self._estimator):
+            return found, True
+        whole = cores() if self._device.type == "cpu" else 1
+        if self.benched is not None:
+            return self.benched.flop_per_second * whole / (self.benched.threads or 1), True
+        return SUSTAINED[self._device.type] * whole, False
+
+    @cached_property
+    def benched(self) -> MeasuredRate | None:
+        """What `sslbench bench` measured on the device, where no finished run says how fast it is."""
+        return None if self._measured.rate(self._estimator) else measured_rate(self._device)
 
     def add(self, bill: Bill, job: Job, left: float = 1.0) -> None:
         """Put a job on a bill.
@@ -441,4 +450,6 @@ class Pricer:
     def facts(self, bill: Bill) -> dict[str, Any]:
         """A bill for programs, with the rate that what is modelled in it stands on."""
         rate, measured = self.rate if bill.modelled else (None, None)
-        return {**asdict(bill), "device": self._device.type, "flop_per_second": rate, "rate_measured": measured}
+        date = self.benched.date if bill.modelled and self.benched else None
+        told = {"flop_per_second": rate, "rate_measured": measured, "rate_date": date}
+        return {**asdict(bill), "device": self._device.type, **told}

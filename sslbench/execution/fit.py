@@ -20,7 +20,7 @@ from sslbench.networks.precision import cudnn_fault, fast_bf16
 SECONDS = 5.0  # that counting may take before a launch; what was counted is kept for the next one
 # Bytes of a step for each byte of its patches, far above what any network of the recipes takes (300 to 2000): a launch
 # on a CPU that has as many is not counted.
-_PLENTY = 8000
+_PLENTY = 4000
 
 
 @dataclass(frozen=True)
