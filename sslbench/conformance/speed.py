@@ -132,7 +132,11 @@ def step_seconds(experiment: Experiment, device: torch.device) -> list[float]:
 
 
 def measure_speed(
-    cell: tuple[str, str, str], device: torch.device, steps: int, batch: int | None = None
+    cell: tuple[str, str, str],
+    device: torch.device,
+    steps: int,
+    batch: int | None = None,
+    set: Mapping[str, Any] | None = None,
 ) -> StepSpeed:
     """Measure a cell.
 
@@ -140,9 +144,9 @@ def measure_speed(
         cell: recipe, method, loss.
         device: to train on.
         steps: that count.
-        batch: as for `speed_job`.
+        batch, set: as for `speed_job`.
     """
-    job = speed_job(*cell, steps=steps + WARM_UP + 1, batch=batch)
+    job = speed_job(*cell, steps=steps + WARM_UP + 1, batch=batch, set=set)
     peak = Peak(device)
     experiment = volumes(job, device)
     seconds = median(step_seconds(experiment, device))
