@@ -1,4 +1,4 @@
-# `make install`, `make demo`, `make test`, `make laws`, `make lint`: each makes its own .venv; Python and make are all it takes.
+# `make install`, `make demo`, `make test`, `make laws`, `make gpu`, `make lint`: each makes its own .venv; Python and make are all it takes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 
-.PHONY: install demo test laws lint clean
+.PHONY: install demo test laws gpu lint clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,12 @@ test: install
 # once in 3-D, in one of them with all laws, in the other with the laws about losses under one of the losses.
 laws: install
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow" tests/conformance
+
+# What a GPU shows, in nine minutes at most: benchmarks/gpu/README.md. `make gpu GPU="--device cpu --small"` is a dry run.
+# Where torch is there and cannot be installed: GPU_PYTHON=python3 make gpu, with WHEELS=<folder> for what is missing.
+GPU_PYTHON ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),install)
+	$(GPU_PYTHON) benchmarks/gpu/run.py $(GPU)
 
 lint: install
 	$(BIN)/ruff format --check .

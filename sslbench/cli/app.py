@@ -11,6 +11,7 @@ import typer
 
 from sslbench import __version__
 from sslbench.cli import console, streams
+from sslbench.cli.bench import bench
 from sslbench.cli.bundle import bundle
 from sslbench.cli.diff import diff
 from sslbench.cli.evaluate import evaluate, predict
@@ -124,8 +125,8 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, evaluate, predict, report, diff, verify, bundle,
-    import_, export, power, new,
+    prepare, audit, run, status, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff, verify,
+    bundle, import_, export, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

@@ -230,11 +230,12 @@ def _hardware() -> Iterator[Check]:
         import torch
     except Exception:  # said under software
         return
+    from sslbench.execution.fit import memory_of_machine
     from sslbench.execution.local import default_slots, unused_gpu
     from sslbench.runs.provenance import device_name
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    total, free = _memory()
+    total, free = memory_of_machine()
     memory = f", {_gib(total)} of memory ({_gib(free)} free)" if total else ""
     cpu = torch.device("cpu")
     facts: dict[str, Any] = {"cores": os.cpu_count(), "usable": usable, "memory": total, "free": free}
@@ -287,16 +288,6 @@ def _bf16(device: Any) -> dict[str, Any]:
     fast = fast_bf16(device)
     said = "auto tries bf16, network by network" if fast else "auto takes fp32: bf16 is not fast here"
     return {"fast_bf16": fast, "auto": said}
-
-
-def _memory() -> tuple[int, int]:
-    """Total and available memory of this machine in bytes; 0, 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
-        return found["MemTotal"], found["MemAvailable"]
-    except (OSError, KeyError, ValueError, IndexError):
-        return 0, 0
 
 
 def _gib(count: int) -> str:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from sslbench.cli import completion
-from sslbench.cli.console import err, note, out, print_json, spinner
+from sslbench.cli.console import err, note, out, print_json, spinner, warn
 from sslbench.cli.options import (
     OUTPUT,
     Choice,
@@ -144,6 +144,7 @@ def run(
     from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
     from sslbench.core import settings
     from sslbench.execution import local
+    from sslbench.execution.fit import words_on_memory
     from sslbench.execution.left import Forecast
     from sslbench.execution.sinks import checked_sink
 
@@ -167,6 +168,10 @@ def run(
     if dry_run:
         _print_plan(plan, results, devices, missing, as_json, chosen)
         return
+    with spinner("counts the memory of a step"):
+        words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
+    for line in words:
+        warn(line)
     console = err()
     live = progress and console.is_terminal and not quiet
     kind = LiveDisplay if live else PlainDisplay

@@ -10,9 +10,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from sslbench.core.step import Batch, Step
 from sslbench.methods.base import Method, Phase
@@ -143,33 +141,3 @@ def kernels() -> Iterator[Kernels]:
     """Note the kernels that a GPU would be given: resizing, which chooses by device, chooses as on CUDA."""
     with patch.object(resize, "repeats", lambda device: False), Kernels() as noted:
         yield noted
-
-
-# What CUDA's autocast computes in fp32, and what it refuses, as torch documents them.
-_IN_FP32 = {
-    *("pow", "prod", "cumprod", "cumsum", "sum", "norm", "cdist", "renorm", "layer_norm", "group_norm", "normalize"),
-    *("exp", "expm1", "log", "log10", "log2", "log1p", "softmax", "log_softmax", "softplus", "reciprocal", "rsqrt"),
-    *("acos", "asin", "cosh", "erfinv", "sinh", "tan", "cosine_similarity", "cross_entropy", "nll_loss", "l1_loss"),
-    *("mse_loss", "smooth_l1_loss", "kl_div", "binary_cross_entropy_with_logits"),
-}
-_REFUSED = {"binary_cross_entropy"}
-
-
-class CudaAutocast(TorchFunctionMode):
-    """CUDA's autocast rules on a CPU, whose own list is shorter: functions that it computes in fp32 get fp32, and
-    those that it refuses stop. To be entered inside `torch.autocast("cpu", torch.bfloat16)`."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
-        if torch.is_autocast_enabled("cpu"):
-            if name in _REFUSED:
-                raise RuntimeError(f"{name} is refused under autocast on a GPU: use the form on logits")
-            if name in _IN_FP32:
-                args, kwargs = tree_map(_widened, (args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _widened(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value

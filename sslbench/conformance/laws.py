@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.conformance.bench import Dims, Subject, TrainedMethod, WatchedStep, is_loss, packed, unpacked
-from sslbench.conformance.device import CudaAutocast, kernels, predictions_without_values, step_without_values
+from sslbench.conformance.device import kernels, predictions_without_values, step_without_values
 from sslbench.conformance.watch import TOLERANCE, Shown, WatchedTerm
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.step import Batch
 from sslbench.methods.base import EMA, Method, Phase
+from sslbench.networks.autocast import CudaAutocast
 from sslbench.training.trainer import backward
 
 

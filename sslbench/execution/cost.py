@@ -25,6 +25,7 @@ from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.kept import kept
 from sslbench.core.step import Statistics
+from sslbench.execution.measured import MeasuredRate, measured_rate
 from sslbench.execution.trained import recorded_job
 from sslbench.losses.compose import build_loss
 from sslbench.methods.base import Method, Phase, StepCost
@@ -42,7 +43,7 @@ SUSTAINED: Mapping[str, float] = {"cuda": 40e12, "cpu": 50e9}
 
 _RUNS_OF_A_KIND = 3  # finished runs that are read for the pace of a kind
 _KINDS = 12  # that are read for the rate of the machine
-_MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
+MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
 _PACE, _ITERATION = re.compile(r'"it_per_s": ([\d.]+)'), re.compile(r'"iteration": (\d+)')
 
 
@@ -131,11 +132,11 @@ class Estimator:
             )
         # Two generations, and the best weights of each candidate where there is a validation.
         best = Selection.of(recipe, facts.predictors).candidates if recipe.schedule.validate_every else ()
-        size = facts.state + _MOMENTS[recipe.optimizer.name] * facts.learned
+        size = facts.state + MOMENTS[recipe.optimizer.name] * facts.learned
         return Estimate(sum(lengths), flop, (2 + len(best)) * size)
 
     def _facts(self, resolved: ResolvedJob) -> _Facts:
-        recipe, statistics = resolved.recipe, _statistics(resolved)
+        recipe, statistics = resolved.recipe, statistics_of(resolved)
         loss = build_loss(resolved.loss, recipe.criteria, statistics, {})
         parts = [resolved.method, resolved.plugin, loss.needs_reference, recipe.dataset]
         made = [recipe.network.model_dump(), recipe.patch_size, recipe.batch.model_dump()]
@@ -187,7 +188,7 @@ def _built(resolved: ResolvedJob, statistics: Statistics) -> _Facts:
     )
 
 
-def _statistics(resolved: ResolvedJob) -> Statistics:
+def statistics_of(resolved: ResolvedJob) -> Statistics:
     """Statistics in place of those that only the data tell: all items are one patch."""
     recipe = resolved.recipe
     lists = load_splits(recipe.dataset, recipe.splits)
@@ -410,11 +411,19 @@ class Pricer:
 
     @cached_property
     def rate(self) -> tuple[float, bool]:
-        """Operations a second for jobs of kinds that were not measured, and whether other finished runs say so; else it
-        is that of `SUSTAINED`."""
-        found = self._measured.rate(self._estimator)
-        assumed = SUSTAINED[self._device.type] * (cores() if self._device.type == "cpu" else 1)
-        return found or assumed, found is not None
+        """Operations a second for jobs of kinds that were not measured, and whether they were measured here, by other
+        finished runs or by `sslbench bench`; else it is that of `SUSTAINED`."""
+        if found := self._measured.rate(self._estimator):
+            return found, True
+        whole = cores() if self._device.type == "cpu" else 1
+        if self.benched is not None:
+            return self.benched.flop_per_second * whole / (self.benched.threads or 1), True
+        return SUSTAINED[self._device.type] * whole, False
+
+    @cached_property
+    def benched(self) -> MeasuredRate | None:
+        """What `sslbench bench` measured on the device, where no finished run says how fast it is."""
+        return None if self._measured.rate(self._estimator) else measured_rate(self._device)
 
     def add(self, bill: Bill, job: Job, left: float = 1.0) -> None:
         """Put a job on a bill.
@@ -441,4 +450,6 @@ class Pricer:
     def facts(self, bill: Bill) -> dict[str, Any]:
         """A bill for programs, with the rate that what is modelled in it stands on."""
         rate, measured = self.rate if bill.modelled else (None, None)
-        return {**asdict(bill), "device": self._device.type, "flop_per_second": rate, "rate_measured": measured}
+        date = self.benched.date if bill.modelled and self.benched else None
+        told = {"flop_per_second": rate, "rate_measured": measured, "rate_date": date}
+        return {**asdict(bill), "device": self._device.type, **told}

@@ -35,9 +35,7 @@ class RunScores:
     def of(self, runs: Iterable[str]) -> dict[str, list[Any]]:
         """The columns of some runs."""
         places = [place for run in runs for place in self.places.get(run, ())]
-        return {
-            name: [value for place in places for value in column[place]] for name, column in self.columns.items()
-        }
+        return {name: [value for place in places for value in column[place]] for name, column in self.columns.items()}
 
 
 def per_run(records: pd.DataFrame) -> pd.DataFrame:

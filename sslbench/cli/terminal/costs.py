@@ -13,6 +13,7 @@ from sslbench.cli.console import say
 from sslbench.cli.terminal.tables import Rows, indented, number_table
 from sslbench.config.text import counted, first_few
 
+_HERE = {"cuda": "on this GPU", "cpu": "on this processor"}
 _DEVICES = {"cuda": "of one GPU", "cpu": "of this processor"}
 _PREFIXES = {
     "operations": (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9)),
@@ -89,7 +90,11 @@ def _grounds(bill: Mapping[str, Any]) -> list[str]:
         told.append(f"{counted(bill['measured'], 'job')}: measured, by finished runs of this kind on this machine")
     if bill["modelled"]:
         rate = f"{operations(bill['flop_per_second'])}/s"
-        source = "that of finished runs of other kinds on this machine" if bill["rate_measured"] else "an assumption"
+        source = "an assumption; sslbench bench measures it"
+        if bill["rate_measured"]:
+            source = "that of finished runs of other kinds on this machine"
+        if bill["rate_date"]:
+            source = f"measured on {bill['rate_date']} {_HERE[bill['device']]}"
         told.append(f"{counted(bill['modelled'], 'job')}: modelled at {rate}, {source}; training's passes alone")
     if bill["unknown"]:
         told.append(f"{counted(bill['unknown'], 'job')}: not known, as the method does not say what a step costs")

@@ -1,0 +1,282 @@
+"""The memory of a training before it starts: one step of a method counted on torch's `meta` device, where tensors have
+shapes and types, and no values: nothing is allocated.
+
+What is counted are the tensors alive at once. The context of a GPU, workspaces of its libraries and what an allocator
+loses between blocks come on top: `needed` says how much is set aside for them.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from sslbench.config.job import ResolvedJob
+from sslbench.config.kept_jobs import is_ours
+from sslbench.core import registry
+from sslbench.core.kept import kept
+from sslbench.core.randomness import torch_generator
+from sslbench.core.step import Batch, Step
+from sslbench.data.store import Partition, Store
+from sslbench.execution.cost import MOMENTS, statistics_of
+from sslbench.methods.base import Group, Method, Phase
+from sslbench.networks.autocast import MetaAutocast
+from sslbench.plugins.base import Attached
+from sslbench.training.experiment import Builder, build_method
+from sslbench.training.trainer import backward
+
+Counted = Literal["fp32", "bf16"]
+
+_META = torch.device("meta")
+
+GPU_CONTEXT = 2**30  # bytes that CUDA, cuDNN and cuBLAS take before the first tensor; about
+FRAGMENTATION = 0.2  # of what is counted, lost between blocks of torch's allocator: 10 to 30 %
+
+
+@dataclass(frozen=True)
+class StepTally:
+    """The tally of one step, of the phase that takes most.
+
+    Attributes:
+        phase: its name.
+        state: bytes before the step and after it: parameters, buffers, gradients, what optimisers keep.
+        peak: bytes of tensors alive at once, `state` included; the training set is not.
+        launches: operations that compute or copy, as ATen has them: about a kernel each on a GPU.
+        flop: of convolutions and matrix products; a multiplication and an addition are two.
+        moved: bytes that those operations read and write.
+    """
+
+    phase: str
+    state: int
+    peak: int
+    launches: int
+    flop: int
+    moved: int
+
+
+class Tally(TorchDispatchMode):
+    """Tallies what operations on `meta` would take.
+
+    Attributes:
+        live, peak: bytes of storages now, and at most since `start`.
+        launches, flop, moved: as in `StepTally`, since `start`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begin a tally; what is alive stays so."""
+        self.peak, self.launches, self.flop, self.moved = self.live, 0, 0, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        made = [self._hold(tensor) for tensor in _on_meta(out)]
+        if any(made) or (made and func._schema.is_mutable):
+            self._charge(func, args, kwargs, out)
+        return out
+
+    def _hold(self, tensor: Tensor) -> bool:
+        """Count the storage of a tensor as alive until it goes; tell whether it is new."""
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self._storages:
+            return False
+
+        def gone(_: Any) -> None:
+            del self._storages[key]
+            self.live -= size
+
+        self._storages[key] = weakref.ref(storage, gone)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        return True
+
+    def _charge(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        packet = func._overloadpacket
+        if packet in _NO_KERNEL:
+            return
+        self.launches += 1
+        self.moved += sum(_size(tensor) for tensor in (*_on_meta((args, kwargs)), *_on_meta(out)))
+        if packet in flop_registry:
+            self.flop += flop_registry[packet](*args, **kwargs, out_val=out)
+
+
+_NO_KERNEL = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty, torch.ops.aten.empty_strided}
+
+
+def _on_meta(values: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.device.type == "meta")
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def tallied(resolved: ResolvedJob, arithmetic: Counted) -> StepTally:
+    """Tally a training step of a job; the answer is kept, alike for jobs that differ in what changes no size.
+
+    Args:
+        resolved: the job; its data need not be there.
+        arithmetic: `fp32`, or `bf16` as a GPU's autocast has it.
+
+    Raises:
+        Exception: whatever the method raises where it asks tensors for values.
+    """
+    if not is_ours(resolved):
+        return tally_step(resolved, arithmetic)
+    recipe = resolved.recipe
+    parts = [resolved.method, resolved.plugin, resolved.loss, resolved.weightings, recipe.dataset, recipe.patch_size]
+    made = [getattr(recipe, name).model_dump() for name in ("network", "batch", "criteria", "optimizer", "augment")]
+    found = kept(
+        "tally", [parts, made, arithmetic, torch.__version__], lambda: asdict(tally_step(resolved, arithmetic))
+    )
+    return StepTally(**(found or {}))
+
+
+def cell_of(resolved: ResolvedJob) -> str:
+    """Spell what jobs share that are tallied once."""
+    recipe = resolved.recipe
+    parts = [resolved.method, resolved.plugin, resolved.loss, resolved.weightings]
+    made = [recipe.dataset, recipe.network.model_dump(), recipe.patch_size, recipe.batch.model_dump()]
+    return json.dumps([parts, made], sort_keys=True, default=str)
+
+
+def tally_step(resolved: ResolvedJob, arithmetic: Counted) -> StepTally:
+    """Tally a step of each phase of a job on `meta`, and return the largest; see `tallied`."""
+    recipe, statistics = resolved.recipe, statistics_of(resolved)
+    channels = len(registry.component("dataset", recipe.dataset).channels)
+    # The one thing that reads values inside a step; it takes a patch of labels on the host.
+    reads = {name: False for name in resolved.method if name == "largest_component"}
+    bare = resolved.model_copy(update={"method": {**resolved.method, **reads}})
+    tally = Tally()
+    found = []
+    with tally:
+        with _META:
+            method = build_method(bare, Builder(bare, channels, statistics), statistics)
+        for phase in method.phases():
+            method.begin(phase)
+            found.append(_tally_phase(tally, bare, method, phase, channels, arithmetic))
+    return max(found, key=lambda step: step.peak)
+
+
+def _tally_phase(
+    tally: Tally, resolved: ResolvedJob, method: Method, phase: Phase, channels: int, arithmetic: Counted
+) -> StepTally:
+    """A step in the middle of a phase: the gradients of the one before and what optimisers keep are there."""
+    groups, recipe = method.groups(phase), resolved.recipe
+    learned = [parameter for group in groups.values() for parameter in group.parameters]
+    for parameter in learned:
+        parameter.grad = torch.empty_like(parameter)
+    # Held in their place: making optimisers would load torch's compiler, for seconds.
+    names = [str(group.optimizer.get("name", recipe.optimizer.name)) for group in groups.values()]
+    moments = [
+        torch.empty_like(parameter)
+        for name, group in zip(names, groups.values(), strict=True)
+        for parameter in group.parameters
+        for _ in range(MOMENTS[name])
+    ]
+    tally.start()
+    state = tally.live
+    _step(resolved, method, phase, groups, channels, arithmetic)
+    # A fused optimiser reads weights, gradients and moments, and writes weights and moments.
+    moved = sum(2 * _size(part) for part in (*learned, *moments)) + sum(map(_size, learned))
+    for parameter in learned:
+        parameter.grad = None
+    return StepTally(phase.name, state, tally.peak, tally.launches + len(groups), tally.flop, tally.moved + moved)
+
+
+def _step(
+    resolved: ResolvedJob,
+    method: Method,
+    phase: Phase,
+    groups: Mapping[str, Group],
+    channels: int,
+    arithmetic: Counted,
+) -> None:
+    """A step as the trainer makes one, but for its optimisers."""
+    batch = _batch(resolved, method, phase, channels)
+    step = Step(
+        iteration=_LATE - 1,
+        iterations=_LATE,
+        epoch=1,
+        epochs=2,
+        last_of_epoch=False,
+        phase=phase.name,
+        consistency_weight=torch.full((), 0.1, device=_META),
+        generators=_generator,
+        logger=None,
+        sweeper=lambda: iter((_batch(resolved, method, phase, channels, view="raw"),)),
+    )
+    method.train()
+    with MetaAutocast(arithmetic == "bf16"):
+        terms = dict(method.training_step(batch, step))
+        _add_plugin_terms(terms, method, groups, batch, step)
+    for group in groups.values():
+        for parameter in group.parameters:
+            parameter.grad = None
+    backward(terms, groups)
+    method.after_step(step)
+
+
+def _generator(stream: str, device: torch.device | str | None) -> Any:
+    """None for `meta`, which draws nothing."""
+    return None if device is not None and torch.device(device) == _META else torch_generator(0, stream)
+
+
+_LATE = 100_000  # iterations of a phase whose last step is tallied: every ramp is up
+
+
+def _add_plugin_terms(
+    terms: dict[str, Tensor], method: Method, groups: Mapping[str, Group], batch: Batch, step: Step
+) -> None:
+    for module in method.modules():
+        if isinstance(module, Attached) and any(parameter.requires_grad for parameter in module.parameters()):
+            own = {id(parameter) for parameter in module.parameters()}
+            owners = (name for name, group in groups.items() if own & {id(part) for part in group.parameters})
+            target = "loss" if "loss" in terms else f"loss/{next(owners)}"
+            terms[target] = sum(module.plugin.terms(module, batch, step).values(), terms[target])
+
+
+def _batch(
+    resolved: ResolvedJob, method: Method, phase: Phase, channels: int, view: Literal["raw"] | None = None
+) -> Batch:
+    recipe = resolved.recipe
+    sizes = {stream: getattr(recipe.batch, stream) for stream in phase.streams}
+    count, labeled = (1, 0) if view else (sum(sizes.values()), sizes.get("labeled", 0))
+    views = [view] if view else dict.fromkeys(v for stream in phase.streams for v in method.views.get(stream, ()))
+    with _META:
+        images = {name: torch.empty(count, channels, *recipe.patch_size) for name in views}
+        labels = {name: torch.empty(count, *recipe.patch_size, dtype=torch.int64) for name in views}
+    origin = torch.zeros(count, len(recipe.patch_size), dtype=torch.int64)
+    return Batch(images, labels, labeled, torch.arange(count), origin)
+
+
+def set_bytes(store: Store, parts: Partition) -> int:
+    """Bytes of a training set on the device: images of all training cases, labels of the labelled ones, as stored."""
+    images = sum(store.cases[case].files["image"]["bytes"] for case in (*parts.labeled, *parts.unlabeled))
+    return images + sum(store.cases[case].files["label"]["bytes"] for case in parts.labeled)
+
+
+def needed(counted: int, device: str) -> int:
+    """Bytes to have for so many counted ones.
+
+    Args:
+        counted: of a step and the training set.
+        device: `cuda` or `cpu`.
+    """
+    return int(counted * (1 + FRAGMENTATION)) + (GPU_CONTEXT if device == "cuda" else 0)
