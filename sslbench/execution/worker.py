@@ -229,7 +229,9 @@ class _Worker:
         self.message(
             f"{resolved.job.title}: {experiment.precision.name} ({experiment.precision.reason}), {self.threads} threads"
         )
-        trainer = Trainer(experiment, Checkpoints(self.run_dir.checkpoints), self, self.should_stop)
+        trainer = Trainer(
+            experiment, Checkpoints(self.run_dir.checkpoints), self, self.should_stop, settings.save_every()
+        )
         self.total = trainer.total
         with self._measured("training_seconds"), self._copied():
             trainer.fit()
