@@ -122,10 +122,10 @@ class Checkpoints:
 
     def _forget(self) -> None:
         """Remove all generations but two, and best weights that neither needs."""
-        *old, before, last = [None, None, *self._generations()]
-        for path in filter(None, old):
+        generations = self._generations()
+        for path in generations[:-2]:
             path.unlink()
-        kept = [self._needed.get(path.name) for path in (before, last) if path is not None]
+        kept = [self._needed.get(path.name) for path in generations[-2:]]
         if None in kept:
             return  # one that this process did not read: it is gone soon
         needed = frozenset().union(*filter(None, kept))

@@ -17,7 +17,6 @@ from sslbench.core import settings
 from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step
-from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Group, Phase
 from sslbench.metrics.protocol import BACKGROUND
 from sslbench.plugins.base import Attached
@@ -25,6 +24,7 @@ from sslbench.training.checkpoint import Checkpoints, Selection, Snapshot
 from sslbench.training.experiment import Experiment
 from sslbench.training.observation import Observer
 from sslbench.training.schedules import learning_rate, ramp_weight
+from sslbench.training.validation import Validation
 
 LOG_EVERY = 10  # iterations between two records; reading the device more often would hold it up
 CLASSES_EVERY = 100  # iterations between two records that hold what is logged for each class
@@ -75,6 +75,7 @@ class Trainer:
         self.should_stop, self.save_every = should_stop, save_every
         self.method, self.recipe = experiment.method, experiment.resolved.recipe
         self.device = experiment.precision.device
+        self.validation = Validation(experiment)
         self.phases = self.method.phases()
         self.selection = Selection.of(self.recipe, self.method.predictors)
         self.lengths = [phase.iterations or self.recipe.schedule.iterations for phase in self.phases]
@@ -140,6 +141,10 @@ class Trainer:
             self.method.load_state_dict(state["method"])
             self._held = name
         return self.chosen
+
+    def release(self) -> None:
+        """After the last `take`: hold the experiment, and what lies on its device, no longer."""
+        del self.experiment, self.method, self.validation, self.optimizers, self.groups, self._unsaved
 
     def _last(self) -> Mapping[str, Any]:
         state = self.checkpoints.load()
@@ -320,7 +325,7 @@ class Trainer:
         candidates = [
             key for key in self.selection.candidates if key in (None, *(phase.predictors or self.method.predictors))
         ]
-        classes = {key: self._validation_scores(key) for key in candidates}
+        classes = {key: self.validation.scores(key) for key in candidates}
         scores = {key: float(per_class.nanmean()) for key, per_class in classes.items()}
         shown: dict[str, Any] = {}
         for key, per_class in classes.items():
@@ -340,21 +345,6 @@ class Trainer:
             if phase.hand_on == "best-val" and any(after.optimizer == "keep" for after in following):
                 kept["optimizers"] = self._optimizer_states()
             self._unsaved |= dict.fromkeys(better, Snapshot(kept))
-
-    @torch.no_grad()
-    def _validation_scores(self, key: str | None) -> Tensor:
-        """Mean over validation cases of the DSC of each class (C - 1,); a class that is absent from a case and not
-        predicted there says nothing about the case and is left out. The score is the mean over classes."""
-        C = self.experiment.num_classes
-        predictor = Predictor(self.method, key, self.recipe, C, self.experiment.precision)
-        scores = []
-        for case in self.experiment.validation:
-            prediction = predictor.segment(case.image, validation=True).flatten().long().cpu()
-            reference = torch.from_numpy(case.label.astype("int64")).flatten()
-            table = torch.bincount(reference * C + prediction, minlength=C * C).view(C, C).double()
-            sizes = table.sum(0) + table.sum(1)
-            scores.append(torch.where(sizes > 0, 2 * table.diagonal() / sizes, torch.nan)[1:])
-        return torch.stack(scores).nanmean(0)
 
     def _optimizer_states(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}

@@ -17,8 +17,9 @@ from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
 from sslbench.core.step import Batch, Step
 from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Group, Method, Phase
-from sslbench.training.checkpoint import Checkpoints, Selection, save
+from sslbench.training.checkpoint import Checkpoints, Selection, load, save
 from sslbench.training.trainer import Interrupted, Trainer
+from sslbench.training.validation import Validation
 from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
 
 
@@ -119,8 +120,8 @@ def test_best_weights_behind_the_checkpoint_are_never_taken_for_those_before_it(
 ) -> None:
     """The machine that goes on rounds otherwise, and what was better there is not here."""
     job = tiny_job_2d("supervised", set={"schedule.validate_every": 1})
-    scores = iter([0.5, 0.2, 0.7, 0.1, 0.1, 0.1, 0.1])
-    monkeypatch.setattr(Trainer, "_validation_scores", lambda self, key: torch.tensor([next(scores)]))
+    scores = iter([0.5, 0.2, 0.7, *[0.1] * 5])
+    monkeypatch.setattr(Validation, "scores", lambda self, key: torch.full((3,), next(scores)))
     lost = killed(job, tmp_path, 2, 3, MemoryRecorder())
     assert lost.best[None] == (pytest.approx(0.7), 3)
     resumed = train(job, tmp_path)
@@ -352,10 +353,14 @@ def test_phases_run_in_order_hand_on_their_best_and_resume(
     # Killed in the second phase, whose best is not that of the first.
     lost = killed(job, tmp_path / "killed", 100, 8, MemoryRecorder())
     assert lost.best and min(iteration for _, iteration in lost.best.values()) > 4
-    assert_same(weights(train(job, tmp_path / "killed")), weights(whole))
-    # Its optimiser is handed on with it; that of the second phase with nobody.
-    kept = [Checkpoints(tmp_path / "killed").load_best(name) for name in lost.files()]
-    assert kept and all("optimizers" not in weights for weights in kept)
+    # The optimiser is handed on with the first phase's best; with the second's there is nobody to take it.
+    (handed,) = (tmp_path / "killed").glob("best*.pt")
+    assert "optimizers" in load(handed)
+    resumed = train(job, tmp_path / "killed")
+    assert_same(weights(resumed), weights(whole))
+    assert resumed.selection == whole.selection and not handed.exists()
+    (last,) = resumed.selection.files()
+    assert "optimizers" not in Checkpoints(tmp_path / "killed").load_best(last)
     with pytest.raises(Interrupted):
         train(job, tmp_path / "parts", stop_after)
     assert_same(weights(train(job, tmp_path / "parts")), weights(whole))
