@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from sslbench.core.step import Batch, Step, View
 from sslbench.data.sampling import TrainingSet
 from sslbench.methods.base import Method, Phase
 from sslbench.networks.base import Decoder
-from sslbench.training.checkpoint import Checkpoints
+from sslbench.training.checkpoint import Checkpoints, Snapshot
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.trainer import Interrupted, Trainer, backward
 
@@ -371,19 +372,23 @@ class MemoryCheckpoints(Checkpoints):
     """Checkpoints in memory, written and read as those on disk are: nothing but tensors and plain values."""
 
     def __init__(self) -> None:
-        self.unreadable: list[str] = []
+        super().__init__(Path())
         self.iterations = 0
         self._latest: bytes | None = None
         self._best: dict[str, bytes] = {}
 
-    def save(self, state: Mapping[str, Any], step: int) -> None:
+    def save(
+        self,
+        state: Mapping[str, Any],
+        step: int,
+        best: Mapping[str, Snapshot] | None = None,
+        needed: Sequence[str] = (),
+    ) -> None:
         self._latest, self.iterations = packed(state), step
+        self._best |= {name: packed(weights.content()) for name, weights in (best or {}).items()}
 
     def load(self) -> dict[str, Any] | None:
         return None if self._latest is None else unpacked(self._latest)
-
-    def save_best(self, state: Mapping[str, Any], name: str) -> None:
-        self._best[name] = packed(state)
 
     def load_best(self, name: str) -> dict[str, Any]:
         return unpacked(self._best[name])

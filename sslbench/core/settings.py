@@ -1,6 +1,6 @@
 """Places on this machine: the only module that reads `SSLBENCH_*` environment variables.
 
-They say where to and where from, never what is computed:
+They say where to, where from and when, never what is computed:
 
 | variable | meaning | default |
 | --- | --- | --- |
@@ -8,6 +8,7 @@ They say where to and where from, never what is computed:
 | `SSLBENCH_RESULTS` | runs and reports | `results/` in the working folder |
 | `SSLBENCH_CACHE` | what is worked out once, see `core.kept`; `off`: nowhere | `~/.cache/sslbench` |
 | `SSLBENCH_SINK` | where copies of training records go: `tensorboard` | `none` |
+| `SSLBENCH_SAVE_EVERY` | seconds of training between two checkpoints | 60 |
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ VARIABLES = {
     "SSLBENCH_RESULTS": "results",
     "SSLBENCH_CACHE": "~/.cache/sslbench",
     "SSLBENCH_SINK": "none",
+    "SSLBENCH_SAVE_EVERY": "60",
 }
+SAVE_EVERY_S = float(VARIABLES["SSLBENCH_SAVE_EVERY"])
 
 
 def data_dir(override: Path | str | None = None) -> Path:
@@ -50,6 +53,22 @@ def sink(override: str | None = None) -> str | None:
     """Return the name of the sink of training records, None for none; `override` wins over the environment."""
     name = override or os.environ.get("SSLBENCH_SINK") or VARIABLES["SSLBENCH_SINK"]
     return None if name == "none" else name
+
+
+def save_every() -> float:
+    """Return the seconds of training between two checkpoints; 0: one after every iteration.
+
+    Raises:
+        UsageError: the environment holds no such number.
+    """
+    given = os.environ.get("SSLBENCH_SAVE_EVERY") or VARIABLES["SSLBENCH_SAVE_EVERY"]
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise UsageError(f"SSLBENCH_SAVE_EVERY={given} is no number of seconds", "leave it out for one a minute")
+    return seconds
 
 
 def user_path(path: Path | str) -> Path:

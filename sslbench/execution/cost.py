@@ -132,8 +132,8 @@ class Estimator:
             )
         # Two generations, and the best weights of each candidate where there is a validation.
         best = Selection.of(recipe, facts.predictors).candidates if recipe.schedule.validate_every else ()
-        size = facts.state + MOMENTS[recipe.optimizer.name] * facts.learned
-        return Estimate(sum(lengths), flop, (2 + len(best)) * size)
+        optimizer = MOMENTS[recipe.optimizer.name] * facts.learned
+        return Estimate(sum(lengths), flop, 2 * (facts.state + optimizer) + len(best) * facts.state)
 
     def _facts(self, resolved: ResolvedJob) -> _Facts:
         recipe, statistics = resolved.recipe, statistics_of(resolved)

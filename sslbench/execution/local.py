@@ -30,6 +30,9 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 # works on the run; not enough memory; it was asked to stop and saved its state.
 REFUSED_EXIT, IN_USE_EXIT, NO_MEMORY_EXIT, INTERRUPTED_EXIT = 74, 75, 76, 143
 
+# The stage of a worker that needs its GPU no longer, as `progress.json` has it, with `process`, the worker's.
+SCORING = "scoring"
+
 Outcome = Literal["finished", "failed", "interrupted"]
 
 
@@ -185,6 +188,9 @@ def unused_gpu(built_for: str | None) -> str:
 class Launcher:
     """Runs a plan.
 
+    A job that has only scores to count leaves its GPU to the next one; one at a time for each slot, so that they do not
+    pile up. On a CPU they would count on the cores that the next job computes on.
+
     Args:
         plan: from `make_plan`.
         data_dir: prepared datasets.
@@ -204,6 +210,7 @@ class Launcher:
     sink: str | None = None
     resume_anyway: bool = False
     _running: dict[int, _Process] = field(default_factory=dict)
+    _scoring: dict[int, _Process] = field(default_factory=dict)  # by the slot of a GPU that they have left
     _signals: list[int] = field(default_factory=list)
 
     def run(self, force: bool = False) -> int:
@@ -223,17 +230,18 @@ class Launcher:
             planned.run.write_config(planned.job)
         handlers = on_stop(self._on_signal)
         try:
-            while queue or self._running or elsewhere:
+            while queue or self._processes() or elsewhere:
                 self._start(queue, elsewhere)
                 self._reap(queue, elsewhere)
-                if self._signals and not self._running:
+                self._free()
+                if self._signals and not self._processes():
                     break
-                if not queue and not self._running:
+                if not queue and not self._processes():
                     self._look_elsewhere(elsewhere, queue)
-                self.display.update(self.plan, [process.planned for process in self._running.values()])
+                self.display.update(self.plan, self._planned_running())
                 time.sleep(POLL_S)
         finally:
-            for process in self._running.values():
+            for process in self._processes():
                 process.popen.kill()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -245,13 +253,13 @@ class Launcher:
         self._signals.append(number)
         if len(self._signals) == 1:
             self.display.event("stopping: each job finishes its step and saves (again to stop at once)")
-        for process in self._running.values():
+        for process in self._processes():
             (process.popen.terminate if len(self._signals) == 1 else process.popen.kill)()
 
     def _start(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
         for slot, device in enumerate(self.devices):
             while queue and slot not in self._running and not self._signals:
-                if self._running and any(one.alone for one in (queue[0], *self._planned_running())):
+                if self._processes() and any(one.alone for one in (queue[0], *self._planned_running())):
                     return
                 planned = queue.popleft()
                 state = planned.run.look()
@@ -270,15 +278,25 @@ class Launcher:
                     word = "continues" if state in ("interrupted", "damaged") else "starts"
                     self.display.event(f"{planned.job.title}: {word} on {device}")
 
+    def _processes(self) -> list[_Process]:
+        return [*self._running.values(), *self._scoring.values()]
+
     def _planned_running(self) -> list[PlannedJob]:
-        return [process.planned for process in self._running.values()]
+        return [process.planned for process in self._processes()]
+
+    def _free(self) -> None:
+        """Free the slots of GPUs whose job has only scores left to count."""
+        for slot, process in list(self._running.items()):
+            if self.devices[slot] != "cpu" and slot not in self._scoring and process.scores():
+                self._scoring[slot] = self._running.pop(slot)
 
     def _reap(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
-        for slot, process in list(self._running.items()):
+        for places, slot in [(places, slot) for places in (self._running, self._scoring) for slot in places]:
+            process = places[slot]
             code = process.popen.poll()
             if code is None:
                 continue
-            del self._running[slot]
+            del places[slot]
             planned = process.planned
             if code == IN_USE_EXIT:
                 elsewhere.append(planned)
@@ -360,6 +378,11 @@ class _Process:
             env=environment,
             start_new_session=True,
         )
+
+    def scores(self) -> bool:
+        """Whether it said that it has only scores left to count; what an earlier process said does not count."""
+        said = self.planned.run.progress()
+        return said.get("stage") == SCORING and said.get("process") == self.popen.pid
 
     def last_words(self) -> str:
         self._stderr.seek(0)

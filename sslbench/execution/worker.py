@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from sslbench.config.job import Job, ResolvedJob
+from sslbench.config.recipe import CheckpointRule
 from sslbench.config.splits import load_splits
 from sslbench.core import registry, settings
 from sslbench.core.determinism import repeatable
@@ -25,7 +27,7 @@ from sslbench.core.files import atomic_path, read_json, save_nifti, write_json
 from sslbench.data.own.dataset import load_all
 from sslbench.data.sampling import TrainingSet
 from sslbench.data.store import OnDemand, Partition, Store, partition
-from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, NO_MEMORY_EXIT, REFUSED_EXIT, on_stop
+from sslbench.execution.local import IN_USE_EXIT, INTERRUPTED_EXIT, NO_MEMORY_EXIT, REFUSED_EXIT, SCORING, on_stop
 from sslbench.execution.sinks import SINKS, Queued, checked_sink
 from sslbench.execution.trained import trained_record
 from sslbench.inference.predictor import Predictor
@@ -38,6 +40,9 @@ from sslbench.runs.records import write_cases
 from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.trainer import Interrupted, Trainer
+
+
+_SCORERS = 4  # processes that score test cases, at most: as many as the job has threads
 
 
 def run_job(
@@ -229,30 +234,50 @@ class _Worker:
         self.message(
             f"{resolved.job.title}: {experiment.precision.name} ({experiment.precision.reason}), {self.threads} threads"
         )
-        trainer = Trainer(experiment, Checkpoints(self.run_dir.checkpoints), self, self.should_stop)
+        trainer = Trainer(
+            experiment, Checkpoints(self.run_dir.checkpoints), self, self.should_stop, settings.save_every()
+        )
         self.total = trainer.total
         with self._measured("training_seconds"), self._copied():
             trainer.fit()
-        predictors = {}
-        for rule in resolved.recipe.tested:
-            predictors[rule] = trainer.take(rule)
-            self.message(f"tests the weights of rule {rule}, predictor {predictors[rule] or 'all'}")
-            files = self.run_dir.tested(rule)
-            with self._measured("test_seconds"):
-                scored = self._evaluate(resolved, store, parts, experiment, predictors[rule], files)
-                short = [info.short for info in store.dataset.classes]
-                write_confusion(files.confusion, ((case.case, case.pairs) for case in scored), short)
-                write_cases(files.cases, _records(scored, resolved.recipe.protocol, store))
+        del experiment  # the trainer holds it, until it is tested
+        best = {key or "all": {"dsc": score, "iteration": at} for key, (score, at) in trainer.selection.best.items()}
+        with self._measured("test_seconds"):
+            predictors = self._test(resolved, store, parts, trainer)
         scores = {rule: self._scores(resolved, self.run_dir.tested(rule)) for rule in resolved.recipe.tested}
         self.run_dir.seal(resolved.recipe.tested, {"refused": list(self.refused)} if self.refused else None)
         self.run_dir.set_status(
             "finished",
             scores=scores[resolved.recipe.checkpoint],
             predictor=predictors[resolved.recipe.checkpoint],
-            best={key or "all": {"dsc": best[0], "iteration": best[1]} for key, best in trainer.selection.best.items()},
+            best=best,
             seconds=round(time.time() - self.started, 1),
         )
         self._show("finished")
+
+    def _test(
+        self, resolved: ResolvedJob, store: Store, parts: Partition, trainer: Trainer
+    ) -> dict[CheckpointRule, str | None]:
+        """Predict the test cases with the weights of every rule, give the GPU back, and write what they score; the
+        predictor of each rule."""
+        recipe = resolved.recipe
+        protocol = registry.component("protocol", recipe.protocol)
+        short = [info.short for info in store.dataset.classes]
+        if protocol.converts(store.dataset.preprocessings[store.preprocessing]):
+            self.message(f"protocol {protocol.name} measures another grid than {store.preprocessing}: converted")
+        predictors = {}
+        with ScorePool(protocol, short, min(_SCORERS, self.threads or 1)) as pool:
+            for rule in recipe.tested:
+                predictors[rule] = trainer.take(rule)
+                self.message(f"tests the weights of rule {rule}, predictor {predictors[rule] or 'all'}")
+                self._predict(store, parts, trainer.experiment, predictors[rule], self.run_dir.tested(rule), pool)
+            self._release(trainer)
+            scored = [*pool.results()]
+        for number, rule in enumerate(recipe.tested):
+            files, of_rule = self.run_dir.tested(rule), scored[number * len(parts.test) :][: len(parts.test)]
+            write_confusion(files.confusion, ((case.case, case.pairs) for case in of_rule), short)
+            write_cases(files.cases, _records(of_rule, recipe.protocol, store))
+        return predictors
 
     def _scores(self, resolved: ResolvedJob, files: TestFiles) -> dict[str, float]:
         """What a test gave by metric, read back from its records: what is sealed is whole."""
@@ -320,41 +345,42 @@ class _Worker:
             with suppress(StorageError):  # whoever stopped for that says it
                 self.run_dir.set_status("running", **{name: spent}, peak_memory=highest)
 
-    def _evaluate(
+    def _predict(
         self,
-        resolved: ResolvedJob,
         store: Store,
         parts: Partition,
         experiment: Experiment,
         key: str | None,
         files: TestFiles,
-    ) -> list[Scored]:
-        """Predict and score the test cases; only here are they opened."""
-        recipe = resolved.recipe
-        protocol = registry.component("protocol", recipe.protocol)
+        pool: ScorePool,
+    ) -> None:
+        """Predict the test cases, which are opened here alone, and hand them in to be scored."""
+        recipe, preprocessing = experiment.resolved.recipe, store.dataset.preprocessings[store.preprocessing]
         predictor = Predictor(experiment.method, key, recipe, experiment.num_classes, experiment.precision)
-        short = [info.short for info in store.dataset.classes]
-        preprocessing = store.dataset.preprocessings[store.preprocessing]
-        if protocol.converts(preprocessing):
-            self.message(f"protocol {protocol.name} measures another grid than {store.preprocessing}: converted")
-        with ScorePool(protocol, short) as pool:
-            for number, case in enumerate(parts.test):
-                if self.should_stop():
-                    raise Interrupted(f"stopped while predicting case {number + 1} of {len(parts.test)}")
-                self._show("testing", case=number, cases=len(parts.test))
-                labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
-                restored = store.restore(case, labels)
-                save_nifti(restored, files.prediction(case))
-                if store.resamples(case):
-                    save_nifti(store.on_stored_grid(case, labels), files.preprocessed_prediction(case))
-                if protocol.takes(preprocessing) == "original":
-                    reference, spacing = store.reference(case)
-                    prediction, axes = np.asanyarray(restored.dataobj), "xyz"
-                else:
-                    reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
-                    axes = preprocessing.axes
-                pool.submit(case, prediction, reference, spacing, axes)
-            return list(pool.results())
+        for number, case in enumerate(parts.test):
+            if self.should_stop():
+                raise Interrupted(f"stopped while predicting case {number + 1} of {len(parts.test)}")
+            self._show("testing", case=number, cases=len(parts.test))
+            labels = predictor.segment(store.image(case, verify=True)).cpu().numpy()
+            restored = store.restore(case, labels)
+            save_nifti(restored, files.prediction(case))
+            if store.resamples(case):
+                save_nifti(store.on_stored_grid(case, labels), files.preprocessed_prediction(case))
+            if pool.protocol.takes(preprocessing) == "original":
+                reference, spacing = store.reference(case)
+                prediction, axes = np.asanyarray(restored.dataobj), "xyz"
+            else:
+                reference, spacing, prediction = store.label(case), store.cases[case].spacing_mm, labels
+                axes = preprocessing.axes
+            pool.submit(case, prediction, reference, spacing, axes)
+
+    def _release(self, trainer: Trainer) -> None:
+        """The last prediction is out: give the GPU's memory back and tell the launcher that a job may begin there."""
+        trainer.release()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._show(SCORING, process=os.getpid())
 
     # ------------------------------------------------------------------------------------------------- recorder
 

@@ -51,19 +51,29 @@ class Predictor:
         self.method, self.key, self.recipe = method, key, recipe
         self.num_classes, self.precision, self.network = num_classes, precision, network
 
+    def volume(self, image: np.ndarray) -> Tensor:
+        """An image (channels, *S) in the stored grid, any float, as networks take it: fp32, on the device."""
+        tiles = self.recipe.tiles
+        image = stretched(image) if tiles is not None and tiles.rescale else image
+        return torch.from_numpy(np.array(image, dtype=np.float32)).to(self.precision.device)
+
     @torch.no_grad()
-    def segment(self, image: np.ndarray, validation: bool = False, progress: InferenceProgress | None = None) -> Tensor:
+    def segment(
+        self, image: np.ndarray | Tensor, validation: bool = False, progress: InferenceProgress | None = None
+    ) -> Tensor:
         """Labels (*S) uint8, on the device, of an image (channels, *S) in the stored grid.
 
         Args:
-            image: float, any dtype.
+            image: float, any dtype; or what `volume` made of it.
             validation: use the coarser validation stride, where the recipe has one.
             progress: told after every forward pass.
         """
         return self._of_whole(image, validation, progress, resized_slices, label_windows).to(torch.uint8)
 
     @torch.no_grad()
-    def scores(self, image: np.ndarray, validation: bool = False, progress: InferenceProgress | None = None) -> Tensor:
+    def scores(
+        self, image: np.ndarray | Tensor, validation: bool = False, progress: InferenceProgress | None = None
+    ) -> Tensor:
         """Class probabilities (C, *S) fp32; arguments are those of `segment`. They are all in memory at once."""
         found = self._of_whole(image, validation, progress, resized_scores, accumulate_windows)
         windows_of_slices = self.recipe.inference.stride is not None and len(self.recipe.patch_size) == 2
@@ -71,16 +81,15 @@ class Predictor:
 
     def _of_whole(
         self,
-        image: np.ndarray,
+        image: np.ndarray | Tensor,
         validation: bool,
         progress: InferenceProgress | None,
         by_slices: Callable[..., Tensor],
         by_windows: Callable[..., Tensor],
     ) -> Tensor:
-        size, inference, tiles = self.recipe.patch_size, self.recipe.inference, self.recipe.tiles
-        image = stretched(image) if tiles is not None and tiles.rescale else image
-        volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(self.precision.device)
-        predict, batch = flipped(self._predict, inference.flips), self._batch()
+        size, inference = self.recipe.patch_size, self.recipe.inference
+        volume = image if isinstance(image, Tensor) else self.volume(image)
+        predict, batch = flipped(self._predict, inference.flips), self.batch()
         was_training = self.method.training
         self.method.eval()
         try:
@@ -99,7 +108,7 @@ class Predictor:
             x = self.precision.layout(x)
             return self.method.predict(x, self.key) if self.network is None else mean_logits([self.network], x)
 
-    def _batch(self) -> int:
+    def batch(self) -> int:
         """Patches in a forward pass: the recipe's number, on a CPU no more than serve it."""
         batch = self.recipe.inference.batch
         if self.precision.device.type == "cpu":

@@ -3,7 +3,7 @@
 config.yaml       the job, its digest, every resolved value with its layer
 provenance.json   versions, hardware, precision, data and split hashes; in the end, hashes of the records
 status.json       state, attempts, last error, checkpoint choice, seconds, peak memory, mean scores of the test
-progress.json     for displays only: where the job stands
+progress.json     where the job stands, for displays, and for a launcher that waits for the job's GPU
 trained.json      what rebuilds the networks without the training data
 metrics.jsonl     training and validation records
 log.txt           plain text with times
@@ -586,7 +586,7 @@ class Run:
         return found if isinstance(found, dict) else {}
 
     def set_progress(self, **fields: Any) -> None:
-        """Write for displays where the job stands; not worth waiting for a disk, nor ending for a full one."""
+        """Write where the job stands; not worth waiting for a disk, nor ending for a full one."""
         with suppress(OSError):
             write_json(self.progress_file, {**fields, "time": time.time()}, sync=False)
 

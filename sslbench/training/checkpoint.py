@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.files import atomic_path
@@ -15,9 +18,17 @@ from sslbench.core.files import atomic_path
 if TYPE_CHECKING:
     from sslbench.config.recipe import CheckpointRule, Recipe
 
+FORMAT = 2  # of the files; raised when something in them, or their names, would be misread
+
 
 class Checkpoints:
     """The `checkpoints/` folder of a run: `step-<n>.pt` to resume from (the last two), `best*.pt` to test.
+
+    A generation names the best weights that it needs. They are written before it, under a name that has their
+    iteration, and stay as long as it does: whichever generation a training continues from, the weights that it knows as
+    the best are those on the disk, whatever came after it.
+
+    Files are written beside the training, one `save` at a time; what goes wrong there is raised by the next call.
 
     Args:
         folder: made when it is first written to.
@@ -26,28 +37,80 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.unreadable: list[str] = []
+        self._needed: dict[str, frozenset[str]] = {}  # by the name of a generation; those that were read or written
+        self._writing: _Writing | None = None
 
-    def save(self, state: Mapping[str, Any], step: int) -> None:
-        """Write a generation and forget all but the one before it."""
-        save(state, self.folder / f"step-{step:08d}.pt")
-        for old in self._generations()[:-2]:
-            old.unlink()
+    def save(
+        self,
+        state: Mapping[str, Any],
+        step: int,
+        best: Mapping[str, Snapshot] | None = None,
+        needed: Sequence[str] = (),
+    ) -> None:
+        """Write a generation as the state is now, and forget all but the one before it; waits for the write before.
+
+        Args:
+            state: tensors and plain values.
+            step: names the generation.
+            best: best weights that are new, by name; written first.
+            needed: the names of all that the generation needs.
+        """
+        self.wait()
+        name, copied = f"step-{step:08d}.pt", Snapshot(state)
+
+        def write() -> None:
+            for kept, weights in (best or {}).items():
+                save(weights.content(), self.folder / f"{kept}.pt")
+            save({"format": FORMAT, "needed": [*needed], "state": copied.content()}, self.folder / name)
+            self._needed[name] = frozenset(needed)
+            self._forget()
+
+        self._writing = _Writing(write)
+
+    def wait(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            StorageError: the system refused it.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.join()
+            if writing.error is not None:
+                raise writing.error
+
+    def check(self) -> None:
+        """Raise, as `wait` does, what has gone wrong by now; waits for nothing."""
+        if self._writing is not None and not self._writing.is_alive():
+            self.wait()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest generation that can be read, or None; those that cannot are named in `unreadable`."""
+        """The newest generation that can be read, or None; those that cannot are named in `unreadable`.
+
+        Raises:
+            SSLBenchError: another version of sslbench wrote it.
+        """
+        self.wait()
         for path in reversed(self._generations()):
             try:
-                return load(path)
+                found = load(path)
             except Exception as error:  # whatever a damaged archive raises: the generation before it is there for that
                 self.unreadable.append(f"{path.name}: {error}")
+                self._needed[path.name] = frozenset()
+                continue
+            if found.get("format") != FORMAT:
+                raise SSLBenchError(
+                    f"{path} was written by a version of sslbench with another layout of checkpoints",
+                    "use that version (provenance.json names it), or run the job again with --force",
+                )
+            self._needed[path.name] = frozenset(found["needed"])
+            state: dict[str, Any] = found["state"]
+            return state
         return None
 
-    def save_best(self, state: Mapping[str, Any], name: str) -> None:
-        """Write the weights that a checkpoint rule kept under `name`."""
-        save(state, self.folder / f"{name}.pt")
-
     def load_best(self, name: str) -> dict[str, Any]:
-        """The weights kept under `name`."""
+        """The best weights of a name."""
+        self.wait()
         path = self.folder / f"{name}.pt"
         try:
             return load(path)
@@ -56,6 +119,79 @@ class Checkpoints:
 
     def _generations(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
+
+    def _forget(self) -> None:
+        """Remove all generations but two, and best weights that neither needs."""
+        generations = self._generations()
+        for path in generations[:-2]:
+            path.unlink()
+        kept = [self._needed.get(path.name) for path in generations[-2:]]
+        if None in kept:
+            return  # one that this process did not read: it is gone soon
+        needed = frozenset().union(*filter(None, kept))
+        for path in self.folder.glob("best*.pt"):
+            if path.stem not in needed:
+                path.unlink()
+
+
+class _Writing(threading.Thread):
+    """A write beside the training, begun; it does not keep a process alive that is told to end at once."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        super().__init__(name="checkpoint", daemon=True)
+        self._write = write
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._write()
+        except Exception as error:
+            self.error = error
+
+
+class Snapshot:
+    """A copy in this machine's memory of a state as it is now; a GPU, whose copy is on its way, is not waited for.
+
+    Args:
+        state: tensors and plain values, in dictionaries, lists and tuples.
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self._copies: dict[tuple[Any, ...], Tensor] = {}
+        self._state: dict[str, Any] = {key: self._copied(value) for key, value in state.items()}
+        self._arrived = []
+        for device in {device for device, *_ in self._copies if device.type == "cuda"}:
+            self._arrived.append(torch.cuda.current_stream(device).record_event())
+
+    def content(self) -> dict[str, Any]:
+        """The state, once it is here."""
+        for event in self._arrived:
+            event.synchronize()
+        return self._state
+
+    def _copied(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            # What several names share is one copy, and is written once.
+            key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+            if key not in self._copies:
+                self._copies[key] = _on_host(value.detach())
+            return self._copies[key]
+        if isinstance(value, dict):
+            found = copy.copy(value)  # a state has notes of its modules' versions beside its items
+            for name, part in value.items():
+                found[name] = self._copied(part)
+            return found
+        if isinstance(value, list | tuple):
+            return type(value)(self._copied(part) for part in value)
+        return value
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cuda":
+        return tensor.clone()
+    there = torch.empty_like(tensor, device="cpu", pin_memory=True)
+    return there.copy_(tensor, non_blocking=True)
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
@@ -114,6 +250,10 @@ class Selection:
         key = max(self.best, key=lambda key: self.best[key][0])
         return key, self.file(key)
 
+    def files(self) -> list[str]:
+        """The names under which the best weights of all candidates are kept."""
+        return [self.file(key) for key in self.best]
+
     def tested(self, checkpoints: Checkpoints) -> tuple[str | None, dict[str, Any]]:
         """The predictor that a finished training tests, and the state of its method.
 
@@ -132,10 +272,9 @@ class Selection:
         """The name of the best weights of this phase, whatever the rule of the last one."""
         return self.file(max(self.best, key=lambda key: self.best[key][0]))
 
-    @staticmethod
-    def file(key: str | None) -> str:
-        """The name under which a candidate's best weights are kept."""
-        return "best" if key is None else f"best-{key}"
+    def file(self, key: str | None) -> str:
+        """The name under which a candidate's best weights are kept: no two of a training share one."""
+        return "-".join(["best", *([] if key is None else [key]), f"{self.best[key][1]:08d}"])
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

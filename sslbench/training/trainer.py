@@ -6,27 +6,28 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sslbench.config.recipe import CheckpointRule, OptimizerSpec, ScheduleSpec
+from sslbench.core import settings
 from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step
-from sslbench.inference.predictor import Predictor
 from sslbench.methods.base import Group, Phase
 from sslbench.metrics.protocol import BACKGROUND
 from sslbench.plugins.base import Attached
-from sslbench.training.checkpoint import Checkpoints, Selection
+from sslbench.training.checkpoint import Checkpoints, Selection, Snapshot
 from sslbench.training.experiment import Experiment
 from sslbench.training.observation import Observer
 from sslbench.training.schedules import learning_rate, ramp_weight
+from sslbench.training.validation import Validation
 
 LOG_EVERY = 10  # iterations between two records; reading the device more often would hold it up
 CLASSES_EVERY = 100  # iterations between two records that hold what is logged for each class
-SAVE_EVERY_S = 60.0  # seconds of training between two checkpoints; when they fall changes no result
 SKIPS_IN_A_ROW = 20  # steps without a finite loss that end a job
 
 
@@ -58,6 +59,8 @@ class Trainer:
         checkpoints: of its run directory.
         recorder: takes records.
         should_stop: asked before every iteration; when it says yes, state is saved and `Interrupted` raised.
+        save_every: seconds of training between two checkpoints; when they fall changes no result. One more is written
+            at the end of every phase.
     """
 
     def __init__(
@@ -66,11 +69,13 @@ class Trainer:
         checkpoints: Checkpoints,
         recorder: Recorder,
         should_stop: Callable[[], bool] = lambda: False,
+        save_every: float = settings.SAVE_EVERY_S,
     ) -> None:
         self.experiment, self.checkpoints, self.recorder = experiment, checkpoints, recorder
-        self.should_stop = should_stop
+        self.should_stop, self.save_every = should_stop, save_every
         self.method, self.recipe = experiment.method, experiment.resolved.recipe
         self.device = experiment.precision.device
+        self.validation = Validation(experiment)
         self.phases = self.method.phases()
         self.selection = Selection.of(self.recipe, self.method.predictors)
         self.lengths = [phase.iterations or self.recipe.schedule.iterations for phase in self.phases]
@@ -79,6 +84,8 @@ class Trainer:
         self.groups: dict[str, Group] = {}
         self.specs: dict[str, tuple[OptimizerSpec, ScheduleSpec]] = {}
         self._held: str | None = None  # the file of the weights that the method holds; None: the last ones
+        self._saved = time.perf_counter()  # when the last checkpoint was, or the start
+        self._unsaved: dict[str | None, Snapshot] = {}  # each candidate's best weights, if they are younger than that
         self.skipped = self.in_a_row = 0  # steps without a finite loss, in all and since the last that had one
         if "best-val" in self.recipe.tested and not experiment.validation:
             raise UsageError(
@@ -93,6 +100,16 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to the end; afterwards the method holds the weights that are tested, and `chosen` their predictor."""
+        try:
+            self._fit()
+            self.checkpoints.wait()
+        except Exception:
+            with suppress(SSLBenchError):  # another fault is told
+                self.checkpoints.wait()
+            raise
+        self.take(self.recipe.checkpoint)
+
+    def _fit(self) -> None:
         first_phase, first_iteration = 0, 0
         state = self.checkpoints.load()
         for line in self.checkpoints.unreadable:
@@ -111,7 +128,6 @@ class Trainer:
             if not (state is not None and number == first_phase):
                 self._enter_phase(number)
             self._run_phase(number, start)
-        self.take(self.recipe.checkpoint)
 
     def take(self, rule: CheckpointRule) -> str | None:
         """After `fit`: put the weights that a rule tests into the method, and return the predictor that it tests.
@@ -125,6 +141,10 @@ class Trainer:
             self.method.load_state_dict(state["method"])
             self._held = name
         return self.chosen
+
+    def release(self) -> None:
+        """After the last `take`: hold the experiment, and what lies on its device, no longer."""
+        del self.experiment, self.method, self.validation, self.optimizers, self.groups, self._unsaved
 
     def _last(self) -> Mapping[str, Any]:
         state = self.checkpoints.load()
@@ -142,7 +162,7 @@ class Trainer:
             if self.phases[number - 1].hand_on == "best-val" and self.selection.best:
                 kept = self.checkpoints.load_best(self.selection.best_file())
                 self.method.load_state_dict(kept["method"])
-                optimizers = kept["optimizers"]
+                optimizers = kept.get("optimizers")
             else:
                 optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
             self.selection.best, self.selection.latest = {}, {}
@@ -166,10 +186,11 @@ class Trainer:
         phase, length, offset = self.phases[number], self.lengths[number], sum(self.lengths[:number])
         schedule = self.recipe.schedule
         last_log, last_time = start, time.perf_counter()
-        last_save = last_time
         for iteration in range(start, length):
+            self.checkpoints.check()
             if self.should_stop():
                 self._save(number, iteration)
+                self.checkpoints.wait()
                 raise Interrupted(f"stopped after iteration {offset + iteration} of {self.total}; state is saved")
             done = iteration + 1
             logs = done % LOG_EVERY == 0 or done == length
@@ -179,7 +200,6 @@ class Trainer:
                 self.skipped += 1
                 self._skip(terms, offset + done, min(SKIPS_IN_A_ROW, length))
             validates = bool(schedule.validate_every) and (done % schedule.validate_every == 0 or done == length)
-            saves = validates or done == length or time.perf_counter() - last_save > SAVE_EVERY_S
             if logs:
                 now = time.perf_counter()
                 speed = (done - last_log) / max(now - last_time, 1e-9)
@@ -189,11 +209,10 @@ class Trainer:
                     values["skipped"] = self.skipped
                 self.recorder.record({"iteration": offset + done, **values, **rates, "it_per_s": round(speed, 3)})
             if validates and self.experiment.validation:
-                self._validate(phase, offset + done)
+                self._validate(number, offset + done)
                 last_time = time.perf_counter()
-            if saves:
+            if done == length or time.perf_counter() - self._saved > self.save_every:
                 self._save(number, done)
-                last_save = time.perf_counter()
 
     def _values(self, terms: Mapping[str, Tensor], per_class: bool) -> dict[str, Any]:
         """What a record holds of a step: numbers, and by the class's name those that every class has."""
@@ -301,11 +320,12 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------- validation, saving
 
-    def _validate(self, phase: Phase, iteration: int) -> None:
+    def _validate(self, number: int, iteration: int) -> None:
+        phase = self.phases[number]
         candidates = [
             key for key in self.selection.candidates if key in (None, *(phase.predictors or self.method.predictors))
         ]
-        classes = {key: self._validation_scores(key) for key in candidates}
+        classes = {key: self.validation.scores(key) for key in candidates}
         scores = {key: float(per_class.nanmean()) for key, per_class in classes.items()}
         shown: dict[str, Any] = {}
         for key, per_class in classes.items():
@@ -319,26 +339,12 @@ class Trainer:
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
                 for entry in Observer(self.experiment).entries(phase):
                     self.recorder.record({"iteration": iteration, "observed": entry})
-        for key in self.selection.observe(iteration, scores):
-            self.checkpoints.save_best(
-                {"method": self.method.state_dict(), "optimizers": self._optimizer_states(), "iteration": iteration},
-                Selection.file(key),
-            )
-
-    @torch.no_grad()
-    def _validation_scores(self, key: str | None) -> Tensor:
-        """Mean over validation cases of the DSC of each class (C - 1,); a class that is absent from a case and not
-        predicted there says nothing about the case and is left out. The score is the mean over classes."""
-        C = self.experiment.num_classes
-        predictor = Predictor(self.method, key, self.recipe, C, self.experiment.precision)
-        scores = []
-        for case in self.experiment.validation:
-            prediction = predictor.segment(case.image, validation=True).flatten().long().cpu()
-            reference = torch.from_numpy(case.label.astype("int64")).flatten()
-            table = torch.bincount(reference * C + prediction, minlength=C * C).view(C, C).double()
-            sizes = table.sum(0) + table.sum(1)
-            scores.append(torch.where(sizes > 0, 2 * table.diagonal() / sizes, torch.nan)[1:])
-        return torch.stack(scores).nanmean(0)
+        if better := self.selection.observe(iteration, scores):
+            kept = {"method": self.method.state_dict(), "iteration": iteration}
+            following = self.phases[number + 1 : number + 2]
+            if phase.hand_on == "best-val" and any(after.optimizer == "keep" for after in following):
+                kept["optimizers"] = self._optimizer_states()
+            self._unsaved |= dict.fromkeys(better, Snapshot(kept))
 
     def _optimizer_states(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
@@ -353,7 +359,10 @@ class Trainer:
             "selection": self.selection.state(),
             "skipped": (self.skipped, self.in_a_row),
         }
-        self.checkpoints.save(state, sum(self.lengths[:phase]) + iteration)
+        best = {self.selection.file(key): weights for key, weights in self._unsaved.items()}
+        self.checkpoints.save(state, sum(self.lengths[:phase]) + iteration, best, self.selection.files())
+        self._unsaved = {}
+        self._saved = time.perf_counter()
 
 
 def _losses(terms: Mapping[str, Tensor]) -> list[str]:

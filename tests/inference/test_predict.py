@@ -19,7 +19,7 @@ from sslbench.execution.predict import RECORD, check_preprocessing, find_scans, 
 from sslbench.execution.trained import load_trained, recorded_job
 from sslbench.execution.worker import run_job
 from sslbench.runs.directory import Run
-from sslbench.training.checkpoint import Checkpoints, Selection
+from sslbench.training.checkpoint import Checkpoints, Selection, Snapshot
 from tests.helpers.command_line import call
 from tests.helpers.jobs import tiny_job
 
@@ -78,10 +78,11 @@ def test_a_scan_stored_in_another_orientation_comes_back_in_it(finished, scans, 
 def test_weights_are_those_of_the_rule(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     rule = Selection("best-val", ("a", "b"))
+    best = {}
     for iteration, scores in ((3, {"a": 0.4, "b": 0.2}), (6, {"a": 0.3, "b": 0.5})):
         for key in rule.observe(iteration, scores):
-            checkpoints.save_best({"method": {"at": torch.tensor(iteration)}}, Selection.file(key))
-    checkpoints.save({"method": {"at": torch.tensor(9)}, "selection": rule.state()}, 9)
+            best[rule.file(key)] = Snapshot({"method": {"at": torch.tensor(iteration)}})
+    checkpoints.save({"method": {"at": torch.tensor(9)}, "selection": rule.state()}, 9, best, rule.files())
     assert Selection("best-val", ("a", "b")).tested(checkpoints) == ("b", {"at": torch.tensor(6)})
     assert Selection("last", ("a", "b")).tested(checkpoints) == ("b", {"at": torch.tensor(9)})
     assert Selection("last", (None,)).tested(checkpoints)[1] == {"at": torch.tensor(9)}

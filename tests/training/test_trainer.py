@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,47 @@ from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
 from sslbench.core.step import Batch, Step
 from sslbench.losses.base import Loss, Term
 from sslbench.methods.base import Group, Method, Phase
-from sslbench.training.checkpoint import Checkpoints
+from sslbench.training.checkpoint import Checkpoints, Selection, load, save
 from sslbench.training.trainer import Interrupted, Trainer
+from sslbench.training.validation import Validation
 from tests.helpers.jobs import random_experiment, tiny_job, tiny_job_2d
 
 
-def train(job: Job, folder: Path, stop_after: int | None = None, records: MemoryRecorder | None = None) -> Trainer:
+def train(
+    job: Job,
+    folder: Path,
+    stop_after: int | None = None,
+    records: MemoryRecorder | None = None,
+    save_every: float = math.inf,
+) -> Trainer:
     """Train until the end, or until `stop_after` more iterations began."""
     asked = iter(range(10**6))
     should_stop = (lambda: False) if stop_after is None else (lambda: next(asked) >= stop_after)
-    trainer = Trainer(random_experiment(job), Checkpoints(folder), records or MemoryRecorder(), should_stop)
+    trainer = Trainer(random_experiment(job), Checkpoints(folder), records or MemoryRecorder(), should_stop, save_every)
     trainer.fit()
     return trainer
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+def killed(job: Job, folder: Path, saved: int, dies: int, records: MemoryRecorder) -> Selection:
+    """Train with a checkpoint after `saved` iterations, until the process dies after `dies`; what it held the best."""
+
+    def ask() -> bool:
+        done = next(asked)
+        trainer.save_every = 0 if done == saved - 1 else math.inf
+        if done == dies:
+            trainer.checkpoints.wait()
+            raise Killed
+        return False
+
+    asked = iter(range(10**6))
+    trainer = Trainer(random_experiment(job), Checkpoints(folder), records, ask)
+    with pytest.raises(Killed):
+        trainer.fit()
+    return trainer.selection
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -65,11 +95,51 @@ def test_a_stopped_and_resumed_job_ends_like_one_never_stopped(job: Job, stop_af
     assert any("resumed" in message for message in records.messages)
 
 
+@pytest.mark.parametrize(("saved", "dies"), [(2, 3), (4, 5)])
+def test_a_kill_between_a_better_validation_and_the_next_checkpoint_changes_nothing(
+    saved: int, dies: int, tmp_path: Path
+) -> None:
+    job = tiny_job_2d("cps", set={"schedule.validate_every": 1})
+    through, records = MemoryRecorder(), MemoryRecorder()
+    whole = train(job, tmp_path / "whole", records=through)
+    lost = killed(job, tmp_path / "parts", saved, dies, records)
+    assert any(iteration > saved for _, iteration in lost.best.values()), "no better validation was lost"
+    resumed = train(job, tmp_path / "parts", records=records)
+    assert f"resumed after iteration {saved} of 6" in records.messages
+    assert records.entries == through.entries
+    assert (resumed.selection, resumed.chosen) == (whole.selection, whole.chosen)
+    assert_same(weights(resumed), weights(whole))
+    for name in whole.selection.files():
+        ours, theirs = (Checkpoints(tmp_path / part).load_best(name) for part in ("parts", "whole"))
+        assert ours["iteration"] == theirs["iteration"]
+        assert_same(ours["method"], theirs["method"])
+
+
+def test_best_weights_behind_the_checkpoint_are_never_taken_for_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that goes on rounds otherwise, and what was better there is not here."""
+    job = tiny_job_2d("supervised", set={"schedule.validate_every": 1})
+    scores = iter([0.5, 0.2, 0.7, *[0.1] * 5])
+    monkeypatch.setattr(Validation, "scores", lambda self, key: torch.full((3,), next(scores)))
+    lost = killed(job, tmp_path, 2, 3, MemoryRecorder())
+    assert lost.best[None] == (pytest.approx(0.7), 3)
+    resumed = train(job, tmp_path)
+    assert resumed.selection.best[None] == (pytest.approx(0.5), 1)
+    with pytest.raises(Interrupted):
+        train(job, tmp_path / "first", 1)
+    first = Checkpoints(tmp_path / "first").load()
+    assert first is not None
+    assert_same(weights(resumed), first["method"])
+
+
 def test_resume_falls_back_a_generation_when_the_newest_is_damaged(tmp_path: Path) -> None:
     job = tiny_job_2d("supervised")
     whole = train(job, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        train(job, tmp_path / "parts", 5)
+        train(job, tmp_path / "parts", 3)
+    with pytest.raises(Interrupted):
+        train(job, tmp_path / "parts", 1)  # after 4 iterations
     newest = sorted((tmp_path / "parts").glob("step-*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     records = MemoryRecorder()
@@ -98,7 +168,8 @@ def test_best_val_tests_the_best_and_last_the_last(tmp_path: Path) -> None:
     key = best.chosen
     score, iteration = best.selection.best[key]
     assert score == max(value for value, _ in best.selection.best.values())
-    kept = Checkpoints(tmp_path / "best").load_best(f"best-{key}")
+    kept = Checkpoints(tmp_path / "best").load_best(best.selection.file(key))
+    assert kept.keys() == {"method", "iteration"}
     assert kept["iteration"] == iteration
     assert_same(weights(best), kept["method"])
     last = train(tiny_job_2d("cps", set={"checkpoint": "last"}), tmp_path / "last")
@@ -111,9 +182,9 @@ def test_the_weights_of_either_rule_can_be_taken_in_any_order(tmp_path: Path) ->
     trainer = train(tiny_job_2d("cps"), tmp_path)
     newest = Checkpoints(tmp_path).load()
     assert newest is not None
-    best = f"best-{trainer.chosen}"  # which is made to differ from the last
+    best = trainer.selection.file(trainer.chosen)  # which is made to differ from the last
     bias = next(name for name in newest["method"] if name.startswith("a.") and name.endswith("head.bias"))
-    Checkpoints(tmp_path).save_best({"method": {**newest["method"], bias: torch.full((4,), 7.0)}}, best)
+    save({"method": {**newest["method"], bias: torch.full((4,), 7.0)}}, tmp_path / f"{best}.pt")
     assert trainer.take("last") in ("a", "b")
     assert_same(weights(trainer), newest["method"])
     trainer.take("best-val")
@@ -177,7 +248,7 @@ def test_twenty_steps_without_a_finite_loss_in_a_row_stop_the_job(
     explodes(throw_away, lambda iteration: iterations == 6 or iteration > 4)
     job = tiny_job_2d("supervised", "explodes", set={"schedule.iterations": iterations})
     with pytest.raises(TrainingError, match=rf"not finite at iteration {last} .*loss inf.*, as in the \d+ before"):
-        train(job, tmp_path)
+        train(job, tmp_path, save_every=0)
     state = Checkpoints(tmp_path).load()
     assert state is not None
     assert all(torch.isfinite(value).all() for value in state["method"].values())
@@ -279,6 +350,17 @@ def test_phases_run_in_order_hand_on_their_best_and_resume(
     seen = weights(whole)["seen"].tolist()
     assert seen[0] in (2, 4)  # the best of the first phase was handed on
     assert seen[1] == 6
+    # Killed in the second phase, whose best is not that of the first.
+    lost = killed(job, tmp_path / "killed", 100, 8, MemoryRecorder())
+    assert lost.best and min(iteration for _, iteration in lost.best.values()) > 4
+    # The optimiser is handed on with the first phase's best; with the second's there is nobody to take it.
+    (handed,) = (tmp_path / "killed").glob("best*.pt")
+    assert "optimizers" in load(handed)
+    resumed = train(job, tmp_path / "killed")
+    assert_same(weights(resumed), weights(whole))
+    assert resumed.selection == whole.selection and not handed.exists()
+    (last,) = resumed.selection.files()
+    assert "optimizers" not in Checkpoints(tmp_path / "killed").load_best(last)
     with pytest.raises(Interrupted):
         train(job, tmp_path / "parts", stop_after)
     assert_same(weights(train(job, tmp_path / "parts")), weights(whole))
