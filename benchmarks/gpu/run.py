@@ -159,10 +159,11 @@ def _run(name: str, asked: argparse.Namespace, limit: float) -> dict[str, Any]:
             output, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             return {"status": "failed", "reason": f"not done in {limit:.0f} s", "seconds": time.monotonic() - begun}
-        seconds = time.monotonic() - begun
         finally:
-            with suppress(ProcessLookupError):  # what it started, and left
+            with suppress(ProcessLookupError):  # it, and what it started and left
                 os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        seconds = time.monotonic() - begun
         try:
             return {**json.loads(output.strip().splitlines()[-1]), "seconds": seconds}
         except (IndexError, ValueError):

@@ -91,7 +91,12 @@ def now(device: torch.device) -> float:
 
 
 def speed_job(
-    recipe: str, method: str, loss: str, steps: int | None = None, batch: int | None = None, set: Mapping[str, Any] | None = None
+    recipe: str,
+    method: str,
+    loss: str,
+    steps: int | None = None,
+    batch: int | None = None,
+    set: Mapping[str, Any] | None = None,
 ) -> Job:
     """A job of some steps, every phase alike.
 
@@ -116,9 +121,7 @@ def speed_job(
 def volumes(job: Job, device: torch.device) -> Experiment:
     """A job put together on random volumes of its dataset's channels and classes."""
     dataset = registry.component("dataset", job.resolved.recipe.dataset)
-    return random_experiment(
-        job, device=str(device), channels=len(dataset.channels), classes=len(dataset.classes) + 1
-    )
+    return random_experiment(job, device=str(device), channels=len(dataset.channels), classes=len(dataset.classes) + 1)
 
 
 def step_seconds(experiment: Experiment, device: torch.device) -> list[float]:
