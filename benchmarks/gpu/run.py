@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     _find_package()
+    if asked.device == "cpu":  # threads that wait for each other on a busy machine turn seconds into minutes
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if asked.child:
         _child(asked)
     elif asked.part:

@@ -121,8 +121,8 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff, verify, bundle,
-    import_, power, new,
+    prepare, audit, run, status, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff, verify,
+    bundle, import_, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)
