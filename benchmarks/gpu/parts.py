@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -171,10 +171,8 @@ def trained_hash(job: Any, device: Any, stop: int | None = None) -> str:
     if stop is not None:
         asked = iter(range(stop))
         trainer = Trainer(volumes(job, device), checkpoints, MemoryRecorder(), lambda: next(asked, None) is None)
-        try:
+        with suppress(Interrupted):
             trainer.fit()
-        except Interrupted:
-            pass
     trainer = Trainer(volumes(job, device), checkpoints, MemoryRecorder())
     trainer.fit()
     digest = hashlib.sha256()
@@ -308,10 +306,8 @@ def child(plan: Plan, number: int, seconds: float, place: Path) -> float:
         made += 1
         return made > WARM_UP + 1 and time.perf_counter() - begun > seconds
 
-    try:
+    with suppress(Interrupted):
         Trainer(volumes(job, device), MemoryCheckpoints(), MemoryRecorder(), stop).fit()
-    except Interrupted:
-        pass
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (made - WARM_UP - 1) / (time.perf_counter() - begun)

@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     _find_package()
+    if asked.device == "cpu":  # threads that wait for each other on a busy machine turn seconds into minutes
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if asked.child:
         _child(asked)
     elif asked.part:
@@ -159,10 +161,11 @@ def _run(name: str, asked: argparse.Namespace, limit: float) -> dict[str, Any]:
             output, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             return {"status": "failed", "reason": f"not done in {limit:.0f} s", "seconds": time.monotonic() - begun}
-        seconds = time.monotonic() - begun
         finally:
-            with suppress(ProcessLookupError):  # what it started, and left
+            with suppress(ProcessLookupError):  # it, and what it started and left
                 os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        seconds = time.monotonic() - begun
         try:
             return {**json.loads(output.strip().splitlines()[-1]), "seconds": seconds}
         except (IndexError, ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -85,6 +85,22 @@ def verdict(checks: Iterable[Check]) -> Status:
     return max((check.status for check in checks), key=STATUSES.index, default="ok")
 
 
+def next_step(checks: Iterable[Check], results_dir: Path) -> str:
+    """What to type next: the remedy of what is broken, else data, else a run, else its report."""
+    found = list(checks)
+    if broken := next((check.remedy for check in found if check.status == "fail" and check.remedy), None):
+        return broken
+    usable = [check.name.partition("/")[0] for check in found if check.area == "data" and check.facts.get("found")]
+    if not usable:
+        return "sslbench prepare phantom, or sslbench list datasets"
+    dataset = next((name for name in usable if name != "phantom"), usable[0])
+    grid = registry.component("dataset", dataset).default_grid
+    if not grid:
+        return f"sslbench run -r {dataset} -m supervised,cps --labeled BUDGET"
+    started = any((results_dir / "runs").glob("*/*/*/seed-*"))
+    return f"sslbench report {grid}" if started else f"sslbench run --grid {grid}"
+
+
 # ------------------------------------------------------------------------------------------------------ software
 
 
@@ -136,11 +152,15 @@ def _torch(wanted: str) -> Check:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return Check("software", "torch", "fail", f"cannot be imported: {reason}", "pip install torch")
     from sslbench.execution.local import has_nvidia_card
+    from sslbench.networks.precision import cudnn_name
 
     number = str(torch.__version__)
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
-    facts = {"version": number, "cuda": torch.version.cuda}
-    if faults := _cudnn_faults(torch.backends.cudnn.version() if torch.version.cuda else None):
+    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
+    facts = {"version": number, "cuda": torch.version.cuda, "cudnn": cudnn}
+    if cudnn:
+        build += f", cuDNN {cudnn_name(cudnn)}"
+    if faults := _cudnn_faults(cudnn):
         return Check("software", "torch", "warn", f"{number}: {faults}", "pip install 'torch>=2.11'", facts)
     if not satisfies(number, wanted):
         return Check("software", "torch", "warn", f"{number}, needs {wanted}", f"pip install 'torch{wanted}'", facts)
@@ -254,10 +274,29 @@ def _hardware() -> Iterator[Check]:
         yield Check("hardware", "gpu", "ok", "none: jobs run on the CPU")
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         yield _gpu(number)
+    if torch.version.cuda and torch.cuda.is_available():
+        yield _mps(os.environ)
+
+
+def _mps(environment: Mapping[str, str]) -> Check:
+    """Tell whether several jobs on a card would share it, or take turns: NVIDIA's multi-process service (MPS)."""
+    control = shutil.which("nvidia-cuda-mps-control")
+    pipe = Path(environment.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")
+    running = (pipe / "control").exists()
+    facts = {"installed": control is not None, "running": running}
+    if running:
+        message = "running: jobs on one card share it"
+    elif control:
+        message = "not running: several jobs on one card (-j) take turns; nvidia-cuda-mps-control -d starts it"
+    else:
+        message = "not installed: several jobs on one card (-j) take turns"
+    return Check("hardware", "mps", "ok", message, "", facts)
 
 
 def _gpu(number: int) -> Check:
     import torch
+
+    from sslbench.runs.provenance import nvidia_driver
 
     device = torch.device("cuda", number)
     name = f"cuda:{number}"
@@ -265,12 +304,14 @@ def _gpu(number: int) -> Check:
         free, total = torch.cuda.mem_get_info(device)
         _computes(device)
         facts = {"name": torch.cuda.get_device_name(device), "memory": total, "free": free, **_bf16(device)}
+        facts["driver"] = nvidia_driver()
         capability = torch.cuda.get_device_capability(device)
     except RuntimeError as error:
         remedy = "check nvidia-smi; this torch may have no kernels for the card: install another build"
         return Check("hardware", name, "fail", f"cannot compute: {str(error).splitlines()[0]}", remedy)
     facts["capability"] = list(capability)
     message = f"{facts['name']}, {_gib(total)} ({_gib(free)} free), capability {capability[0]}.{capability[1]}"
+    message += f", driver {facts['driver']}" if facts["driver"] else ""
     return Check("hardware", name, "ok", f"{message}; {facts['auto']}", "", facts)
 
 

@@ -152,7 +152,7 @@ def doctor(
     results_dir: ResultsDir = None,
 ) -> None:
     """Check versions, hardware, folders and prepared data; what is wrong comes with its remedy."""
-    from sslbench.cli.doctor import examine, verdict
+    from sslbench.cli.doctor import examine, next_step, verdict
     from sslbench.cli.terminal import findings
     from sslbench.core import settings
 
@@ -161,12 +161,13 @@ def doctor(
             settings.data_dir(data_dir), settings.results_dir(results_dir), verify, lambda file: tell(f"reading {file}")
         )
     rows = [check.to_json() for check in found]
-    worst = verdict(found)
+    worst, following = verdict(found), next_step(found, settings.results_dir(results_dir))
     if as_json:
-        print_json({"status": worst, "checks": rows})
+        print_json({"status": worst, "next": following, "checks": rows})
     else:
         findings.checks(out(), rows)
         print(f"\n{worst}: " + ", ".join(f"{sum(c.status == s for c in found)} {s}" for s in ("ok", "warn", "fail")))
+        print(f"next: {following}")
     if worst == "fail":
         raise typer.Exit(1)
 

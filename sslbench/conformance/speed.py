@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sslbench.config.job import Job
-from sslbench.config.splits import load_splits
 from sslbench.config.layers import load_recipe
+from sslbench.config.splits import load_splits
 from sslbench.config.text import parse_component
 from sslbench.conformance.bench import MemoryCheckpoints, MemoryRecorder, random_experiment
 from sslbench.core import registry

@@ -136,9 +136,8 @@ def _words(
     together = sum(needed(size, kind) for size in sorted(sizes.values(), reverse=True)[:1]) * beside
     if not lines and beside > 1 and together > memory.total:
         fewer = max(memory.total * beside // together, 1)
-        lines.append(
-            f"{beside} jobs at a time take up to {gib(together)} of the {gib(memory.total)} of {memory.name}: -j {fewer}"
-        )
+        has = f"the {gib(memory.total)} of {memory.name}"
+        lines.append(f"{beside} jobs at a time take up to {gib(together)} of {has}: -j {fewer}")
     if left_out:
         kinds = counted(left_out, "kind") + " of jobs"
         lines.append(f"the memory of {kinds} was not counted: sslbench bench --memory takes the time")

@@ -65,7 +65,7 @@ def measured_rate(device: torch.device) -> MeasuredRate | None:
     if device.type == "cuda" and not torch.cuda.is_available():
         return None
     kept = _kept()
-    for threads in range(0, (os.cpu_count() or 1) + 1):
+    for threads in range((os.cpu_count() or 1) + 1):
         try:
             entry = kept[_key(device, threads)]
             return MeasuredRate(

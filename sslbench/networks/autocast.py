@@ -1,5 +1,5 @@
-"""Autocast as a GPU has it, without one: on a CPU, whose own list is shorter, and on torch's `meta` device, which has no
-autocast."""
+"""Autocast as a GPU has it, without one: on a CPU, whose own list is shorter, and on torch's `meta` device, which has
+none."""
 
 from __future__ import annotations
 

@@ -100,6 +100,12 @@ def _vendor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
+def cudnn_name(version: int) -> str:
+    """A cuDNN's version for people: 91002 is 9.10.2."""
+    major, rest = divmod(version, 10000)
+    return f"{major}.{rest // 100}.{rest % 100}"
+
+
 def cudnn_fault(arithmetic: Arithmetic, dims: int, version: int | None) -> str:
     """Why a cuDNN must not compute in an arithmetic; empty where nothing speaks against it.
 
@@ -110,8 +116,7 @@ def cudnn_fault(arithmetic: Arithmetic, dims: int, version: int | None) -> str:
     """
     if dims != 3 or version is None:
         return ""
-    major, rest = divmod(version, 10000)
-    name = f"cuDNN {major}.{rest // 100}.{rest % 100}"
+    name = f"cuDNN {cudnn_name(version)}"
     if arithmetic == "bf16" and 90800 <= version < 91500:
         return f"{name} gets bf16 convolutions in 3-D wrong, or torch avoids it slowly (pytorch #163539, #166122)"
     if arithmetic == "tf32" and 91002 <= version <= 91500:

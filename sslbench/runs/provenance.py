@@ -78,7 +78,7 @@ def gpu_facts(device: torch.device) -> dict[str, Any] | None:
     return {
         "memory": properties.total_memory,
         "capability": [properties.major, properties.minor],
-        "driver": _driver(),
+        "driver": nvidia_driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "tf32": {"cudnn": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32},
@@ -87,7 +87,7 @@ def gpu_facts(device: torch.device) -> dict[str, Any] | None:
     }
 
 
-def _driver() -> str | None:
+def nvidia_driver() -> str | None:
     """The version of the NVIDIA driver as the kernel tells it; None where it does not."""
     try:
         first = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
