@@ -99,7 +99,7 @@ class _Scores(torch.autograd.Function):
                 size, share = size.square_(), share.square_()
             if weight is not None:
                 share.mul_(weight[samples, voxels])
-            prediction[samples] += (size @ share.unsqueeze(-1)).squeeze(-1)
+            prediction[samples] += size.mul_(share.unsqueeze(1)).sum(-1)  # no product of matrices: those are rounded
         hit = torch.exp(-nll)
         intersection = PerClass(labels, x.shape[1]).sum(hit if weight is None else hit * weight)
         ctx.save_for_backward(logits, labels, weight, total, hit)
