@@ -19,7 +19,7 @@ from sslbench.losses.per_class import PerClass
 _BLOCK = 2**18  # logits of a block on a CPU: 1 MiB in fp32
 
 
-class Scores(NamedTuple):
+class SoftmaxScores(NamedTuple):
     """What labels make of logits.
 
     Attributes:
@@ -33,7 +33,7 @@ class Scores(NamedTuple):
     prediction: Tensor
 
 
-def scores(logits: Tensor, labels: Tensor, weight: Tensor | None = None, squared: bool = True) -> Scores:
+def scores(logits: Tensor, labels: Tensor, weight: Tensor | None = None, squared: bool = True) -> SoftmaxScores:
     """The terms of cross-entropy and Dice, in fp32 (float64 stays); all reach the logits' gradient, once.
 
     Args:
@@ -44,7 +44,7 @@ def scores(logits: Tensor, labels: Tensor, weight: Tensor | None = None, squared
     """
     weight = None if weight is None else _flat(weight.detach().to(_dtype(logits)), 1)
     nll, intersection, prediction = _Scores.apply(logits, _flat(labels, 1), weight, squared)
-    return Scores(nll.view(labels.shape), intersection, prediction)
+    return SoftmaxScores(nll.view(labels.shape), intersection, prediction)
 
 
 def nll_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class _Scores(torch.autograd.Function):
         return found.view(logits.shape), None, None, None
 
 
-Block = tuple[slice, slice]
+_Place = tuple[slice, slice]
 
 
 def _flat(values: Tensor, axes: int) -> Tensor:
@@ -145,7 +145,7 @@ def _flat(values: Tensor, axes: int) -> Tensor:
     return values.reshape(*values.shape[:axes], -1)
 
 
-def _blocks(x: Tensor) -> Iterator[Block]:
+def _blocks(x: Tensor) -> Iterator[_Place]:
     """Samples and voxels of (B, C, N), block by block."""
     B, C, N = x.shape
     if x.device.type != "cpu" or x.numel() <= _BLOCK:
@@ -161,9 +161,7 @@ def _dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _exponentials(
-    x: Tensor, labels: Tensor, block: Block, nll: Tensor, total: Tensor
-) -> tuple[Tensor, Tensor]:
+def _exponentials(x: Tensor, labels: Tensor, block: _Place, nll: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     """exp(x - max) (b, C, n) of a block, and what makes probabilities of it (b, n), the reciprocal of its sum; the
     block's part of `nll` is written, and that of `total`, log Σ exp x."""
     samples, voxels = block
@@ -178,7 +176,7 @@ def _exponentials(
     return part, sums.reciprocal_()
 
 
-def _softmax(x: Tensor, total: Tensor, block: Block) -> Tensor:
+def _softmax(x: Tensor, total: Tensor, block: _Place) -> Tensor:
     """p (b, C, n) of a block."""
     samples, voxels = block
     return (x[samples, :, voxels] - total[samples, voxels].unsqueeze(1)).exp_()
