@@ -29,7 +29,8 @@ from sslbench.core.options import Frozen
 
 # Bump when the meaning of a resolved job changes for all jobs at once (sampling, schedules, the trainer).
 # 2: the weighting is a part of the job beside method, loss and plugin.
-ENGINE_VERSION = 2
+# 3: losses on labels in one pass, sums per class in double precision, a head as one product: last digits differ.
+ENGINE_VERSION = 3
 
 COMMAND_LINE = "command line"  # the last layer, and the name of a grid that was put together there
 

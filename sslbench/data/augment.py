@@ -31,6 +31,7 @@ from sslbench.config.recipe import (
     Noise,
     ThreeOfSix,
 )
+from sslbench.core.transfer import send
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _three_of_six(kind: ThreeOfSix, image: Tensor, label: Tensor, draws: Draws) 
         rows = [row for row, order in enumerate(orders) if order[position] == number and applied[row][position]]
         if not rows:
             continue
-        at = torch.tensor(rows).to(image.device, non_blocking=True)
+        at = send(torch.tensor(rows), image.device)
         drawn = [strengths[row][number] for row in rows]
         if other is not None:
             image[at] = _changed(other, image[at], _per_patch(drawn, image))
@@ -239,7 +240,7 @@ def _moved(x: Tensor, label: Tensor, angles: Sequence[float], zooms: Sequence[fl
         # From voxels to torch's coordinates, which go from -1 to 1 along each axis and name the last axis first.
         theta[row, :, :dims] = (zoom * matrix * half / half[:, None])[::-1, ::-1]
     grid = torch.nn.functional.affine_grid(
-        torch.tensor(theta, dtype=torch.float32).to(x.device, non_blocking=True), list(x.shape), align_corners=True
+        send(torch.tensor(theta, dtype=torch.float32), x.device), list(x.shape), align_corners=True
     )
     sample = torch.nn.functional.grid_sample
     moved = sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
@@ -302,7 +303,7 @@ def _jitter(kind: Jitter, image: Tensor, draws: Draws) -> Tensor:
         for number, step in enumerate(steps):
             rows = [row for row, order in enumerate(orders) if order[position] == number]
             if rows and (number < 2 or image.shape[1] == 3):
-                at = torch.tensor(rows).to(image.device, non_blocking=True)
+                at = send(torch.tensor(rows), image.device)
                 image[at] = step(image[at], _per_patch([drawn[number][row] for row in rows], image))
     return image
 
@@ -350,5 +351,5 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
 
 def _per_patch(values: Sequence[float], like: Tensor) -> Tensor:
     """One number per patch, to be broadcast over (B, channels, *S)."""
-    tensor = torch.tensor(values, dtype=torch.float32)
-    return tensor.to(like.device, non_blocking=True).view(-1, *[1] * (like.ndim - 1))
+    tensor = send(torch.tensor(values, dtype=torch.float32), like.device)
+    return tensor.view(-1, *[1] * (like.ndim - 1))

@@ -17,6 +17,7 @@ from sslbench.config.recipe import Distortion, Recipe, ThreeOfSix, TilesSpec
 from sslbench.core.errors import UsageError
 from sslbench.core.randomness import numpy_generator, torch_generator
 from sslbench.core.step import Batch, Stream, View
+from sslbench.core.transfer import send
 from sslbench.data import augment
 from sslbench.data.resampling import nearest_positions
 from sslbench.data.store import OnDemand
@@ -380,8 +381,7 @@ def _turn(patch: Tensor, plane: augment.PlaneMap, axes: tuple[int, int]) -> Tens
 
 def _send(array: np.ndarray, device: torch.device) -> Tensor:
     """A small array on the device, without waiting for it there."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return send(torch.from_numpy(array), device)
 
 
 def _flat(arrays: Sequence[np.ndarray], size: int, device: torch.device) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sslbench.config.recipe import CriteriaSpec
 from sslbench.core import registry
 from sslbench.core.options import NoOptions, Options
-from sslbench.losses.cross_entropy import cross_entropy
-from sslbench.losses.dice import DiceLoss, ForegroundDiceLoss
+from sslbench.losses.cross_entropy import cross_entropy, mean_nll
+from sslbench.losses.dice import DiceLoss, ForegroundDiceLoss, label_scores
 
 if TYPE_CHECKING:
     from sslbench.config.job import ResolvedJob
@@ -64,6 +64,12 @@ class Term:
     mask: Tensor | None = None
     voxel_weight: Tensor | None = None
     class_weight: Tensor | None = None
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether `losses.dice.label_scores` serves it: its target is labels, and no gradient reaches its weights."""
+        weight = self.inside_sums
+        return self.target.ndim < self.logits.ndim and (weight is None or not weight.requires_grad)
 
     @property
     def inside_sums(self) -> Tensor | None:
@@ -174,7 +180,21 @@ class Loss(nn.Module):
 
     def supervised_term(self, term: Term) -> Tensor:
         """Compute `ce_term` and `dice_term` in the weights of the recipe's `criteria`, whichever loss is plugged in."""
-        return self.criteria.ce_weight * self.ce(**vars(term)) + self.criteria.dice_weight * self.dice(**vars(term))
+        ce, dice = self.both_terms(term)
+        return self.criteria.ce_weight * ce + self.criteria.dice_weight * dice
+
+    def both_terms(self, term: Term) -> tuple[Tensor, Tensor]:
+        """Compute `ce_term` and `dice_term` of one term: a loss that makes both of the same sums writes this too."""
+        if not (term.one_pass and self._makes_both(Loss)):
+            return self.ce(**vars(term)), self.dice(**vars(term))
+        found = label_scores(term.logits, term.target, term.inside_sums, self._plain_dice.squared)
+        ce = mean_nll(found.nll, term.target, term.mask, term.voxel_weight, term.class_weight)
+        return ce, self._plain_dice.of(found.sums, term.class_weight)
+
+    def _makes_both(self, owner: type[Loss]) -> bool:
+        """Whether cross-entropy and Dice are those of `owner`, whose `both_terms` asks."""
+        names = ("ce", "dice", "ce_term", "dice_term")
+        return all(getattr(type(self), name) is getattr(owner, name) for name in names)
 
     def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
         """Compute a soft consistency term: `own()`, the criterion of the method's paper, unless a loss replaces it.

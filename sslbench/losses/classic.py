@@ -18,8 +18,8 @@ from torch import Tensor
 from sslbench.core import registry
 from sslbench.core.registry import register
 from sslbench.losses.base import Loss, LossOptions, Term, product
-from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map, weighted_mean
-from sslbench.losses.dice import DiceSums, dice_sums
+from sslbench.losses.cross_entropy import hard_labels, nll_map, weighted_mean
+from sslbench.losses.dice import DiceSums, softmax_sums
 from sslbench.losses.gradient_aware import GACELoss
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class WeightedCELoss(Loss):
 
 
 def _linear_sums(term: Term) -> DiceSums:
-    return dice_sums(full_precision(term.logits).softmax(1), term.target, term.inside_sums, squared=False)
+    return softmax_sums(term.logits, term.target, term.inside_sums, squared=False)
 
 
 class TverskyOptions(LossOptions):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.losses.cross_entropy import classes_of, cross_entropy, full_precision
-from sslbench.losses.dice import DiceLoss, dice_sums
+from sslbench.losses.dice import DiceLoss, softmax_sums
 from sslbench.networks.base import unrecorded
 
 
@@ -252,7 +252,7 @@ def vat_loss(
 
 
 def _pooled_dice(logits: Tensor, target: Tensor) -> Tensor:
-    parts = [part.sum() for part in dice_sums(full_precision(logits).softmax(1), target, squared=False)]
+    parts = [part.sum() for part in softmax_sums(logits, target, squared=False)]
     return 1 - (2 * parts[0] + 1e-8) / (parts[1] + parts[2] + 1e-8)
 
 

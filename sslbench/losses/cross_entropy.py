@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslbench.losses.per_class import picked
+from sslbench.losses.one_pass import nll_of
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -35,10 +35,10 @@ def nll_map(logits: Tensor, target: Tensor) -> Tensor:
         logits: (B, C, *S).
         target: (B, *S) int64 labels in 0..C-1, or (B, C, *S) probabilities.
     """
-    log_p = F.log_softmax(full_precision(logits), dim=1)
     if target.ndim == logits.ndim:
+        log_p = F.log_softmax(full_precision(logits), dim=1)
         return -(target.to(log_p.dtype) * log_p).sum(dim=1)
-    return -picked(log_p, target)
+    return nll_of(logits, target)
 
 
 def weighted_mean(
@@ -84,13 +84,25 @@ def cross_entropy(
         voxel_weight: (B, *S), multiplies each voxel's term; the divisor stays.
         class_weight: (C,).
     """
-    if class_weight is None:
-        return weighted_mean(nll_map(logits, target), mask, voxel_weight)
+    if class_weight is None or target.ndim < logits.ndim:
+        return mean_nll(nll_map(logits, target), target, mask, voxel_weight, class_weight)
     w = class_weight.to(full_precision(logits).dtype)
-    if target.ndim == logits.ndim:
-        weighted = target.to(w.dtype) * w.view(-1, *[1] * (logits.ndim - 2))
-        return weighted_mean(nll_map(logits, weighted), mask, voxel_weight, weighted.sum(1))
-    return weighted_mean(nll_map(logits, target) * w[target], mask, voxel_weight, w[target])
+    weighted = target.to(w.dtype) * w.view(-1, *[1] * (logits.ndim - 2))
+    return weighted_mean(nll_map(logits, weighted), mask, voxel_weight, weighted.sum(1))
+
+
+def mean_nll(
+    nll: Tensor,
+    labels: Tensor,
+    mask: Tensor | None = None,
+    voxel_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+) -> Tensor:
+    """`cross_entropy` of the negative log-likelihood (B, *S) that labels (B, *S) have; the rest as there."""
+    if class_weight is None:
+        return weighted_mean(nll, mask, voxel_weight)
+    by_class = class_weight.to(nll.dtype)[labels]
+    return weighted_mean(nll * by_class, mask, voxel_weight, by_class)
 
 
 def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sslbench.losses.cross_entropy import cross_entropy, full_precision
+from sslbench.losses.one_pass import scores
 from sslbench.losses.per_class import PerClass, picked
 
 
@@ -57,6 +58,44 @@ def dice_sums(
     return DiceSums(*(part.sum(0) for part in sums)) if batch else sums
 
 
+class LabelScores(NamedTuple):
+    """What cross-entropy and Dice on labels need of logits.
+
+    Attributes:
+        nll: negative log-likelihood of each voxel, (B, *S).
+        sums: of the softmax.
+    """
+
+    nll: Tensor
+    sums: DiceSums
+
+
+def label_scores(
+    logits: Tensor, labels: Tensor, weight: Tensor | None = None, squared: bool = True, batch: bool = True
+) -> LabelScores:
+    """Both at the cost of one; see `losses.one_pass`.
+
+    Args:
+        logits: (B, C, *S).
+        labels: (B, *S) int64 in 0..C-1.
+        weight, squared, batch: as in `dice_sums`; no gradient reaches the weight.
+    """
+    found = scores(logits, labels, weight, squared)
+    counted = torch.ones_like(found.nll) if weight is None else weight.detach().to(found.nll.dtype)
+    reference = PerClass(labels.flatten(1), logits.shape[1]).sum(counted.flatten(1))
+    sums = DiceSums(found.intersection, found.prediction, reference)
+    return LabelScores(found.nll, DiceSums(*(part.sum(0) for part in sums)) if batch else sums)
+
+
+def softmax_sums(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, squared: bool = True, batch: bool = True
+) -> DiceSums:
+    """`dice_sums` of the softmax of logits (B, C, *S), in fp32 or float64; the rest as there."""
+    if target.ndim == logits.ndim or (weight is not None and weight.requires_grad):
+        return dice_sums(full_precision(logits).softmax(1), target, weight, squared, batch)
+    return label_scores(logits, target, weight, squared, batch).sums
+
+
 class DiceLoss(nn.Module):
     """1 - (2Σpy + s) / (Σp² + Σy² + s) per class, averaged over classes (`dice_sq`; GA eq. 1).
 
@@ -84,14 +123,20 @@ class DiceLoss(nn.Module):
             mask: (B, *S), the voxels that count, or their weights.
             class_weight: (C,) factors of the classes' terms; the divisor stays the number of classes.
         """
-        terms = self.terms(logits, target, mask)
+        return self.of(softmax_sums(logits, target, mask, self.squared, self.batch), class_weight)
+
+    def of(self, sums: DiceSums, class_weight: Tensor | None = None) -> Tensor:
+        """The loss of sums that are known."""
+        terms = self._terms(sums)
         if class_weight is not None:
             terms = class_weight * terms
         return (terms if self.include_background else terms[..., 1:]).mean()
 
     def terms(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """1 - Dice of every class, background too: (C,), or (B, C) without `batch`; arguments as in `forward`."""
-        sums = dice_sums(full_precision(logits).softmax(1), target, mask, self.squared, self.batch)
+        return self._terms(softmax_sums(logits, target, mask, self.squared, self.batch))
+
+    def _terms(self, sums: DiceSums) -> Tensor:
         return 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
 
 
@@ -107,13 +152,16 @@ class ForegroundDiceLoss(nn.Module):
 
     def __init__(self, smooth: float = 1.0) -> None:
         super().__init__()
-        self.smooth = smooth
+        self.smooth, self.squared = smooth, False
 
     def forward(
         self, logits: Tensor, target: Tensor, mask: Tensor | None = None, class_weight: Tensor | None = None
     ) -> Tensor:
         """The loss, a 0-d tensor in fp32; arguments as in `DiceLoss`."""
-        sums = dice_sums(full_precision(logits).softmax(1), target, mask, squared=False)
+        return self.of(softmax_sums(logits, target, mask, squared=False), class_weight)
+
+    def of(self, sums: DiceSums, class_weight: Tensor | None = None) -> Tensor:
+        """The loss of sums that are known."""
         score = (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth + 1e-8)
         return -(score if class_weight is None else class_weight * score)[1:].mean()
 

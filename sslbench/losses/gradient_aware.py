@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from sslbench.core.registry import register
 from sslbench.losses.base import Loss, LossOptions, Term
 from sslbench.losses.cross_entropy import full_precision, hard_labels, nll_map
-from sslbench.losses.dice import DiceSums, dice_sums
+from sslbench.losses.dice import DiceSums, label_scores, softmax_sums
 from sslbench.losses.per_class import PerClass
 
 if TYPE_CHECKING:
@@ -50,20 +51,24 @@ class GADiceLoss(nn.Module):
             mask: (B, *S), the voxels that count, or their weights; presence and N are taken where it is not 0.
             class_weight: (C,) factors of the classes' terms; the divisor stays C.
         """
-        p, target = full_precision(logits).softmax(1), hard_labels(logits, target)
-        sums = dice_sums(p, target, mask)
-        present = 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
-        terms = (
-            present if self.absent == "none" else torch.where(sums.reference > 0, present, self._absent(p, sums, mask))
-        )
+        return self.of(softmax_sums(logits, hard_labels(logits, target), mask), logits, mask, class_weight)
+
+    def of(
+        self, sums: DiceSums, logits: Tensor, mask: Tensor | None = None, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss of sums that are known; the other arguments as in `forward`."""
+        terms = 1 - (2 * sums.intersection + self.smooth) / (sums.prediction + sums.reference + self.smooth)
+        if self.absent != "none":
+            terms = torch.where(sums.reference > 0, terms, self._absent(logits, sums, mask))
         return (terms if class_weight is None else class_weight * terms).mean()
 
-    def _absent(self, p: Tensor, sums: DiceSums, mask: Tensor | None) -> Tensor:
+    def _absent(self, logits: Tensor, sums: DiceSums, mask: Tensor | None) -> Tensor:
         """What each class (C,) contributes if it is absent."""
-        count = p[:, 0].numel() if mask is None else (mask > 0).sum().clamp_min(1)
+        count = logits[:, 0].numel() if mask is None else (mask > 0).sum().clamp_min(1)
         if self.absent == "p":
             # Σ⟨p⟩p has the value of Σp² and half of its gradient.
             return 0.5 * (sums.prediction + sums.prediction.detach()) / count
+        p = full_precision(logits).softmax(1)
         pull = p.detach() ** 2 if self.absent == "p2" else 1.0 / count
         terms = pull * p if mask is None else mask.unsqueeze(1) * pull * p
         return terms.flatten(2).sum((0, 2)) / count
@@ -113,8 +118,20 @@ class GACELoss(nn.Module):
             voxel_weight: (B, *S), multiplies nll before the mining; voxels of weight 0 do not exist for it.
             class_weight: (C,), multiplies nll before the mining.
         """
-        C, target = logits.shape[1], hard_labels(logits, target)
-        nll, labels = nll_map(logits, target).flatten(), target.flatten()
+        target = hard_labels(logits, target)
+        return self.of(nll_map(logits, target), target, logits.shape[1], mask, voxel_weight, class_weight)
+
+    def of(
+        self,
+        nll: Tensor,
+        target: Tensor,
+        classes: int,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`mined` of the negative log-likelihood (B, *S) that labels (B, *S) have; the rest as there."""
+        nll, labels = nll.flatten(), target.flatten()
         exists = None if mask is None else mask.flatten() > 0
         if voxel_weight is not None:
             nll, weighs = nll * voxel_weight.flatten(), voxel_weight.flatten() > 0
@@ -135,7 +152,7 @@ class GACELoss(nn.Module):
                 # How many voxels there are is known on the device alone: the ranks beyond k % of them count nothing.
                 mined = mined[hardest] * (torch.arange(most, device=nll.device) < number)
         ones = torch.ones_like(nll) if mined is None else mined
-        counts = PerClass(labels.unsqueeze(0), C).sum(ones).squeeze(0)
+        counts = PerClass(labels.unsqueeze(0), classes).sum(ones).squeeze(0)
         damping = 1 / (number**self.gamma * (counts + 1e-10) ** (1 - self.gamma) + 1e-10)
         return (nll * ones * damping[labels]).sum(), counts
 
@@ -182,8 +199,13 @@ class GALoss(Loss):
             self._step, self._mined = step, {}
 
     def ce_term(self, term: Term) -> Tensor:
+        target = hard_labels(term.logits, term.target)
+        return self._mining(term, nll_map(term.logits, target), target)
+
+    def _mining(self, term: Term, nll: Tensor, labels: Tensor) -> Tensor:
         criterion = GACELoss(self.options.k if term.source == "label" else self.options.k_pseudo, self.options.gamma)
-        loss, counts = criterion.mined(term.logits, term.target, term.mask, term.voxel_weight, term.class_weight)
+        classes = term.logits.shape[1]
+        loss, counts = criterion.of(nll, labels, classes, term.mask, term.voxel_weight, term.class_weight)
         if self._step is not None:
             self._step.log(f"mined/{term.key}/{term.source}", partial(self._counted, term, counts.detach()))
         return loss
@@ -196,6 +218,15 @@ class GALoss(Loss):
 
     def dice_term(self, term: Term) -> Tensor:
         return GADiceLoss(self.options.absent)(term.logits, term.target, term.inside_sums, term.class_weight)
+
+    def both_terms(self, term: Term) -> tuple[Tensor, Tensor]:
+        term = replace(term, target=hard_labels(term.logits, term.target))
+        if not (term.one_pass and self._makes_both(GALoss)):
+            return super().both_terms(term)
+        weight = term.inside_sums
+        found = label_scores(term.logits, term.target, weight)
+        dice = GADiceLoss(self.options.absent).of(found.sums, term.logits, weight, term.class_weight)
+        return self._mining(term, found.nll, term.target), dice
 
 
 # GA Table 6: one side only.

@@ -13,6 +13,7 @@ from torch import Tensor
 from sslbench.core.registry import register
 from sslbench.losses.base import Loss, LossOptions, Term, product
 from sslbench.losses.cross_entropy import classes_of, full_precision, hard_labels, nll_map
+from sslbench.losses.dice import label_scores
 from sslbench.losses.quadripartition import REGIONS, Partitioning, Phi, QuadLoss
 from sslbench.losses.thresholds import (
     STREAMS,
@@ -168,6 +169,15 @@ class MetaSSLLoss(Loss):
             return plain + self.criteria.dice_weight * super().dice_term(term) + self._ramped(term)
         return super().supervised_term(term)
 
+    def both_terms(self, term: Term) -> tuple[Tensor, Tensor]:
+        term = replace(term, target=hard_labels(term.logits, term.target))
+        if self.options.form == "released" or not (term.one_pass and self._makes_both(MetaSSLLoss)):
+            return super().both_terms(term)
+        regions, probabilities = self._regions(term)
+        weight = product(self.quad.weights(regions, term.source, probabilities.dtype), term.inside_sums)
+        found = label_scores(term.logits, term.target, weight, self.quad.dice.squared)
+        return self._mean(term, found.nll, regions), self.quad.dice.of(found.sums, term.class_weight)
+
     def consistency_term(self, term: Term, own: Callable[[], Tensor]) -> Tensor:
         term = replace(term, target=classes_of(term.target))
         if self.options.soft == "ce":
@@ -179,7 +189,11 @@ class MetaSSLLoss(Loss):
     def _quad_ce(self, term: Term) -> Tensor:
         term = replace(term, target=hard_labels(term.logits, term.target))
         regions, _ = self._regions(term)
-        nll, by_class = nll_map(term.logits, term.target), None
+        return self._mean(term, nll_map(term.logits, term.target), regions)
+
+    def _mean(self, term: Term, nll: Tensor, regions: Tensor) -> Tensor:
+        """The mean of nll (B, *S) under the weights of a term on labels and of its regions."""
+        by_class = None
         if term.class_weight is not None:
             by_class = term.class_weight.to(nll.dtype)[term.target]
             nll = nll * by_class

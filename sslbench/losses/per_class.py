@@ -8,15 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK = 256  # voxels that one running fp32 sum may take in
-
 
 class PerClass:
     """Adds values up by the class of their voxel, over the batch or per sample, without a one-hot.
 
     A running fp32 sum stops growing exactly long before a batch's million voxels of background are added: at 2²⁰ it
-    rounds 0.95 to 1. So on a CPU each `_BLOCK` voxels are summed apart, and then the blocks, in one pass. A GPU would
-    add them with atomics, in an order that varies; there each class is summed under its mask, as a tree of fixed shape.
+    rounds 0.95 to 1. So a CPU adds in double precision. A GPU would add with atomics, in an order that varies; there
+    each class is summed under its mask, as a tree of fixed shape.
 
     Args:
         labels: (B, N) int64 in 0..classes-1.
@@ -26,21 +24,19 @@ class PerClass:
     def __init__(self, labels: Tensor, classes: int) -> None:
         self.labels, self.classes = labels, classes
         if labels.device.type == "cpu":
-            samples, voxels = labels.shape
-            self.blocks = -(-voxels // _BLOCK)
-            first = torch.arange(0, samples * self.blocks * classes, classes)
-            block = first.view(samples, self.blocks, 1).expand(-1, -1, _BLOCK).reshape(samples, -1)[:, :voxels]
-            self.slots = (labels + block).flatten()
+            samples = len(labels)
+            self.slots = labels.flatten()
+            if samples > 1:
+                self.slots = (labels + torch.arange(0, samples * classes, classes).unsqueeze(1)).flatten()
 
     def sum(self, values: Tensor) -> Tensor:
         """(B, classes) of values (B, N); the gradient reaches the values."""
         if values.device.type != "cpu":
             sums: Tensor = MaskedSums.apply(values.reshape(self.labels.shape), self.labels, self.classes)
             return sums
-        samples = len(self.labels)
-        zeros = values.new_zeros(samples * self.blocks * self.classes)
-        total = zeros.index_add(0, self.slots, values.flatten())
-        return total.view(samples, self.blocks, self.classes).sum(1)
+        zeros = torch.zeros(len(self.labels) * self.classes, dtype=torch.float64)
+        total = zeros.index_add(0, self.slots, values.flatten().double())
+        return total.view(-1, self.classes).to(values.dtype)
 
 
 class MaskedSums(torch.autograd.Function):

@@ -81,7 +81,7 @@ class DeSCO(CoTraining):
         options = self.options
         entropy = entropy_map(noisy_mean(self.get_submodule(peer.key), image, options.samples, noise))
         certain = entropy < options.threshold(step.iteration, step.iterations, peer.logits.shape[1])
-        step.log(f"certain/{peer.key}", certain.float().mean)
+        step.log(f"certain/{peer.key}", lambda: certain.float().mean())
         return certain
 
     def step_cost(self, phase: Phase) -> StepCost:

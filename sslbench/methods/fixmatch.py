@@ -86,7 +86,7 @@ class FixMatch(Method):
             )
         confidence, target = probabilities.max(1)
         confident = confidence > self.options.threshold
-        step.log("confident", confident.float().mean)
+        step.log("confident", lambda: confident.float().mean())
         return self.loss.ce(strong, target, source="pseudo", key="net", reference=reference, mask=confident)
 
     @property

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslbench.core.step import Step
+from sslbench.core.transfer import send
 from sslbench.losses.cross_entropy import full_precision
 from sslbench.metrics.components import largest_component
 from sslbench.networks.parts import cut_parts, join_parts
@@ -149,4 +150,4 @@ def exchange_low_bands(x: Tensor, y: Tensor, share: float) -> tuple[Tensor, Tens
 def draw_beta(size: int, parameter: float, step: Step, device: torch.device, stream: str) -> Tensor:
     """(size,) fp32 on `device` from Beta(parameter, parameter), drawn on the CPU: torch's own takes no generator."""
     random = np.random.default_rng(step.generator(stream).initial_seed())
-    return torch.from_numpy(random.beta(parameter, parameter, size)).float().to(device, non_blocking=True)
+    return send(torch.from_numpy(random.beta(parameter, parameter, size)).float(), device)

@@ -50,7 +50,7 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
         now, end = (step.epoch, step.epochs - 1) if by_epoch else (step.iteration, step.iterations)
         threshold = self.options.threshold(now, end, logits.shape[1])
         certain = entropy < threshold
-        step.log("certain", certain.float().mean)
+        step.log("certain", lambda: certain.float().mean())
         return self.loss.consistency(
             logits,
             lambda: certain_mse(logits, target, entropy, threshold),

@@ -283,14 +283,40 @@ def initialize(module: nn.Module, scheme: str) -> None:
                 raise ValueError(f"unknown initialisation {scheme!r}; known: default, kaiming, xavier")
 
 
+def is_pointwise(layer: nn.Conv3d) -> bool:
+    """Whether each voxel of a convolution's output is of one voxel of its input."""
+    plain = layer.stride == (1, 1, 1) and layer.padding == (0, 0, 0) and layer.groups == 1
+    return plain and layer.kernel_size == (1, 1, 1)
+
+
+def pointwise(content: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution of single voxels, as one product of matrices a sample.
+
+    Args:
+        content: (B, c, *S), in any memory format.
+        weight: (C, c, 1, ...).
+        bias: (C,), or none.
+
+    Returns:
+        (B, C, *S), contiguous.
+    """
+    voxels, matrix = content.flatten(2), weight.flatten(1).expand(len(content), -1, -1)
+    product = matrix @ voxels if bias is None else torch.baddbmm(bias.view(1, -1, 1), matrix, voxels)
+    return product.unflatten(2, content.shape[2:])
+
+
 class Conv3d(nn.Conv3d):
     """A 3-D convolution that is right in bf16 on a CPU.
 
     With torch 2.13.0 on a CPU the bf16 weight gradient of a 3³ convolution on an input that is 2 voxels deep is wrong
     and differs from run to run, often infinite; other depths are right. Such inputs are computed in fp32.
+
+    One of single voxels is a product of matrices there: ATen's own way for it unfolds the image first.
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.device.type == "cpu" and is_pointwise(self):
+            return pointwise(input, self.weight, self.bias)
         if input.device.type == "cpu" and input.shape[2] == 2 and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(input.float())

@@ -436,7 +436,11 @@ def plugin_decays(method: torch.nn.Module) -> dict[torch.nn.Parameter, float]:
 def make_optimizer(
     spec: OptimizerSpec, group: Group, decays: Mapping[torch.nn.Parameter, float] | None = None
 ) -> torch.optim.Optimizer:
-    """The optimiser that a spec names, over a group's parameters; `decays`: those with a weight decay of their own."""
+    """The optimiser that a spec names, over a group's parameters; `decays`: those with a weight decay of their own.
+
+    None is fused: torch's fused kernels take for granted that weights, gradients and momenta lie alike in memory, and
+    are wrong without a word where a training goes on in another memory format.
+    """
     by_decay: dict[float, list[torch.nn.Parameter]] = {}
     for parameter in group.parameters:
         by_decay.setdefault((decays or {}).get(parameter, spec.weight_decay), []).append(parameter)

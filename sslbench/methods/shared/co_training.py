@@ -80,9 +80,10 @@ class CoTraining(Method):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The learner's cross-entropy with the peer's labels, from patch `first` on."""
-        other = peer.logits[first:].detach()
+        # All patches are no slice of them: the gradient of one is a tensor of zeros, filled in.
+        own, other = (logits[first:] if first else logits for logits in (learner.logits, peer.logits.detach()))
         return self.loss.ce(
-            learner.logits[first:],
+            own,
             classes_of(other),
             source="pseudo",
             key=learner.key,
