@@ -149,6 +149,7 @@ def run(
     from sslbench.execution.sinks import checked_sink
 
     copies = checked_sink(settings.sink(sink))
+    settings.save_every()  # as the workers will read it
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)

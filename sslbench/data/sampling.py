@@ -2,12 +2,17 @@
 
 What a batch holds is a function of (seed, iteration): there is no loader, no worker and no sampler state to save.
 The set lies there in the precision that it was stored in; a batch is in single precision.
+
+A set that would take more than an eighth of what is free of a GPU's memory stays in its files, mapped: the system keeps
+them in memory once for all jobs, and of each batch its patches or slices go over. A batch is the same to the bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +26,16 @@ from sslbench.core.transfer import send
 from sslbench.data import augment
 from sslbench.data.resampling import nearest_positions
 from sslbench.data.store import OnDemand
+
+Place = Literal["device", "host"]  # where a training set lies
+_SHARE = 1 / 8  # of the free memory of a GPU that a set may take: with seven more jobs there a third is left
+
+
+def place_of(bytes: int, device: torch.device) -> Place:
+    """Where a training set of a size is to lie."""
+    if device.type != "cuda":
+        return "device"
+    return "device" if bytes <= _SHARE * torch.cuda.mem_get_info(device)[0] else "host"
 
 
 @dataclass(frozen=True)
@@ -111,20 +126,28 @@ class Sampler:
         recipe: patch size, batch, augmentation, epoch.
         seed: of the job.
         device: where the set is held and patches are cut.
+        place: where the set lies; None: by its size and the memory that is free (`place_of`).
+
+    Attributes:
+        place: where it lies.
+        bytes: of the set, as it is stored.
     """
 
-    def __init__(self, data: TrainingSet, recipe: Recipe, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, data: TrainingSet, recipe: Recipe, seed: int, device: torch.device, place: Place | None = None
+    ) -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
         self.size = tuple(recipe.patch_size)
         self._orders: dict[tuple[str, int, int], np.ndarray] = {}
         if recipe.tiles is not None:
             data = _tiled(data, self.size, recipe.tiles)
         if len(self.size) == 2:
-            self._items: _Slices | _Volumes = _Slices(data, self.size, device)
+            self._items: _Slices | _Volumes = _Slices(data, self.size, device, place)
         else:
             # DHC and SKCDF flip the two axes of a slice, which are the last ones there; LA's turns take the first ones.
             plane = (1, 2) if recipe.augment.geometry == "flips" else (0, 1)
-            self._items = _Volumes(data, self.size, plane, device)
+            self._items = _Volumes(data, self.size, plane, device, place)
+        self.place, self.bytes = self._items.place, self._items.bytes
         self.count = {"labeled": self._items.num_labeled, "unlabeled": len(self._items) - self._items.num_labeled}
         self.shapes = tuple(self._items.shapes)
         batch, epoch = recipe.batch, recipe.schedule.epoch
@@ -243,25 +266,45 @@ class Sampler:
 
 
 class _Slices:
-    """Slices of all cases in one flat buffer: a batch of any sizes is one gather."""
+    """Slices of all cases in one flat buffer: a batch of any sizes is one gather. Of a set on the host, the buffer has
+    the slices of the batch alone."""
 
-    def __init__(self, data: TrainingSet, size: tuple[int, ...], device: torch.device) -> None:
-        self.size, self.device = size, device
+    def __init__(self, data: TrainingSet, size: tuple[int, ...], device: torch.device, place: Place | None) -> None:
+        self.data, self.size, self.device = data, size, device
         self.shapes: list[tuple[int, int]] = []
+        self.where: list[tuple[int, int]] = []  # case, and slice of it
         offsets, offset, labeled = [], 0, 0
         for number, image in enumerate(data.images):
             depth, H, W = image.shape[1:]
             self.shapes += [(H, W)] * depth
+            self.where += [(number, z) for z in range(depth)]
             offsets += [offset + z * H * W for z in range(depth)]
             offset += depth * H * W
             if number < data.num_labeled:
                 self.num_labeled, labeled = len(offsets), offset
-        self.channels = len(data.images[0])
+        first = data.images[0]
+        self.channels = len(first)
+        self.bytes = offset * self.channels * first.dtype.itemsize + labeled
+        self.place = place or place_of(self.bytes, device)
+        if self.place == "host":
+            return
         self.offset = torch.tensor(offsets, device=device)
         # Slice by slice, the channels of one beside each other.
         beside = OnDemand(len(data.images), lambda place: np.swapaxes(data.images[place], 0, 1))
         self.image = _flat(beside, offset * self.channels, device)
         self.label = _flat(data.labels, labeled, device)
+
+    def _buffers(self, items: list[int], num_labeled: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and labels in a row, and where in that of labels each item starts."""
+        if self.place == "device":
+            return self.image, self.label, self.offset[_send(np.array(items), self.device)]
+        where = [self.where[item] for item in items]
+        sizes = [self.shapes[item][0] * self.shapes[item][1] for item in items]
+        image = np.concatenate([self.data.images[case][:, z].ravel() for case, z in where])
+        labels = [self.data.labels[case][z].ravel() for case, z in where[:num_labeled]]
+        label = np.concatenate([np.zeros(0, np.uint8), *labels])
+        starts = np.cumsum([0, *sizes[:-1]])
+        return _send(image, self.device), _send(label, self.device), _send(starts, self.device)
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -292,14 +335,15 @@ class _Slices:
             # What lies outside the centres of the border voxels is outside, as scipy has it.
             inside = inside & (position >= 0) & (position <= limit[:, axis] - 1)
             place.append((position + 0.5).floor().long())
-        start = self.offset[_send(np.array(items), self.device)].view(-1, 1, 1)
+        images, labels, starts = self._buffers(items, num_labeled)
+        start = starts.view(-1, 1, 1)
         within = torch.where(inside, place[0] * limit[:, 1] + place[1], 0)
         plane = limit[:, 0] * limit[:, 1]
-        channels = [self.image[start * self.channels + plane * channel + within] for channel in range(self.channels)]
+        channels = [images[start * self.channels + plane * channel + within] for channel in range(self.channels)]
         image = torch.where(inside.unsqueeze(1), torch.stack(channels, 1).float(), 0.0)
         label = torch.full(within.shape, -1, dtype=torch.int64, device=self.device)
         if num_labeled:
-            truth = self.label[(start + within)[:num_labeled]].long()
+            truth = labels[(start + within)[:num_labeled]].long()
             label[:num_labeled] = torch.where(inside[:num_labeled], truth, 0)
         return image, label
 
@@ -312,22 +356,58 @@ class _Slices:
 
 
 class _Volumes:
-    """Whole volumes on the device, padded where a side does not exceed the patch; a patch is a slice of one."""
+    """Whole volumes, padded where a side does not exceed the patch; a patch is a slice of one."""
 
-    def __init__(self, data: TrainingSet, size: tuple[int, ...], axes: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        data: TrainingSet,
+        size: tuple[int, ...],
+        axes: tuple[int, int],
+        device: torch.device,
+        place: Place | None,
+    ) -> None:
         self.size, self.axes, self.device, self.num_labeled = size, axes, device, data.num_labeled
-        self.images = [self._load(image) for image in data.images]
-        self.labels = [self._load(label) for label in data.labels]
-        self.shapes = [tuple(image.shape[1:]) for image in self.images]
+        unpadded = [image.shape[1:] for image in data.images]
+        self.shapes = [
+            tuple(side + 2 * pad for side, pad in zip(shape, self._pads(shape), strict=True)) for shape in unpadded
+        ]
+        voxels = [math.prod(shape) for shape in self.shapes]
+        first = data.images[0]
+        self.bytes = sum(voxels) * len(first) * first.dtype.itemsize + sum(voxels[: self.num_labeled])
+        self.place = place or place_of(self.bytes, device)
+        on_host = self.place == "host"
+        self.images: Sequence[np.ndarray | Tensor] = data.images if on_host else [*map(self._load, data.images)]
+        self.labels: Sequence[np.ndarray | Tensor] = data.labels if on_host else [*map(self._load, data.labels)]
+
+    def _pads(self, shape: Sequence[int]) -> list[int]:
+        """Zeros on either end of each axis: the rule of UA-MT and its descendants; the +3 leaves room to move a patch
+        as large as the volume."""
+        if all(side > patch for side, patch in zip(shape, self.size, strict=True)):
+            return [0] * len(self.size)
+        return [max((patch - side) // 2 + 3, 0) for side, patch in zip(shape, self.size, strict=True)]
 
     def _load(self, volume: np.ndarray) -> Tensor:
         """(..., *S) as it is stored, padded."""
-        tensor = torch.from_numpy(np.array(volume)).to(self.device)
-        if any(side <= patch for side, patch in zip(tensor.shape[-3:], self.size, strict=True)):
-            # The rule of UA-MT and its descendants; the +3 leaves room to move a patch as large as the volume.
-            pads = [max((patch - side) // 2 + 3, 0) for side, patch in zip(tensor.shape[-3:], self.size, strict=True)]
-            tensor = torch.nn.functional.pad(tensor, [pad for pad in reversed(pads) for _ in range(2)])
-        return tensor
+        tensor, pads = torch.from_numpy(np.array(volume)).to(self.device), self._pads(volume.shape[-3:])
+        return (
+            torch.nn.functional.pad(tensor, [pad for pad in reversed(pads) for _ in range(2)]) if any(pads) else tensor
+        )
+
+    def _window(self, volume: np.ndarray | Tensor, origin: Sequence[int], size: Sequence[int]) -> Tensor:
+        """A part (..., *size) on the device of a volume with its padding."""
+        if isinstance(volume, Tensor):
+            x, y, z = (slice(start, start + side) for start, side in zip(origin, size, strict=True))
+            return volume[..., x, y, z]
+        # What reaches into the padding stays zero.
+        starts = [start - pad for start, pad in zip(origin, self._pads(volume.shape[-3:]), strict=True)]
+        there = [
+            slice(max(start, 0), min(start + side, end))
+            for start, side, end in zip(starts, size, volume.shape[-3:], strict=True)
+        ]
+        here = [slice(part.start - start, part.stop - start) for part, start in zip(there, starts, strict=True)]
+        window = np.zeros((*volume.shape[:-3], *size), volume.dtype)
+        window[..., here[0], here[1], here[2]] = volume[..., there[0], there[1], there[2]]
+        return _send(window, self.device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -337,17 +417,13 @@ class _Volumes:
 
     def origin(self, item: int, random: np.random.Generator) -> list[int]:
         # The last position is left out, as in the papers' code.
-        return [
-            int(random.integers(side - patch))
-            for side, patch in zip(self.images[item].shape[1:], self.size, strict=True)
-        ]
+        return [int(random.integers(side - patch)) for side, patch in zip(self.shapes[item], self.size, strict=True)]
 
     def cut(
         self, items: list[int], origins: list[list[int]], maps: list[augment.PlaneMap], num_labeled: int
     ) -> tuple[Tensor, Tensor]:
-        def patch(volume: Tensor, origin: list[int], plane: augment.PlaneMap) -> Tensor:
-            x, y, z = (slice(start, start + size) for start, size in zip(origin, self.size, strict=True))
-            return _turn(volume[..., x, y, z], plane, self.axes)
+        def patch(volume: np.ndarray | Tensor, origin: list[int], plane: augment.PlaneMap) -> Tensor:
+            return _turn(self._window(volume, origin, self.size), plane, self.axes)
 
         image = torch.stack(
             [patch(self.images[i], origin, plane) for i, origin, plane in zip(items, origins, maps, strict=True)]
@@ -360,8 +436,11 @@ class _Volumes:
 
     def whole(self, item: int) -> Batch:
         labeled = int(item < self.num_labeled)
-        image = self.images[item][None].float()
-        label = self.labels[item][None].long() if labeled else torch.full_like(image[:, 0], -1, dtype=torch.int64)
+        start, shape = [0, 0, 0], self.shapes[item]
+        image = self._window(self.images[item], start, shape)[None].float()
+        label = torch.full_like(image[:, 0], -1, dtype=torch.int64)
+        if labeled:
+            label = self._window(self.labels[item], start, shape)[None].long()
         origin = torch.zeros(1, 3, dtype=torch.int64)
         return Batch({"raw": image}, {"raw": label}, labeled, torch.tensor([item]), origin)
 

@@ -291,12 +291,13 @@ class Launcher:
                 self._scoring[slot] = self._running.pop(slot)
 
     def _reap(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
-        for places, slot in [(places, slot) for places in (self._running, self._scoring) for slot in places]:
-            process = places[slot]
+        taken = [(held, slot) for held in (self._running, self._scoring) for slot in held]
+        for held, slot in taken:
+            process = held[slot]
             code = process.popen.poll()
             if code is None:
                 continue
-            del places[slot]
+            del held[slot]
             planned = process.planned
             if code == IN_USE_EXIT:
                 elsewhere.append(planned)

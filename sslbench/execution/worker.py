@@ -41,7 +41,6 @@ from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.trainer import Interrupted, Trainer
 
-
 _SCORERS = 4  # processes that score test cases, at most: as many as the job has threads
 
 
@@ -228,9 +227,10 @@ class _Worker:
         experiment = prepare_experiment(resolved, store, parts, self.device, kept)
         machines = self._machines(experiment, before)
         write_json(self.run_dir.trained, trained_record(experiment, store))
-        write_json(
-            self.run_dir.provenance, {**describe(resolved, store, parts, experiment.precision), "machines": machines}
-        )
+        sampler = experiment.sampler
+        held = {"on": sampler.place, "bytes": sampler.bytes}
+        described = describe(resolved, store, parts, experiment.precision)
+        write_json(self.run_dir.provenance, {**described, "training_set": held, "machines": machines})
         self.message(
             f"{resolved.job.title}: {experiment.precision.name} ({experiment.precision.reason}), {self.threads} threads"
         )
@@ -240,7 +240,7 @@ class _Worker:
         self.total = trainer.total
         with self._measured("training_seconds"), self._copied():
             trainer.fit()
-        del experiment  # the trainer holds it, until it is tested
+        del experiment, sampler  # the trainer holds them, until it is tested
         best = {key or "all": {"dsc": score, "iteration": at} for key, (score, at) in trainer.selection.best.items()}
         with self._measured("test_seconds"):
             predictors = self._test(resolved, store, parts, trainer)

@@ -12,7 +12,8 @@ from sslbench.config.layers import load_recipe
 from sslbench.config.recipe import AugmentSpec, TilesSpec
 from sslbench.core.errors import UsageError
 from sslbench.core.step import Batch
-from sslbench.data.sampling import Sampler, TrainingSet, stretched, tile_boxes
+from sslbench.data.sampling import Sampler, TrainingSet, place_of, stretched, tile_boxes
+from sslbench.data.store import OnDemand
 
 CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ def training_set(labeled, unlabeled, shape):
     return TrainingSet(images, [(volume % 5).astype(np.uint8) for volume in volumes[:labeled]])
 
 
-def sampler(data, patch, batch=(2, 2), epoch="unlabeled", weak=(), seed=0, order="passes"):
+def sampler(data, patch, batch=(2, 2), epoch="unlabeled", weak=(), seed=0, order="passes", place=None):
     base = load_recipe("ssl4mis-acdc" if len(patch) == 2 else "phantom")
     changes = {
         "patch_size": list(patch),
@@ -32,7 +33,7 @@ def sampler(data, patch, batch=(2, 2), epoch="unlabeled", weak=(), seed=0, order
         "schedule": base.schedule.model_copy(update={"epoch": epoch}),
         "augment": AugmentSpec(weak=list(weak)),
     }
-    return Sampler(data, base.model_copy(update=changes), seed, CPU)
+    return Sampler(data, base.model_copy(update=changes), seed, CPU, place)
 
 
 def volumes(labeled=3, unlabeled=4, **rest):
@@ -530,3 +531,35 @@ def test_a_sweep_shows_whole_volumes_and_resized_slices():
     for batch in sampler(data, (8, 8, 4)).sweep():
         assert np.array_equal(batch.image["raw"][0, 0], data.images[int(batch.index)][0])
     assert [tuple(batch.image["raw"].shape) for batch in sampler(data, (8, 6)).sweep()] == [(1, 1, 8, 6)] * 48
+
+
+@pytest.mark.parametrize("shape", [(12, 11, 9), (5, 30, 4), (8, 8, 4)])
+@pytest.mark.parametrize("dims", ["3-D", "2-D"])
+def test_a_set_on_the_host_gives_the_same_batches(shape, dims):
+    data = training_set(3, 4, shape)
+    halves = [np.concatenate([image, -image]).astype(np.float64) % 1000 / 1000 for image in data.images]
+    several = TrainingSet([image.astype(np.float16) for image in halves], data.labels)
+    patch, weak = ((8, 8, 4), ["rot90_flip"]) if dims == "3-D" else ((7, 6), ["ssl4mis"])
+    for cases in (data, several):
+        there, here = (sampler(cases, patch, weak=weak, place=place) for place in ("device", "host"))
+        assert (there.place, here.place) == ("device", "host") and there.bytes == here.bytes
+        assert there.shapes == here.shapes
+        for iteration in range(6):
+            assert same(*(one.batch(iteration, views=("raw", "weak")) for one in (there, here)))
+        assert all(same(one, other) for one, other in zip(there.sweep(), here.sweep(), strict=True))
+
+
+def test_a_set_on_the_host_opens_the_cases_of_a_batch_alone():
+    data, opened = training_set(2, 9, (12, 11, 9)), []
+    images = OnDemand(11, lambda place: opened.append(place) or data.images[place])
+    lazy = sampler(TrainingSet(images, data.labels), (8, 8, 4), place="host")
+    opened.clear()
+    batch = lazy.batch(0)
+    assert opened == batch.index.tolist()
+
+
+@pytest.mark.parametrize(("free", "place"), [(800, "device"), (799, "host")])
+def test_a_set_stays_in_its_files_where_it_would_take_more_than_an_eighth_of_a_gpu(monkeypatch, free, place):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10_000))
+    assert place_of(100, torch.device("cuda:0")) == place
+    assert place_of(10**12, CPU) == "device"

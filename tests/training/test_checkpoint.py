@@ -163,7 +163,11 @@ def test_what_is_written_is_the_state_at_the_time_of_saving(checkpoints, monkeyp
 
     monkeypatch.setattr(torch, "save", slow)
     network = nn.BatchNorm1d(3)
-    state = {"method": network.state_dict(), "momentum": [{"of": (torch.zeros(2), 0.9)}], "twice": [torch.ones(999)] * 9}
+    state = {
+        "method": network.state_dict(),
+        "momentum": [{"of": (torch.zeros(2), 0.9)}],
+        "twice": [torch.ones(999)] * 9,
+    }
     checkpoints.save(state, 1)
     assert begun.wait(10)
     checkpoints.check()  # nothing is wrong with what is still written
