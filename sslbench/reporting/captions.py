@@ -502,11 +502,12 @@ def _data(material: Material) -> list[str]:
 
 
 def _missed(material: Material, block: TableBlock, rows: Mapping[str, Row]) -> list[str]:
-    counts = missed_organs(material.records(block)).set_index("run")
+    counts = missed_organs(material.records(block))
     if counts.empty:
         return []
+    missed = dict(zip(counts["run"], counts["missed"].tolist(), strict=True))
     own = {name: source.runs for name, row in rows.items() for source in row.sources if source.block == block.title}
-    means = {label: counts["missed"].reindex(list(runs), fill_value=0).mean() for label, runs in own.items() if runs}
+    means = {label: sum(missed.get(run, 0) for run in runs) / len(runs) for label, runs in own.items() if runs}
     pairs = sorted(set(counts["pairs"]))
     of = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
     told = [f"{label} {mean:.1f}" for label, mean in means.items() if mean]

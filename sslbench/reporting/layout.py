@@ -114,7 +114,8 @@ def baselines(block: TableBlock, named: Baseline | None = None) -> dict[PlannedR
         held = {row: found[row.recipe] for row in trained if row.recipe in found}
         return {row: base for row, base in held.items() if row is not base}
     known = {_identity(row): row for row in reversed(trained)}
-    wanted = {row: _below(row, block) for row in trained}
+    reference = next((row.method for row in block.planned if method_group(row.method) == REFERENCE), "")
+    wanted = {row: _below(row, reference) for row in trained}
     return {row: known[below] for row, below in wanted.items() if below in known}
 
 
@@ -128,7 +129,7 @@ def ends_of_gap(block: TableBlock) -> tuple[PlannedRow, PlannedRow] | None:
 
 
 def _bare_reference(row: PlannedRow) -> bool:
-    return method_group(row.method) == REFERENCE and row.loss == "default" and not row.plugin
+    return row.loss == "default" and not row.plugin and method_group(row.method) == REFERENCE
 
 
 _Identity = tuple[str, str, str, str, frozenset[tuple[str, str]]]
@@ -138,8 +139,9 @@ def _identity(row: PlannedRow) -> _Identity:
     return row.recipe, row.method, row.loss, row.plugin, frozenset(row.settings.items())
 
 
-def _below(row: PlannedRow, block: TableBlock) -> _Identity | None:
-    """The identity of what a row is held against; None where it is the reference."""
+def _below(row: PlannedRow, reference: str) -> _Identity | None:
+    """The identity of what a row is held against; None where it is of the method that is the reference, or where there
+    is none."""
     method, loss, plugin, taken = row.method, row.loss, row.plugin, ""
     weighted = any(weightings.concerns(path.removeprefix("method.")) for path in row.settings)
     if plugin:
@@ -149,8 +151,7 @@ def _below(row: PlannedRow, block: TableBlock) -> _Identity | None:
     elif weighted or weighted_method(method) != method:
         method, taken = weighted_method(method), "method.weighting"
     else:
-        reference = next((other.method for other in block.planned if method_group(other.method) == REFERENCE), method)
-        if reference == method:
+        if reference in ("", method):
             return None
         method, taken = reference, "method."
     kept = frozenset(item for item in row.settings.items() if not item[0].startswith(taken))

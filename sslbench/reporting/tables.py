@@ -604,9 +604,10 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...], most: int) -> list[Row
         top = max if column.direction == "up" else min
         for rank in range(1, most + 1):
             left = {number: value for number, value in values.items() if (number, place) not in ranks}
+            best = top(left.values(), default=math.nan)
             for number, value in left.items():
                 # Only the last bits of a sum differ between runs that scored the same.
-                if math.isclose(value, top(left.values()), rel_tol=1e-12, abs_tol=1e-12):
+                if math.isclose(value, best, rel_tol=1e-12, abs_tol=1e-12):
                     ranks[number, place] = rank
     return [
         replace(row, cells=tuple(replace(cell, rank=ranks.get((n, place), 0)) for place, cell in enumerate(row.cells)))
