@@ -39,8 +39,8 @@ def speeds(console: Console, facts: Mapping[str, Any]) -> None:
 
 def memories(console: Console, rows: Rows) -> None:
     """Draw how large steps are."""
-    for (recipe, loss), cells in groupby(rows, key=lambda row: (row["recipe"], row["loss"])):
-        cells = list(cells)
+    for (recipe, loss), members in groupby(rows, key=lambda row: (row["recipe"], row["loss"])):
+        cells = list(members)
         data = next((row["data"] for row in cells if row["data"] is not None), None)
         held = "its training set is not prepared here" if data is None else f"its training set: {_gib(data)} GiB"
         say(console, (f"{recipe}, loss {loss}", "bold"), f"; {held}")
