@@ -9,6 +9,7 @@ from sslbench.cli.console import note
 from sslbench.config.text import counted
 
 if TYPE_CHECKING:
+    from sslbench.reporting.figures.album import Leaf
     from sslbench.reporting.report import Report
 
 
@@ -17,8 +18,8 @@ def default_folder(results: Path, name: str) -> Path:
     return results / "reports" / name / "figures"
 
 
-def draw_figures(made: Report, folder: Path, data_dir: Path) -> None:
-    """Draw the figures of a report, and say what is left out and why.
+def draw_figures(made: Report, folder: Path, data_dir: Path) -> list[Leaf]:
+    """Draw the figures of a report, and say what is left out and why; returns its album.
 
     Args:
         made: with results.
@@ -40,3 +41,4 @@ def draw_figures(made: Report, folder: Path, data_dir: Path) -> None:
         note(f"left out {', '.join(dict.fromkeys(plates))}: {why}")
     drawn = sum(not isinstance(leaf.plate, LeftOut) for leaf in leaves)
     note(f"wrote {counted(drawn, 'figure')} (PDF, SVG, CSV) and their captions to {folder}")
+    return leaves

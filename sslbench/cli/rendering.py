@@ -108,8 +108,8 @@ def write_all(rendering: Rendering, folder: Path, data_dir: Path) -> None:
             write_text(folder / name, text)
         else:
             write_compressible(folder / name, text)
-    draw_figures(rendering.report, folder / "figures", data_dir)
-    shown = page(rendering.report, data_dir, rendering.comparison, rendering.command)
+    drawn = draw_figures(rendering.report, folder / "figures", data_dir)
+    shown = page(rendering.report, data_dir, rendering.comparison, rendering.command, drawn)
     write_text(folder / "report.html", shown)
     write_json(folder / MANIFEST, rendering.manifest)
     note(f"wrote tables, records, figures, a page and their manifest to {folder}")

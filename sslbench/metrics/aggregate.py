@@ -48,7 +48,7 @@ def columns_of(records: pd.DataFrame) -> dict[str, NDArray[Any]]:
     return found
 
 
-def means(protocol: Protocol, columns: Columns, known: Layout | None = None) -> dict[str, list[Any]]:
+def means(protocol: Protocol, columns: Columns, known: RecordOrder | None = None) -> dict[str, list[Any]]:
     """Average the records of one run, by column as `Protocol.aggregate` returns them.
 
     Args:
@@ -58,7 +58,7 @@ def means(protocol: Protocol, columns: Columns, known: Layout | None = None) -> 
     Raises:
         ValueError: as for `Protocol.aggregate`.
     """
-    layout = known or Layout.of(columns, protocol.metrics)
+    layout = known or RecordOrder.of(columns, protocol.metrics)
     found, told = layout.blocks(columns, protocol.skip_cases)
     over_cases = protocol.spread == "cases"
     table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED)}
@@ -110,7 +110,7 @@ _LABELS = ("case", "class_id", "class", "metric")
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class RecordOrder:
     """Where the rows of a run's records, complete, stand in a block of metrics × classes × cases; runs of one recipe
     share it.
 
@@ -126,7 +126,7 @@ class Layout:
     order: NDArray[np.int64]
 
     @classmethod
-    def of(cls, columns: Columns, metrics: tuple[str, ...]) -> Layout:
+    def of(cls, columns: Columns, metrics: tuple[str, ...]) -> RecordOrder:
         """Of the rows that have one of `metrics`.
 
         Raises:

@@ -31,7 +31,7 @@ from sslbench.reporting.comparison import (
     Summary,
 )
 from sslbench.reporting.labels import budget_title, class_title, metric_style, short_title
-from sslbench.reporting.model import Cell, Column, Table
+from sslbench.reporting.model import TOGETHER, Cell, Column, Table
 from sslbench.reporting.naming import NOT_PRINTED
 from sslbench.reporting.pairing import Background, Own, RowPair, backgrounds, own_rows, pairs_of
 from sslbench.reporting.remarks import OtherClasses
@@ -78,9 +78,19 @@ def compare(tables: Sequence[Table], published: PublishedTable, known: Mapping[s
         columns=columns,
         groups=tuple(groups),
         summary=replace(_summary(shown, rows, columns), rows=len(pairs)),
-        notes=tuple(remarks.notes(published, shown, rows, columns, other, len(pairs) - len(shown))),
+        notes=(
+            *remarks.notes(published, shown, rows, columns, other, len(pairs) - len(shown)),
+            *_together(tables, rows),
+        ),
         footnotes=footnotes,
     )
+
+
+def _together(tables: Sequence[Table], rows: Mapping[int, ComparedRow]) -> list[str]:
+    """What the ring behind measured numbers says, where any has one."""
+    cells = [cell.measured for row in rows.values() for cell in row.cells if cell.measured]
+    told = dict.fromkeys(note for table in tables for note in table.best_notes if TOGETHER in note)
+    return list(told) if any(cell.together for cell in cells) else []
 
 
 def _shown(pairs: Sequence[RowPair]) -> list[RowPair]:

@@ -25,7 +25,7 @@ from sslbench.reporting.comparison import (
     Comparison,
     column_name,
 )
-from sslbench.reporting.model import PARTIAL, Column, cell_text, manifest
+from sslbench.reporting.model import Column, cell_text, manifest
 from sslbench.reporting.printed import SUSPECT, printed_text
 from sslbench.reporting.render import escape_markdown, exact, filled_parts, markdown_table
 
@@ -100,7 +100,7 @@ def _shown(row: ComparedRow, place: int, column: Column) -> tuple[ShownText, Sho
 def _measured(cell: ComparedCell, column: Column) -> ShownText:
     if cell.measured is None:
         return ShownText("")
-    text = "".join(cell_text(cell.measured, column)) + (PARTIAL if cell.measured.marked else "")
+    text = "".join(cell_text(cell.measured, column)) + cell.measured.signs
     return ShownText(text, _RANKS.get(cell.measured.rank, ""))
 
 

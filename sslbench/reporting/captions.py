@@ -136,7 +136,7 @@ class Caption:
 
     def notes(self) -> list[str]:
         """What a reader must know beside the caption: marks, missing runs, partial data, missed structures."""
-        told = [*self._marks(), *self._best(), *self.of_gains(), *self._gaps(), *self._parts(), *self._collapses()]
+        told = [*self._marks(), *self.of_best(), *self.of_gains(), *self._gaps(), *self._parts(), *self._collapses()]
         told += [*self._time(), *self._seeds(), *self._cautions(), *self._progress(), *self._settings()]
         if self.spec.classes == "size":
             told += self._by_block(lambda block: _sizes(self.material, block))
@@ -151,7 +151,7 @@ class Caption:
             f"{name} (version {protocol.version})" for name, protocol in self.material.protocols.items()
         )
         warned = [note for note in _data(self.material) if note.startswith("Caution")]
-        marked = [*self._marks(), *self._best(refusals=False), *self._parts(), *self.of_gains(short=True)]
+        marked = [*self._marks(), *self.of_best(refusals=False), *self._parts(), *self.of_gains(short=True)]
         told = [*marked, *self._time(), *self._cautions(), *self._progress(), *warned, *more]
         return _sentences(f"Protocol {names}", *_oracles(self.material), *told)
 
@@ -178,7 +178,7 @@ class Caption:
             told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
         return told
 
-    def _best(self, refusals: bool = True) -> list[str]:
+    def of_best(self, refusals: bool = True) -> list[str]:
         """Which rows are not told apart from the best, by a mark or for all of them; with `refusals`, why that is not
         said."""
 

@@ -227,6 +227,7 @@ class Table:
         of: key of the published table that it follows, `ga:T1`; empty where none.
         gains: of rows over their baselines, where both have results, whether a column shows them or not.
         gain_notes: those of `notes` that are about the columns of gains.
+        best_notes: those about which rows are told apart from the best.
         standing: how its rows stand to each other in the first column, block by block.
     """
 
@@ -243,6 +244,7 @@ class Table:
     of: str = ""
     gains: tuple[RowGain, ...] = ()
     gain_notes: tuple[str, ...] = ()
+    best_notes: tuple[str, ...] = ()
     standing: tuple[BlockStanding, ...] = ()
 
     @property

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
-from sslbench.metrics.aggregate import Layout, columns_of, means
+from sslbench.metrics.aggregate import RecordOrder, columns_of, means
 from sslbench.runs.collect import CELL_COLUMNS
 from sslbench.runs.directory import Run
 
@@ -64,7 +64,7 @@ def run_scores(records: pd.DataFrame) -> RunScores:
         return RunScores(table, places)
     measured = columns_of(records)
     labels = {name: records[name].to_numpy(dtype=object) for name in (*_OF_RUN, "unit")}
-    layouts: dict[str, Layout] = {}
+    layouts: dict[str, RecordOrder] = {}
     for place, rows in records.groupby(["run", "protocol"], sort=False).indices.items():
         run, protocol = cast(tuple[str, str], place)
         own = {name: column[rows] for name, column in measured.items()}
@@ -72,7 +72,7 @@ def run_scores(records: pd.DataFrame) -> RunScores:
         try:
             layout = layouts.get(protocol)
             if layout is None or not layout.fits(own):
-                layout = layouts[protocol] = Layout.of(own, accepts.metrics)
+                layout = layouts[protocol] = RecordOrder.of(own, accepts.metrics)
             of_score = means(accepts, own, layout)
         except ValueError as error:
             raise SSLBenchError(f"{run}: {error}") from error

@@ -265,6 +265,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
         damaged=material.found.damaged,
         gains=held,
         gain_notes=tuple(caption.of_gains()),
+        best_notes=tuple(caption.of_best(refusals=False)),
         standing=standing,
     )
 

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ class Leaf:
     def key(self) -> str:
         """A name that no other figure of the report has, fit for an id."""
         return "-".join(filter(None, [self.subject, self.plate.name]))
+
+    @cached_property
+    def drawing(self) -> style.Drawing:
+        """The figure, drawn once."""
+        assert not isinstance(self.plate, LeftOut)
+        return style.Drawing(self.plate.draw())
 
 
 def album(subjects: Sequence[FigureSubject], data_dir: Path) -> list[Leaf]:
@@ -130,9 +137,12 @@ def _write(leaves: Sequence[Leaf], folder: Path) -> list[Path]:
             continue
         stem = (folder / leaf.subject if several and leaf.subject else folder) / plate.name
         files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "svg", "csv")]
-        figure = plate.draw()
-        style.write_figure(figure, files[0], plate.title)
-        write_text(files[1], style.svg_text(figure, leaf.key, plate.title, plate.alt), sync=False)
+        drawing = leaf.drawing
+        assert drawing.figure is not None
+        style.write_figure(drawing.figure, files[0], plate.title)
+        write_text(files[1], drawing.svg_text(leaf.key, plate.title, plate.alt), sync=False)
+        if not isinstance(plate, OverlayPlate):  # a page makes a picture of it
+            drawing.release()
         write_text(files[2], plate.csv(), sync=False)
         written += files
         names = [path.relative_to(folder).as_posix() for path in files]

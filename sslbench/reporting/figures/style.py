@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -332,12 +332,44 @@ _IDS = re.compile(r'(\bid="|xlink:href="#|\bhref="#|url\(#)([^")]+)')
 def svg_text(figure: Figure, name: str, title: str, description: str) -> str:
     """A figure as SVG that may stand in a page with others: its ids begin with `name`, it refers to no address, and it
     says what it shows to those who cannot see it."""
-    stream = io.BytesIO()
-    with styled():
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = stream.getvalue().decode("utf-8")
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!DOCTYPE.*?>\s*", "", text, flags=re.DOTALL)
+    return Drawing(figure).svg_text(name, title, description)
+
+
+class Drawing:
+    """A figure that was drawn, for all files and pages that show it.
+
+    Attributes:
+        figure: None after `release`.
+        size: width and height in inches.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure: Figure | None = figure
+        width, height = figure.get_size_inches()
+        self.size = (float(width), float(height))
+
+    def release(self) -> None:
+        """Keep the SVG alone: a figure is megabytes."""
+        _ = self._svg
+        self.figure = None
+
+    @cached_property
+    def _svg(self) -> str:
+        assert self.figure is not None
+        stream = io.BytesIO()
+        about = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        with styled():
+            self.figure.savefig(stream, format="svg", metadata=about)
+        text = stream.getvalue().decode("utf-8")
+        text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        return re.sub(r"<!DOCTYPE.*?>\s*", "", text, flags=re.DOTALL)
+
+    def svg_text(self, name: str, title: str, description: str) -> str:
+        """As of `svg_text`."""
+        return _labelled(self._svg, name, title, description)
+
+
+def _labelled(text: str, name: str, title: str, description: str) -> str:
     text = _IDS.sub(lambda match: f"{match[1]}{name}-{match[2]}", text)
     label = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
     head = f'<svg role="img" aria-labelledby="{name}-title {name}-desc"'

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslbench.config.text import counted
 from sslbench.reporting.comparison import Comparison
-from sslbench.reporting.figures.subject import FigureSubject
+from sslbench.reporting.figures.album import Leaf, album
 from sslbench.reporting.manifest import manifest_of
 from sslbench.reporting.page.figures import MOST_GRAPHICS, MOST_SHOWN, Gallery, best_rows, gallery
 from sslbench.reporting.page.runs import conditions
@@ -52,7 +52,13 @@ class PagePart:
     title: str
 
 
-def page(report: Report, data_dir: Path, comparison: Comparison | None = None, command: str = "sslbench report") -> str:
+def page(
+    report: Report,
+    data_dir: Path,
+    comparison: Comparison | None = None,
+    command: str = "sslbench report",
+    drawn: Sequence[Leaf] | None = None,
+) -> str:
     """A report as the text of one HTML file; the same report gives the same bytes.
 
     Args:
@@ -60,6 +66,7 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
         data_dir: where datasets are prepared, for pictures.
         comparison: a published table beside the report's.
         command: that makes the page, as typed.
+        drawn: the `album` of the report, where that was made.
 
     Raises:
         UsageError: matplotlib is missing.
@@ -87,14 +94,14 @@ def page(report: Report, data_dir: Path, comparison: Comparison | None = None, c
         "style": Markup(_asset("page.css")),
         "script": Markup(_asset("page.js")),
     }
-    return _filled(facts, _values(report, tables), subjects, data_dir, manifest)
+    leaves = drawn if drawn is not None and subjects == report.subjects else album(subjects, data_dir)
+    return _filled(facts, _values(report, tables), leaves, manifest)
 
 
 def _filled(
     facts: Mapping[str, Any],
     values: dict[str, Any] | None,
-    subjects: Sequence[FigureSubject],
-    data_dir: Path,
+    leaves: Sequence[Leaf],
     manifest: dict[str, Any],
 ) -> str:
     """The page with what there is room for: the values of all cases first, then figures, then the manifest."""
@@ -112,7 +119,7 @@ def _filled(
         values = None
         left_out.append(_NO_VALUES)
     room -= _size(values)
-    drawn = gallery(subjects, data_dir, min(room, MOST_GRAPHICS))
+    drawn = gallery(leaves, min(room, MOST_GRAPHICS))
     room -= drawn.size
     whole = manifest if _size(manifest) <= room else None
     left_out += [] if whole else [_NO_MANIFEST]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sslbench.reporting.figures.album import Leaf, album
+from sslbench.reporting.figures.album import Leaf
 from sslbench.reporting.figures.overlay import OverlayPlate
 from sslbench.reporting.figures.plate import LeftOut, Plate
 from sslbench.reporting.figures.subject import FigureSubject
@@ -75,16 +74,14 @@ class Gallery:
             names.append(name)
 
 
-def gallery(subjects: Sequence[FigureSubject], data_dir: Path, room: int) -> Gallery:
+def gallery(leaves: Sequence[Leaf], room: int) -> Gallery:
     """Draw the figures of a report, part by part, until there is no more room.
 
     Args:
-        subjects: of its tables, with not too many rows each: see `best_rows`.
-        data_dir: where datasets are prepared, for pictures.
+        leaves: of its tables, with not too many rows each: see `best_rows`.
         room: bytes that graphics may take, with their captions; pictures have `MOST_PICTURES`.
     """
     found = Gallery()
-    leaves = album(subjects, data_dir)
     several = len({leaf.subject for leaf in leaves if leaf.subject}) > 1
     sheets, left = Sheets(), {"graphics": room, "pictures": MOST_PICTURES}
     for part, names in _PARTS.items():
@@ -94,7 +91,7 @@ def gallery(subjects: Sequence[FigureSubject], data_dir: Path, room: int) -> Gal
                 found.leave(plate.name, plate.why)
                 continue
             kind = "pictures" if isinstance(plate, OverlayPlate) else "graphics"
-            made = _drawn(plate, f"{part}{number}", sheets) if left[kind] > 0 else None
+            made = _drawn(leaf, plate, f"{part}{number}", sheets) if left[kind] > 0 else None
             if made is None or (size := _bytes(made[0], plate.caption)) > left[kind]:
                 found.leave(plate.name, "the page would grow too large; --figures draws it")
                 continue
@@ -112,13 +109,12 @@ def _bytes(markup: Markup, caption: str) -> int:
     return len(markup.encode()) + len(caption.encode()) + _AROUND
 
 
-def _drawn(plate: Plate, key: str, sheets: Sheets) -> tuple[Markup, int]:
+def _drawn(leaf: Leaf, plate: Plate, key: str, sheets: Sheets) -> tuple[Markup, int]:
     """A figure as an element, and its width in CSS pixels."""
-    figure = plate.draw()
-    width = pixels(figure)[0]
+    width = pixels(leaf.drawing)[0]
     if isinstance(plate, OverlayPlate):
-        return picture(figure, plate.alt), width
-    return graphic(figure, key, plate.title, plate.alt, sheets), width
+        return picture(leaf.drawing, plate.alt), width
+    return graphic(leaf.drawing, key, plate.title, plate.alt, sheets), width
 
 
 def _of_part(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:

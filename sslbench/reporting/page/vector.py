@@ -7,15 +7,11 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from html import escape
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from markupsafe import Markup
 
 from sslbench.reporting.figures import style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PICTURE_DPI = 200
 _SCALE = 4 / 3 * 1.15  # CSS pixels of a point: text of 8 points is read at arm's length
@@ -41,7 +37,7 @@ class Sheets:
         return "".join(f".{name}{{{declarations}}}\n" for declarations, name in self._names.items())
 
 
-def graphic(figure: Figure, key: str, title: str, description: str, sheets: Sheets) -> Markup:
+def graphic(drawing: style.Drawing, key: str, title: str, description: str, sheets: Sheets) -> Markup:
     """A figure as an `<svg>` element for a page: ids begin with `key`, numbers have two decimals, and what elements
     look like is in `sheets`.
 
@@ -49,8 +45,8 @@ def graphic(figure: Figure, key: str, title: str, description: str, sheets: Shee
         key: letters and digits, which no other graphic of the page has.
         title, description: for those who cannot see it.
     """
-    root = ElementTree.fromstring(style.svg_text(figure, key, title, description))
-    width, height = pixels(figure)
+    root = ElementTree.fromstring(drawing.svg_text(key, title, description))
+    width, height = pixels(drawing)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.attrib |= {"width": str(width), "height": str(height), "class": "plot"}
@@ -58,24 +54,25 @@ def graphic(figure: Figure, key: str, title: str, description: str, sheets: Shee
     return Markup("".join(_written(root, used, sheets)))
 
 
-def pixels(figure: Figure) -> tuple[int, int]:
+def pixels(drawing: style.Drawing) -> tuple[int, int]:
     """Width and height in CSS pixels at which a figure is shown."""
-    width, height = figure.get_size_inches()
+    width, height = drawing.size
     return round(width * 72 * _SCALE), round(height * 72 * _SCALE)
 
 
-def picture(figure: Figure, description: str) -> Markup:
+def picture(drawing: style.Drawing, description: str) -> Markup:
     """A figure as an `<img>` element that holds its pixels (WebP)."""
     from PIL import Image
 
     stream = io.BytesIO()
+    assert drawing.figure is not None
     with style.styled():
-        figure.savefig(stream, format="png", dpi=PICTURE_DPI, metadata={"Software": None})
+        drawing.figure.savefig(stream, format="png", dpi=PICTURE_DPI, metadata={"Software": None})
     packed = io.BytesIO()
     with Image.open(stream) as image:
         image.convert("RGB").save(packed, "WEBP", quality=84, method=4)
     address = f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"
-    width, height = pixels(figure)
+    width, height = pixels(drawing)
     return Markup('<img src="{}" width="{}" height="{}" alt="{}">').format(address, width, height, description)
 
 
