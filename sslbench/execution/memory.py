@@ -226,10 +226,10 @@ def _step(
     with torch.autocast("meta", torch.bfloat16, enabled=arithmetic == "bf16"):
         terms = dict(method.training_step(batch, step))
         _add_plugin_terms(terms, method, groups, batch, step)
-    for group in groups.values():
-        for parameter in group.parameters:
-            parameter.grad = None
-    backward(terms, groups)
+        for group in groups.values():
+            for parameter in group.parameters:
+                parameter.grad = None
+        backward(terms, groups)  # what it computes again, it computes as before
     method.after_step(step)
 
 
