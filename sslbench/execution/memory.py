@@ -165,7 +165,7 @@ def tally_step(resolved: ResolvedJob, arithmetic: Counted) -> StepTally:
     bare = resolved.model_copy(update={"method": {**resolved.method, **reads}})
     tally = Tally()
     found = []
-    with tally:
+    with tally, MetaAutocast():
         with _META:
             method = build_method(bare, Builder(bare, channels, statistics), statistics)
         for phase in method.phases():
@@ -223,13 +223,13 @@ def _step(
         sweeper=lambda: iter((_batch(resolved, method, phase, channels, view="raw"),)),
     )
     method.train()
-    with MetaAutocast(arithmetic == "bf16"):
+    with torch.autocast("meta", torch.bfloat16, enabled=arithmetic == "bf16"):
         terms = dict(method.training_step(batch, step))
         _add_plugin_terms(terms, method, groups, batch, step)
-    for group in groups.values():
-        for parameter in group.parameters:
-            parameter.grad = None
-    backward(terms, groups)
+        for group in groups.values():
+            for parameter in group.parameters:
+                parameter.grad = None
+        backward(terms, groups)  # what it computes again, it computes as before
     method.after_step(step)
 
 

@@ -49,17 +49,13 @@ def _widened(value: Any) -> Any:
 
 
 class MetaAutocast(TorchFunctionMode):
-    """CUDA's autocast to bf16 for tensors on `meta`; `torch.autocast("meta", ...)` inside of it turns it on and off.
+    """CUDA's autocast to bf16 for tensors on `meta`, off at first: `torch.autocast("meta", ...)` inside turns it on and
+    off. As there, a parameter is cast once, and its copy kept until the outermost block ends."""
 
-    As there, a parameter is cast once and its copy kept until the end of the block.
-
-    Args:
-        enabled: as of `torch.autocast`.
-    """
-
-    def __init__(self, enabled: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.enabled = enabled
+        self.enabled = False
+        self._depth = 0
         self._casts: dict[int, Tensor] = {}
 
     def __enter__(self) -> MetaAutocast:
@@ -80,19 +76,24 @@ class MetaAutocast(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._patch.stop()
-        self._casts.clear()
 
     @contextmanager
     def _turned(self, enabled: bool) -> Iterator[None]:
         before, self.enabled = self.enabled, enabled
+        self._depth += 1
         try:
             yield
         finally:
             self.enabled = before
+            self._depth -= 1
+            if not self._depth:
+                self._casts.clear()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is Tensor.backward:
+            return self._backward(*args, **(kwargs or {}))
         if self.enabled:
             name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
             if name in _REFUSED:
@@ -102,6 +103,14 @@ class MetaAutocast(TorchFunctionMode):
             elif name in _IN_FP32:
                 args, kwargs = tree_map(_widened, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+    def _backward(self, tensor: Tensor, gradient: Tensor | None = None, **more: Any) -> None:
+        """`Tensor.backward` with this mode on: what a checkpoint computes again, it computes as before."""
+        super().__enter__()
+        try:
+            torch.autograd.backward(tensor, gradient, **more)
+        finally:
+            super().__exit__(None, None, None)
 
     def _narrowed(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
