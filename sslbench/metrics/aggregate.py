@@ -64,9 +64,8 @@ def means(protocol: Protocol, columns: Columns, known: RecordOrder | None = None
     table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED)}
     spreads: list[float] = []
     missing = np.isnan(found)
-    lacking = missing.any(axis=(1, 2))
     for place, (metric, values, states) in enumerate(zip(layout.metrics, found, told, strict=True)):
-        if lacking[place] or over_cases or not values.size:
+        if missing[place].any() or over_cases or not values.size:
             entered = [of_class[~np.isnan(of_class)] for of_class in values]
             of_classes = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
         else:

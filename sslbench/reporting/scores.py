@@ -126,9 +126,9 @@ def seed_means(scores: Mapping[str, Sequence[Any]] | pd.DataFrame) -> list[dict[
         rows.append({"metric": metric, "class": name, "mean": math.nan, "std": std, "unit": units[0], "of": values})
     for number in {len(row["of"]) for row in rows} - {0}:
         alike = [row for row in rows if len(row["of"]) == number]
-        values = np.sort([row["of"] for row in alike], axis=1)  # the order of the seeds must not reach the last bit
-        spreads = values.std(axis=1, ddof=protocol.ddof).tolist() if number > 1 else [math.nan] * len(alike)
-        for row, mean, std in zip(alike, values.mean(axis=1).tolist(), spreads, strict=True):
+        ordered = np.sort([row["of"] for row in alike], axis=1)  # the order of the seeds must not reach the last bit
+        spreads = ordered.std(axis=1, ddof=protocol.ddof).tolist() if number > 1 else [math.nan] * len(alike)
+        for row, mean, std in zip(alike, ordered.mean(axis=1).tolist(), spreads, strict=True):
             row |= {"mean": mean} if protocol.spread == "cases" else {"mean": mean, "std": std}
     for row in rows:
         row["n"] = len(row.pop("of"))
