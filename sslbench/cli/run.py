@@ -211,7 +211,7 @@ def validate(
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
     from sslbench.cli.terminal.layers import layers
-    from sslbench.config.grid import load_grid
+    from sslbench.config.grid import draw_of, load_grid
 
     opened(data_dir)
     jobs = Choice(set, seed, only, scale).jobs(load_grid(name))
@@ -222,7 +222,11 @@ def validate(
     resolved = [first_of[digest].resolved for digest in seeds]
     if as_json:
         print_json(
-            [{"job": r.job.model_dump(), "digest": r.digest, "values": r.values, "layers": r.layers} for r in resolved]
+            [
+                {"job": r.job.model_dump(), "digest": r.digest, "values": r.values, "layers": r.layers}
+                | ({"drawn": list(drawn)} if (drawn := draw_of(r)) else {})
+                for r in resolved
+            ]
         )
         return
     titles = [
@@ -231,6 +235,9 @@ def validate(
     ]
     rows = [{"title": title, "values": r.values, "layers": r.layers} for title, r in zip(titles, resolved, strict=True)]
     layers(out(), rows)
+    for place, drawn in {f"{r.recipe.name} {r.job.labeled}": draw_of(r) for r in resolved}.items():
+        if drawn:
+            print(f"{place}: {', '.join(drawn)}")
     print(f"{len(jobs)} jobs, {len(resolved)} configurations: valid")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from sslbench.config import weightings
+from sslbench.config.draws import budget_names, split_draw
 from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, splits_of
 from sslbench.config.kept_jobs import kept_jobs
 from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
@@ -29,12 +30,12 @@ _AXES = ("recipe", "method", "weighting", "loss", "plugin", "labeled", "seeds")
 
 
 def _axes_as_lists(data: Any) -> Any:
-    """Read axes written as one value, and seeds written as a range: `0-4`."""
+    """Read axes written as one value, seeds written as a range, `0-4`, and draws of labels, `20%#1-5`."""
     if not isinstance(data, dict):
         return data
     data = {key: [value] if key in _AXES and not isinstance(value, list) else value for key, value in data.items()}
     if "labeled" in data:
-        data["labeled"] = [str(value) for value in data["labeled"]]
+        data["labeled"] = [name for value in data["labeled"] for name in budget_names(value, seed_range)]
     if "seeds" in data:
         data["seeds"] = [seed for value in data["seeds"] for seed in seed_range(value)]
     return data
@@ -275,6 +276,7 @@ class Grid(Frozen):
         if not found:
             raise UsageError(f"grid {self.name} names no job")
         jobs = list(found.values())
+        self._distinct_draws(jobs)
         self.table.check(jobs)
         if printed and all(place_of(job).printed is None for job in jobs):
             raise UsageError(
@@ -282,6 +284,24 @@ class Grid(Frozen):
                 f"leave `of` out; report --against {self.table.of} compares what is alike",
             )
         return jobs
+
+    def _distinct_draws(self, jobs: Iterable[Job]) -> None:
+        """Refuse two draws that label the same cases, as happens by chance where there are few: one would count twice.
+
+        Raises:
+            UsageError: there are such.
+        """
+        seen: dict[object, int] = {}
+        lists = {(job.recipe, job.labeled): job.resolved for job in jobs if split_draw(job.labeled)[1]}
+        for (recipe, labeled), resolved in lists.items():
+            base, draw = split_draw(labeled)
+            dataset = resolved.recipe.dataset
+            twin = seen.setdefault((recipe, base, frozenset(draw_of(resolved) or [labeled])), draw)
+            if twin != draw:
+                raise UsageError(
+                    f"grid {self.name}: draws {twin} and {draw} of {base} label the same cases of {dataset}",
+                    "say which draws: `draws: [1, 2, ...]`",
+                )
 
     def _seeds(self, entry: GridEntry, job: Job) -> list[Seed]:
         """The seeds of a job of an entry, without those of jobs that the grid leaves out."""
@@ -345,6 +365,12 @@ def _lists_of(recipe: str) -> tuple[str, str]:
     """The dataset and the splits of a recipe."""
     found = load_recipe(recipe)
     return found.dataset, found.splits
+
+
+def draw_of(resolved: ResolvedJob) -> tuple[str, ...]:
+    """The training cases that a job's draw labels; empty where its labels are a list of the split file."""
+    budget = load_splits(resolved.recipe.dataset, resolved.recipe.splits).budget(resolved.job.labeled)
+    return budget.labeled if budget.draw else ()
 
 
 def load_grid(name: str) -> Grid:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.config.splits import HELD, Splits, expand, groups_of
+from sslbench.config.draws import HELD
+from sslbench.config.splits import Splits, expand, groups_of
 from sslbench.core import registry
 from sslbench.core.errors import DataError, UsageError
 from sslbench.core.files import read_json

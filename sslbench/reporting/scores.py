@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from sslbench.config.draws import family_of, split_draw
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.metrics.aggregate import columns_of, means
@@ -57,24 +59,30 @@ def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean and spread of one cell of a table over its seeds.
 
     Args:
-        scores: rows of `per_run` that share a digest and a protocol.
+        scores: rows of `per_run` that share a protocol, and a digest, unless they are draws of one budget.
 
     Returns:
-        One row per metric × class: mean, std, n (seeds with a value), unit. std is over seeds with the
-        protocol's ddof, NaN for a single one; where the protocol's ± is over cases, the mean of the seeds' own.
+        One row per metric × class: mean, std, n (runs with a value), unit. std is over seeds with the
+        protocol's ddof, NaN for a single one; where the protocol's ± is over cases, the mean of the seeds' own. Of
+        drawn labels, seeds are averaged within a draw, and mean and std are over draws.
 
     Raises:
         SSLBenchError: several digests, protocols or units, or a seed that stands twice.
     """
-    for column in ("digest", "protocol"):
-        found = sorted(map(str, scores[column].unique()))
-        if len(found) > 1:
-            raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
+    drawn = {str(labeled): split_draw(str(labeled))[1] for labeled in scores["labeled"].unique()}
+    if len({*map(family_of, drawn)}) > 1:
+        raise SSLBenchError(f"runs of different label budgets cannot be averaged: {', '.join(sorted(drawn))}")
+    lists = [scores[scores["labeled"] == labeled] for labeled in drawn]
+    for column, alike in (("digest", lists), ("protocol", [scores])):
+        for runs in alike:
+            found = sorted(map(str, runs[column].unique()))
+            if len(found) > 1:
+                raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
     protocol = registry.component("protocol", str(scores["protocol"].iloc[0]))
     cells: dict[tuple[str, str], list[tuple[Any, float, float, str]]] = {}
-    listed = (scores[name].tolist() for name in ("metric", "class", "seed", "value", "sd", "unit"))
-    for metric, name, *score in zip(*listed, strict=True):
-        cells.setdefault((metric, name), []).append((score[0], score[1], score[2], score[3]))
+    listed = (scores[name].tolist() for name in ("metric", "class", "labeled", "seed", "value", "sd", "unit"))
+    for metric, name, labeled, seed, *score in zip(*listed, strict=True):
+        cells.setdefault((metric, name), []).append(((drawn[labeled], seed), score[0], score[1], score[2]))
     rows = []
     for (metric, name), group in cells.items():
         seeds, of_seeds, sds, units = zip(*group, strict=True)
@@ -82,16 +90,25 @@ def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
             raise SSLBenchError(f"{scores['run'].iloc[0]}: a seed would enter the mean twice")
         if len({*units}) > 1:
             raise SSLBenchError(f"{scores['run'].iloc[0]}: {metric} has several units")
+        known = [(run[0], value) for run, value in zip(seeds, of_seeds, strict=True) if not math.isnan(value)]
         # The order of the seeds must not reach the last bit.
-        values = np.sort([value for value in of_seeds if not math.isnan(value)])
+        values = np.sort(_of_draws(known) if any(drawn.values()) else [value for _, value in known])
         mean = float(values.mean()) if len(values) else math.nan
         if protocol.spread == "cases":
             own = [sd for sd in sds if not math.isnan(sd)]
             std = float(np.mean(own)) if own else math.nan
         else:
             std = float(values.std(ddof=protocol.ddof)) if len(values) > 1 else math.nan
-        rows.append((metric, name, mean, std, len(values), units[0]))
+        rows.append((metric, name, mean, std, len(known), units[0]))
     return pd.DataFrame(rows, columns=["metric", "class", "mean", "std", "n", "unit"])
+
+
+def _of_draws(values: Iterable[tuple[int, float]]) -> list[float]:
+    """The mean over the seeds of each draw, from draws and values."""
+    found: dict[int, list[float]] = {}
+    for draw, value in values:
+        found.setdefault(draw, []).append(value)
+    return [float(np.sort(own).mean()) for own in found.values()]
 
 
 def summarize(records: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sslbench.config.draws import FAMILY, family_of, split_draw
 from sslbench.config.grid import Grid
 from sslbench.config.job import Job, settings_of
 from sslbench.config.layers import COMPONENTS
@@ -32,6 +33,7 @@ from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.core.errors import UnknownNameError
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
+from sslbench.reporting.draws import draws_joined
 from sslbench.reporting.gains import CaseValues, Gain, Lens, RowGain, family, gain
 from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, ends_of_gap, lines, sheets
@@ -78,10 +80,11 @@ def grid_report(
         SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
     """
     rows: dict[tuple[str, ...], PlannedRow] = {}
+    drawn: dict[tuple[str, ...], set[str]] = {}
     others = 0
     shelf: dict[str, tuple[Run, ...]] = {_undigested(run.name): (run,) for run in kept.runs} if kept else {}
     for job in jobs:
-        key = (*job.directory.parts[:-1], job.digest())
+        key = _row_of(job)
         row = rows.get(key) or _planned(job, protocol, checkpoint)
         if kept:
             own = shelf.get(_undigested(job.directory.as_posix()), ())
@@ -91,6 +94,8 @@ def grid_report(
             others += 0 if own else sum(other.cases.exists() for other in run.others())
         digest = own[0].digest if kept and own else row.digest
         rows[key] = replace(row, runs=row.runs + own, expected=row.expected + 1, digest=digest)
+        drawn.setdefault(key, set()).add(job.labeled)
+    rows = {key: replace(row, draws=len(drawn[key])) if _is_drawn(row) else row for key, row in rows.items()}
     asked = list(rows.values())
     shown = _imported(asked, kept.runs if kept else None, Path(results_dir), protocol)
     found = kept or records_of([run for row in (*asked, *shown) for run in row.runs], protocol, checkpoint)
@@ -127,9 +132,9 @@ def records_report(
         cells.setdefault(run.cell, []).append(run)
     measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
     rows = [
-        _measured_row(runs, measured[runs[0].digest], checkpoint)
-        for runs in cells.values()
-        if runs[0].digest in measured
+        _measured_row(runs, measured[known[0]], checkpoint)
+        for runs in draws_joined(cells.values())
+        if (known := [run.digest for run in runs if run.digest in measured])
     ]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
@@ -141,6 +146,17 @@ def records_report(
     return Report(_tables(rows, found, spec, notes), found, Path(source), None, protocol, checkpoint)
 
 
+def _row_of(job: Job) -> tuple[str, ...]:
+    """What the jobs of one row share: all but the seed, and the draw of labels where they are drawn."""
+    recipe, labeled, cell, _ = job.directory.parts
+    family = family_of(labeled)
+    return (recipe, family, cell, job.digest() if family == labeled else "")
+
+
+def _is_drawn(row: PlannedRow) -> bool:
+    return row.labeled.endswith(FAMILY)
+
+
 def _undigested(run: str) -> str:
     """The name of a run without its digest: what a job is called, whichever code it ran under."""
     return run.rpartition("-")[0]
@@ -150,7 +166,7 @@ def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedR
     canonical, recipe = job.resolved.job, job.resolved.recipe
     return PlannedRow(
         recipe=Path(canonical.recipe).stem,
-        labeled=canonical.labeled,
+        labeled=family_of(canonical.labeled),
         method=canonical.method,
         loss=canonical.loss,
         plugin=canonical.plugin or "",
@@ -191,12 +207,12 @@ def _imported(
 
 
 def _measured_row(runs: list[Run], measured: Mapping[Any, Any], checkpoint: str | None) -> PlannedRow:
-    """The row of runs that differ in the seed alone."""
+    """The row of runs that differ in the seed alone, or in the draw of their labels too."""
     first = runs[0]
     variant = split_outside_brackets(first.variant)
     return PlannedRow(
         recipe=first.recipe,
-        labeled=str(first.job["labeled"]),
+        labeled=family_of(str(first.job["labeled"])),
         method=str(first.job["method"]),
         loss=str(first.job["loss"]),
         plugin=str(first.job["plugin"] or ""),
@@ -208,6 +224,7 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any], checkpoint: str 
         checkpoint=checkpoint or str(first.values.get("checkpoint", "")),
         runs=tuple(runs),
         expected=len(runs),
+        draws=len({split_draw(str(run.job["labeled"]))[1] for run in runs} - {0}),
         place=TablePlace(label=first.imported + ELSEWHERE, heading=_IMPORTED) if first.imported else TablePlace(),
     )
 
@@ -286,7 +303,7 @@ def _standing(numbers: _Numbers, block: TableBlock, shown: Sequence[Line], rows:
         block=block.title,
         metric=numbers.leading,
         lens=numbers.lenses[block.title],
-        among=Standings(among, found.seeds, found.units, found.refused),
+        among=replace(found, rows=among),
         ends=ends and (labels[ends[0]], labels[ends[1]]),
         gap=gap,
         shares={labels[planned]: share for planned, share in shares.items()},
@@ -413,6 +430,7 @@ def _sources(line: Line, material: Material) -> Iterator[RowSource]:
                 competes=material.competes(planned, block),
                 block=block.title,
                 job=planned.job,
+                draws=planned.draws,
             )
 
 
