@@ -86,8 +86,8 @@ def budget_names(value: Any, numbers: Callable[[Any], list[Any]]) -> list[str]:
         ValueError: a mapping of another kind, or no number of a draw.
     """
     if not isinstance(value, Mapping):
-        base, mark, draws = str(value).rpartition("#")
-        found = numbers(draws) if mark and base else []
+        base, mark, listed = str(value).rpartition("#")
+        found = numbers(listed) if mark and base else []
         return [f"{base}#{draw}" for draw in found] if len(found) > 1 else [str(value)]
     sizes = [key for key in value if key != "draws"]
     if "draws" not in value or len(sizes) != 1 or not re.fullmatch(r"[a-z]+", str(sizes[0])):
@@ -96,8 +96,8 @@ def budget_names(value: Any, numbers: Callable[[Any], list[Any]]) -> list[str]:
     base = f"{value[size]}" if size == "share" else f"{value[size]} {size}"
     if size == "share" and "%" not in base:
         raise ValueError(f"a share of the training cases is written 20%, not {base}")
-    listed = asked if isinstance(asked, list) else [*range(1, 1 + asked)] if isinstance(asked, int) else [asked]
-    draws = [draw for item in listed for draw in numbers(item)]
+    items = asked if isinstance(asked, list) else [*range(1, 1 + asked)] if isinstance(asked, int) else [asked]
+    draws = [draw for item in items for draw in numbers(item)]
     if not draws or asked is True or any(not isinstance(draw, int) or not 0 < draw <= MOST for draw in draws):
         raise ValueError(f"`draws` is how many, or which: 5, 1-5 or [1, 3], not {asked!r}")
     return [f"{base}#{draw}" for draw in draws]

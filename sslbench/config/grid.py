@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sslbench.config import weightings
 from sslbench.config.draws import budget_names, split_draw
@@ -23,6 +23,7 @@ from sslbench.config.table import TableSpec
 from sslbench.config.text import compact, counted, flatten, load_yaml, parse_component, validated
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.core.files import is_plain_name
 from sslbench.core.options import Frozen
 
 _REFERENCE = "supervised"  # the method that both ends of the gap are of
@@ -210,6 +211,13 @@ class Grid(Frozen):
     @classmethod
     def _as_lists(cls, data: Any) -> Any:
         return _axes_as_lists(data)
+
+    @field_validator("name")
+    @classmethod
+    def _a_name(cls, name: str) -> str:
+        if not is_plain_name(name):
+            raise ValueError(f"{name!r} cannot be the name of a folder, and a grid's reports lie in one of its name")
+        return name
 
     def with_seeds(self, seeds: Iterable[int]) -> Grid:
         """Return the grid with these seeds, whatever it and its entries name; what it excludes stays out."""

@@ -29,7 +29,7 @@ from sslbench.config.draws import HELD, drawn_slug, in_drawn_order, labels_of_dr
 from sslbench.core import registry
 from sslbench.core.endings import without_ending
 from sslbench.core.errors import UnknownNameError, UsageError
-from sslbench.core.files import read_text, write_text
+from sslbench.core.files import is_plain_name, read_text, write_text
 from sslbench.core.settings import user_path
 
 PARTS = ("train", "val", "test")
@@ -234,6 +234,8 @@ def parse_splits(raw: Mapping[str, Any], dataset: str, name: str) -> Splits:
         raise UsageError(f"{where}: budgets is a mapping of names to lists of labelled entries")
     for written, content in raw.get("budgets", {}).items():
         slug = slug_of(written)
+        if not is_plain_name(slug):
+            raise UsageError(f"{where}: a budget cannot be called {written!r}: its runs lie in a folder of its name")
         if not isinstance(content, Mapping):
             raise UsageError(f"{where}: budget {slug} is a mapping with `labeled` or `prefix`, not {content!r}")
         prefix = content.get("prefix", 0)

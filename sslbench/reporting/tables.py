@@ -303,7 +303,7 @@ def _standing(numbers: _Numbers, block: TableBlock, shown: Sequence[Line], rows:
         block=block.title,
         metric=numbers.leading,
         lens=numbers.lenses[block.title],
-        among=replace(found, rows=among),
+        among=Standings(among, found.seeds, found.units, found.refused, found.repeats),
         ends=ends and (labels[ends[0]], labels[ends[1]]),
         gap=gap,
         shares={labels[planned]: share for planned, share in shares.items()},
