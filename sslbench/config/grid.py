@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from sslbench.config.places import GridJob, TablePlace, place_of
 from sslbench.config.recipe import Seed
 from sslbench.config.splits import load_splits
 from sslbench.config.table import TableSpec
-from sslbench.config.text import compact, counted, flatten, load_yaml, parse_component, validated
+from sslbench.config.text import compact, counted, first_few, flatten, load_yaml, parse_component, validated
+from sslbench.config.tuning import Trial, Tune, row_of, trials_of, tuned
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
 from sslbench.core.files import is_plain_name
@@ -206,6 +207,10 @@ class Grid(Frozen):
     jobs: list[GridEntry]
     exclude: list[JobFilter] = []
     table: TableSpec = TableSpec()
+    tune: Tune | None = None
+    chosen: dict[str, dict[str, Any]] = Field(
+        default={}, description="what trials chose, by row: written by sslbench, where a grid goes with its results"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -245,6 +250,47 @@ class Grid(Frozen):
         return self.model_copy(update={"set": shared, "jobs": entries})
 
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
+        """Expand to the canonical jobs that are reported: those of `rows`, with what was chosen where it is tuned.
+
+        Raises:
+            UsageError: as for `rows`, or a tuned row whose trials have not ended.
+        """
+        return self.tuned(self.rows(overrides))
+
+    def trials(self, rows: Sequence[Job]) -> list[Trial]:
+        """The trials of some of its `rows`; none where it is not tuned, or says what was chosen.
+
+        Raises:
+            UsageError: what `tune` asks for has no meaning for them.
+        """
+        return trials_of(self.tune, rows, self.name) if self.tune and not self.chosen else []
+
+    def tuned(self, rows: Sequence[Job]) -> list[Job]:
+        """Some of its `rows` with the values that their trials chose.
+
+        Raises:
+            UsageError: a row whose trials have not ended.
+        """
+        if self.tune is None:
+            return list(rows)
+        asked = dict.fromkeys(map(row_of, rows))
+        if missing := [row for row in asked if row not in self.chosen]:
+            raise UsageError(
+                f"grid {self.name} is tuned, and the trials of {len(missing)} of {counted(len(asked), 'row')} have not"
+                f" ended, or none gave a score: {first_few(missing)}",
+                f"sslbench run --grid {self.name} runs them, then the jobs that are reported",
+            )
+        made: dict[Path, Job] = {}
+        jobs = []
+        for job in rows:
+            if job.directory.parent not in made:
+                values = self.chosen[row_of(job)]
+                place = place_of(job).model_copy(update={"tuned": dict(values)})
+                made[job.directory.parent] = _placed(tuned(job, values, f"tuning of {self.name}"), place)
+            jobs.append(made[job.directory.parent].reseeded(job.seed))
+        return jobs
+
+    def rows(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
         """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
         The table is checked too: what nobody can print is not worth a training.

@@ -30,6 +30,7 @@ from sslbench.config.table import (
     metric_keys,
 )
 from sslbench.config.text import compact, counted, split_outside_brackets
+from sslbench.config.tuning import told
 from sslbench.core.errors import UnknownNameError
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
@@ -100,7 +101,8 @@ def grid_report(
     shown = _imported(asked, kept.runs if kept else None, Path(results_dir), protocol)
     found = kept or records_of([run for row in (*asked, *shown) for run in row.runs], protocol, checkpoint)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
-    made = _tables([*asked, *shown], found, grid.table, [left_out] if others else [], grid.name)
+    notes = [told(grid.tune, grid.chosen)] if grid.tune else []
+    made = _tables([*asked, *shown], found, grid.table, notes + ([left_out] if others else []), grid.name)
     return Report(made, found, Path(results_dir), grid, protocol, checkpoint)
 
 
@@ -132,9 +134,9 @@ def records_report(
         cells.setdefault(run.cell, []).append(run)
     measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
     rows = [
-        _measured_row(runs, measured[known[0]], checkpoint)
+        _measured_row(runs, measured[digests[0]], checkpoint)
         for runs in draws_joined(cells.values())
-        if (known := [run.digest for run in runs if run.digest in measured])
+        if (digests := [run.digest for run in runs if run.digest in measured])
     ]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
@@ -164,6 +166,7 @@ def _undigested(run: str) -> str:
 
 def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedRow:
     canonical, recipe = job.resolved.job, job.resolved.recipe
+    tuned = place_of(job).tuned  # rows are named and held against others without it
     return PlannedRow(
         recipe=Path(canonical.recipe).stem,
         labeled=family_of(canonical.labeled),
@@ -171,7 +174,9 @@ def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedR
         loss=canonical.loss,
         plugin=canonical.plugin or "",
         digest=job.digest(),
-        settings={path: compact(value) for path, value in settings_of(canonical.model_dump()).items()},
+        settings={
+            path: compact(value) for path, value in settings_of(canonical.model_dump()).items() if path not in tuned
+        },
         dataset=recipe.dataset,
         splits=recipe.splits,
         protocol=protocol or recipe.protocol,
@@ -264,7 +269,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
     caption = captions.Caption(material, spec, columns, rows, letters, held, standing)
     if any(row.imported for row in material.rows):
         apart.append(f"{ELSEWHERE} Trained elsewhere, training unverified: not ranked, and held against nothing.")
-    apart += [*notes, spec.note]
+    apart += [*notes, *_chosen(shown, rows, material.blocks), spec.note]
     if spec.notes == "short":
         measured, said = "", [caption.short([*footnotes.notes, *apart])]
     else:
@@ -283,6 +288,17 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
         gain_notes=tuple(caption.of_gains()),
         standing=standing,
     )
+
+
+def _chosen(shown: Sequence[Line], rows: Sequence[Row], blocks: Sequence[TableBlock]) -> list[str]:
+    """What the trials of tuned rows chose, in one sentence."""
+    told = []
+    for line, row in zip(shown, rows, strict=True):
+        for planned, block in zip(line.cells, blocks, strict=True):
+            if planned and planned.place.tuned:
+                values = [f"{path}={compact(value)}" for path, value in sorted(planned.place.tuned.items())]
+                told.append(f"{row.label}{f' ({block.title})' if block.title else ''} {', '.join(values)}")
+    return [f"Chosen: {'; '.join(dict.fromkeys(told))}."] if told else []
 
 
 def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iterator[RowGain]:
@@ -412,6 +428,12 @@ def _ordered(material: Material, block: TableBlock, spec: TableSpec, wanted: Seq
 # ----------------------------------------------------------------------------------------------------- rows
 
 
+def _all_settings(planned: PlannedRow) -> dict[str, str]:
+    tuned = {path: compact(value) for path, value in planned.place.tuned.items()}
+    kept = planned.job.job.set if planned.job else {}
+    return {**planned.settings, **{path: value for path, value in tuned.items() if path in kept}}
+
+
 def _sources(line: Line, material: Material) -> Iterator[RowSource]:
     for planned, block in zip(line.cells, material.blocks, strict=True):
         if planned is not None:
@@ -423,7 +445,7 @@ def _sources(line: Line, material: Material) -> Iterator[RowSource]:
                 method=planned.method,
                 loss=planned.loss,
                 plugin=planned.plugin,
-                variant=",".join(f"{path}={value}" for path, value in sorted(planned.settings.items())),
+                variant=",".join(f"{path}={value}" for path, value in sorted(_all_settings(planned).items())),
                 digest=planned.digest,
                 runs=tuple(run.name for run in material.reported(planned)),
                 expected=planned.expected,
