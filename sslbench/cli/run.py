@@ -195,9 +195,13 @@ def run(
         plan, devices = planned(trial_jobs)
         if not quiet:
             note(f"tuning: {counted(len(trials), 'trial')} of {counted(len(plan), 'job')}, then the jobs they choose")
-        launched(plan, devices)
+        code = launched(plan, devices)
         record = write_record(chosen, trials, results)
         chosen = choice.settled(chosen, results)
+        if code and any(row_of(job) not in chosen.chosen for job in rows):  # stopped, or all of a row's failed
+            if not quiet:
+                _print_outcome(plan, "")
+            raise typer.Exit(code)
         if not quiet:
             note(f"what the trials chose: {record}")
     plan, devices = planned(chosen.tuned(rows))
@@ -401,5 +405,5 @@ def _print_outcome(plan: list[PlannedJob], table: str) -> None:
         if planned.outcome == "failed":
             note(("failed", "red"), f" {planned.job.title}: {planned.reason}")
             note(f"       log: {planned.run.log}; --retry-failed runs it again")
-    if counts["finished"]:
+    if counts["finished"] and table:
         note(f"the table: {table}")

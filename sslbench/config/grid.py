@@ -278,7 +278,7 @@ class Grid(Frozen):
             raise UsageError(
                 f"grid {self.name} is tuned, and the trials of {len(missing)} of {counted(len(asked), 'row')} have not"
                 f" ended, or none gave a score: {first_few(missing)}",
-                f"sslbench run --grid {self.name} runs them, then the jobs that are reported",
+                "`sslbench run --grid` of it runs them, then the jobs that are reported",
             )
         made: dict[Path, Job] = {}
         jobs = []

@@ -37,14 +37,14 @@ from sslbench.core.options import Frozen
 TUNABLE = ("method.", "loss.", "plugin.", "optimizer.", "ramp.")
 
 
-class Span(Frozen):
+class TuneRange(Frozen):
     """A range of numbers, ends included: even in the number (`uniform`), or in its logarithm (`log`)."""
 
     uniform: tuple[float, float] | None = None
     log: tuple[float, float] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Span:
+    def _one(self) -> TuneRange:
         ends = self.uniform or self.log
         if ends is None or (self.uniform and self.log):
             raise ValueError("a range is {uniform: [0.5, 1]} or {log: [1e-3, 1e-1]}")
@@ -60,7 +60,7 @@ class Span(Frozen):
 
 
 Among = Annotated[
-    Annotated[list[Any], Tag("list")] | Annotated[Span, Tag("span")],
+    Annotated[list[Any], Tag("list")] | Annotated[TuneRange, Tag("span")],
     Discriminator(lambda values: "list" if isinstance(values, list) else "span"),
 ]
 
@@ -105,7 +105,7 @@ class Tune(Frozen):
             digest = hashlib.sha256(f"tune {self.seed}/{trial}/{path}".encode()).digest()
             place = int.from_bytes(digest[:6]) / 2**48
             among = self.space[path]
-            found[path] = among.at(place) if isinstance(among, Span) else among[int(place * len(among))]
+            found[path] = among.at(place) if isinstance(among, TuneRange) else among[int(place * len(among))]
         return found
 
 

@@ -19,7 +19,7 @@ from sslbench.runs.directory import Run
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredTrial:
     """A trial with what became of it.
 
     Attributes:
@@ -33,9 +33,9 @@ class Scored:
     ended: bool
 
 
-def scored(trials: Sequence[Trial], results: Path) -> dict[str, list[Scored]]:
+def scored(trials: Sequence[Trial], results: Path) -> dict[str, list[ScoredTrial]]:
     """The trials of each row with their scores, in their order."""
-    found: dict[str, list[Scored]] = {}
+    found: dict[str, list[ScoredTrial]] = {}
     for trial in trials:
         runs = [Run.of(job, results) for job in trial.jobs]
         states = [run.look() for run in runs]
@@ -44,11 +44,11 @@ def scored(trials: Sequence[Trial], results: Path) -> dict[str, list[Scored]]:
             for run, job, state in zip(runs, trial.jobs, states, strict=True)
         ]
         ended = all(state in ("finished", "failed") for state in states)
-        found.setdefault(trial.row, []).append(Scored(trial, sum(scores) / len(scores), ended))
+        found.setdefault(trial.row, []).append(ScoredTrial(trial, sum(scores) / len(scores), ended))
     return found
 
 
-def winners(rows: Mapping[str, Sequence[Scored]]) -> dict[str, dict[str, Any]]:
+def winners(rows: Mapping[str, Sequence[ScoredTrial]]) -> dict[str, dict[str, Any]]:
     """The values of the best trial of each row whose trials have all ended, of several the first."""
     found = {}
     for row, trials in rows.items():

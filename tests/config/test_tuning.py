@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sslbench.config.grid import Grid, load_grid
-from sslbench.config.tuning import Span, Tune, row_of
+from sslbench.config.tuning import Tune, TuneRange, row_of
 from sslbench.core.errors import UnknownNameError, UsageError
 
 SPACE: dict[str, Any] = {
@@ -47,7 +47,7 @@ def test_every_row_gets_the_same_number_of_trials(tmp_path: Path) -> None:
 
 
 def test_what_is_tried_is_for_ever() -> None:
-    tune = Tune(trials=4, space={"optimizer.lr": Span(log=(0.001, 0.1)), "method.x": [1, 2, 3]})
+    tune = Tune(trials=4, space={"optimizer.lr": TuneRange(log=(0.001, 0.1)), "method.x": [1, 2, 3]})
     first = [tune.values(trial, tune.space) for trial in range(1, 5)]
     assert first == [tune.values(trial, tune.space) for trial in range(1, 5)]
     assert first == PINNED
@@ -64,7 +64,7 @@ PINNED = [  # jobs are known by it
 
 
 def test_ranges_are_even() -> None:
-    tune = Tune(trials=1000, space={"optimizer.lr": Span(log=(0.001, 0.1)), "loss.a": Span(uniform=(2, 4))})
+    tune = Tune(trials=1000, space={"optimizer.lr": TuneRange(log=(0.001, 0.1)), "loss.a": TuneRange(uniform=(2, 4))})
     tried = [tune.values(trial, tune.space) for trial in range(1, 1001)]
     for path, middle in (("optimizer.lr", 0.01), ("loss.a", 3)):
         assert 450 < sum(values[path] < middle for values in tried) < 550
