@@ -121,7 +121,7 @@ def seed_means(scores: Mapping[str, Sequence[Any]] | pd.DataFrame) -> list[dict[
     listed = (list(scores[name]) for name in ("metric", "class", "labeled", "seed", "value", "sd", "unit"))
     for metric, name, labeled, seed, *score in zip(*listed, strict=True):
         cells.setdefault((metric, name), []).append(((drawn[str(labeled)], seed), score[0], score[1], score[2]))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (metric, name), group in cells.items():
         seeds, of_seeds, sds, units = zip(*group, strict=True)
         if len({*seeds}) < len(seeds):
@@ -132,8 +132,8 @@ def seed_means(scores: Mapping[str, Sequence[Any]] | pd.DataFrame) -> list[dict[
         values = _of_draws(known) if any(drawn.values()) else [value for _, value in known]
         own = [sd for sd in sds if not math.isnan(sd)]
         std = float(np.mean(own)) if protocol.spread == "cases" and own else math.nan
-        rows.append({"metric": metric, "class": name, "mean": math.nan, "std": std, "unit": units[0], "n": len(known)})
-        rows[-1]["of"] = values
+        row = {"metric": metric, "class": name, "mean": math.nan, "std": std, "n": len(known), "unit": units[0]}
+        rows.append(row | {"of": values})
     for number in {len(row["of"]) for row in rows} - {0}:
         alike = [row for row in rows if len(row["of"]) == number]
         ordered = np.sort([row["of"] for row in alike], axis=1)  # the order of the seeds must not reach the last bit
