@@ -50,7 +50,8 @@ def _widened(value: Any) -> Any:
 
 class MetaAutocast(TorchFunctionMode):
     """CUDA's autocast to bf16 for tensors on `meta`, off at first: `torch.autocast("meta", ...)` inside turns it on and
-    off. As there, a parameter is cast once, and its copy kept until the outermost block ends."""
+    off. As there, a parameter is cast once, and its copy kept until the outermost block ends.
+    What a checkpoint computes again in the backward pass it does not reach."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,8 +93,6 @@ class MetaAutocast(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.backward:
-            return self._backward(*args, **(kwargs or {}))
         if self.enabled:
             name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
             if name in _REFUSED:
@@ -103,14 +102,6 @@ class MetaAutocast(TorchFunctionMode):
             elif name in _IN_FP32:
                 args, kwargs = tree_map(_widened, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
-
-    def _backward(self, tensor: Tensor, gradient: Tensor | None = None, **more: Any) -> None:
-        """`Tensor.backward` with this mode on: what a checkpoint computes again, it computes as before."""
-        super().__enter__()
-        try:
-            torch.autograd.backward(tensor, gradient, **more)
-        finally:
-            super().__exit__(None, None, None)
 
     def _narrowed(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:

@@ -74,7 +74,7 @@ def test_bf16_halves_activations_and_no_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "plugin"), [("bcp", None), ("ssnet", None), ("desco", None), ("cps", "scdl")], ids=str
+    ("method", "plugin"), [("bcp", None), ("dst", None), ("desco", None), ("cps", "scdl")], ids=str
 )
 def test_what_reads_values_draws_or_has_groups_is_counted(method: str, plugin: str | None) -> None:
     found = tally_step(job(method, "default", 3, plugin).resolved, "bf16")
