@@ -339,14 +339,17 @@ def _together(rows: list[Row], columns: Sequence[Column], standing: Sequence[Blo
         if len(together) < len(of_block.among.rows) - 1:
             marked |= {place: {*together} for place in places}
     return [
-        replace(
-            row,
-            cells=tuple(
-                replace(cell, together=row.label in marked.get(place, ())) for place, cell in enumerate(row.cells)
-            ),
-        )
+        _changed(row, {place: {"together": True} for place, labels in marked.items() if row.label in labels})
         for row in rows
     ]
+
+
+def _changed(row: Row, changes: Mapping[int, Mapping[str, Any]]) -> Row:
+    """The row with other cells at some places."""
+    if not changes:
+        return row
+    cells = (replace(cell, **changes[place]) if place in changes else cell for place, cell in enumerate(row.cells))
+    return replace(row, cells=tuple(cells))
 
 
 def _name(material: Material) -> str:
@@ -650,10 +653,10 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...], most: int) -> list[Row
                 # Only the last bits of a sum differ between runs that scored the same.
                 if math.isclose(value, best, rel_tol=1e-12, abs_tol=1e-12):
                     ranks[number, place] = rank
-    return [
-        replace(row, cells=tuple(replace(cell, rank=ranks.get((n, place), 0)) for place, cell in enumerate(row.cells)))
-        for n, row in enumerate(rows)
-    ]
+    changes: dict[int, dict[int, dict[str, int]]] = {}
+    for (number, place), rank in ranks.items():
+        changes.setdefault(number, {})[place] = {"rank": rank}
+    return [_changed(row, changes.get(number, {})) for number, row in enumerate(rows)]
 
 
 def _may_rank(row: Row, column: Column, place: int) -> bool:
