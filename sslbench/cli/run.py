@@ -125,6 +125,17 @@ def run(
     retry_failed: Annotated[
         bool, flag("Run failed jobs again.", "--retry-failed/--no-retry-failed", panel=_HOW)
     ] = False,
+    max_hours: Annotated[
+        float | None,
+        option("H", "When so many hours are over start nothing more, and save what runs.", panel=_HOW, min=0),
+    ] = None,
+    fail_fast: Annotated[
+        bool, flag("End in order when the first job fails.", "--fail-fast/--no-fail-fast", panel=_HOW)
+    ] = False,
+    hung_after: Annotated[
+        float | None,
+        option("MINUTES", "A job without a step for so long has failed; default: 120.", panel=_HOW, min=0),
+    ] = None,
     resume_anyway: Annotated[
         bool,
         flag(
@@ -144,12 +155,15 @@ def run(
     from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
     from sslbench.core import settings
     from sslbench.execution import local
+    from sslbench.execution.executors import LocalWorkers
     from sslbench.execution.fit import words_on_memory
     from sslbench.execution.left import Forecast
     from sslbench.execution.sinks import checked_sink
 
     copies = checked_sink(settings.sink(sink))
     settings.save_every()  # as the workers will read it
+    hung_after_s = local.HUNG_AFTER_S if hung_after is None else 60 * hung_after
+    limits = local.Limits(max_hours, fail_fast, hung_after_s)
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
@@ -179,7 +193,8 @@ def run(
     worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
     forecast = Forecast(results, slots, devices[0])
     with kind(Console(quiet=True) if quiet else console, forecast) as display:
-        code = local.Launcher(plan, data, devices, worker_threads, display, copies, resume_anyway).run(force)
+        workers = LocalWorkers(data, worker_threads, copies, resume_anyway)
+        code = local.Launcher(plan, workers, devices, display, limits).run(force)
     if not quiet:
         _print_outcome(plan, table)
     if as_json:

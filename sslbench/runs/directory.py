@@ -648,6 +648,10 @@ class Run:
                 lease.release()
             lock.release()
 
+    def heartbeat(self) -> Mapping[str, Any]:
+        """What the process that works on the run, or last did, wrote of itself: it changes while something is done."""
+        return self._lease_content()
+
     def _lease_content(self) -> dict[str, Any]:
         found = read_json(self._lease_file)
         return found if isinstance(found, dict) else {}

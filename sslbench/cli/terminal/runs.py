@@ -78,7 +78,9 @@ def standing_lines(rows: Rows, width: int) -> list[Text]:
     lines = _grouped(list(merged.values()), headers, cells, width)
     for row in rows:
         if process := row.get("process"):
-            lines += _reason("running", row, f"process {process['pid']} on {process['host']}", width)
+            silent = process.get("silent_s")
+            silence = f", nothing done for {duration(silent)}" if silent else ""
+            lines += _reason("running", row, f"process {process['pid']} on {process['host']}{silence}", width)
     for row in rows:
         if row["error"]:
             lines += _reason(row["state"], row, row["error"], width)
