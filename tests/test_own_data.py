@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+import types
 from pathlib import Path
 from typing import Any
 

@@ -15,6 +15,7 @@ last/, best-val/  cases, confusion and predictions of another checkpoint, where 
 events/           the same records for TensorBoard, where a launch asked for them; nothing reads them back
 lease.json        who works on it: host, process, last heartbeat
 lease.lock        locked while that process lives
+slurm.json        the task of Slurm that it was last submitted in, and that task's log, where it was; slurm.log: a link
 
 No other module spells these names, and every reader learns from `Run` where a run stands:
 
@@ -193,6 +194,7 @@ class Run:
         self.own = TestFiles(directory)
         self.cases, self.predictions = self.own.cases, self.own.predictions
         self.checkpoints, self.events = directory / "checkpoints", directory / "events"
+        self._submission_file, self._submission_log = directory / "slurm.json", directory / "slurm.log"
         self._lease_file, self._lock_file = directory / "lease.json", directory / "lease.lock"
         self._standing: Standing | None = None
         self._kept_status: Mapping[str, Any] | None = None
@@ -589,6 +591,22 @@ class Run:
         """Write where the job stands; not worth waiting for a disk, nor ending for a full one."""
         with suppress(OSError):
             write_json(self.progress_file, {**fields, "time": time.time()}, sync=False)
+
+    def submission(self) -> dict[str, Any]:
+        """Read the task of a cluster that the run was last submitted in; empty where it never was."""
+        found = read_json(self._submission_file)
+        return found if isinstance(found, dict) else {}
+
+    def set_submission(self, task: str, log: str) -> None:
+        """Write down the task of a cluster that the run was submitted in, and link its log."""
+        write_json(self._submission_file, {"task": task, "log": log, "time": now()})
+        with suppress(OSError):  # not every file system has links
+            self._submission_log.unlink(missing_ok=True)
+            self._submission_log.symlink_to(os.path.relpath(log, self.directory))
+
+    def saved(self) -> list[Path]:
+        """The files that work on the run has left so far: generations of state, and records."""
+        return [*self.checkpoints.glob("step-*.pt"), *self.directory.glob(self.cases.name)]
 
     # ---------------------------------------------------------------------------------------------------- lease
 
