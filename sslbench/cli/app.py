@@ -27,6 +27,7 @@ from sslbench.cli.published import published
 from sslbench.cli.report import report
 from sslbench.cli.run import run, task, validate, worker
 from sslbench.cli.status import status
+from sslbench.cli.upkeep import clean, merge
 from sslbench.cli.verify import verify
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.version import code_state
@@ -127,7 +128,7 @@ def _options(
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
     prepare, audit, run, status, cancel, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff,
-    verify, bundle, import_, export, power, new,
+    verify, bundle, import_, export, merge, clean, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

@@ -289,7 +289,7 @@ def _submit(
 
     queue = SlurmQueue()
     if left := leave_queued(plan, queue):
-        note(f"{counted(len(left), 'job')} of these Slurm has already")
+        note(f"Slurm has {counted(len(left), 'job')} of these already")
     arrays = submit(plan, cluster, settings, jobs, force)
     note(submitted(plan, arrays) if arrays else "nothing to submit")
     if display is None:

@@ -33,6 +33,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, StorageError, UsageError
-from sslbench.core.files import move_aside, read_json, write_json, write_text
+from sslbench.core.files import move_aside, read_json, sync_files, write_json, write_text
 from sslbench.runs.records import CaseTable, group_reader, one_line, read_cases
 
 State = Literal["pending", "running", "finished", "failed", "interrupted", "damaged"]
@@ -414,6 +415,31 @@ class Run:
         for known in ("_config", "_named", "_provenances"):
             self.__dict__.pop(known, None)
         self._standing = None
+
+    def copy_to(self, target: Run) -> None:
+        """Copy all that the run left, whole or not at all; what was there is moved aside. What tells of this machine
+        alone stays behind: leases, the task of a cluster.
+
+        Raises:
+            StorageError: the system refuses.
+        """
+        place, own = target.directory, (self._lease_file, self._lock_file, self._submission_file, self._submission_log)
+        aside = place.with_name(f".writing-{place.name}")
+        try:
+            if aside.exists():
+                shutil.rmtree(aside)
+            leave = shutil.ignore_patterns(".writing-*", *(path.name for path in own))
+            shutil.copytree(self.directory, aside, ignore=leave, symlinks=True)
+            sync_files(path for path in aside.rglob("*") if path.is_file())
+            target.move_aside()
+            aside.rename(place)
+        except OSError as error:  # shutil.Error is one, of many files
+            shutil.rmtree(aside, ignore_errors=True)
+            raise StorageError(place, error) from error
+
+    def tested_rules(self) -> list[str]:
+        """The rules whose checkpoints were tested, as they were sealed."""
+        return [*self._provenance("tested")]
 
     @cached_property
     def _named(self) -> _Named:

@@ -66,7 +66,7 @@ def test_a_grid_on_slurm_gives_what_it_gives_here(slurm: Cluster, phantom_data: 
     assert "submitted 4 jobs in 4 tasks: Slurm array 1" in shell(*asked, "--no-wait")
     runs = {run.submission()["task"]: run for run in runs_below(results / "runs")}
     assert sorted(runs) == ["1_0", "1_1", "1_2", "1_3"]
-    assert "4 of these Slurm has already" in shell(*asked, "--no-wait")  # nothing is submitted twice
+    assert "Slurm has 4 jobs of these already" in shell(*asked, "--no-wait")  # nothing is submitted twice
 
     wait_for(lambda: trains(runs["1_0"]) and trains(runs["1_1"]), "two tasks train")
     told = json.loads(shell("status", grid, "--json"))["runs"]
