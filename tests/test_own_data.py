@@ -14,7 +14,8 @@ import pytest
 
 from sslbench.cli import completion
 from sslbench.data.own.dataset import load_all
-from sslbench.execution import local, worker
+from sslbench.execution import worker
+from sslbench.execution.executors import LocalWorkers
 from tests.helpers import own_folders as folders
 from tests.helpers.command_line import call
 
@@ -29,11 +30,20 @@ SMALL = ("network.base_filters=2", "batch.labeled=2", "batch.unlabeled=2", "prec
 class InThisProcess:
     """A worker that runs where it is started, but knows no more than a process of its own would."""
 
-    def __init__(self, planned: Any, data_dir: Path, device: str, threads: int, *more: Any) -> None:
-        self.planned = planned
-        load_all(data_dir / "nothing")
-        code = worker.main(planned.run.directory, data_dir, device, threads)
-        self.popen = types.SimpleNamespace(poll=lambda: code, kill=lambda: None, terminate=lambda: None)
+    pid = 0
+
+    def __init__(self, workers: Any, run: Any, device: str) -> None:
+        load_all(workers.data_dir / "nothing")
+        self.code = worker.main(run.directory, workers.data_dir, device, workers.threads)
+
+    def poll(self) -> int:
+        return self.code
+
+    def stop(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
 
     def last_words(self) -> str:
         return ""
@@ -49,7 +59,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     for variable in ("SSLBENCH_DATA", "SSLBENCH_RESULTS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(local, "_Process", InThisProcess)
+    monkeypatch.setattr(LocalWorkers, "start", lambda *started: InThisProcess(*started))
     yield lambda line: call(*shlex.split(line)[1:])
     load_all(tmp_path / "nothing")
 

@@ -13,6 +13,7 @@ from sslbench import __version__
 from sslbench.cli import console, streams
 from sslbench.cli.bench import bench
 from sslbench.cli.bundle import bundle
+from sslbench.cli.cancel import cancel
 from sslbench.cli.diff import diff
 from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.export import export
@@ -24,8 +25,9 @@ from sslbench.cli.power import power
 from sslbench.cli.prepare import prepare
 from sslbench.cli.published import published
 from sslbench.cli.report import report
-from sslbench.cli.run import run, validate, worker
+from sslbench.cli.run import run, task, validate, worker
 from sslbench.cli.status import status
+from sslbench.cli.upkeep import clean, merge
 from sslbench.cli.verify import verify
 from sslbench.core.errors import SSLBenchError
 from sslbench.core.version import code_state
@@ -125,10 +127,11 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff, verify,
-    bundle, import_, export, power, new,
+    prepare, audit, run, status, cancel, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff,
+    verify, bundle, import_, export, merge, clean, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)
 app.command(hidden=True)(worker)
+app.command(hidden=True)(task)
 app.add_typer(published)

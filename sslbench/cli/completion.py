@@ -136,6 +136,15 @@ def devices(context: typer.Context, incomplete: str) -> Iterable[str]:
     return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in range(len(cards)) if len(cards) > 1)]
 
 
+EXECUTORS = ("local", "slurm")
+
+
+@_quiet
+def executors(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """Who starts jobs."""
+    return EXECUTORS
+
+
 @_quiet
 def sinks(context: typer.Context, incomplete: str) -> Iterable[str]:
     """What takes copies of training records, and the word for nothing."""

@@ -101,6 +101,18 @@ def failures(reasons: Mapping[str, str]) -> None:
         note((failed, "red"), f": {reason}")
 
 
+def confirmed(question: str, yes: bool = False) -> bool:
+    """Ask on a terminal; elsewhere nobody is asked, and only `yes` is one."""
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and err().is_terminal):
+        note("nothing was changed: --yes does it")
+        return False
+    import typer
+
+    return typer.confirm(question, err=True)
+
+
 Unit = Literal["cases", "bytes", "share", "jobs"]
 
 

@@ -7,6 +7,7 @@ import inspect
 import io
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # A kind of the registry by its plural, which users type after `list`.
 PLURALS = {kind + ("es" if kind.endswith("s") else "s"): kind for kind in registry.KINDS}
+
+_SILENT_S = 600.0  # without a step, after which a listing tells it of a running job
 
 LISTS = (*PLURALS, "recipes", "grids", "matrix")
 
@@ -180,7 +183,8 @@ def _scores(records: CaseTable | None) -> dict[str, float]:
 def standings(courses: Iterable[Course], left: Left, metric: str = "dsc") -> list[dict[str, Any]]:
     """List runs: `run` (relative to `results/runs`) and its parts, `state`, `attempts`, `error`, `progress`, `share`
     (done of the iterations), `score` (`metric` and `value`, in the stored unit), `training_seconds`, `left` (`seconds`
-    and `ground`); what is not known is None. A running one has its `process` (host and pid) too.
+    and `ground`); what is not known is None. A running one has its `process` too: host, pid,
+    and `silent_s` where nothing was done for long.
 
     Args:
         courses: of the runs.
@@ -214,7 +218,9 @@ def _score(course: Course, metric: str) -> dict[str, Any] | None:
 
 def _process(run: Run) -> dict[str, Any]:
     owner = run.owner() or {}
-    return {"host": owner.get("host", "?"), "pid": owner.get("pid", 0)}
+    process = {"host": owner.get("host", "?"), "pid": owner.get("pid", 0)}
+    silence = time.time() - float(owner.get("heartbeat") or time.time())
+    return {**process, "silent_s": round(silence)} if silence > _SILENT_S else process
 
 
 def _place(run: Run) -> dict[str, Any]:

@@ -36,14 +36,16 @@ from sslbench.cli.options import (
     setting,
     several,
 )
-from sslbench.core.errors import UsageError
+from sslbench.core.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sslbench.cli.terminal.live import PlainDisplay
     from sslbench.config.grid import Grid
     from sslbench.config.job import Job
-    from sslbench.execution.local import PlannedJob
+    from sslbench.execution.local import Limits, PlannedJob
+    from sslbench.execution.slurm import SlurmOptions, TaskSettings
 
 _WHAT, _HOW = "What to run", "How to run it"
 
@@ -96,8 +98,26 @@ def run(
         list[str] | None, setting("Change a field of all jobs, e.g. optimizer.lr=0.005.", completion.settings, _WHAT)
     ] = None,
     jobs: Annotated[
-        int | None, option("N", "Jobs at a time; default: one per GPU or core.", "--jobs", "-j", panel=_HOW, min=1)
+        int | None,
+        option(
+            "N", "Jobs (of Slurm: tasks) at a time; default: one per GPU or core.", "--jobs", "-j", panel=_HOW, min=1
+        ),
     ] = None,
+    executor: Annotated[
+        str, option("NAME", "Who starts the jobs: local (default) or slurm.", panel=_HOW, complete=completion.executors)
+    ] = "local",
+    slurm: Annotated[
+        list[str] | None,
+        option(
+            "KEY=VALUE,...",
+            "Options of sbatch, e.g. partition=gpu,time=8:00:00,gpus_per_node=1; also jobs_per_task, side_by_side, "
+            "grace.",
+            panel=_HOW,
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, flag("Wait for what was submitted to Slurm (on); Ctrl-C leaves it there.", "--wait/--no-wait", panel=_HOW)
+    ] = True,
     device: Annotated[
         str | None,
         option(
@@ -128,6 +148,17 @@ def run(
     retry_failed: Annotated[
         bool, flag("Run failed jobs again.", "--retry-failed/--no-retry-failed", panel=_HOW)
     ] = False,
+    max_hours: Annotated[
+        float | None,
+        option("H", "When so many hours are over start nothing more, and save what runs.", panel=_HOW, min=0),
+    ] = None,
+    fail_fast: Annotated[
+        bool, flag("End in order when the first job fails.", "--fail-fast/--no-fail-fast", panel=_HOW)
+    ] = False,
+    hung_after: Annotated[
+        float | None,
+        option("MINUTES", "A job without a step for so long has failed; default: 120.", panel=_HOW, min=0),
+    ] = None,
     resume_anyway: Annotated[
         bool,
         flag(
@@ -149,6 +180,7 @@ def run(
     from sslbench.config.tuning import row_of
     from sslbench.core import settings
     from sslbench.execution import local
+    from sslbench.execution.executors import LocalWorkers
     from sslbench.execution.fit import words_on_memory
     from sslbench.execution.left import Forecast
     from sslbench.execution.sinks import checked_sink
@@ -156,6 +188,9 @@ def run(
 
     copies = checked_sink(settings.sink(sink))
     settings.save_every()  # as the workers will read it
+    hung_after_s = local.HUNG_AFTER_S if hung_after is None else 60 * hung_after
+    limits = local.Limits(max_hours, fail_fast, hung_after_s)
+    cluster = _cluster(executor, slurm, limits)
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
@@ -172,28 +207,51 @@ def run(
         if not dry_run:
             raise
         stores, missing = {}, str(error)
+    if trials and cluster and not wait:
+        raise UsageError("a tuned grid needs to see how its trials end", "leave --no-wait away")
 
     def planned(asked: Sequence[Job]) -> tuple[list[PlannedJob], list[str]]:
         plan = local.make_plan(asked, results, stores, retry_failed, force)
-        return plan, local.slot_devices(min(jobs or local.default_slots(), len(plan)), checked_device(device, dry_run))
+        if cluster:
+            slots = min(cluster.slots * (jobs or 1), len(plan))
+            return plan, [checked_device(device, dry_run=True) or ("cuda" if cluster.gpus else "cpu")] * slots
+        slots = min(jobs or local.default_slots(), len(plan))
+        return plan, local.slot_devices(slots, checked_device(device, dry_run))
 
     def launched(plan: list[PlannedJob], devices: list[str]) -> int:
+        console = err()
+        live = progress and console.is_terminal and not quiet
+        kind = LiveDisplay if live else PlainDisplay
+        display = kind(Console(quiet=True) if quiet else console, Forecast(results, len(devices), devices[0]))
+        if cluster:
+            from sslbench.execution.slurm import TaskSettings
+
+            tasks = TaskSettings(
+                str(data.absolute()),
+                str(results.absolute()),
+                device,
+                threads or cluster.threads,
+                cluster.slots,
+                copies,
+                resume_anyway,
+                hung_after_s,
+            )
+            return _submit(plan, cluster, tasks, jobs, force, display if wait else None)
         with spinner("counts the memory of a step"):
             words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
         for line in words:
             warn(line)
-        console = err()
-        live = progress and console.is_terminal and not quiet
-        kind = LiveDisplay if live else PlainDisplay
         worker_threads = threads or max(1, (os.cpu_count() or 1) // len(devices))
-        forecast = Forecast(results, len(devices), devices[0])
-        with kind(Console(quiet=True) if quiet else console, forecast) as display:
-            return local.Launcher(plan, data, devices, worker_threads, display, copies, resume_anyway).run(force)
+        with display:
+            workers = LocalWorkers(data, worker_threads, copies, resume_anyway)
+            return local.Launcher(plan, workers, devices, display, limits).run(force)
 
     if dry_run:
         known = all(row_of(job) in chosen.chosen for job in rows)
         plan, devices = planned([*trial_jobs, *(chosen.tuned(rows) if known or not trials else ())])
         later = 0 if known or not trials else len(rows)
+        if cluster and not as_json:
+            _print_submission(plan, cluster, jobs, results)
         _print_plan(plan, results, devices, missing, as_json, chosen, len(trial_jobs), later)
         return
     if trials:
@@ -212,12 +270,74 @@ def run(
             note(f"what the trials chose: {record}")
     plan, devices = planned(chosen.tuned(rows))
     code = launched(plan, devices)
+    if cluster and not wait:
+        if as_json:
+            print_json(_plan_facts(plan, results, devices, missing))
+        if code:
+            raise typer.Exit(code)
+        return
     if not quiet:
         _print_outcome(plan, table)
     if as_json:
         print_json(_plan_facts(plan, results, devices, missing))
     if code:
         raise typer.Exit(code)
+
+
+def _cluster(executor: str, slurm: list[str] | None, limits: Limits) -> SlurmOptions | None:
+    """What is asked of Slurm; None: the jobs run here."""
+    from sslbench.execution.slurm import SlurmOptions
+
+    if executor not in completion.EXECUTORS:
+        raise UnknownNameError("executor", executor, completion.EXECUTORS)
+    if executor == "local":
+        if slurm:
+            raise UsageError("--slurm says nothing of jobs that run here", "add --executor slurm")
+        return None
+    if limits.hours is not None or limits.fail_fast:
+        word = "--fail-fast" if limits.fail_fast else "--max-hours"
+        raise UsageError(f"{word} and --executor slurm do not go together", "--slurm time=8:00:00 ends an allocation")
+    return SlurmOptions.read(slurm or [])
+
+
+def _print_submission(plan: list[PlannedJob], cluster: SlurmOptions, jobs: int | None, results: Path) -> None:
+    from sslbench.execution.slurm import SUBMISSIONS, shares
+
+    if tasks := shares(plan, cluster.jobs_per_task):
+        print(shlex.join(cluster.words(len(tasks), jobs, results / SUBMISSIONS / "TIME")) + "\n")
+
+
+def _submit(
+    plan: list[PlannedJob],
+    cluster: SlurmOptions,
+    settings: TaskSettings,
+    jobs: int | None,
+    force: bool,
+    display: PlainDisplay | None,
+) -> int:
+    """Submit what Slurm does not have already and, where there is a display, wait for all of it; the exit code."""
+    from sslbench.config.text import counted
+    from sslbench.execution.slurm import SlurmQueue, Waiter, leave_queued, submit, submitted
+
+    queue = SlurmQueue()
+    if left := leave_queued(plan, queue):
+        note(f"Slurm has {counted(len(left), 'job')} of these already")
+    arrays = submit(plan, cluster, settings, jobs, force)
+    note(submitted(plan, arrays) if arrays else "nothing to submit")
+    if display is None:
+        return 0
+    with display:
+        return Waiter(plan, display, queue).run()
+
+
+def task(folder: Path, number: int | None = None) -> None:
+    """Run a task of a submission in its allocation (what Slurm starts)."""
+    from sslbench.cli.terminal.live import PlainDisplay
+    from sslbench.execution.slurm import run_task
+
+    place = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)) if number is None else number
+    with PlainDisplay(err()) as display:
+        raise typer.Exit(run_task(folder, place, display))
 
 
 def worker(

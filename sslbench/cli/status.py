@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from sslbench.cli.console import note, out, print_json, spinner
+from sslbench.cli.console import note, out, print_json, spinner, warn
 from sslbench.cli.options import (
     Choice,
     DataDir,
@@ -24,7 +24,7 @@ from sslbench.cli.options import (
     flag,
     opened,
 )
-from sslbench.core.errors import UsageError
+from sslbench.core.errors import SSLBenchError, UsageError
 
 if TYPE_CHECKING:
     from sslbench.cli.terminal.watching import ByLine
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 3.0  # seconds between two looks
 _AT_MOST = 0.2  # of the time goes to looking
+_OPEN = ("pending", "running", "interrupted")
 _OVER = ("finished", "failed", "damaged")  # what no other process takes up without being asked
 
 
@@ -116,11 +117,13 @@ class Lookout:
 
     def __init__(self, results: Path, jobs: Sequence[Job] | None = None, metric: str = "dsc") -> None:
         from sslbench.execution.left import Forecast
+        from sslbench.execution.slurm import SlurmQueue
 
         self._results, self._jobs, self._metric = results, jobs, metric
         self._forecast = Forecast(results)
         self._finished: dict[Path, Course] = {}
-        self._looked = False
+        self._looked = self._told = False
+        self._queue = SlurmQueue()
 
     def look(self, stopped: Callable[[], bool] = lambda: False) -> Glance:
         """Read where all runs stand; what has to be priced is priced, unless somebody stops it."""
@@ -135,7 +138,34 @@ class Lookout:
                     pass
         self._looked = True
         left = self._forecast.left(courses)
-        return Glance(standings(courses, left, self._metric), left, took)
+        rows = standings(courses, left, self._metric)
+        self._add_slurm(rows, courses)
+        return Glance(rows, left, took)
+
+    def _add_slurm(self, rows: list[dict[str, Any]], courses: list[Course]) -> None:
+        """Add to the rows of runs that are not over what Slurm has to do with them: a state `queued` of its own."""
+        from sslbench.execution.slurm import placed, standing_of
+
+        tasks = [task for course in courses if course.state in _OPEN and (task := placed(course.run))]
+        if not tasks:
+            return
+        try:
+            known = self._queue.look(tasks)
+        except SSLBenchError as error:  # no Slurm on this machine, or none that answers: the directories tell the rest
+            if not self._told:
+                warn(f"Slurm's view is missing: {error.message}")
+            self._told = True
+            return
+        for row, course in zip(rows, courses, strict=True):
+            found = standing_of(course.run, known)
+            if found is None:
+                continue
+            row["slurm"] = found
+            if found.pop("live"):
+                row["state"] = "running" if course.state == "running" else "queued"
+                row["error"] = ""
+            elif course.state != "running":
+                row["error"] = "; ".join(filter(None, (row["error"], found["ended"])))
 
     def _courses(self) -> list[Course]:
         from sslbench.cli.listing import course_of

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sslbench.config.job import Job
 from sslbench.config.splits import load_splits
 from sslbench.core.errors import UsageError
 from sslbench.data.store import Store, partition
-from sslbench.execution.environment import worker_environment
+from sslbench.execution.executors import Executor, StartedWorker
 from sslbench.runs.directory import Run, State
 
 POLL_S = 0.2
-# The ends that one can ask for; a closed terminal is one, where the system tells it.
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# The ends that one can ask for, where the system knows them; a closed terminal is one, and what Slurm sends before the
+# time of an allocation is over.
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 # Exit codes of a worker process: the system, or a machine that it did not begin on, does not let it go on; another one
 # works on the run; not enough memory; it was asked to stop and saved its state.
 REFUSED_EXIT, IN_USE_EXIT, NO_MEMORY_EXIT, INTERRUPTED_EXIT = 74, 75, 76, 143
+TIME_OVER_EXIT = 124  # of a launch whose time was over before all was done, as `timeout` has it
+HUNG_AFTER_S = 7200.0  # without a step, a test case or a validation done
 
 # The stage of a worker that needs its GPU no longer, as `progress.json` has it, with `process`, the worker's.
 SCORING = "scoring"
@@ -141,6 +141,18 @@ def make_plan(
     return plan
 
 
+def by_seeds(plan: Sequence[PlannedJob]) -> list[PlannedJob]:
+    """Jobs in the order in which a table fills evenly: the first seed of every row, then the second, and so on."""
+    seen: Counter[Path] = Counter()
+    rounds = []
+    for planned in plan:
+        row = planned.run.directory.parent
+        rounds.append(seen[row])
+        seen[row] += 1
+    order = sorted(range(len(plan)), key=lambda place: rounds[place])
+    return [plan[place] for place in order]
+
+
 def default_slots() -> int:
     """Jobs at a time where the user does not say: one per GPU, else one per core (two workers of one thread outrun
     one of two)."""
@@ -184,6 +196,45 @@ def unused_gpu(built_for: str | None) -> str:
     return "this machine has an NVIDIA card, but torch is built for the CPU" if has_nvidia_card() else ""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What ends a launch, or a job of it, before all is done.
+
+    Attributes:
+        hours: after which nothing more starts and what runs is asked to save; None: however long it takes.
+        fail_fast: whether the first job that fails ends the launch in the same order.
+        hung_after_s: a worker without a step, a test case or a validation done for so many seconds is killed, and its
+            job has failed.
+    """
+
+    hours: float | None = None
+    fail_fast: bool = False
+    hung_after_s: float = HUNG_AFTER_S
+
+
+@dataclass
+class _Held:
+    """A worker of a launch, and when its heartbeat was last another one by the launcher's clock."""
+
+    planned: PlannedJob
+    worker: StartedWorker
+    heartbeat: Any = None
+    heard: float = field(default_factory=time.monotonic)
+    hung: str = ""  # why it was killed for that
+
+    def scores(self) -> bool:
+        """Whether it said that it has only scores left to count; what an earlier process said does not count."""
+        said = self.planned.run.progress()
+        return said.get("stage") == SCORING and said.get("process") == self.worker.pid
+
+    def silence(self) -> float:
+        """Seconds since it last did something."""
+        heartbeat, moment = self.planned.run.heartbeat(), time.monotonic()
+        if heartbeat != self.heartbeat:
+            self.heartbeat, self.heard = heartbeat, moment
+        return moment - self.heard
+
+
 @dataclass
 class Launcher:
     """Runs a plan.
@@ -193,73 +244,99 @@ class Launcher:
 
     Args:
         plan: from `make_plan`.
-        data_dir: prepared datasets.
+        executor: starts the workers.
         devices: one per slot.
-        threads: of each worker on a CPU; fixed by the whole plan, not by how many jobs are left, because it changes
-            rounding.
         display: shows what happens.
-        sink: where copies of training records go; None: nowhere.
-        resume_anyway: let runs go on that began on another kind of device.
+        limits: of the launch.
     """
 
     plan: list[PlannedJob]
-    data_dir: Path
+    executor: Executor
     devices: list[str]
-    threads: int
     display: Display
-    sink: str | None = None
-    resume_anyway: bool = False
-    _running: dict[int, _Process] = field(default_factory=dict)
-    _scoring: dict[int, _Process] = field(default_factory=dict)  # by the slot of a GPU that they have left
+    limits: Limits = Limits()
+    _running: dict[int, _Held] = field(default_factory=dict)
+    _scoring: dict[int, _Held] = field(default_factory=dict)  # by the slot of a GPU that they have left
     _signals: list[int] = field(default_factory=list)
+    _over: str = ""  # why nothing more starts, where no signal says it
+    _code: int = 1  # of the launch then
 
     def run(self, force: bool = False) -> int:
-        """Run until all is done or a signal came.
+        """Run until all is done, a limit is met or a signal came.
 
         Args:
             force: move the directories of jobs that run aside first.
 
         Returns:
-            0 where every job of the plan is finished, 1 where one is not, 128 + its number after a signal.
+            0 where every job of the plan is finished, 1 where one is not, 124 where the time was over before, 128 + its
+            number after a signal.
         """
-        queue = deque(planned for planned in self.plan if planned.runs)
+        queue = deque(by_seeds([planned for planned in self.plan if planned.runs]))
         elsewhere = [planned for planned in self.plan if planned.outcome is None and not planned.runs]
         for planned in queue:
             if force:
                 planned.run.move_aside()
             planned.run.write_config(planned.job)
-        handlers = on_stop(self._on_signal)
+        handlers, begun = on_stop(self._on_signal), time.monotonic()
         try:
-            while queue or self._processes() or elsewhere:
+            while queue or self._held() or elsewhere:
                 self._start(queue, elsewhere)
                 self._reap(queue, elsewhere)
                 self._free()
-                if self._signals and not self._processes():
+                self._end_hung()
+                if self.limits.hours is not None and time.monotonic() - begun > 3600 * self.limits.hours:
+                    self._end(f"the {self.limits.hours:g} hours of --max-hours are over", TIME_OVER_EXIT)
+                if self._stopping and not self._held():
                     break
-                if not queue and not self._processes():
+                if not queue and not self._held():
                     self._look_elsewhere(elsewhere, queue)
                 self.display.update(self.plan, self._planned_running())
                 time.sleep(POLL_S)
         finally:
-            for process in self._processes():
-                process.popen.kill()
+            for held in self._held():
+                held.worker.kill()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self._signals:
             return 128 + self._signals[0]
-        return 0 if all(planned.outcome == "finished" for planned in self.plan) else 1
+        if all(planned.outcome == "finished" for planned in self.plan):
+            return 0
+        if self._over:
+            self.display.event(f"{self._over}; the same command goes on from here")
+        return self._code
+
+    @property
+    def _stopping(self) -> bool:
+        return bool(self._signals or self._over)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
         if len(self._signals) == 1:
             self.display.event("stopping: each job finishes its step and saves (again to stop at once)")
-        for process in self._processes():
-            (process.popen.terminate if len(self._signals) == 1 else process.popen.kill)()
+        for held in self._held():
+            (held.worker.stop if len(self._signals) == 1 else held.worker.kill)()
+
+    def _end(self, why: str, code: int = 1) -> None:
+        """Start nothing more, and have what runs saved."""
+        if not self._stopping:
+            self._over, self._code = why, code
+            self.display.event(f"{why}: each job finishes its step and saves")
+            for held in self._held():
+                held.worker.stop()
+
+    def _end_hung(self) -> None:
+        for held in self._held():
+            if not held.hung and held.silence() > self.limits.hung_after_s:
+                said = held.planned.run.progress()
+                step = f", iteration {said['iteration']}" if said.get("iteration") else ""
+                stage = said.get("stage") or "starting"
+                held.hung = f"hung: nothing done for {self.limits.hung_after_s / 60:g} min ({stage}{step})"
+                held.worker.kill()
 
     def _start(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
         for slot, device in enumerate(self.devices):
-            while queue and slot not in self._running and not self._signals:
-                if self._processes() and any(one.alone for one in (queue[0], *self._planned_running())):
+            while queue and slot not in self._running and not self._stopping:
+                if self._held() and any(one.alone for one in (queue[0], *self._planned_running())):
                     return
                 planned = queue.popleft()
                 state = planned.run.look()
@@ -269,64 +346,72 @@ class Launcher:
                     self._settle(planned)
                 else:
                     try:
-                        self._running[slot] = _Process(
-                            planned, self.data_dir, device, self.threads, self.sink, self.resume_anyway
-                        )
+                        worker = self.executor.start(planned.run, device)
                     except OSError as error:  # no process, no memory, no place for what it says: the others go on
                         self._settle(planned, f"its worker cannot be started: {error.strerror or error}")
                         continue
+                    self._running[slot] = _Held(planned, worker)
                     word = "continues" if state in ("interrupted", "damaged") else "starts"
                     self.display.event(f"{planned.job.title}: {word} on {device}")
 
-    def _processes(self) -> list[_Process]:
+    def _held(self) -> list[_Held]:
         return [*self._running.values(), *self._scoring.values()]
 
     def _planned_running(self) -> list[PlannedJob]:
-        return [process.planned for process in self._processes()]
+        return [held.planned for held in self._held()]
 
     def _free(self) -> None:
         """Free the slots of GPUs whose job has only scores left to count."""
-        for slot, process in list(self._running.items()):
-            if self.devices[slot] != "cpu" and slot not in self._scoring and process.scores():
+        for slot, held in list(self._running.items()):
+            if self.devices[slot] != "cpu" and slot not in self._scoring and held.scores():
                 self._scoring[slot] = self._running.pop(slot)
 
     def _reap(self, queue: deque[PlannedJob], elsewhere: list[PlannedJob]) -> None:
-        taken = [(held, slot) for held in (self._running, self._scoring) for slot in held]
-        for held, slot in taken:
-            process = held[slot]
-            code = process.popen.poll()
+        taken = [(where, slot) for where in (self._running, self._scoring) for slot in where]
+        for where, slot in taken:
+            held = where[slot]
+            code = held.worker.poll()
             if code is None:
                 continue
-            del held[slot]
-            planned = process.planned
+            del where[slot]
+            planned = held.planned
             if code == IN_USE_EXIT:
                 elsewhere.append(planned)
                 continue
             if code == NO_MEMORY_EXIT and len(self.devices) > 1 and not planned.alone:
                 # It may have been its neighbours' fault: once more without them, after what they are at.
                 planned.alone = True
-                words = process.last_words()
-                process.close()
+                words = held.worker.last_words()
+                held.worker.close()
                 planned.run.set_status("interrupted", error=words)
                 queue.append(planned)
                 self.display.event(f"{planned.job.title}: {words}; it runs again alone, last")
                 continue
-            state, reason = planned.run.look(), ""
-            if state not in ("finished", "failed"):
-                words, state = process.last_words(), "interrupted"
-                if code == REFUSED_EXIT:
-                    reason = words
-                elif code < 0 and not self._signals:
-                    reason = f"the worker was killed by {_signal_name(-code)}"
-                elif code < 0 or code == INTERRUPTED_EXIT:
-                    status = planned.run.status()  # the worker may have said how far it came
-                    reason = str((status.get("state") == "interrupted" and status.get("error")) or "stopped")
-                else:  # it ended before it could say why: an import error, a missing device
-                    state, reason = "failed", words or f"the worker ended with code {code}"
-                with suppress(OSError):  # on a full disk the launch alone knows it
-                    planned.run.set_status(state, error=reason)
-            process.close()
-            self._settle(planned, reason)
+            self._conclude(held, code)
+
+    def _conclude(self, held: _Held, code: int) -> None:
+        """Write down how a worker ended, where it could not."""
+        planned = held.planned
+        state, reason = planned.run.look(), ""
+        if state not in ("finished", "failed"):
+            words, state = held.worker.last_words(), "interrupted"
+            if held.hung:
+                state, reason = "failed", held.hung
+            elif code == REFUSED_EXIT:
+                reason = words
+            elif code < 0 and not self._signals:
+                reason = f"the worker was killed by {_signal_name(-code)}"
+            elif code < 0 or code == INTERRUPTED_EXIT:
+                status = planned.run.status()  # the worker may have said how far it came
+                reason = str((status.get("state") == "interrupted" and status.get("error")) or "stopped")
+            else:  # it ended before it could say why: an import error, a missing device
+                state, reason = "failed", words or f"the worker ended with code {code}"
+            with suppress(OSError):  # on a full disk the launch alone knows it
+                planned.run.set_status(state, error=reason)
+        held.worker.close()
+        self._settle(planned, reason)
+        if planned.outcome == "failed" and self.limits.fail_fast:
+            self._end(f"--fail-fast: {planned.job.title} failed")
 
     def _settle(self, planned: PlannedJob, reason: str = "") -> None:
         state, status = planned.run.look(), planned.run.status()
@@ -349,49 +434,6 @@ class Launcher:
             else:
                 planned.state = state
                 queue.append(planned)
-
-
-class _Process:
-    """A worker process; what it says last is kept for the case that it dies before it can write a status."""
-
-    def __init__(
-        self,
-        planned: PlannedJob,
-        data_dir: Path,
-        device: str,
-        threads: int,
-        sink: str | None,
-        resume_anyway: bool,
-    ) -> None:
-        self.planned = planned
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        command = [sys.executable, "-m", "sslbench", "worker", str(planned.run.directory)]
-        environment, device = worker_environment(device, threads, os.environ)
-        command += ["--data-dir", str(data_dir), "--device", device, "--threads", str(threads)]
-        command += ["--launcher", str(os.getpid()), "--sink", sink or "none"]
-        command += ["--resume-anyway"] if resume_anyway else []
-        # A session of its own: Ctrl-C reaches the launcher alone, which then asks the workers to stop.
-        self.popen = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._stderr,
-            env=environment,
-            start_new_session=True,
-        )
-
-    def scores(self) -> bool:
-        """Whether it said that it has only scores left to count; what an earlier process said does not count."""
-        said = self.planned.run.progress()
-        return said.get("stage") == SCORING and said.get("process") == self.popen.pid
-
-    def last_words(self) -> str:
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
-
-    def close(self) -> None:
-        self._stderr.close()
 
 
 def _signal_name(number: int) -> str:

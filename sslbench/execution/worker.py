@@ -41,6 +41,7 @@ from sslbench.training.checkpoint import Checkpoints
 from sslbench.training.experiment import Experiment, ValidationCase, build_experiment
 from sslbench.training.trainer import Interrupted, Trainer
 
+_ONE_TIME_S = 2.0  # within which several signals to stop are one
 _SCORERS = 4  # processes that score test cases, at most: as many as the job has threads
 
 
@@ -102,12 +103,13 @@ def main(
         The process's exit code: 0 finished, 1 failed, 74 the system refused to write, 75 another process has it, 76
         not enough memory, 143 interrupted.
     """
-    stop = {"asked": False}
+    asked: list[float] = []
 
     def ask(number: int, frame: object) -> None:
-        if stop["asked"]:
-            sys.exit(128 + number)  # the second time: at once
-        stop["asked"] = True
+        asked.append(time.monotonic())
+        # The second time: at once. Slurm tells every process of a job, and the launcher passes it on: that is one time.
+        if asked[-1] - asked[0] > _ONE_TIME_S:
+            sys.exit(128 + number)
 
     def orphaned() -> bool:
         return launcher is not None and os.getppid() != launcher
@@ -116,7 +118,7 @@ def main(
     run = Run(directory)
     try:
         load_all(data_dir)
-        _Worker(run, data_dir, device, threads, lambda: stop["asked"] or orphaned(), sink, resume_anyway).run()
+        _Worker(run, data_dir, device, threads, lambda: bool(asked) or orphaned(), sink, resume_anyway).run()
     except Busy:
         return IN_USE_EXIT
     except Interrupted as error:
@@ -156,7 +158,7 @@ class _Worker:
         sink: str | None = None,
         resume_anyway: bool = False,
     ) -> None:
-        self.run_dir, self.data_dir, self.should_stop = run, data_dir, should_stop
+        self.run_dir, self.data_dir, self._stop_asked = run, data_dir, should_stop
         self.resume_anyway = resume_anyway
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda":  # what is recorded without naming a card is recorded on this one
@@ -212,6 +214,11 @@ class _Worker:
                 for handler in self.logger.handlers[:]:
                     handler.close()
                     self.logger.removeHandler(handler)
+
+    def should_stop(self) -> bool:
+        """Asked between iterations and cases, which tells whoever waits that something is done."""
+        self.lease.beat()
+        return self._stop_asked()
 
     # --------------------------------------------------------------------------------------------------- stages
 

@@ -113,9 +113,9 @@ def seed_means(scores: Mapping[str, Sequence[Any]] | pd.DataFrame) -> list[dict[
     if len({*map(family_of, drawn)}) > 1:
         raise SSLBenchError(f"runs of different label budgets cannot be averaged: {', '.join(sorted(drawn))}")
     protocols = {*map(str, scores["protocol"])}
-    for column, alike in (*(("digest", digests) for digests in lists.values()), ("protocol", protocols)):
-        if len(alike) > 1:
-            raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(sorted(alike))}")
+    for column, found in (*(("digest", digests) for digests in lists.values()), ("protocol", protocols)):
+        if len(found) > 1:
+            raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(sorted(found))}")
     protocol = registry.component("protocol", *protocols)
     cells: dict[tuple[str, str], list[tuple[Any, float, float, str]]] = {}
     listed = (list(scores[name]) for name in ("metric", "class", "labeled", "seed", "value", "sd", "unit"))

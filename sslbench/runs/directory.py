@@ -15,6 +15,7 @@ last/, best-val/  cases, confusion and predictions of another checkpoint, where 
 events/           the same records for TensorBoard, where a launch asked for them; nothing reads them back
 lease.json        who works on it: host, process, last heartbeat
 lease.lock        locked while that process lives
+slurm.json        the task of Slurm that it was last submitted in, and that task's log, where it was; slurm.log: a link
 
 No other module spells these names, and every reader learns from `Run` where a run stands:
 
@@ -32,6 +33,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +50,7 @@ from sslbench.config.job import Job, settings_of
 from sslbench.config.text import compact
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError, StorageError, UsageError
-from sslbench.core.files import move_aside, read_json, write_json, write_text
+from sslbench.core.files import move_aside, read_json, sync_files, write_json, write_text
 from sslbench.runs.records import CaseTable, group_reader, one_line, read_cases
 
 State = Literal["pending", "running", "finished", "failed", "interrupted", "damaged"]
@@ -193,6 +195,7 @@ class Run:
         self.own = TestFiles(directory)
         self.cases, self.predictions = self.own.cases, self.own.predictions
         self.checkpoints, self.events = directory / "checkpoints", directory / "events"
+        self._submission_file, self._submission_log = directory / "slurm.json", directory / "slurm.log"
         self._lease_file, self._lock_file = directory / "lease.json", directory / "lease.lock"
         self._standing: Standing | None = None
         self._kept_status: Mapping[str, Any] | None = None
@@ -413,6 +416,31 @@ class Run:
             self.__dict__.pop(known, None)
         self._standing = None
 
+    def copy_to(self, target: Run) -> None:
+        """Copy all that the run left, whole or not at all; what was there is moved aside. What tells of this machine
+        alone stays behind: leases, the task of a cluster.
+
+        Raises:
+            StorageError: the system refuses.
+        """
+        place, own = target.directory, (self._lease_file, self._lock_file, self._submission_file, self._submission_log)
+        aside = place.with_name(f".writing-{place.name}")
+        try:
+            if aside.exists():
+                shutil.rmtree(aside)
+            leave = shutil.ignore_patterns(".writing-*", *(path.name for path in own))
+            shutil.copytree(self.directory, aside, ignore=leave, symlinks=True)
+            sync_files(path for path in aside.rglob("*") if path.is_file())
+            target.move_aside()
+            aside.rename(place)
+        except OSError as error:  # shutil.Error is one, of many files
+            shutil.rmtree(aside, ignore_errors=True)
+            raise StorageError(place, error) from error
+
+    def tested_rules(self) -> list[str]:
+        """The rules whose checkpoints were tested, as they were sealed."""
+        return [*self._provenance("tested")]
+
     @cached_property
     def _named(self) -> _Named:
         """The head of `config.yaml` says it in a hundredth of the time that all of it takes, as it is written."""
@@ -593,6 +621,22 @@ class Run:
         with suppress(OSError):
             write_json(self.progress_file, {**fields, "time": time.time()}, sync=False)
 
+    def submission(self) -> dict[str, Any]:
+        """Read the task of a cluster that the run was last submitted in; empty where it never was."""
+        found = read_json(self._submission_file)
+        return found if isinstance(found, dict) else {}
+
+    def set_submission(self, task: str, log: str) -> None:
+        """Write down the task of a cluster that the run was submitted in, and link its log."""
+        write_json(self._submission_file, {"task": task, "log": log, "time": now()})
+        with suppress(OSError):  # not every file system has links
+            self._submission_log.unlink(missing_ok=True)
+            self._submission_log.symlink_to(os.path.relpath(log, self.directory))
+
+    def saved(self) -> list[Path]:
+        """The files that work on the run has left so far: generations of state, and records."""
+        return [*self.checkpoints.glob("step-*.pt"), *self.directory.glob(self.cases.name)]
+
     # ---------------------------------------------------------------------------------------------------- lease
 
     def owner(self) -> dict[str, Any] | None:
@@ -650,6 +694,10 @@ class Run:
             with suppress(OSError):  # a full disk must not hide why the work ended; the heartbeat grows old by itself
                 lease.release()
             lock.release()
+
+    def heartbeat(self) -> Mapping[str, Any]:
+        """What the process that works on the run, or last did, wrote of itself: it changes while something is done."""
+        return self._lease_content()
 
     def _lease_content(self) -> dict[str, Any]:
         found = read_json(self._lease_file)

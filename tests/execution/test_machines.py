@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,9 +106,11 @@ def test_a_job_short_of_memory_runs_once_more_and_alone(
     class Process:
         """A worker that ends when it was looked at twice: seed 1 short of memory where it has neighbours."""
 
-        def __init__(self, planned: local.PlannedJob, *rest: object) -> None:
-            self.planned, self.looks, self.popen = planned, 0, self
-            beside[planned.job.seed].append(len(alive))
+        pid = 0
+
+        def __init__(self, run: Run, device: str) -> None:
+            self.run, self.seed, self.looks = run, run.load_job().seed, 0
+            beside[self.seed].append(len(alive))
             alive.append(self)
 
         def poll(self) -> int | None:
@@ -115,9 +118,8 @@ def test_a_job_short_of_memory_runs_once_more_and_alone(
             if self.looks < 2:
                 return None
             alive.remove(self)
-            seed = self.planned.job.seed
-            short = seed == 1 and (len(beside[1]) == 1 or not cured)
-            self.planned.run.set_status("failed" if short else "finished", **({"error": "short"} if short else {}))
+            short = self.seed == 1 and (len(beside[1]) == 1 or not cured)
+            self.run.set_status("failed" if short else "finished", **({"error": "short"} if short else {}))
             return local.NO_MEMORY_EXIT if short else 0
 
         def last_words(self) -> str:
@@ -127,12 +129,13 @@ def test_a_job_short_of_memory_runs_once_more_and_alone(
 
         def kill(self) -> None: ...
 
-    monkeypatch.setattr(local, "_Process", Process)
+        def stop(self) -> None: ...
+
     monkeypatch.setattr(local, "POLL_S", 0.0)
     monkeypatch.setattr(Run, "look", lambda self: self.status().get("state", "pending"))
     monkeypatch.setattr(Run, "error", property(lambda self: self.status().get("error", "")))
     display = Silent()
-    code = local.Launcher(plan, phantom_data, ["cpu", "cpu"], 1, display).run()
+    code = local.Launcher(plan, SimpleNamespace(start=Process), ["cpu", "cpu"], display).run()
     assert len(beside[1]) == 2 and beside[1][1] == 0, "the second time alone"
     assert sum("it runs again alone" in line for line in display.events) == 1
     assert (code, plan[1].outcome) == ((0, "finished") if cured else (1, "failed"))

@@ -18,6 +18,7 @@ from sslbench import load_results
 from sslbench.config.job import Job
 from sslbench.core.errors import UsageError
 from sslbench.execution import local
+from sslbench.execution.executors import LocalWorkers
 from sslbench.execution.worker import run_job
 from sslbench.runs.directory import Busy, Run
 from tests.helpers.command_line import call
@@ -156,7 +157,7 @@ def test_run_job_from_python_and_force_keeps_the_old_results(phantom_data: Path,
 
         def event(self, text: str) -> None: ...
 
-    assert local.Launcher(plan, phantom_data, ["cpu"], 1, Silent()).run(force=True) == 0
+    assert local.Launcher(plan, LocalWorkers(phantom_data, 1), ["cpu"], Silent()).run(force=True) == 0
     assert (folder / "cases.csv").read_bytes() == first
     assert folder.with_name(folder.name + ".old-1").joinpath("cases.csv").read_bytes() == first
     assert len(load_results(tmp_path)["run"].unique()) == 1  # what was set aside does not count

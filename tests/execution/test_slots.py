@@ -33,27 +33,31 @@ class FakeWorker:
 
     log: list[str] = []
     pids = count(1000)
-    scores = local._Process.scores
 
-    def __init__(self, planned: local.PlannedJob, data_dir: Path, device: str, *rest: Any) -> None:
-        self.planned, self.popen, self.pid, self.looks = planned, self, next(self.pids), 0
+    def __init__(self, run: FakeRun, device: str) -> None:
+        self.run, self.pid, self.looks = run, next(self.pids), 0
         self.say(f"begins on {device}")
 
     def say(self, text: str) -> None:
-        self.log.append(f"{self.planned.run.directory.name} {text}")
+        self.log.append(f"{self.run.directory.name} {text}")
 
     def poll(self) -> int | None:
         self.looks += 1
         if self.looks == TRAINS:
             self.say("scores")
-            self.planned.run.set_progress(stage=local.SCORING, process=self.pid)
+            self.run.set_progress(stage=local.SCORING, process=self.pid)
         if self.looks < TRAINS + SCORES:
             return None
         self.say("ends")
-        self.planned.run.stands = "finished"  # type: ignore[attr-defined]
+        self.run.stands = "finished"  # type: ignore[attr-defined]
         return 0
 
+    def last_words(self) -> str:
+        return ""
+
     def close(self) -> None: ...
+
+    def stop(self) -> None: ...
 
     def kill(self) -> None: ...
 
@@ -65,7 +69,6 @@ Launch = Callable[..., list[str]]
 def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     """Launches jobs `a`, `b`, `c` and gives what happened."""
     monkeypatch.setattr(local, "POLL_S", 0)
-    monkeypatch.setattr(local, "_Process", FakeWorker)
 
     def launched(*devices: str, alone: str = "") -> list[str]:
         FakeWorker.log.clear()
@@ -76,7 +79,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
             run.set_progress(stage=local.SCORING, process=1)  # of an earlier worker
             plan.append(local.PlannedJob(job, run, "pending", True, alone=name == alone))  # type: ignore[arg-type]
         display = SimpleNamespace(update=lambda *_: None, event=lambda _: None)
-        assert local.Launcher(plan, tmp_path, list(devices), 1, display).run() == 0
+        assert local.Launcher(plan, SimpleNamespace(start=FakeWorker), list(devices), display).run() == 0
         return list(FakeWorker.log)
 
     return launched

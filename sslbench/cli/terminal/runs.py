@@ -25,8 +25,10 @@ _STATES = {
     "running": "cyan",
     "interrupted": "yellow",
     "damaged": "red",
+    "queued": "blue",
     "pending": "dim",
 }
+_WAITING = ("queued", "pending")  # nothing of them has been done
 
 _NARROWEST = 24  # columns of the terminal that a run's name keeps
 
@@ -51,7 +53,7 @@ def standing_lines(rows: Rows, width: int) -> list[Text]:
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, row in enumerate(rows):
         # Seeds that never began have nothing to tell each on its own.
-        own = () if row["state"] == "pending" else (number,)
+        own = (row["state"],) if row["state"] in _WAITING and not row["progress"] else (number,)
         job = tuple(row[part] for part in _JOB)
         line = merged.setdefault((*job, *own), {**row, "seeds": []})
         # The digest tells apart what differs in nothing else: an older version, other case lists.
@@ -78,7 +80,10 @@ def standing_lines(rows: Rows, width: int) -> list[Text]:
     lines = _grouped(list(merged.values()), headers, cells, width)
     for row in rows:
         if process := row.get("process"):
-            lines += _reason("running", row, f"process {process['pid']} on {process['host']}", width)
+            silent = process.get("silent_s")
+            silence = f", nothing done for {duration(silent)}" if silent else ""
+            task = f", Slurm's task {row['slurm']['task']}" if row.get("slurm") else ""
+            lines += _reason("running", row, f"process {process['pid']} on {process['host']}{task}{silence}", width)
     for row in rows:
         if row["error"]:
             lines += _reason(row["state"], row, row["error"], width)
@@ -89,6 +94,13 @@ def summary_lines(rows: Rows, left: Left) -> list[Text]:
     """How many runs stand where; what is left of those that are not over, and what that stands on."""
     counts = {state: sum(row["state"] == state for row in rows) for state in _STATES}
     told = f"{counted(len(rows), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    waits = Counter(
+        f"{row['slurm']['state']}" + (f" ({row['slurm']['reason']})" if row["slurm"]["reason"] else "")
+        for row in rows
+        if row["state"] == "queued"
+    )
+    if waits:
+        told += "; Slurm: " + ", ".join(f"{count} {wait}" for wait, count in waits.items())
     if not left.jobs:
         return [Text(told)]
     ahead = time_left(left)

@@ -20,7 +20,7 @@ from sslbench.cli.terminal.tables import Rows
 if TYPE_CHECKING:
     from sslbench.execution.left import Left
 
-_QUIET = ("finished", "pending")  # what goes first where a screen is too low
+_QUIET = ("finished", "queued", "pending")  # what goes first where a screen is too low
 
 
 class ByLine:
@@ -80,7 +80,7 @@ class InPlace(ByLine):
 
 
 def fitting(rows: Rows, left: Left, width: int, height: int) -> list[Text]:
-    """Where runs stand, in so many lines at most: runs that are finished or pending go first, then what is said of the
+    """Where runs stand, in so many lines at most: runs that are finished or wait go first, then what is said of the
     others; what is left is always there."""
     summary = [Text(), *summary_lines(rows, left)]
     shown, lines = rows, standing_lines(rows, width) if rows else [Text("no runs yet")]
