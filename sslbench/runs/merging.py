@@ -41,7 +41,8 @@ def plan_merge(folders: Sequence[Path], results: Path) -> list[Joining]:
     Raises:
         UsageError: a folder holds no runs, or is the results folder itself.
     """
-    found, best = [], {}
+    found: list[Joining] = []
+    best: dict[Path, Run] = {}
     for folder in folders:
         if folder.resolve() == results.resolve():
             raise UsageError(f"{folder} is the results folder itself", "name the folders that are to join it")

@@ -70,6 +70,10 @@ class Cluster:
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 
+    def begin(self, *command: str) -> subprocess.Popen[bytes]:
+        """A command of Slurm that is not waited for."""
+        return subprocess.Popen(command, env=self.environment)
+
     def states(self) -> dict[str, str]:
         """The states of all tasks that Slurm knows."""
         lines = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").splitlines()
