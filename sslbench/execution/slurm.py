@@ -538,7 +538,7 @@ class Waiter:
         self._gone = gone
 
     def _tell(self, planned: PlannedJob, what: str) -> None:
-        reason = f": {planned.reason}" if planned.reason else ""
+        reason = f": {planned.reason}" if planned.outcome and planned.reason else ""
         self.display.event(f"{planned.job.title}: {what}{reason}")
 
 
