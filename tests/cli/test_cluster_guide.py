@@ -165,6 +165,9 @@ def test_options_that_cannot_be(text: str) -> None:
     [
         (("--slurm", "time=3"), "add --executor slurm"),
         (("--executor", "slrum"), "did you mean slurm"),
+        (("--executor", "slurm", "--per-gpu", "2"), "say nothing of Slurm's nodes"),
+        (("--gpus", "first"), "write 0,2 or 0-3"),
+        (("--gpus", "0", "--device", "cpu"), "do not go together"),
         (("--executor", "slurm", "--max-hours", "3"), "do not go together"),
         (("--executor", "slurm", "--fail-fast"), "do not go together"),
     ],
