@@ -85,6 +85,13 @@ class Cluster:
         with log:
             self._daemons.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
 
+    def restart_node(self) -> None:
+        """Kill the node's daemon, and start it again: what runs on the node goes on."""
+        killed = self._daemons.pop()
+        killed.kill()
+        killed.wait()
+        self.start_daemon(*map(str, killed.args))
+
     def end(self) -> None:
         """End the daemons, and the jobs that still run."""
         subprocess.run(["scancel", "--user=root", "--signal=KILL", "--full"], env=self.environment, check=False)
@@ -127,6 +134,7 @@ def cluster() -> Iterator[Cluster]:
             "--force",
         )  # fmt: skip
         _wait(lambda: (folder / "munge.socket").exists(), folder)
+        # The node's daemon last: `restart_node` takes it.
         made.start_daemon(_path_of("slurmctld"), "-D", "-f", str(configuration))
         made.start_daemon(_path_of("slurmd"), "-D", "-f", str(configuration), "-N", host)
         _wait(lambda: _idle(environment), folder)
