@@ -106,9 +106,8 @@ def run(
     slurm: Annotated[
         list[str] | None,
         option(
-            "KEY=VALUE,...",
-            "Options of sbatch, e.g. partition=gpu,time=8:00:00,gpus_per_node=1; also jobs_per_task, side_by_side, "
-            "grace.",
+            "KEY=VALUE",
+            "Options of sbatch with commas between: time=8:00:00; also jobs_per_task, side_by_side, grace.",
             panel=_HOW,
         ),
     ] = None,
