@@ -1,6 +1,6 @@
 """A training step beside a plain loop and beside its own convolutions, in processor seconds and memory.
 
-    python benchmarks/speed/step.py [--cells vnet,unet] [--rounds 3] [--steps 2] [--threads 1] [--small]
+    python benchmarks/speed/step.py [--cells ga,vnet,unet] [--rounds 3] [--steps 2] [--threads 1] [--small]
 
 CPS with the loss `ga`, forward and backward and both optimisers, of the V-Net with 16 filters (64³, 2 + 2 patches, 14
 classes) and of the U-Net (128², 12 + 12 patches, 4 classes). Three forms of it, each in a process of its own:
@@ -11,6 +11,9 @@ classes) and of the U-Net (128², 12 + 12 patches, 4 classes). Three forms of it
   format that a job takes here;
 - convolutions: those of the two networks alone, forward and backward on the inputs that they meet, in the environment
   of a worker.
+
+A third cell, `ga`, is GADice + GACE of labels alone, forward and backward, on logits of 4 x 14 x 96³: the same loops
+over classes and the package's loss.
 
 The forms take turns, round by round; a figure is the median over all steps but the first of a round. Processor time,
 which other work on the machine disturbs less than the clock. Memory is the process's peak above what it held before.
@@ -36,8 +39,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslbench.config.job import Job
+from sslbench.config.recipe import CriteriaSpec
 from sslbench.conformance.bench import MemoryCheckpoints, MemoryRecorder, random_experiment
+from sslbench.core.step import Statistics
 from sslbench.execution.environment import worker_environment
+from sslbench.losses.compose import build_loss
 from sslbench.networks.base import Network, build_network
 from sslbench.networks.precision import Precision, prefers_channels_last
 from sslbench.training.trainer import Trainer
@@ -47,14 +53,15 @@ FORMS = ("reference", "ours", "convolutions")
 CELLS = {
     "vnet": ("vnet", "phantom", "20%", 14, (64, 64, 64), 2),
     "unet": ("unet", "ssl4mis-acdc", "7 patients", 4, (128, 128), 12),
+    "ga": ("", "", "", 14, (96, 96, 96), 4),
 }
-SMALL = {"vnet": ((32, 32, 32), 1), "unet": ((32, 32), 2)}
+SMALL = {"vnet": ((32, 32, 32), 1), "unet": ((32, 32), 2), "ga": ((32, 32, 32), 4)}
 
 
 def main() -> None:
     """Print the table, or, in a process of one form, the figures of that."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--cells", default="vnet,unet")
+    parser.add_argument("--cells", default="ga,vnet,unet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="counted steps of a round")
     parser.add_argument("--threads", type=int, default=1)
@@ -69,16 +76,18 @@ def main() -> None:
     print("| cell | form | s a step | of the reference's speed | of the convolutions' | peak MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for cell in given.cells.split(","):
-        seconds: dict[str, list[float]] = {form: [] for form in FORMS}
-        peaks: dict[str, list[float]] = {form: [] for form in FORMS}
+        forms = FORMS[:2] if cell == "ga" else FORMS
+        seconds: dict[str, list[float]] = {form: [] for form in forms}
+        peaks: dict[str, list[float]] = {form: [] for form in forms}
         for _ in range(given.rounds):
-            for form in FORMS:
+            for form in forms:
                 found = _apart(form, cell, given)
                 seconds[form] += found["seconds"]
                 peaks[form].append(found["peak"])
         middle = {form: statistics.median(values) for form, values in seconds.items()}
-        for form in FORMS:
-            ratios = f"{middle['reference'] / middle[form]:.2f} × | {middle['convolutions'] / middle[form]:.0%}"
+        for form in forms:
+            share = f"{middle['convolutions'] / middle[form]:.0%}" if "convolutions" in middle else ""
+            ratios = f"{middle['reference'] / middle[form]:.2f} × | {share}"
             print(f"| {cell} | {form} | {middle[form]:.3f} | {ratios} | {statistics.median(peaks[form]):.0f} |")
 
 
@@ -106,7 +115,9 @@ def _figures(form: str, cell: str, steps: int, small: bool) -> dict[str, object]
     network, recipe, labeled, classes, patch, number = CELLS[cell]
     patch, number = SMALL[cell] if small else (patch, number)
     torch.manual_seed(0)
-    if form == "ours":
+    if cell == "ga":
+        make = _ga(form, classes, (number, classes, *patch))
+    elif form == "ours":
         make = _ours(network, recipe, labeled, classes, patch, number, steps + 1)
     else:
         nets = [_plain(network, classes) for _ in range(2)]
@@ -237,6 +248,25 @@ def class_by_class_ce(logits: Tensor, labels: Tensor, k: float, gamma: float = 0
         count = inside.sum()
         loss = loss + (hardest * inside).sum() / (number**gamma * (count + 1e-10) ** (1 - gamma) + 1e-10)
     return loss
+
+
+def _ga(form: str, classes: int, shape: tuple[int, ...]) -> Callable[[int], list[float]]:
+    """GADice + GACE on labels, with their gradient in the logits."""
+    logits, labels = torch.randn(shape).requires_grad_(), _labels(classes, (shape[0], *shape[2:]))
+    statistics_of = Statistics(torch.ones(1, classes), 1, 1, (shape[2:],) * 2, classes, shape[2:], (1, 1))
+    loss = build_loss({"name": "ga"}, CriteriaSpec(), statistics_of)
+    criteria = loss.criteria
+
+    def step() -> None:
+        logits.grad = None
+        if form == "ours":
+            value = loss.supervised(logits, labels, key="net")
+        else:
+            value = criteria.ce_weight * class_by_class_ce(logits, labels, 10)
+            value = value + criteria.dice_weight * class_by_class_dice(logits, labels)
+        value.backward()
+
+    return _timed(step)
 
 
 # --------------------------------------------------------------------------------------------------- convolutions

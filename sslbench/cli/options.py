@@ -122,7 +122,19 @@ class Choice:
         return grid.model_copy(update={"table": grid.table.model_copy(update={"baseline": self.baseline})})
 
     def jobs(self, grid: Grid) -> list[Job]:
-        """Return the jobs of a grid that are meant, canonical and checked."""
+        """Return the jobs of a grid that are meant, canonical and checked; of a tuned one those that are reported."""
+        return grid.tuned(self.rows(grid))
+
+    def settled(self, grid: Grid, results: Path) -> Grid:
+        """Return a tuned grid with what its trials in a results folder chose; any other as it is."""
+        if grid.tune is None or grid.chosen:
+            return grid
+        from sslbench.runs.tuning import settled
+
+        return settled(grid, grid.trials(self.rows(grid)), results)
+
+    def rows(self, grid: Grid) -> list[Job]:
+        """Return the jobs of a grid that are meant before they are tuned."""
         from sslbench.config import scaling, selection
         from sslbench.config.text import parse_set
 
@@ -131,7 +143,7 @@ class Choice:
             grid = grid.with_seeds(seeds)
         if self.references:
             grid = grid.with_references()
-        return selection.only(grid.expand(overrides), self.only or [])
+        return selection.only(grid.rows(overrides), self.only or [])
 
     def no_grid(self) -> None:
         """Refuse options that say something of a grid where none is named."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sslbench.cli import completion
-from sslbench.cli.console import note, out, warn
+from sslbench.cli.console import note, out
 from sslbench.cli.options import (
     CheckpointName,
     Choice,
@@ -28,7 +28,7 @@ from sslbench.cli.options import (
     opened,
     option,
 )
-from sslbench.cli.reports import command_line, opened_report
+from sslbench.cli.reports import command_line, opened_report, warn_of
 from sslbench.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def report(
     made = opened_report(name, Choice(set, seed, only, scale, with_references, baseline), results, protocol, checkpoint)
     if against and not published:
         published = _followed(made)
-    for warning in dict.fromkeys(warning for table in made.tables for warning in table.warnings):
-        warn(warning)
+    warn_of(made)
     comparison = compared(made, published, results) if published else None
     rendering = Rendering(made, comparison, command_line(), cite or everything)
     if everything:

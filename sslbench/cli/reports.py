@@ -40,7 +40,7 @@ def opened_report(
     from sslbench.runs.directory import IMPORTED, RUNS, Run, runs_below
 
     if what is not None and not names_records(what):
-        grid = choice.presented(load_grid(what))
+        grid = choice.settled(choice.presented(load_grid(what)), results)
         jobs = choice.jobs(grid)
         made = grid_report(grid, jobs, results, protocol, checkpoint)
         if made.empty:

@@ -39,8 +39,11 @@ from sslbench.cli.options import (
 from sslbench.core.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sslbench.cli.terminal.live import PlainDisplay
     from sslbench.config.grid import Grid
+    from sslbench.config.job import Job
     from sslbench.execution.local import Limits, PlannedJob
     from sslbench.execution.slurm import SlurmOptions, TaskSettings
 
@@ -178,12 +181,15 @@ def run(
     """Run a grid, or the product of the methods, losses, budgets and seeds given. Finished jobs are skipped,
     interrupted ones continue."""
     from sslbench.cli.terminal.live import LiveDisplay, PlainDisplay
+    from sslbench.config.text import counted
+    from sslbench.config.tuning import row_of
     from sslbench.core import settings
     from sslbench.execution import local
     from sslbench.execution.executors import LocalWorkers
     from sslbench.execution.fit import words_on_memory
     from sslbench.execution.left import Forecast
     from sslbench.execution.sinks import checked_sink
+    from sslbench.runs.tuning import write_record
 
     copies = checked_sink(settings.sink(sink))
     settings.save_every()  # as the workers will read it
@@ -195,64 +201,88 @@ def run(
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
     choice = Choice(set, seed, only, scale, with_references)
     table = _report_command(chosen, name, choice, data_dir, results_dir)
-    expanded = choice.jobs(chosen)
+    rows = choice.rows(chosen)
+    trials = chosen.trials(rows)
+    trial_jobs = list({job.directory: job for trial in trials for job in trial.jobs}.values())
+    chosen = choice.settled(chosen, results)
     missing = ""
     try:
-        stores = local.check_data(expanded, data)
+        stores = local.check_data([*trial_jobs, *rows], data)
     except UsageError as error:
         if not dry_run:
             raise
         stores, missing = {}, str(error)
-    plan = local.make_plan(expanded, results, stores, retry_failed, force)
-    if cluster:
-        slots = min(cluster.slots * (jobs or 1), len(plan))
-        devices = [checked_device(device, dry_run=True) or ("cuda" if cluster.gpus else "cpu")] * slots
-    else:
-        at_once = min(jobs or len(plan), len(plan))
-        devices = _on_cards(gpus, per_gpu, device, at_once)
-        if not devices:
-            slots = min(jobs or local.default_slots(), len(plan))
-            devices = local.slot_devices(slots, checked_device(device, dry_run))
-        slots = len(devices)
+    if trials and cluster and not wait:
+        raise UsageError("a tuned grid needs to see how its trials end", "leave --no-wait away")
+
+    def planned(asked: Sequence[Job]) -> tuple[list[PlannedJob], list[str]]:
+        plan = local.make_plan(asked, results, stores, retry_failed, force)
+        if cluster:
+            slots = min(cluster.slots * (jobs or 1), len(plan))
+            return plan, [checked_device(device, dry_run=True) or ("cuda" if cluster.gpus else "cpu")] * slots
+        if devices := _on_cards(gpus, per_gpu, device, min(jobs or len(plan), len(plan))):
+            return plan, devices
+        slots = min(jobs or local.default_slots(), len(plan))
+        return plan, local.slot_devices(slots, checked_device(device, dry_run))
+
+    def launched(plan: list[PlannedJob], devices: list[str]) -> int:
+        console = err()
+        live = progress and console.is_terminal and not quiet
+        kind = LiveDisplay if live else PlainDisplay
+        display = kind(Console(quiet=True) if quiet else console, Forecast(results, len(devices), devices[0]))
+        if cluster:
+            from sslbench.execution.slurm import TaskSettings
+
+            tasks = TaskSettings(
+                str(data.absolute()),
+                str(results.absolute()),
+                device,
+                threads or cluster.threads,
+                cluster.slots,
+                copies,
+                resume_anyway,
+                hung_after_s,
+            )
+            return _submit(plan, cluster, tasks, jobs, force, display if wait else None)
+        with spinner("counts the memory of a step"):
+            words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
+        for line in words:
+            warn(line)
+        worker_threads = threads or max(1, (os.cpu_count() or 1) // len(devices))
+        with display:
+            workers = LocalWorkers(data, worker_threads, copies, resume_anyway)
+            return local.Launcher(plan, workers, devices, display, limits).run(force)
+
     if dry_run:
+        known = all(row_of(job) in chosen.chosen for job in rows)
+        plan, devices = planned([*trial_jobs, *(chosen.tuned(rows) if known or not trials else ())])
+        later = 0 if known or not trials else len(rows)
         if cluster and not as_json:
             _print_submission(plan, cluster, jobs, results)
-        _print_plan(plan, results, devices, missing, as_json, chosen)
+        _print_plan(plan, results, devices, missing, as_json, chosen, len(trial_jobs), later)
         return
-    console = err()
-    live = progress and console.is_terminal and not quiet
-    kind = LiveDisplay if live else PlainDisplay
-    forecast = Forecast(results, slots, devices[0])
-    display = kind(Console(quiet=True) if quiet else console, forecast)
-    if cluster:
-        from sslbench.execution.slurm import TaskSettings
-
-        tasks = TaskSettings(
-            str(data.absolute()),
-            str(results.absolute()),
-            device,
-            threads or cluster.threads,
-            cluster.slots,
-            copies,
-            resume_anyway,
-            hung_after_s,
-        )
-        code = _submit(plan, cluster, tasks, jobs, force, display if wait else None)
-        if wait and not quiet:
-            _print_outcome(plan, table)
+    if trials:
+        chosen = chosen.model_copy(update={"chosen": {}})
+        plan, devices = planned(trial_jobs)
+        if not quiet:
+            note(f"tuning: {counted(len(trials), 'trial')} of {counted(len(plan), 'job')}, then the jobs they choose")
+        code = launched(plan, devices)
+        record = write_record(chosen, trials, results)
+        chosen = choice.settled(chosen, results)
+        if code and any(row_of(job) not in chosen.chosen for job in rows):  # stopped, or all of a row's failed
+            if not quiet:
+                _print_outcome(plan, "")
+            raise typer.Exit(code)
+        if not quiet:
+            note(f"what the trials chose: {record}")
+    plan, devices = planned(chosen.tuned(rows))
+    code = launched(plan, devices)
+    if cluster and not wait:
         if as_json:
             print_json(_plan_facts(plan, results, devices, missing))
         if code:
             raise typer.Exit(code)
         return
-    with spinner("counts the memory of a step"):
-        words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
-    for line in words:
-        warn(line)
-    worker_threads = threads or max(1, (os.cpu_count() or 1) // slots)
-    with display:
-        workers = LocalWorkers(data, worker_threads, copies, resume_anyway)
-        code = local.Launcher(plan, workers, devices, display, limits).run(force)
     if not quiet:
         _print_outcome(plan, table)
     if as_json:
@@ -375,10 +405,12 @@ def validate(
 ) -> None:
     """Check a grid and show every resolved value with the layer it came from."""
     from sslbench.cli.terminal.layers import layers
-    from sslbench.config.grid import load_grid
+    from sslbench.config.grid import draw_of, load_grid
 
     opened(data_dir)
-    jobs = Choice(set, seed, only, scale).jobs(load_grid(name))
+    grid, choice = load_grid(name), Choice(set, seed, only, scale)
+    jobs = choice.rows(grid)
+    trials = grid.trials(jobs)
     seeds: dict[str, list[int]] = {}
     for job in jobs:
         seeds.setdefault(job.digest(), []).append(job.seed)
@@ -386,7 +418,11 @@ def validate(
     resolved = [first_of[digest].resolved for digest in seeds]
     if as_json:
         print_json(
-            [{"job": r.job.model_dump(), "digest": r.digest, "values": r.values, "layers": r.layers} for r in resolved]
+            [
+                {"job": r.job.model_dump(), "digest": r.digest, "values": r.values, "layers": r.layers}
+                | ({"drawn": list(drawn)} if (drawn := draw_of(r)) else {})
+                for r in resolved
+            ]
         )
         return
     titles = [
@@ -395,6 +431,12 @@ def validate(
     ]
     rows = [{"title": title, "values": r.values, "layers": r.layers} for title, r in zip(titles, resolved, strict=True)]
     layers(out(), rows)
+    for place, drawn in {f"{r.recipe.name} {r.job.labeled}": draw_of(r) for r in resolved}.items():
+        if drawn:
+            print(f"{place}: {', '.join(drawn)}")
+    if grid.tune:
+        print(f"tuned by {grid.tune.trials} trials of each row: {', '.join(grid.tune.space)}")
+        print(f"{len(trials)} trials of {len({job.directory for trial in trials for job in trial.jobs})} jobs, then:")
     print(f"{len(jobs)} jobs, {len(resolved)} configurations: valid")
 
 
@@ -462,16 +504,31 @@ def _plan_facts(plan: list[PlannedJob], results: Path, devices: list[str], missi
 
 
 def _print_plan(
-    plan: list[PlannedJob], results: Path, devices: list[str], missing: str, as_json: bool, grid: Grid
+    plan: list[PlannedJob],
+    results: Path,
+    devices: list[str],
+    missing: str,
+    as_json: bool,
+    grid: Grid,
+    trials: int = 0,
+    later: int = 0,
 ) -> None:
+    """Print what a launch would do.
+
+    Args:
+        trials: how many of its jobs are trials of a tuned grid, the first.
+        later: how many jobs follow with what the trials choose, and are not in the plan yet.
+    """
     from sslbench.cli.listing import plan_cost, plan_resolution
     from sslbench.cli.terminal.costs import launch, resolution
     from sslbench.cli.terminal.runs import plan as draw
 
     facts = _plan_facts(plan, results, devices, missing)
+    if trials:
+        facts["tuning"] = {"trials": trials, "later": later}
     with spinner("counts what it costs"):
         facts["cost"] = plan_cost(plan, results, devices[0], grid.name)
-        facts["resolution"] = plan_resolution(plan, results, grid)
+        facts["resolution"] = plan_resolution(plan[trials:], results, grid) if plan[trials:] else None
     if missing:
         note(("not ready:", "yellow"), f" {missing}")
     if as_json:
@@ -479,6 +536,9 @@ def _print_plan(
         return
     draw(out(), facts["jobs"])
     places = ", ".join(dict.fromkeys(devices))
+    if trials:
+        after = f"; {later} jobs follow with what they choose" if later else ""
+        print(f"\ntuning: {trials} of these are trials{after}", end="")
     print(f"\n{len(plan)} jobs, {facts['to_run']} to run, {len(devices)} at a time on {places}\n")
     launch(out(), facts["cost"])
     if facts["resolution"]:
@@ -507,5 +567,5 @@ def _print_outcome(plan: list[PlannedJob], table: str) -> None:
         if planned.outcome == "failed":
             note(("failed", "red"), f" {planned.job.title}: {planned.reason}")
             note(f"       log: {planned.run.log}; --retry-failed runs it again")
-    if counts["finished"]:
+    if counts["finished"] and table:
         note(f"the table: {table}")

@@ -55,6 +55,7 @@ def status(
     """Where jobs stand, what they scored and how long the rest takes: those of a grid, or every run there is."""
     from sslbench.cli.terminal.runs import runs
     from sslbench.config.grid import load_grid
+    from sslbench.config.tuning import row_of
     from sslbench.core import settings
 
     if watch and as_json:
@@ -63,7 +64,11 @@ def status(
     choice, results = Choice(set, seed, only, scale, with_references), settings.results_dir(results_dir)
     if name:
         grid = load_grid(name)
-        standing = Lookout(results, choice.jobs(grid), _first_metric(grid.table))
+        rows = choice.rows(grid)
+        trials = [job for trial in grid.trials(rows) for job in trial.jobs]
+        grid = choice.settled(grid, results)
+        jobs = trials + grid.tuned([job for job in rows if not grid.tune or row_of(job) in grid.chosen])
+        standing = Lookout(results, list({job.directory: job for job in jobs}.values()), _first_metric(grid.table))
     else:
         choice.no_grid()
         standing = Lookout(results)

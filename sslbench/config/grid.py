@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sslbench.config import weightings
+from sslbench.config.draws import budget_names, split_draw
 from sslbench.config.job import COMMAND_LINE, Job, ResolvedJob, splits_of
 from sslbench.config.kept_jobs import kept_jobs
 from sslbench.config.layers import COMPONENTS, load_recipe, read_recipe
@@ -19,9 +20,11 @@ from sslbench.config.places import GridJob, TablePlace, place_of
 from sslbench.config.recipe import Seed
 from sslbench.config.splits import load_splits
 from sslbench.config.table import TableSpec
-from sslbench.config.text import compact, counted, flatten, load_yaml, parse_component, validated
+from sslbench.config.text import compact, counted, first_few, flatten, load_yaml, parse_component, validated
+from sslbench.config.tuning import Trial, Tune, row_of, trials_of, tuned
 from sslbench.core import registry, settings
 from sslbench.core.errors import UnknownNameError, UsageError
+from sslbench.core.files import is_plain_name
 from sslbench.core.options import Frozen
 
 _REFERENCE = "supervised"  # the method that both ends of the gap are of
@@ -29,12 +32,12 @@ _AXES = ("recipe", "method", "weighting", "loss", "plugin", "labeled", "seeds")
 
 
 def _axes_as_lists(data: Any) -> Any:
-    """Read axes written as one value, and seeds written as a range: `0-4`."""
+    """Read axes written as one value, seeds written as a range, `0-4`, and draws of labels, `20%#1-5`."""
     if not isinstance(data, dict):
         return data
     data = {key: [value] if key in _AXES and not isinstance(value, list) else value for key, value in data.items()}
     if "labeled" in data:
-        data["labeled"] = [str(value) for value in data["labeled"]]
+        data["labeled"] = [name for value in data["labeled"] for name in budget_names(value, seed_range)]
     if "seeds" in data:
         data["seeds"] = [seed for value in data["seeds"] for seed in seed_range(value)]
     return data
@@ -204,11 +207,22 @@ class Grid(Frozen):
     jobs: list[GridEntry]
     exclude: list[JobFilter] = []
     table: TableSpec = TableSpec()
+    tune: Tune | None = None
+    chosen: dict[str, dict[str, Any]] = Field(
+        default={}, description="what trials chose, by row: written by sslbench, where a grid goes with its results"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _as_lists(cls, data: Any) -> Any:
         return _axes_as_lists(data)
+
+    @field_validator("name")
+    @classmethod
+    def _a_name(cls, name: str) -> str:
+        if not is_plain_name(name):
+            raise ValueError(f"{name!r} cannot be the name of a folder, and a grid's reports lie in one of its name")
+        return name
 
     def with_seeds(self, seeds: Iterable[int]) -> Grid:
         """Return the grid with these seeds, whatever it and its entries name; what it excludes stays out."""
@@ -236,6 +250,47 @@ class Grid(Frozen):
         return self.model_copy(update={"set": shared, "jobs": entries})
 
     def expand(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
+        """Expand to the canonical jobs that are reported: those of `rows`, with what was chosen where it is tuned.
+
+        Raises:
+            UsageError: as for `rows`, or a tuned row whose trials have not ended.
+        """
+        return self.tuned(self.rows(overrides))
+
+    def trials(self, rows: Sequence[Job]) -> list[Trial]:
+        """The trials of some of its `rows`; none where it is not tuned, or says what was chosen.
+
+        Raises:
+            UsageError: what `tune` asks for has no meaning for them.
+        """
+        return trials_of(self.tune, rows, self.name) if self.tune and not self.chosen else []
+
+    def tuned(self, rows: Sequence[Job]) -> list[Job]:
+        """Some of its `rows` with the values that their trials chose.
+
+        Raises:
+            UsageError: a row whose trials have not ended.
+        """
+        if self.tune is None:
+            return list(rows)
+        asked = dict.fromkeys(map(row_of, rows))
+        if missing := [row for row in asked if row not in self.chosen]:
+            raise UsageError(
+                f"grid {self.name} is tuned, and the trials of {len(missing)} of {counted(len(asked), 'row')} have not"
+                f" ended, or none gave a score: {first_few(missing)}",
+                "`sslbench run --grid` of it runs them, then the jobs that are reported",
+            )
+        made: dict[Path, Job] = {}
+        jobs = []
+        for job in rows:
+            if job.directory.parent not in made:
+                values = self.chosen[row_of(job)]
+                place = place_of(job).model_copy(update={"tuned": dict(values)})
+                made[job.directory.parent] = _placed(tuned(job, values, f"tuning of {self.name}"), place)
+            jobs.append(made[job.directory.parent].reseeded(job.seed))
+        return jobs
+
+    def rows(self, overrides: Mapping[str, Any] | None = None) -> list[Job]:
         """Expand to the canonical jobs, checked, each once, in the order of the file; seeds vary fastest.
 
         The table is checked too: what nobody can print is not worth a training.
@@ -275,6 +330,7 @@ class Grid(Frozen):
         if not found:
             raise UsageError(f"grid {self.name} names no job")
         jobs = list(found.values())
+        self._distinct_draws(jobs)
         self.table.check(jobs)
         if printed and all(place_of(job).printed is None for job in jobs):
             raise UsageError(
@@ -282,6 +338,24 @@ class Grid(Frozen):
                 f"leave `of` out; report --against {self.table.of} compares what is alike",
             )
         return jobs
+
+    def _distinct_draws(self, jobs: Iterable[Job]) -> None:
+        """Refuse two draws that label the same cases, as happens by chance where there are few: one would count twice.
+
+        Raises:
+            UsageError: there are such.
+        """
+        seen: dict[object, int] = {}
+        lists = {(job.recipe, job.labeled): job.resolved for job in jobs if split_draw(job.labeled)[1]}
+        for (recipe, labeled), resolved in lists.items():
+            base, draw = split_draw(labeled)
+            dataset = resolved.recipe.dataset
+            twin = seen.setdefault((recipe, base, frozenset(draw_of(resolved) or [labeled])), draw)
+            if twin != draw:
+                raise UsageError(
+                    f"grid {self.name}: draws {twin} and {draw} of {base} label the same cases of {dataset}",
+                    "say which draws: `draws: [1, 2, ...]`",
+                )
 
     def _seeds(self, entry: GridEntry, job: Job) -> list[Seed]:
         """The seeds of a job of an entry, without those of jobs that the grid leaves out."""
@@ -345,6 +419,12 @@ def _lists_of(recipe: str) -> tuple[str, str]:
     """The dataset and the splits of a recipe."""
     found = load_recipe(recipe)
     return found.dataset, found.splits
+
+
+def draw_of(resolved: ResolvedJob) -> tuple[str, ...]:
+    """The training cases that a job's draw labels; empty where its labels are a list of the split file."""
+    budget = load_splits(resolved.recipe.dataset, resolved.recipe.splits).budget(resolved.job.labeled)
+    return budget.labeled if budget.draw else ()
 
 
 def load_grid(name: str) -> Grid:

@@ -18,10 +18,11 @@ from typing import Any, Self
 from pydantic import Field
 
 from sslbench.config import scaling, weightings
+from sslbench.config.draws import undrawn
 from sslbench.config.layers import COMPONENTS, JOB_PARTS, Layers, read_recipe, recipe_of, under
 from sslbench.config.parts import Part, read_parts
 from sslbench.config.recipe import ABOUT, RECORDED, Cutout, Jitter, Recipe, Seed
-from sslbench.config.splits import HELD, Splits, load_splits
+from sslbench.config.splits import Splits, load_splits
 from sslbench.config.text import compact, dumped, flatten, unflatten
 from sslbench.core import registry
 from sslbench.core.errors import UnknownNameError, UsageError
@@ -349,7 +350,7 @@ def _matches(when: Mapping[str, Any], recipe: str, parts: Mapping[str, Part], la
         elif key == weightings.PART:
             fits = bool(_weighted_by(parts["method"]) & {registry.get(key, str(name)).name for name in asked})
         elif key == "labeled":
-            fits = labeled.removesuffix(HELD) in {lists.budget(str(name)).slug for name in asked}
+            fits = undrawn(labeled) in {lists.budget(str(name)).slug for name in asked}
         elif key == "recipe":
             fits = recipe in asked
         else:

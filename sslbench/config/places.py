@@ -19,6 +19,7 @@ class TablePlace(Frozen):
         note: a footnote.
         names: of method, loss and plugin, canonical, without what varies; None: nothing does.
         varied: values of what varies, by dotted path, as written.
+        tuned: what the trials of a tuned grid chose, by dotted path.
         printed: number of its row in the published table that the grid follows, from 0; None: it is not among them.
     """
 
@@ -27,6 +28,7 @@ class TablePlace(Frozen):
     note: str = ""
     names: tuple[str, str, str] | None = None
     varied: dict[str, Any] = {}
+    tuned: dict[str, Any] = {}
     printed: int | None = None
 
 

@@ -25,15 +25,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sslbench.config.draws import HELD, drawn_slug, in_drawn_order, labels_of_draw, split_draw
 from sslbench.core import registry
 from sslbench.core.endings import without_ending
 from sslbench.core.errors import UnknownNameError, UsageError
-from sslbench.core.files import read_text, write_text
+from sslbench.core.files import is_plain_name, read_text, write_text
 from sslbench.core.settings import user_path
 
 PARTS = ("train", "val", "test")
 LEAKING = "-leaking"
-HELD = "-held"  # behind a budget's name: what is held of it, where some of its cases are missing
 BUDGETS = ("5%", "10%", "20%", "100%")  # of lists that are drawn, where they hold a patient
 FRACTIONS = (70.0, 10.0, 20.0)  # per cent of the patients in train, val and test
 
@@ -48,6 +48,7 @@ class Budget:
         labeled: entries of `Splits.train`, in published order.
         aliases: other spellings; `20%`, `3 volumes` and the slug itself are understood anyway.
         partial: whether it stands for what is held of it: it was asked for as `20%-held`.
+        draw: which draw of its size it is, from 1; 0: it is a list of the file.
     """
 
     slug: str
@@ -55,6 +56,7 @@ class Budget:
     labeled: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     partial: bool = False
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Splits:
     refused: dict[str, str] = field(default_factory=dict)
 
     def budget(self, text: str) -> Budget:
-        """Return the budget that a slug, title or alias means.
+        """Return the budget that a slug, title or alias means, or a draw of its size: `20%#3`.
 
         Raises:
             UnknownNameError: the split has no such budget.
@@ -92,16 +94,58 @@ class Splits:
         """
         wanted = slug_of(text)
         for budget in self.budgets.values():
-            if wanted in {slug_of(name) for name in (budget.slug, budget.title, *budget.aliases)}:
+            if wanted in _spellings(budget):
                 return budget
         if wanted.endswith(HELD):
             whole = self.budget(wanted.removesuffix(HELD))
             return replace(whole, slug=whole.slug + HELD, title=f"{whole.title} (as held)", aliases=(), partial=True)
+        base, draw = split_draw(wanted)
+        if draw and (found := self._drawn(base, draw, str(text))):
+            return found
         known = [budget.title for budget in self.budgets.values()]
         if wanted in self.refused:
             message = f"label budget '{text}' of {self.dataset} (splits {self.name}) is refused: {self.refused[wanted]}"
             raise UsageError(message, f"known: {', '.join(known)}")
         raise UnknownNameError(f"label budget of {self.dataset} (splits {self.name})", str(text), known)
+
+    def _drawn(self, base: str, draw: int, text: str) -> Budget | None:
+        """A draw of a budget, or of any other size; None where the size cannot be read."""
+        where = f"label budget '{text}' of {self.dataset} (splits {self.name})"
+        patient_of = registry.component("dataset", self.dataset).group_of
+        pool = self.labeled_ever()
+        known = next((each for each in self.budgets.values() if base in _spellings(each)), None)
+        by_patient = False
+        if known is not None:
+            size = len(known.labeled)
+        elif found := re.fullmatch(r"(\d+(?:\.\d+)?)pct", base):
+            size = int(float(found[1]) * len(self.train) / 100 + 1e-9)  # so that 10 % of 30 are 3 in floating point
+        elif found := re.fullmatch(r"(\d{1,6})-([a-z]+?)s?", base):
+            size, counted = int(found[1]), found[2]
+            single = len({*map(patient_of, pool)}) == len(pool)
+            if counted not in (self.unit, "patient", *(() if self.unit == "patient" else ("case", "volume"))):
+                hint = f"write {size} {self.unit}s"
+                raise UsageError(f"{where}: these lists are of {self.unit}s, not {counted}s", hint)
+            by_patient = counted == "patient" != self.unit and not single
+        else:
+            return None
+        labeled = labels_of_draw(pool, patient_of, draw, size, by_patient)
+        if not labeled or len(labeled) == len(pool):
+            raise UsageError(
+                f"{where} is {len(labeled)} of the {len(pool)} training {self.unit}s that any budget labels:"
+                " there is nothing to draw",
+                "draw fewer than all, and one at least",
+            )
+        if known is None and not by_patient:
+            known = next((each for each in self.budgets.values() if len(each.labeled) == size), None)
+        number = f"{size} {'patient' if by_patient else self.unit}{'s' if size > 1 else ''}"
+        title = known.title if known else number
+        slug = drawn_slug(known.slug if known else slug_of(number), draw)
+        return Budget(slug, f"{title}, draw {draw}", labeled, draw=draw)
+
+    def labeled_ever(self) -> tuple[str, ...]:
+        """Return the training entries that any budget labels: those whose labels are known."""
+        known = {entry for budget in self.budgets.values() for entry in budget.labeled}
+        return tuple(entry for entry in self.train if entry in known)
 
     def fingerprint(self, labeled: str) -> str:
         """Hash the lists that decide a job: train, val, test and the budget's labelled entries."""
@@ -112,6 +156,11 @@ class Splits:
         """Return the entries that are labelled under every budget: what may be known of labels before one is chosen."""
         lists = [set(budget.labeled) for budget in self.budgets.values()]
         return tuple(entry for entry in self.train if all(entry in labeled for labeled in lists))
+
+
+def _spellings(budget: Budget) -> set[str]:
+    """The slugs of all its names."""
+    return {slug_of(name) for name in (budget.slug, budget.title, *budget.aliases)}
 
 
 @lru_cache
@@ -185,6 +234,8 @@ def parse_splits(raw: Mapping[str, Any], dataset: str, name: str) -> Splits:
         raise UsageError(f"{where}: budgets is a mapping of names to lists of labelled entries")
     for written, content in raw.get("budgets", {}).items():
         slug = slug_of(written)
+        if not is_plain_name(slug):
+            raise UsageError(f"{where}: a budget cannot be called {written!r}: its runs lie in a folder of its name")
         if not isinstance(content, Mapping):
             raise UsageError(f"{where}: budget {slug} is a mapping with `labeled` or `prefix`, not {content!r}")
         prefix = content.get("prefix", 0)
@@ -386,11 +437,6 @@ def with_budgets(
     if not made:
         raise UsageError(f"{where}: none of the budgets {', '.join(budgets)} holds one of {len(order)} patients")
     return replace(splits, budgets=made)
-
-
-def in_drawn_order(patients: Iterable[str], seed: int) -> list[str]:
-    """Patients in the order of the SHA-256 of `<seed>/<patient>`."""
-    return sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
 
 
 def _share(count: int, share: float) -> int:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sslbench.config.draws import family_of
 from sslbench.config.job import Job
 from sslbench.config.layers import COMPONENTS
 from sslbench.config.published import PublishedTable, published_table
@@ -324,7 +325,9 @@ class _Facts:
         lists = load_splits(recipe.dataset, recipe.splits)
         budget = lists.budget(canonical.labeled)
         full = len(budget.labeled) == len(lists.train)
-        return cls(canonical.recipe, recipe.dataset, recipe.protocol, budget.title, full)
+        # All draws of a budget are one row.
+        labeled = family_of(budget.slug) if budget.draw else budget.title
+        return cls(canonical.recipe, recipe.dataset, recipe.protocol, labeled, full)
 
     @property
     def metrics(self) -> tuple[str, ...]:

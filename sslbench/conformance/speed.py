@@ -209,7 +209,7 @@ def convolution_rate(network: nn.Module, image: Tensor, precision: Precision, re
 
 def _forward(layer: nn.Module, content: Tensor, precision: Precision) -> Tensor:
     with precision.autocast():
-        return layer(content)  # type: ignore[no-any-return]
+        return layer(content)
 
 
 class Peak:

@@ -19,6 +19,11 @@ _FULL = 1 << 16  # bytes; a disk with fewer is full, whatever a writer says of i
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
+def is_plain_name(name: str) -> bool:
+    """Tell whether a name from somebody's file can be that of a file in a folder: it leads nowhere else."""
+    return bool(name.strip(". ")) and not {*name} & {*"/\\\0\n"}
+
+
 @contextmanager
 def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` (same ending) to write to; it becomes `path` when the block ends without error.

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,6 +92,7 @@ _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
 
 # (kind, name) -> the reference under which a name that only a stranger's module knows is found.
 _homes: dict[tuple[str, str], str] = {}
+_data_only: set[Path] = set()  # folders of `no_code_in`
 
 # kind -> the class that a component of it derives from (a protocol: is an instance of).
 _BASES = {
@@ -279,6 +281,12 @@ def keep_homes(homes: Mapping[str, Mapping[str, str]] | None) -> None:
         _homes.update({(kind, name): reference for name, reference in references.items()})
 
 
+def no_code_in(folder: Path) -> None:
+    """Keep modules in a folder from being imported: it holds data or results, and a name that its files mention must
+    not run what lies beside them. The working folder, where a user's modules are, stays what it is."""
+    _data_only.add(folder.absolute())
+
+
 def own_version(target: Any) -> int:
     """Return the `version` that a component declares itself: 1 for a class with none, whatever it derives from."""
     found = vars(target).get("version", 1) if isinstance(target, type) else getattr(target, "version", 1)
@@ -374,6 +382,7 @@ def _module(name: str) -> Any:
     if name in sys.modules:
         return sys.modules[name]
     importlib.invalidate_caches()  # the file may be younger than what Python remembers of its folder
+    _refuse_data(name)
     try:
         return import_module(name)
     except SSLBenchError as error:
@@ -386,6 +395,25 @@ def _module(name: str) -> Any:
         elif isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             hint = f"it is looked for in {folder} and among the installed packages"
         raise UsageError(reason, hint) from error
+
+
+def _refuse_data(name: str) -> None:
+    """Refuse a module that lies among data or results; the packages above it are looked at before they are imported.
+
+    Raises:
+        UsageError: it does.
+    """
+    here = Path.cwd()
+    folders = [folder for folder in _data_only if folder not in (here, *here.parents)]
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        try:
+            spec = find_spec(".".join(parts[:length]))
+        except Exception:  # importing it says what is wrong
+            return
+        file = spec and spec.origin  # none of a folder without code of its own
+        if file and any(Path(file).absolute().is_relative_to(folder) for folder in folders):
+            raise UsageError(f"{name} is not imported: it lies among data or results", "keep your modules elsewhere")
 
 
 def _check_kind(kind: str, reference: str, target: Any) -> None:

@@ -23,7 +23,7 @@ from sslbench.config.splits import expand, groups_of, load_splits, split_files
 from sslbench.config.text import counted, first_few
 from sslbench.core import registry
 from sslbench.core.errors import DataError, SSLBenchError, UsageError
-from sslbench.core.files import atomic_path, locked, read_json, sync_files, write_json
+from sslbench.core.files import atomic_path, is_plain_name, locked, read_json, sync_files, write_json
 from sslbench.core.parallel import each
 from sslbench.core.settings import data_dir as data_folder
 from sslbench.core.settings import user_path
@@ -109,6 +109,8 @@ def prepare(
     say = progress or (lambda id, state: None)
     try:
         raws = _find(dataset, source, preprocessing, root, workers, say)
+        if strays := [raw.id for raw in raws if not is_plain_name(raw.id)]:
+            raise UsageError(f"{strays[0]!r} of {source} is no name of a case: its files would lie elsewhere")
         with locked(folder.with_name(f".{folder.name}.lock")):
             for path in folder.glob("*/.writing-*"):  # what a kill left half-written
                 path.unlink()

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from sslbench.config.splits import HELD, Splits, expand, groups_of
+from sslbench.config.draws import HELD
+from sslbench.config.splits import Splits, expand, groups_of
 from sslbench.core import registry
 from sslbench.core.errors import DataError, UsageError
-from sslbench.core.files import read_json
+from sslbench.core.files import is_plain_name, read_json
 from sslbench.data.base import Dataset, Form
 from sslbench.data.files.volumes import read_nifti
 from sslbench.data.preprocess import restore, stored_nifti
@@ -194,6 +195,8 @@ class Store:
         if fields.get("fingerprint") != store.fingerprint:
             raise DataError(f"{index} is damaged: its fingerprint is not that of its cases", f"run {remake}")
         for case in cases.values():
+            if not is_plain_name(case.id):
+                raise DataError(f"{index} is damaged: {case.id!r} is no name of a case", f"run {remake}")
             wrong = unlike_record(folder, case)
             if wrong is not None:
                 raise DataError(f"{wrong} is missing or has not the recorded size", f"run {remake}")

@@ -18,6 +18,7 @@ from sslbench.evaluation.subjects import PredictionSet, runs_in, runs_of, subjec
 from sslbench.metrics.protocol import Protocol
 from sslbench.runs.directory import Run, TestFiles
 from sslbench.runs.records import CaseTable, write_cases
+from sslbench.runs.tuning import settled
 
 DEFAULT_PROTOCOL = "native"
 
@@ -130,7 +131,8 @@ def _subjects(request: Request, outcome: EvaluationResult) -> Iterator[Predictio
         elif path.exists() and not target.endswith((".yaml", ".yml")):
             raise UsageError(f"{path} is no folder", "name a run directory, a folder of label maps, or a grid")
         else:
-            jobs = load_grid(target).expand()
+            grid = load_grid(target)
+            jobs = settled(grid, grid.trials(grid.rows()), request.results_dir).expand()
             begun = runs_of(jobs, request.results_dir)
             if len(begun) < len(jobs):
                 outcome.notes.append(f"{target}: {len(jobs) - len(begun)} of {len(jobs)} jobs have not begun")

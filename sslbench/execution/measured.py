@@ -20,7 +20,7 @@ from sslbench.core.errors import StorageError
 from sslbench.core.files import read_json, write_text
 from sslbench.runs.provenance import device_name
 
-FILE = "measured.json"
+MEASURED = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def keep_measured(device: torch.device, flop_per_second: float, cells: Sequence[
         return None
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     found = MeasuredRate(flop_per_second, threads, date.today().isoformat(), cells)
-    path = root / FILE
+    path = root / MEASURED
     try:
         write_text(path, json.dumps({**_kept(), _key(device, threads): asdict(found)}, indent=1), sync=False)
     except (StorageError, OSError):
@@ -83,7 +83,7 @@ def _key(device: torch.device, threads: int) -> str:
 def _kept() -> dict[str, Any]:
     root = settings.cache_dir()
     try:
-        found = read_json(root / FILE) if root else None
+        found = read_json(root / MEASURED) if root else None
     except OSError:
         return {}
     return found if isinstance(found, dict) else {}

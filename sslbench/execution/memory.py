@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -165,7 +165,7 @@ def tally_step(resolved: ResolvedJob, arithmetic: Counted) -> StepTally:
     bare = resolved.model_copy(update={"method": {**resolved.method, **reads}})
     tally = Tally()
     found = []
-    with tally:
+    with tally, MetaAutocast():
         with _META:
             method = build_method(bare, Builder(bare, channels, statistics), statistics)
         for phase in method.phases():
@@ -223,7 +223,7 @@ def _step(
         sweeper=lambda: iter((_batch(resolved, method, phase, channels, view="raw"),)),
     )
     method.train()
-    with MetaAutocast(arithmetic == "bf16"):
+    with torch.autocast("meta", torch.bfloat16, enabled=arithmetic == "bf16"):
         terms = dict(method.training_step(batch, step))
         _add_plugin_terms(terms, method, groups, batch, step)
     for group in groups.values():
@@ -258,7 +258,9 @@ def _batch(
     recipe = resolved.recipe
     sizes = {stream: getattr(recipe.batch, stream) for stream in phase.streams}
     count, labeled = (1, 0) if view else (sum(sizes.values()), sizes.get("labeled", 0))
-    views = [view] if view else dict.fromkeys(v for stream in phase.streams for v in method.views.get(stream, ()))
+    views: Iterable[str] = (
+        [view] if view else dict.fromkeys(v for stream in phase.streams for v in method.views.get(stream, ()))
+    )
     with _META:
         images = {name: torch.empty(count, channels, *recipe.patch_size) for name in views}
         labels = {name: torch.empty(count, *recipe.patch_size, dtype=torch.int64) for name in views}

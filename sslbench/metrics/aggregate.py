@@ -64,9 +64,9 @@ def means(protocol: Protocol, columns: Columns, known: RecordOrder | None = None
     table: dict[str, list[Any]] = {name: [] for name in ("metric", "class", "value", "cases", *_COUNTED)}
     spreads: list[float] = []
     missing = np.isnan(found)
-    lacking = missing.any(axis=(1, 2))
-    for place, (metric, values, states) in enumerate(zip(layout.metrics, found, told, strict=True)):
-        if lacking[place] or over_cases or not values.size:
+    told_of = {state: (told == state).sum(axis=2).tolist() for state in _COUNTED}
+    for place, (metric, values) in enumerate(zip(layout.metrics, found, strict=True)):
+        if missing[place].any() or over_cases or not values.size:
             entered = [of_class[~np.isnan(of_class)] for of_class in values]
             of_classes = [float(kept.mean()) if kept.size else float("nan") for kept in entered]
         else:
@@ -77,7 +77,7 @@ def means(protocol: Protocol, columns: Columns, known: RecordOrder | None = None
         table["value"] += [*of_classes, _mean_of_defined(of_classes)]
         table["cases"] += [*(int(kept.size) for kept in entered), cases]
         for state in _COUNTED:
-            counts = (states == state).sum(axis=1).tolist()
+            counts = told_of[state][place]
             table[state] += [*counts, sum(counts)]
         if over_cases:
             sds = [protocol.spread_of(kept) for kept in entered]

@@ -49,17 +49,14 @@ def _widened(value: Any) -> Any:
 
 
 class MetaAutocast(TorchFunctionMode):
-    """CUDA's autocast to bf16 for tensors on `meta`; `torch.autocast("meta", ...)` inside of it turns it on and off.
+    """CUDA's autocast to bf16 for tensors on `meta`, off at first: `torch.autocast("meta", ...)` inside turns it on and
+    off. As there, a parameter is cast once, and its copy kept until the outermost block ends.
+    What a checkpoint computes again in the backward pass it does not reach."""
 
-    As there, a parameter is cast once and its copy kept until the end of the block.
-
-    Args:
-        enabled: as of `torch.autocast`.
-    """
-
-    def __init__(self, enabled: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.enabled = enabled
+        self.enabled = False
+        self._depth = 0
         self._casts: dict[int, Tensor] = {}
 
     def __enter__(self) -> MetaAutocast:
@@ -80,15 +77,18 @@ class MetaAutocast(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._patch.stop()
-        self._casts.clear()
 
     @contextmanager
     def _turned(self, enabled: bool) -> Iterator[None]:
         before, self.enabled = self.enabled, enabled
+        self._depth += 1
         try:
             yield
         finally:
             self.enabled = before
+            self._depth -= 1
+            if not self._depth:
+                self._casts.clear()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -17,7 +17,7 @@ from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting.gains import Gain, RowGain, planned, resolution
 from sslbench.reporting.labels import class_title, dataset_title, method_caution, short_title
 from sslbench.reporting.material import Material, PlannedRow, TableBlock
-from sslbench.reporting.model import NO_VALUE, PARTIAL, STAR, TOGETHER, Column, Row, superscript
+from sslbench.reporting.model import NO_VALUE, PARTIAL, STAR, TOGETHER, Column, Row, RowSource, superscript
 from sslbench.reporting.scores import missed_organs
 from sslbench.reporting.standing import BlockStanding, Collapse
 from sslbench.runs.directory import Run
@@ -87,8 +87,9 @@ class Caption:
 
     def _spreads(self) -> list[str]:
         """What ± is, once for all protocols that agree."""
-        seeds = {source.expected for row in self.rows for source in row.sources}
-        number = ("up to " if len(seeds) > 1 else "") + counted(max(seeds), "seed")
+        sources = [source for row in self.rows for source in row.sources]
+        seeds = {source.draws or source.expected for source in sources}
+        number = _repeats(sources)
         alone = "; per class the mean alone" if any(column.std_decimals is None for column in self._means) else ""
         told: dict[str, list[str]] = {}
         for name, protocol in self.material.protocols.items():
@@ -96,7 +97,9 @@ class Caption:
             if protocol.spread == "cases":
                 text = f"Mean over {number} ± {kind} over cases{alone}"
             else:
-                text = f"Mean ± {kind} over {number}{alone}" if seeds != {1} else "One seed per row, so no ±"
+                text = (
+                    f"Mean ± {kind} over {number}{alone}" if seeds != {1} else f"One {self._repeats} per row, so no ±"
+                )
             told.setdefault(text, []).append(name)
         if len(told) == 1:
             return list(told)
@@ -175,7 +178,7 @@ class Caption:
                 f"{words[:1].upper()}{words[1:]}, on unrounded means{f'; {out} do not compete' if out else ''}."
             )
         if any(cell.marked for row in self.rows for cell in row.cells):
-            told.append(f"{PARTIAL} Mean over fewer seeds than asked for.")
+            told.append(f"{PARTIAL} Mean over fewer {self._counted}s than asked for.")
         return told
 
     def of_best(self, refusals: bool = True) -> list[str]:
@@ -190,7 +193,7 @@ class Caption:
             if not shown or len(among.rows) < 2:
                 few = refusals and shown and among.refused.startswith("fewer than 5") and among.refused not in said
                 return [f"Not told how sure the best is: {among.refused}."] if few else []
-            over = "patients: these networks, new patients" if among.these_networks else "seeds × patients"
+            over = "patients: these networks, new patients" if among.these_networks else f"{among.repeats}s × patients"
             by = f"95 % intervals of the differences over {over}"
             others = len(among.rows) - 1
             if len(among.together) == others:
@@ -230,7 +233,7 @@ class Caption:
         most = max((each.seeds for each in found), default=0)
         fewer = [f"{each.row} {each.gain.seeds}" for each in self.gains if 0 < each.gain.seeds < most]
         if fewer and not short:
-            told.append(f"Gains over the seeds that both rows have: {first_few(fewer)}, others {most}.")
+            told.append(f"Gains over the {self._repeats}s that both rows have: {first_few(fewer)}, others {most}.")
         return told
 
     def _baseline(self) -> str:
@@ -247,7 +250,8 @@ class Caption:
             whose = _whose_rows(alone, len(intervals))
             yield f"In brackets its 95 % interval over patients{whose}: these networks, new patients"
         if len(alone) < len(intervals):
-            yield "In brackets its 95 % interval over seeds × patients (two-way random effects)"
+            over = " or ".join(sorted({f"{each.gain.repeats}s" for each in intervals}, reverse=True))
+            yield f"In brackets its 95 % interval over {over} × patients (two-way random effects)"
         if tested := [each for each in self.gains if not each.gain.untested]:
             yield f"{STAR} p < 0.05, adjusted for {counted(len(tested), 'comparison')} (Holm)"
 
@@ -294,7 +298,7 @@ class Caption:
             lost = [f"{label} {_lost(each)}" for label, each in found.items() if each.count]
             if lost:
                 pairs = max(each.pairs for each in found.values())
-                return [f"Collapsed (DSC below 1 %), of {pairs} classes × seeds: {first_few(lost, 6)}."]
+                return [f"Collapsed (DSC below 1 %), of {pairs} classes × {self._repeats}s: {first_few(lost, 6)}."]
             if any(column.metric == "dsc" and column.span for column in self.columns):
                 return []
             worst = Counter(class_title(each.worst) for each in found.values() if each.worst)
@@ -318,12 +322,23 @@ class Caption:
         reported = [source for row in self.rows if not row.bound for source in row.sources if source.n]
         kinds = {
             f"rows with {titles} of the labels": bool(titles),
-            "rows with fewer seeds than asked for": any(source.n < source.expected for source in reported),
+            f"rows with fewer {self._counted}s than asked for": any(source.n < source.expected for source in reported),
             "rows measured on other cases": any(
                 source.n == source.expected and not source.competes for source in reported
             ),
         }
         return [kind for kind, found in kinds.items() if found]
+
+    @property
+    def _repeats(self) -> str:
+        """What rows repeat: seeds, or draws of labels where all have drawn ones."""
+        kinds = {bool(row.draws) for row in self.material.rows}
+        return "seed or draw" if len(kinds) > 1 else "draw" if kinds == {True} else "seed"
+
+    @property
+    def _counted(self) -> str:
+        """What the numbers of runs count: seeds, or runs where some rows have several draws too."""
+        return "seed" if self._repeats == "seed" else "run"
 
     def _seeds(self) -> list[str]:
         asked = {
@@ -340,10 +355,13 @@ class Caption:
         def fewer(block: TableBlock) -> list[str]:
             usual = most[block.title]
             told = [f"{label} {number}" for label, number in asked[block.title].items() if number < usual]
-            return [f"Number of seeds: {', '.join(told)}, other rows {usual}."] if told else []
+            return [f"Number of {self._counted}s: {', '.join(told)}, other rows {usual}."] if told else []
 
         apart = ", ".join(f"{title} {number}" for title, number in most.items())
-        return [*self._by_block(fewer), *([f"Number of seeds: {apart}."] if len({*most.values()}) > 1 else [])]
+        return [
+            *self._by_block(fewer),
+            *([f"Number of {self._counted}s: {apart}."] if len({*most.values()}) > 1 else []),
+        ]
 
     def _cautions(self) -> list[str]:
         found = dict.fromkeys(method_caution(row.first.method) for row in self.rows)
@@ -391,6 +409,19 @@ class Caption:
         return [f"{missing} of {every} runs have no result ({told})" + (f"; {NO_VALUE}: no value." if gaps else ".")]
 
 
+def _repeats(sources: Sequence[RowSource]) -> str:
+    """What the means of rows are over: `3 seeds`, `5 draws of the labelled cases, 2 seeds each`."""
+    told = []
+    if drawn := [source for source in sources if source.draws]:
+        each = max(-(-source.expected // source.draws) for source in drawn)
+        told.append(f"{counted(max(source.draws for source in drawn), 'draw')} of the labelled cases")
+        told[0] += f" (in each the mean over {each} seeds)" if each > 1 else ""
+    if seeds := {source.expected for source in sources if not source.draws}:
+        number = ("up to " if len(seeds) > 1 else "") + counted(max(seeds), "seed")
+        told.append(f"{number} of the rows with one list" if drawn else number)
+    return " or ".join(told)
+
+
 def _whose_rows(rows: Sequence[str], of: int) -> str:
     """Which of so many rows are meant, in brackets; empty: all."""
     return "" if len(rows) == of else f" ({first_few(list(dict.fromkeys(rows)))})"
@@ -399,9 +430,10 @@ def _whose_rows(rows: Sequence[str], of: int) -> str:
 def _more(gains: Sequence[Gain]) -> str:
     """What resolving means, what more seeds would buy, and what they would not."""
     most = max(each.seeds for each in gains)
+    repeats = " or ".join(sorted({f"{each.repeats}s" for each in gains}, reverse=True))
     at = next((number for number in (3, 5, 10) if number > most), 2 * most)
     more, least = planned(gains, at), planned(gains, math.inf)
-    told = f"found in about 80 of 100 (median over its gains); {at} seeds would resolve {more:.1f}"
+    told = f"found in about 80 of 100 (median over its gains); {at} {repeats} would resolve {more:.1f}"
     return told + (f", more never below {least:.1f}: too few patients" if least >= more / 3 > 0.05 else "")
 
 
@@ -514,4 +546,5 @@ def _missed(material: Material, block: TableBlock, rows: Mapping[str, Row]) -> l
     rest = "" if len(told) == len(means) else "other rows none" if told else "none"
     listed = ", ".join([*told, rest] if rest else told)
     what = "Missed structures (in the reference, predicted nowhere)"
-    return [f"{what}, of {of} in the test cases, per seed: {listed}."]
+    per = "run" if any(row.draws for row in block.rows) else "seed"
+    return [f"{what}, of {of} in the test cases, per {per}: {listed}."]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sslbench.config.draws import split_draw
 from sslbench.config.table import LENS_CLASSES, LensSpec
 from sslbench.metrics.aggregate import Columns
 from sslbench.reporting.model import Direction
@@ -34,8 +35,10 @@ from sslbench.reporting.statistics import (
 FEWEST_UNITS = 5  # below, no interval
 FEWEST_SEEDS = 3  # below, no star: two seeds can gain alike by chance
 PENALTIES = 0.05  # above this share of values that are penalties, a test would be one of the penalty
+_SEEDS = 2**40  # above every seed
 
-VALUE_COLUMNS = ("metric", "seed", "case", "group", "class_id", "class", "state", "unit", "value")  # of `CaseValues`
+# What `CaseValues` reads of records.
+VALUE_COLUMNS = ("metric", "labeled", "seed", "case", "group", "class_id", "class", "state", "unit", "value")
 
 Key = TypeVar("Key")
 
@@ -45,12 +48,14 @@ class CaseValues:
     """Per-case values of one row under one metric, whole.
 
     Attributes:
-        seeds: of the first axis, ascending.
+        seeds: of the first axis, ascending; of drawn labels the draws, within which seeds are averaged.
         cases, units: of the second: names, and whose patient each case is.
         classes: of the third, in the order of their labels.
         values: (S, I, C) in points where the metric is a share, larger is better (distances are negated); NaN where
             the protocol leaves a value out.
         penalties: share of the values that are no measurement but what a missed structure costs.
+        drawn: whether the first axis is of draws.
+        within: (s, I, C) of each draw, seed by seed, of which `values` is the mean; empty where none has several.
     """
 
     seeds: tuple[int, ...]
@@ -59,6 +64,13 @@ class CaseValues:
     classes: tuple[str, ...]
     values: NDArray[np.float64]
     penalties: float = 0.0
+    drawn: bool = False
+    within: tuple[NDArray[np.float64], ...] = ()
+
+    @property
+    def repeats(self) -> str:
+        """What the first axis is of, for people."""
+        return "draw" if self.drawn else "seed"
 
     @classmethod
     def of(cls, records: pd.DataFrame | Columns, metric: str, direction: Direction, skip: int = 0) -> CaseValues:
@@ -73,46 +85,80 @@ class CaseValues:
         rows = np.flatnonzero(np.asarray(records["metric"]) == metric)
         wanted = ("seed", "case", "class_id", "class", "state", "unit")
         ours = {name: np.asarray(records[name])[rows] for name in wanted}
-        of_seed, seeds = pd.factorize(ours["seed"], sort=True)
+        draw = _draws_of(records)[rows]
+        of_run, keys = pd.factorize(draw * _SEEDS + ours["seed"].astype(np.int64), sort=True)
+        runs = [divmod(int(key), _SEEDS) for key in keys]
         of_case, cases = pd.factorize(ours["case"])
         of_class, ids = pd.factorize(ours["class_id"], sort=True)
         found = np.asarray(records["value"], dtype=np.float64)[rows]
-        values = np.full((len(seeds), len(cases), len(ids)), np.nan)
-        values[of_seed, of_case, of_class] = found
+        values = np.full((len(runs), len(cases), len(ids)), np.nan)
+        values[of_run, of_case, of_class] = found
         entered = ~np.isnan(found)
         guessed = entered & (ours["state"] != "both") & (ours["unit"] != "fraction")
         groups = np.asarray(records["group"])[rows] if "group" in records else ours["case"]
         group_of = dict(zip(reversed(of_case.tolist()), reversed(groups.tolist()), strict=True))  # of its first row
         names = dict(zip(reversed(of_class.tolist()), reversed(ours["class"].tolist()), strict=True))
         scale = (100.0 if (ours["unit"] == "fraction").any() else 1.0) * (-1.0 if direction == "down" else 1.0)
-        return cls(
-            tuple(int(seed) for seed in seeds),
+        by_seed = cls(
+            tuple(seed for _, seed in runs),
             tuple(map(str, cases[skip:])),
             tuple(str(group_of[place]) for place in range(skip, len(cases))),
             tuple(str(names[place]) for place in range(len(ids))),
             values[:, skip:] * scale,
             float(guessed.sum() / max(1, entered.sum())),
         )
+        return by_seed._by_draw([draw for draw, _ in runs]) if (draw > 0).any() else by_seed
+
+    def _by_draw(self, draws: Sequence[int]) -> CaseValues:
+        """The same with draws as the first axis, from the draw of each seed."""
+        numbers = sorted({*draws})
+        within = tuple(self.values[[place for place, draw in enumerate(draws) if draw == each]] for each in numbers)
+        values = np.stack([_mean_of_known(values) for values in within])
+        several = within if any(len(values) > 1 for values in within) else ()
+        return replace(self, seeds=tuple(numbers), values=values, drawn=True, within=several)
 
     def at(self, seeds: Sequence[int]) -> CaseValues:
-        """These seeds alone."""
+        """These seeds, or draws, alone."""
         if tuple(seeds) == self.seeds:
             return self  # with what was computed of it
-        return replace(self, seeds=tuple(seeds), values=self.values[[self.seeds.index(seed) for seed in seeds]])
+        places = [self.seeds.index(seed) for seed in seeds]
+        within = tuple(self.within[place] for place in places) if self.within else ()
+        return replace(self, seeds=tuple(seeds), values=self.values[places], within=within)
 
     def by_unit(self, weights: ClassWeights) -> Floats:
-        """`unit_scores` (S, U)."""
+        """`unit_scores` (S, U), of draws the means over their seeds."""
+        if self.within:  # by seed first: seeds may lack other values
+            return np.stack([scores.under(weights).mean(axis=0) for scores in self._by_class_within])
         return self._by_class.under(weights)
 
     @cached_property
     def _by_class(self) -> ClassScores:
         return ClassScores.of(self.values, self.units)
 
+    @cached_property
+    def _by_class_within(self) -> list[ClassScores]:
+        return [ClassScores.of(values, self.units) for values in self.within]
+
     def class_means(self) -> Floats:
         """Mean of each class over the cases that have a value, by seed (S, C); NaN where none has."""
-        known = ~np.isnan(self.values)
-        with np.errstate(invalid="ignore"):
-            return np.asarray(np.where(known, self.values, 0.0).sum(axis=1) / known.sum(axis=1))
+        if self.within:
+            return np.stack([_mean_of_known(_mean_of_known(each, axis=1)) for each in self.within])
+        return _mean_of_known(self.values, axis=1)
+
+
+def _draws_of(records: pd.DataFrame | Columns) -> NDArray[np.int64]:
+    """The draw of the labels behind each record; 0: they are not drawn."""
+    if "labeled" not in records:
+        return np.zeros(len(records["seed"]), dtype=np.int64)
+    places, budgets = pd.factorize(np.asarray(records["labeled"]))
+    return np.array([split_draw(str(labeled))[1] for labeled in budgets], dtype=np.int64)[places]
+
+
+def _mean_of_known(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
+    """Mean along an axis over what is not NaN; NaN where there is nothing."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0.0).sum(axis=axis) / known.sum(axis=axis))
 
 
 @dataclass(frozen=True)
@@ -207,7 +253,7 @@ class Gain:
     Attributes:
         average: of the metric over classes; None where `refused`.
         difference: its points, also where there is no interval.
-        seeds, units: how many both have.
+        seeds, units: how many both have; `seeds` of what `repeats` names, seeds or draws.
         refused: why there is no interval; empty where there is one.
         tested: whether a test means something; `untested` says why not.
         p: two-sided, adjusted for the table's family (Holm); NaN where there is no test.
@@ -220,6 +266,7 @@ class Gain:
     refused: str = ""
     untested: str = ""
     p: float = math.nan
+    repeats: str = "seed"
     _behind: _Difference | None = field(default=None, repr=False)
 
     @property
@@ -286,8 +333,10 @@ def refusal(row: CaseValues, other: CaseValues, whose: str = "its baseline") -> 
         return f"measured on other cases than {whose}"
     if row.units != other.units:
         return f"cases grouped into other patients than {whose}"
+    if row.drawn != other.drawn:
+        return f"draws of labels against a single list, or the other way round, as {whose} has it"
     if not set(row.seeds) & set(other.seeds):
-        return f"no seed in common with {whose}"
+        return f"no {row.repeats} in common with {whose}"
     return ""
 
 
@@ -300,26 +349,30 @@ def gain(row: CaseValues, base: CaseValues, lens: Lens) -> Gain:
     """
     units = len(set(row.units))
     if why := refusal(row, base):
-        return Gain(refused=why, untested=why)
+        return Gain(refused=why, untested=why, repeats=row.repeats)
     shared = [seed for seed in row.seeds if seed in base.seeds]
     behind = _Difference(row.at(shared), base.at(shared), lens)
     d = behind.under(average_of())
     if np.isnan(d).any():
-        why = "a seed without any value"
-        return Gain(seeds=len(shared), units=units, refused=why, untested=why)
+        why = f"a {row.repeats} without any value"
+        return Gain(seeds=len(shared), units=units, refused=why, untested=why, repeats=row.repeats)
     difference = float(d.mean())
     if units < FEWEST_UNITS:
         why = f"fewer than {FEWEST_UNITS} patients"
-        return Gain(difference=difference, seeds=len(shared), units=units, refused=why, untested=why)
+        return Gain(None, difference, len(shared), units, refused=why, untested=why, repeats=row.repeats)
     found = two_way(d)
     untested = ""
     if max(row.penalties, base.penalties) > PENALTIES:
         untested = "more than 5 % of the values are penalties: a test would be one of the penalty"
     elif len(shared) < FEWEST_SEEDS:
         untested = (
-            "one seed: these networks, new patients" if len(shared) == 1 else "two seeds can gain alike by chance"
+            f"one {row.repeats}: these networks, new patients"
+            if len(shared) == 1
+            else f"two {row.repeats}s can gain alike by chance"
         )
-    return Gain(found, difference, len(shared), units, untested=untested, p=found.p, _behind=behind)
+    return Gain(
+        found, difference, len(shared), units, untested=untested, p=found.p, repeats=row.repeats, _behind=behind
+    )
 
 
 def family(gains: Mapping[Key, Gain]) -> dict[Key, Gain]:
@@ -380,6 +433,7 @@ def as_data(held: RowGain) -> dict[str, Any]:
         "block": held.block or None,
         "metric": held.metric,
         "seeds": found.seeds,
+        **({"repeats": "draws"} if found.repeats == "draw" else {}),
         "patients": found.units,
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
         "star": found.star,

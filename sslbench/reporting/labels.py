@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from sslbench.config import weightings
+from sslbench.config.draws import FAMILY
 from sslbench.config.splits import load_splits, slug_of
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
@@ -77,7 +78,9 @@ def short_title(dataset: str) -> str:
 
 
 def budget_title(dataset: str, splits: str, labeled: str) -> str:
-    """A label budget for people: `20pct` → `20%`."""
+    """A label budget for people: `20pct` → `20%`; all draws of one: `draws of 20%`."""
+    if labeled.endswith(FAMILY):
+        return f"draws of {budget_title(dataset, splits, labeled.removesuffix(FAMILY))}"
     try:
         return load_splits(dataset, splits).budget(labeled).title
     except SSLBenchError:

@@ -31,7 +31,8 @@ class PlannedRow:
         dataset, splits, protocol, checkpoint: of their configuration; splits and checkpoint may not be known
             (empty).
         runs: what was found, in any state.
-        expected: how many seeds were asked for.
+        expected: how many runs were asked for: seeds, of each draw where labels are drawn.
+        draws: how many draws of its labels were asked for; 0: they are not drawn.
         place: what its grid says about it.
         job: the resolved job of one of them; None where runs were reported without a grid.
     """
@@ -51,6 +52,7 @@ class PlannedRow:
     expected: int
     place: TablePlace
     job: ResolvedJob | None = None
+    draws: int = 0
 
     @property
     def budget(self) -> str:

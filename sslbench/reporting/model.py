@@ -123,11 +123,12 @@ class RowSource:
         method, loss, plugin, variant: the job's other parts; `plugin` and `variant` may be empty.
         digest: what all its runs share.
         runs: the run directories behind the numbers, relative to `results/runs`.
-        expected: seeds asked for.
+        expected: seeds asked for, of each draw where labels are drawn.
         competes: whether the row can be best here; an upper bound cannot, nor a row that lacks seeds or has other
             cases.
         block: of the columns that it fills, `Column.block`.
         job: the resolved job of one of the seeds; None where runs were reported without a grid.
+        draws: how many draws of its labels were asked for; 0: they are not drawn.
     """
 
     recipe: str
@@ -144,6 +145,7 @@ class RowSource:
     competes: bool
     block: str = ""
     job: ResolvedJob | None = field(default=None, repr=False, compare=False)
+    draws: int = 0
 
     @property
     def n(self) -> int:
@@ -198,7 +200,7 @@ class Row:
     def full_label(self) -> str:
         """The label with its marks, and the count of seeds where some are missing: `GA-CPSᵃ (1/2 seeds)`."""
         label = self.label + superscript(self.marks)
-        counted = "seeds" if len(self.sources) == 1 else "runs"
+        counted = "seeds" if len(self.sources) == 1 and not self.first.draws else "runs"
         return label if self.n == self.expected else f"{label} ({self.n}/{self.expected} {counted})"
 
 

@@ -213,7 +213,7 @@ def _header_lines(column: Column) -> tuple[str, str]:
 def _terminal_cell(cell: Cell, column: Column) -> Text:
     style = ("", "bold", "underline", "italic")[cell.rank]
     text = Text("".join(cell_text(cell, column)), style=style)
-    return Text.assemble(text, cell.signs)
+    return Text.assemble(text, cell.signs) if style or cell.signs else text
 
 
 # ------------------------------------------------------------------------------------------------- markdown

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from sslbench.config.draws import family_of, split_draw
 from sslbench.core import registry
 from sslbench.core.errors import SSLBenchError
 from sslbench.metrics.aggregate import RecordOrder, columns_of, means
@@ -95,44 +96,61 @@ def seed_means(scores: Mapping[str, Sequence[Any]] | pd.DataFrame) -> list[dict[
     """Mean and spread of one cell of a table over its seeds.
 
     Args:
-        scores: rows of `per_run` that share a digest and a protocol, by column.
+        scores: rows of `per_run` that share a protocol, and a digest, unless they are draws of one budget; by column.
 
     Returns:
-        One per metric × class: metric, class, mean, std, n (seeds with a value), unit. std is over seeds with the
-        protocol's ddof, NaN for a single one; where the protocol's ± is over cases, the mean of the seeds' own.
+        One per metric × class: metric, class, mean, std, n (runs with a value), unit. std is over seeds with the
+        protocol's ddof, NaN for a single one; where the protocol's ± is over cases, the mean of the seeds' own. Of
+        drawn labels, seeds are averaged within a draw, and mean and std are over draws.
 
     Raises:
         SSLBenchError: several digests, protocols or units, or a seed that stands twice.
     """
-    for column in ("digest", "protocol"):
-        found = sorted({*map(str, scores[column])})
+    lists: dict[str, set[str]] = {}
+    for labeled, digest in zip(scores["labeled"], scores["digest"], strict=True):
+        lists.setdefault(str(labeled), set()).add(str(digest))
+    drawn = {labeled: split_draw(labeled)[1] for labeled in lists}
+    if len({*map(family_of, drawn)}) > 1:
+        raise SSLBenchError(f"runs of different label budgets cannot be averaged: {', '.join(sorted(drawn))}")
+    protocols = {*map(str, scores["protocol"])}
+    for column, found in (*(("digest", digests) for digests in lists.values()), ("protocol", protocols)):
         if len(found) > 1:
-            raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(found)}")
-    protocol = registry.component("protocol", found[0])
+            raise SSLBenchError(f"runs of different {column}s cannot be averaged: {', '.join(sorted(found))}")
+    protocol = registry.component("protocol", *protocols)
     cells: dict[tuple[str, str], list[tuple[Any, float, float, str]]] = {}
-    listed = (list(scores[name]) for name in ("metric", "class", "seed", "value", "sd", "unit"))
-    for metric, name, *score in zip(*listed, strict=True):
-        cells.setdefault((metric, name), []).append((score[0], score[1], score[2], score[3]))
-    rows = []
+    listed = (list(scores[name]) for name in ("metric", "class", "labeled", "seed", "value", "sd", "unit"))
+    for metric, name, labeled, seed, *score in zip(*listed, strict=True):
+        cells.setdefault((metric, name), []).append(((drawn[str(labeled)], seed), score[0], score[1], score[2]))
+    rows: list[dict[str, Any]] = []
     for (metric, name), group in cells.items():
         seeds, of_seeds, sds, units = zip(*group, strict=True)
         if len({*seeds}) < len(seeds):
             raise SSLBenchError(f"{next(iter(scores['run']))}: a seed would enter the mean twice")
         if len({*units}) > 1:
             raise SSLBenchError(f"{next(iter(scores['run']))}: {metric} has several units")
-        values = [value for value in of_seeds if not math.isnan(value)]
+        known = [(run[0], value) for run, value in zip(seeds, of_seeds, strict=True) if not math.isnan(value)]
+        values = _of_draws(known) if any(drawn.values()) else [value for _, value in known]
         own = [sd for sd in sds if not math.isnan(sd)]
         std = float(np.mean(own)) if protocol.spread == "cases" and own else math.nan
-        rows.append({"metric": metric, "class": name, "mean": math.nan, "std": std, "unit": units[0], "of": values})
+        row = {"metric": metric, "class": name, "mean": math.nan, "std": std, "n": len(known), "unit": units[0]}
+        rows.append(row | {"of": values})
     for number in {len(row["of"]) for row in rows} - {0}:
         alike = [row for row in rows if len(row["of"]) == number]
-        values = np.sort([row["of"] for row in alike], axis=1)  # the order of the seeds must not reach the last bit
-        spreads = values.std(axis=1, ddof=protocol.ddof).tolist() if number > 1 else [math.nan] * len(alike)
-        for row, mean, std in zip(alike, values.mean(axis=1).tolist(), spreads, strict=True):
+        ordered = np.sort([row["of"] for row in alike], axis=1)  # the order of the seeds must not reach the last bit
+        spreads = ordered.std(axis=1, ddof=protocol.ddof).tolist() if number > 1 else [math.nan] * len(alike)
+        for row, mean, std in zip(alike, ordered.mean(axis=1).tolist(), spreads, strict=True):
             row |= {"mean": mean} if protocol.spread == "cases" else {"mean": mean, "std": std}
     for row in rows:
-        row["n"] = len(row.pop("of"))
+        del row["of"]
     return rows
+
+
+def _of_draws(values: Iterable[tuple[int, float]]) -> list[float]:
+    """The mean over the seeds of each draw, from draws and values."""
+    found: dict[int, list[float]] = {}
+    for draw, value in values:
+        found.setdefault(draw, []).append(value)
+    return [float(np.sort(own).mean()) for own in found.values()]
 
 
 def summarize(records: pd.DataFrame) -> pd.DataFrame:

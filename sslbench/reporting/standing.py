@@ -64,6 +64,7 @@ class Standings(Generic[Key]):
     seeds: int = 0
     units: int = 0
     refused: str = ""
+    repeats: str = "seed"
 
     @property
     def best(self) -> Key | None:
@@ -94,12 +95,12 @@ def standings(rows: Mapping[Key, CaseValues]) -> Standings[Key]:
         return Standings(refused=why)
     shared = sorted(set.intersection(*(set(values.seeds) for values in rows.values())))
     if not shared:
-        return Standings(refused="the rows have no seed in common")
+        return Standings(refused=f"the rows have no {first.repeats} in common")
     if (units := len(set(first.units))) < FEWEST_UNITS:
         return Standings(refused=f"fewer than {FEWEST_UNITS} patients")
     scores = {key: values.at(shared).by_unit(average_of()) for key, values in rows.items()}
     if any(np.isnan(found).any() for found in scores.values()):
-        return Standings(refused="a seed without any value")
+        return Standings(refused=f"a {first.repeats} without any value")
     order = sorted(rows, key=lambda key: -scores[key].mean())
     means = [float(scores[key].mean()) for key in order]
     ranked: dict[float, int] = {}
@@ -117,7 +118,7 @@ def standings(rows: Mapping[Key, CaseValues]) -> Standings[Key]:
         )
         for key, mean, ranks in zip(order, means, stability, strict=True)
     }
-    return Standings(found, len(shared), units)
+    return Standings(found, len(shared), units, repeats=first.repeats)
 
 
 def gap_closed(row: CaseValues, lower: CaseValues, upper: CaseValues) -> GapShare | str:
@@ -133,14 +134,14 @@ def gap_closed(row: CaseValues, lower: CaseValues, upper: CaseValues) -> GapShar
             return why
     shared = sorted({*row.seeds} & {*lower.seeds} & {*upper.seeds})
     if not shared:
-        return "no seed in common with both ends of the gap"
+        return f"no {row.repeats} in common with both ends of the gap"
     if len(set(row.units)) < FEWEST_UNITS:
         return f"fewer than {FEWEST_UNITS} patients"
     if max(row.penalties, lower.penalties, upper.penalties) > PENALTIES:
         return "more than 5 % of the values are penalties"
     ours, base, full = (values.at(shared).by_unit(average_of()) for values in (row, lower, upper))
     if any(np.isnan(scores).any() for scores in (ours, base, full)):
-        return "a seed without any value"
+        return f"a {row.repeats} without any value"
     return share_of_gap(ours, base, full)
 
 
@@ -222,6 +223,7 @@ def standing_data(standing: BlockStanding) -> dict[str, Any]:
         "classes": {"head": list(lens.head), "medium": list(lens.medium), "tail": list(lens.tail)},
         "best": among.best,
         "seeds": among.seeds,
+        **({"repeats": "draws"} if among.repeats == "draw" else {}),
         "patients": among.units,
         "refused": among.refused or None,
         "gap": None

@@ -110,7 +110,8 @@ class ClassScores:
         """The scores (S, U) under weights of the classes."""
         share = weights(self.counts > 0)
         total: Floats = np.where(share[:, None] != 0, self.scores * share[:, None], 0.0).sum(axis=2)
-        return np.where((self.counts > 0).any(axis=1)[:, None], total, np.nan)
+        measured = self.counts.max(axis=1, initial=0) > 0
+        return np.where(measured[:, None], total, np.nan)
 
 
 # ---------------------------------------------------------------------------------------------------------- interval

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sslbench.config.draws import FAMILY, family_of, split_draw
 from sslbench.config.grid import Grid
 from sslbench.config.job import Job, settings_of
 from sslbench.config.layers import COMPONENTS
@@ -30,9 +31,11 @@ from sslbench.config.table import (
     metric_keys,
 )
 from sslbench.config.text import compact, counted, split_outside_brackets
+from sslbench.config.tuning import told
 from sslbench.core.errors import UnknownNameError
 from sslbench.metrics.aggregate import AVERAGE
 from sslbench.reporting import captions, naming
+from sslbench.reporting.draws import draws_joined
 from sslbench.reporting.gains import VALUE_COLUMNS, CaseValues, Gain, Lens, RowGain, family, gain
 from sslbench.reporting.labels import class_title, metric_style
 from sslbench.reporting.layout import Line, baselines, ends_of_gap, lines, sheets
@@ -79,10 +82,11 @@ def grid_report(
         SSLBenchError: a run directory that is not what its name says, or seeds measured on different cases.
     """
     rows: dict[tuple[str, ...], PlannedRow] = {}
+    drawn: dict[tuple[str, ...], set[str]] = {}
     others = 0
     shelf: dict[str, tuple[Run, ...]] = {_undigested(run.name): (run,) for run in kept.runs} if kept else {}
     for job in jobs:
-        key = (*job.directory.parts[:-1], job.digest())
+        key = _row_of(job)
         row = rows.get(key) or _planned(job, protocol, checkpoint)
         if kept:
             own = shelf.get(_undigested(job.directory.as_posix()), ())
@@ -92,11 +96,14 @@ def grid_report(
             others += 0 if own else sum(other.cases.exists() for other in run.others())
         digest = own[0].digest if kept and own else row.digest
         rows[key] = replace(row, runs=row.runs + own, expected=row.expected + 1, digest=digest)
+        drawn.setdefault(key, set()).add(job.labeled)
+    rows = {key: replace(row, draws=len(drawn[key])) if _is_drawn(row) else row for key, row in rows.items()}
     asked = list(rows.values())
     shown = _imported(asked, kept.runs if kept else None, Path(results_dir), protocol)
     found = kept or records_of([run for row in (*asked, *shown) for run in row.runs], protocol, checkpoint)
     left_out = f"Left out: {counted(others, 'result')} of these jobs under other settings or versions."
-    made = _tables([*asked, *shown], found, grid.table, [left_out] if others else [], grid.name)
+    notes = [told(grid.tune, grid.chosen)] if grid.tune else []
+    made = _tables([*asked, *shown], found, grid.table, notes + ([left_out] if others else []), grid.name)
     return Report(made, found, Path(results_dir), grid, protocol, checkpoint)
 
 
@@ -128,9 +135,9 @@ def records_report(
         cells.setdefault(run.cell, []).append(run)
     measured = found.records.drop_duplicates("digest").set_index("digest")[["dataset", "protocol"]].to_dict("index")
     rows = [
-        _measured_row(runs, measured[runs[0].digest], checkpoint)
-        for runs in cells.values()
-        if runs[0].digest in measured
+        _measured_row(runs, measured[digests[0]], checkpoint)
+        for runs in draws_joined(cells.values())
+        if (digests := [run.digest for run in runs if run.digest in measured])
     ]
     left_out = len(readable) - sum(len(row.runs) for row in rows)
     notes = [f"Left out: {counted(left_out, 'run')} of rows without any result."] if left_out else []
@@ -142,6 +149,17 @@ def records_report(
     return Report(_tables(rows, found, spec, notes), found, Path(source), None, protocol, checkpoint)
 
 
+def _row_of(job: Job) -> tuple[str, ...]:
+    """What the jobs of one row share: all but the seed, and the draw of labels where they are drawn."""
+    recipe, labeled, cell, _ = job.directory.parts
+    family = family_of(labeled)
+    return (recipe, family, cell, job.digest() if family == labeled else "")
+
+
+def _is_drawn(row: PlannedRow) -> bool:
+    return row.labeled.endswith(FAMILY)
+
+
 def _undigested(run: str) -> str:
     """The name of a run without its digest: what a job is called, whichever code it ran under."""
     return run.rpartition("-")[0]
@@ -149,14 +167,17 @@ def _undigested(run: str) -> str:
 
 def _planned(job: Job, protocol: str | None, checkpoint: str | None) -> PlannedRow:
     canonical, recipe = job.resolved.job, job.resolved.recipe
+    tuned = place_of(job).tuned  # rows are named and held against others without it
     return PlannedRow(
         recipe=Path(canonical.recipe).stem,
-        labeled=canonical.labeled,
+        labeled=family_of(canonical.labeled),
         method=canonical.method,
         loss=canonical.loss,
         plugin=canonical.plugin or "",
         digest=job.digest(),
-        settings={path: compact(value) for path, value in settings_of(canonical.model_dump()).items()},
+        settings={
+            path: compact(value) for path, value in settings_of(canonical.model_dump()).items() if path not in tuned
+        },
         dataset=recipe.dataset,
         splits=recipe.splits,
         protocol=protocol or recipe.protocol,
@@ -192,12 +213,12 @@ def _imported(
 
 
 def _measured_row(runs: list[Run], measured: Mapping[Any, Any], checkpoint: str | None) -> PlannedRow:
-    """The row of runs that differ in the seed alone."""
+    """The row of runs that differ in the seed alone, or in the draw of their labels too."""
     first = runs[0]
     variant = split_outside_brackets(first.variant)
     return PlannedRow(
         recipe=first.recipe,
-        labeled=str(first.job["labeled"]),
+        labeled=family_of(str(first.job["labeled"])),
         method=str(first.job["method"]),
         loss=str(first.job["loss"]),
         plugin=str(first.job["plugin"] or ""),
@@ -209,6 +230,7 @@ def _measured_row(runs: list[Run], measured: Mapping[Any, Any], checkpoint: str 
         checkpoint=checkpoint or str(first.values.get("checkpoint", "")),
         runs=tuple(runs),
         expected=len(runs),
+        draws=len({split_draw(str(run.job["labeled"]))[1] for run in runs} - {0}),
         place=TablePlace(label=first.imported + ELSEWHERE, heading=_IMPORTED) if first.imported else TablePlace(),
     )
 
@@ -248,7 +270,7 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
     caption = captions.Caption(material, spec, columns, rows, letters, held, standing)
     if any(row.imported for row in material.rows):
         apart.append(f"{ELSEWHERE} Trained elsewhere, training unverified: not ranked, and held against nothing.")
-    apart += [*notes, spec.note]
+    apart += [*notes, *_chosen(shown, rows, material.blocks), spec.note]
     if spec.notes == "short":
         measured, said = "", [caption.short([*footnotes.notes, *apart])]
     else:
@@ -270,6 +292,17 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
     )
 
 
+def _chosen(shown: Sequence[Line], rows: Sequence[Row], blocks: Sequence[TableBlock]) -> list[str]:
+    """What the trials of tuned rows chose, in one sentence."""
+    told = []
+    for line, row in zip(shown, rows, strict=True):
+        for planned, block in zip(line.cells, blocks, strict=True):
+            if planned and planned.place.tuned:
+                values = [f"{path}={compact(value)}" for path, value in sorted(planned.place.tuned.items())]
+                told.append(f"{row.label}{f' ({block.title})' if block.title else ''} {', '.join(values)}")
+    return [f"Chosen: {'; '.join(dict.fromkeys(told))}."] if told else []
+
+
 def _held(numbers: _Numbers, shown: Sequence[Line], rows: Sequence[Row]) -> Iterator[RowGain]:
     """The gains of a table by the labels of its rows."""
     labels = {planned: row.label for line, row in zip(shown, rows, strict=True) for planned in line.cells}
@@ -288,7 +321,7 @@ def _standing(numbers: _Numbers, block: TableBlock, shown: Sequence[Line], rows:
         block=block.title,
         metric=numbers.leading,
         lens=numbers.lenses[block.title],
-        among=Standings(among, found.seeds, found.units, found.refused),
+        among=Standings(among, found.seeds, found.units, found.refused, found.repeats),
         ends=ends and (labels[ends[0]], labels[ends[1]]),
         gap=gap,
         shares={labels[planned]: share for planned, share in shares.items()},
@@ -306,14 +339,17 @@ def _together(rows: list[Row], columns: Sequence[Column], standing: Sequence[Blo
         if len(together) < len(of_block.among.rows) - 1:
             marked |= {place: {*together} for place in places}
     return [
-        replace(
-            row,
-            cells=tuple(
-                replace(cell, together=row.label in marked.get(place, ())) for place, cell in enumerate(row.cells)
-            ),
-        )
+        _changed(row, {place: {"together": True} for place, labels in marked.items() if row.label in labels})
         for row in rows
     ]
+
+
+def _changed(row: Row, changes: Mapping[int, Mapping[str, Any]]) -> Row:
+    """The row with other cells at some places."""
+    if not changes:
+        return row
+    cells = (replace(cell, **changes[place]) if place in changes else cell for place, cell in enumerate(row.cells))
+    return replace(row, cells=tuple(cells))
 
 
 def _name(material: Material) -> str:
@@ -397,6 +433,12 @@ def _ordered(material: Material, block: TableBlock, spec: TableSpec, wanted: Seq
 # ----------------------------------------------------------------------------------------------------- rows
 
 
+def _all_settings(planned: PlannedRow) -> dict[str, str]:
+    tuned = {path: compact(value) for path, value in planned.place.tuned.items()}
+    kept = planned.job.job.set if planned.job else {}
+    return {**planned.settings, **{path: value for path, value in tuned.items() if path in kept}}
+
+
 def _sources(line: Line, material: Material) -> Iterator[RowSource]:
     for planned, block in zip(line.cells, material.blocks, strict=True):
         if planned is not None:
@@ -408,13 +450,14 @@ def _sources(line: Line, material: Material) -> Iterator[RowSource]:
                 method=planned.method,
                 loss=planned.loss,
                 plugin=planned.plugin,
-                variant=",".join(f"{path}={value}" for path, value in sorted(planned.settings.items())),
+                variant=",".join(f"{path}={value}" for path, value in sorted(_all_settings(planned).items())),
                 digest=planned.digest,
                 runs=tuple(run.name for run in material.reported(planned)),
                 expected=planned.expected,
                 competes=material.competes(planned, block),
                 block=block.title,
                 job=planned.job,
+                draws=planned.draws,
             )
 
 
@@ -610,10 +653,10 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...], most: int) -> list[Row
                 # Only the last bits of a sum differ between runs that scored the same.
                 if math.isclose(value, best, rel_tol=1e-12, abs_tol=1e-12):
                     ranks[number, place] = rank
-    return [
-        replace(row, cells=tuple(replace(cell, rank=ranks.get((n, place), 0)) for place, cell in enumerate(row.cells)))
-        for n, row in enumerate(rows)
-    ]
+    changes: dict[int, dict[int, dict[str, int]]] = {}
+    for (number, place), rank in ranks.items():
+        changes.setdefault(number, {})[place] = {"rank": rank}
+    return [_changed(row, changes.get(number, {})) for number, row in enumerate(rows)]
 
 
 def _may_rank(row: Row, column: Column, place: int) -> bool:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sslbench.core.errors import SSLBenchError, UsageError
+from sslbench.core.files import is_plain_name
 from sslbench.runs.archive import read_archive
 from sslbench.runs.directory import IMPORTED, RUNS, Damage, Renamed, Run, runs_below
 from sslbench.runs.records import CASE_COLUMNS, INTEGERS, CaseTable, check_whole, group_reader, read_table
@@ -254,6 +255,9 @@ def _from_file(path: Path) -> Collection:
     entries = {str(entry["run"]): entry for entry in manifest["runs"]} if manifest else {}
     facts = manifest["facts"] if manifest else []
     runs = {}
+    for name in dict.fromkeys([*map(str, records["run"].unique()), *entries]):
+        if not all(map(is_plain_name, name.split("/"))):
+            raise UsageError(f"{path} is no file of results: the run {name!r} would lie outside of its folder")
     for key, rows in records.groupby("run", sort=False):
         name, first = str(key), rows.iloc[0]
         try:

@@ -456,6 +456,9 @@ class Run:
     def _config(self) -> _Config:
         content = self._parsed(self._config_text())
         registry.keep_homes(content.get("modules"))
+        above = self.directory.absolute().parents
+        if len(above) > 4 and above[3].name == RUNS:
+            registry.no_code_in(above[4])
         parts = [part if isinstance(part := content.get(name), dict) else {} for name in ("values", "layers")]
         return _Config(content["job"], str(content.get("digest")), *parts)
 

@@ -10,6 +10,7 @@ import pytest
 from sslbench.config.grid import Grid, GridEntry, load_grid
 from sslbench.config.places import place_of
 from sslbench.config.table import TableSpec
+from sslbench.config.tuning import Tune
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/grids.md").read_text(encoding="utf-8")
 
@@ -23,6 +24,7 @@ def keys_of(model: type) -> set[str]:
     [
         ("A grid", keys_of(Grid) - {"name"}),
         ("An entry of `jobs`", keys_of(GridEntry)),
+        ("## Tuning", keys_of(Tune)),
         ("## The table", keys_of(TableSpec)),
     ],
 )
@@ -34,9 +36,16 @@ def test_every_key_has_its_line(head: str, keys: set[str]) -> None:
 
 
 def test_the_example_is_a_grid(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
+    text, drawn, tune = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
     (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
     jobs = load_grid(str(tmp_path / "example.yaml")).expand()
     # 1 bound; per budget 2 bare, 2 × 3 varied but one left out, and one with weights: three seeds each
     assert len(jobs) == 3 * (1 + 2 * (2 + 5 + 1))
     assert {place_of(job).varied.get("loss.gamma") for job in jobs} == {None, 0.25, 0.5, 0.75}
+    # The other two are parts of one.
+    rest = "recipe: ga-synapse\njobs: [{method: [mt, supervised], loss: [default, ga]}]\n"
+    (tmp_path / "drawn.yaml").write_text(rest + drawn + tune, encoding="utf-8")
+    grid = load_grid(str(tmp_path / "drawn.yaml"))
+    rows = grid.rows()
+    assert len({job.labeled for job in rows}) == 10
+    assert len(grid.trials(rows)) == 8 * 4 * 2

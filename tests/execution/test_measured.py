@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sslbench.cli.terminal import costs
 from sslbench.execution.cost import Bill, Pricer, cores
-from sslbench.execution.measured import FILE, keep_measured, measured_rate
+from sslbench.execution.measured import MEASURED, keep_measured, measured_rate
 from tests.helpers.jobs import phantom_job
 
 CPU = torch.device("cpu")
@@ -32,11 +32,11 @@ def test_estimates_go_by_a_measurement_and_say_so(monkeypatch: pytest.MonkeyPatc
 
 def test_a_measurement_is_that_of_its_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSLBENCH_CACHE", str(tmp_path))
-    assert keep_measured(CPU, 7e9, []) == tmp_path / FILE
+    assert keep_measured(CPU, 7e9, []) == tmp_path / MEASURED
     assert measured_rate(CPU) is not None
     monkeypatch.setattr("sslbench.execution.measured.device_name", lambda device: "another")
     assert measured_rate(CPU) is None
-    (tmp_path / FILE).write_text('{"another | torch 1 | threads 1": 3}')
+    (tmp_path / MEASURED).write_text('{"another | torch 1 | threads 1": 3}')
     assert measured_rate(CPU) is None
 
 

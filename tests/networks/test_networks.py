@@ -360,3 +360,16 @@ def test_the_bf16_weight_gradient_of_a_convolution_is_that_of_fp32(size):
         output = layer(image)
     reduced = torch.autograd.grad(output, layer.weight, upstream.to(output.dtype))[0]
     assert (reduced - exact).norm() / exact.norm() < 0.02
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_a_convolution_of_single_voxels_is_torchs(bias: bool, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    layer, x = Conv3d(6, 3, 1, bias=bias), torch.randn(2, 6, 4, 3, 5)
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    found, expected = layer(x), torch.nn.Conv3d.forward(layer, x)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    weight, inputs = torch.randn_like(expected), [x, *layer.parameters()]
+    for one, other in zip(*(torch.autograd.grad(made, inputs, weight) for made in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

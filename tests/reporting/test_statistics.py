@@ -187,6 +187,15 @@ def test_slope_is_the_least_squares_one() -> None:
 # ------------------------------------------------------------------------------------------- families, other answers
 
 
+def test_ranks_share_the_better_place_as_counting_says() -> None:
+    scores = np.random.default_rng(0).integers(0, 5, (3, 2, 4)).astype(float)
+    scores[2] = scores[0]
+    found = rank_stability(scores, draws=50)
+    assert (found[0].low, found[0].high, found[0].first) == (found[2].low, found[2].high, found[2].first)
+    assert {found[0].low, found[0].high, found[1].low, found[1].high} <= {1, 2, 3}
+    assert rank_stability(np.ones((3, 2, 4)))[1].high == 1
+
+
 def test_detectable_has_the_power_it_says() -> None:
     for df in (5.0, 20.0, 90.0):
         shift = detectable(1, df)

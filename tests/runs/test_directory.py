@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from filelock import FileLock
 
 import sslbench
@@ -137,3 +138,15 @@ def test_the_package_imports_where_there_is_no_fcntl() -> None:
     )
     code = f"import sys; sys.modules['fcntl'] = None; import {modules}"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("more", ["", "# a comment\n", "layers: {a: x}\n", "modules: {}\n"])
+def test_a_configuration_read_part_by_part_is_what_yaml_says(more: str, tmp_path: Path) -> None:
+    job = {"recipe": "r", "method": "mt", "loss": "ga", "plugin": None, "labeled": "5%", "seed": 3, "set": {"a.b": [1]}}
+    values = {"patch_size": [4, 4], "nested": {"a": {"b": "x: y"}}, "long": "word " * 40, "none": None, "list": []}
+    content = {"job": job, "digest": "1" * 64, "values": values}
+    run = Run(tmp_path / "seed-3-11111111")
+    run.directory.mkdir()
+    run.config.write_text(yaml.safe_dump(content, sort_keys=False, width=60) + more)
+    assert dict(run.job) == job and dict(run.values) == values and run.digest == "1" * 64
+    assert list(run.values) == list(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,19 @@ def test_records_from_before_the_groups_are_read_and_given_some(tmp_path: Path, 
         assert repr(old_ones[name]) == repr(new_ones[name])
     unknown = read_cases(tmp_path / "old.csv", group_reader("of somebody"))
     assert unknown["group"] == unknown["case"]
+
+
+def test_what_is_as_it_was_sealed_is_taken_for_whole(tmp_path: Path, throw_away: Any) -> None:
+    throw_away("protocol", "all-metrics")(PROTOCOL)
+    path = tmp_path / "cases.csv"
+    write_cases(path, [{**rows_of(PROTOCOL)[0], "value": 2.0}])
+    seal = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_cases(path, sealed={seal})["value"] == [2.0]
+    with pytest.raises(ValueError, match="impossible"):
+        read_cases(path, sealed={"0" * 64})
+    quoted = path.read_text().replace("all-metrics", '"all-metrics"')
+    path.write_text(quoted.replace(",2.0,", ",0.5,"))
+    assert read_cases(path, sealed={hashlib.sha256(path.read_bytes()).hexdigest()})["protocol"] == ["all-metrics"]
 
 
 def test_a_case_is_of_one_group(throw_away: Any) -> None:

@@ -75,7 +75,8 @@ def npy_cases(form: Form, source: Path, pattern: str) -> list[RawCase]:
 def array_shape(path: Path) -> tuple[int, ...] | None:
     """The shape that a NumPy file's header states; None where it cannot be read."""
     try:
-        return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        return tuple(found.shape) if isinstance(found, np.ndarray) else None  # several arrays, whatever the name says
     except (OSError, ValueError, EOFError):
         return None
 

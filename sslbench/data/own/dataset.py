@@ -195,6 +195,7 @@ def load_all(data_dir: Path | str) -> None:
     A definition that cannot be read is left out with a warning: it must not stop the others.
     """
     root = Path(data_dir)
+    registry.no_code_in(root)
     for name in registry.kept_files("dataset"):
         registry.unregister("dataset", name)
     known: dict[str, Path] = {}

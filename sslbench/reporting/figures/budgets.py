@@ -14,7 +14,7 @@ from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record, listed
 from sslbench.reporting.figures.scores import heat
 from sslbench.reporting.figures.style import Look
-from sslbench.reporting.figures.subject import FigureRow, FigureSubject
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject, repeated_by
 from sslbench.reporting.scores import hours_of
 from sslbench.runs.directory import Run
 
@@ -212,7 +212,7 @@ class CostPlate(Plate):
         points, left = [], []
         for row in subject.rows:
             of_seed = dict(zip(row.values.seeds, row.scores.mean(axis=1), strict=True))
-            known = [(hours, run.job["seed"]) for run in row.runs if (hours := hours_of(run)) is not None]
+            known = [(hours, repeated_by(run)) for run in row.runs if (hours := hours_of(run)) is not None]
             if not known:
                 left.append(row.label)
                 continue

@@ -20,7 +20,7 @@ from sslbench.data.preprocess import to_stored
 from sslbench.data.store import Store
 from sslbench.reporting.figures import style
 from sslbench.reporting.figures.plate import LeftOut, Plate, Record
-from sslbench.reporting.figures.subject import FigureRow, FigureSubject
+from sslbench.reporting.figures.subject import FigureRow, FigureSubject, repeated_by
 from sslbench.reporting.labels import class_title
 from sslbench.runs.directory import Run, TestFiles
 
@@ -66,7 +66,8 @@ class OverlayPlate(Plate):
         pictures: the median case, and that of the lowest decile if it is another.
         classes: title by label, the largest first.
         measured: metric and unit of the scores.
-        seed: whose predictions.
+        seed: whose predictions; where labels are drawn, the draw.
+        repeats: which of the two.
     """
 
     name: ClassVar[str] = "overlay"
@@ -76,6 +77,7 @@ class OverlayPlate(Plate):
     classes: Mapping[int, str]
     measured: str
     seed: int
+    repeats: str = "seed"
 
     @classmethod
     def of(cls, subject: FigureSubject, data_dir: Path) -> OverlayPlate | LeftOut:
@@ -105,7 +107,7 @@ class OverlayPlate(Plate):
                 return LeftOut(cls.name, error.message)
         labels = {info.short: label for label, info in enumerate(store.dataset.classes, 1)}
         classes = {labels[name]: class_title(name) for name in subject.by_size if name in labels}
-        return cls(tuple(pictures), classes, subject.measured, seed)
+        return cls(tuple(pictures), classes, subject.measured, seed, rows[0].values.repeats)
 
     @property
     def alt(self) -> str:
@@ -126,9 +128,9 @@ class OverlayPlate(Plate):
             for one in self.pictures
         ]
         return (
-            f"Reference and predictions of seed {self.seed} with the {self.measured} of the whole case. Chosen by "
-            f"rule: {'; '.join(told)}; the slice with the most classes, then the most voxels of small structures. "
-            f"Rows: the best, each with its baseline, up to {MOST_ROWS}."
+            f"Reference and predictions of {self.repeats} {self.seed} with the {self.measured} of the whole case. "
+            f"Chosen by rule: {'; '.join(told)}; the slice with the most classes, then the most voxels of small "
+            f"structures. Rows: the best, each with its baseline, up to {MOST_ROWS}."
         )
 
     def records(self) -> Sequence[Record]:
@@ -222,7 +224,7 @@ def _key_line(figure: Figure, labels: Sequence[str], names: Sequence[str], left:
 
 
 def _run_of(row: FigureRow, seed: int) -> Run | None:
-    return next((run for run in row.runs if run.job["seed"] == seed), None)
+    return next((run for run in row.runs if repeated_by(run) == seed), None)
 
 
 def _shown_rows(runs: Sequence[tuple[FigureRow, Run]], subject: FigureSubject) -> list[tuple[FigureRow, Run]]:

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from sslbench.config.draws import first_of, replicate_of
 from sslbench.config.splits import load_splits
 from sslbench.config.text import split_outside_brackets
 from sslbench.core import registry
@@ -221,7 +222,7 @@ def _entry(row: Row, leading: Column, runs: Mapping[str, Run], records: Mapping[
     own = pd.concat([records[name] for name in source.runs], ignore_index=True)
     skip = registry.component("protocol", source.protocol).skip_cases
     values = CaseValues.of(own, leading.metric, leading.direction, skip)
-    by_seed = sorted((runs[name] for name in source.runs), key=lambda run: int(run.job["seed"]))
+    by_seed = sorted((runs[name] for name in source.runs), key=lambda run: (repeated_by(run), int(run.job["seed"])))
     variant = split_outside_brackets(source.variant) if source.variant else []
     splits = str(by_seed[0].values.get("splits", ""))
     return FigureRow(
@@ -236,8 +237,13 @@ def _entry(row: Row, leading: Column, runs: Mapping[str, Run], records: Mapping[
     )
 
 
+def repeated_by(run: Run) -> int:
+    """The place of a run among `CaseValues.seeds`: its seed, or its draw where labels are drawn."""
+    return replicate_of(str(run.job["labeled"]), int(run.job["seed"]))
+
+
 def _labeled_cases(dataset: str, splits: str, labeled: str) -> int:
     try:
-        return len(load_splits(dataset, splits).budget(labeled).labeled)
+        return len(load_splits(dataset, splits).budget(first_of(labeled)).labeled)
     except SSLBenchError:  # results outlive the lists that made them
         return 0

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sslbench.config.text import compact, split_outside_brackets
+from sslbench.config.draws import split_draw
+from sslbench.config.text import compact, counted, split_outside_brackets
 from sslbench.reporting.model import RowSource
 from sslbench.reporting.report import Report
 from sslbench.runs.directory import Run
@@ -103,17 +104,20 @@ def conditions(report: Report, manifest: Mapping[str, Any]) -> Conditions:
 
 def command_of(source: RowSource, runs: Mapping[str, Run]) -> str:
     """The command line that makes the runs of a row."""
-    seeds = ",".join(str(runs[name].job["seed"]) for name in source.runs if name in runs)
+    seeds = ",".join(dict.fromkeys(str(runs[name].job["seed"]) for name in source.runs if name in runs))
     words = ["sslbench", "run", "-r", source.recipe, "-m", source.method, "-l", source.loss]
     words += ["-p", source.plugin] if source.plugin else []
-    words += ["--labeled", source.labeled, *(["--seed", seeds] if seeds else [])]
+    labeled = dict.fromkeys(str(runs[name].job["labeled"]) for name in source.runs if name in runs)
+    words += ["--labeled", ",".join(labeled) or source.labeled, *(["--seed", seeds] if seeds else [])]
     for setting in split_outside_brackets(source.variant) if source.variant else []:
         words += ["--set", setting]
     return shlex.join(words)
 
 
 def _seeds(source: RowSource, runs: Mapping[str, Run]) -> str:
-    seeds = ", ".join(str(runs[name].job["seed"]) for name in source.runs if name in runs)
+    seeds = ", ".join(dict.fromkeys(str(runs[name].job["seed"]) for name in source.runs if name in runs))
+    if source.draws and seeds:
+        seeds += f", of {counted(source.draws, 'draw')}"
     return seeds if source.n == source.expected else f"{seeds or 'none'} ({source.n} of {source.expected})"
 
 
@@ -126,7 +130,13 @@ def _values(source: RowSource, runs: Mapping[str, Run]) -> dict[str, str]:
 
 def _shown(name: str, hashes: Mapping[str, str | None]) -> ShownRun:
     short = {kind: (found or "")[:_SHORT] for kind, found in hashes.items()}
-    return ShownRun(name.rpartition("/")[2], short.get("cases") or short.get("records", ""), short.get("maps", ""))
+    _, labeled, *_, folder = ["", "", *name.split("/")][-4:]
+    draw = split_draw(labeled)[1]
+    return ShownRun(
+        f"draw {draw}, {folder}" if draw else folder,
+        short.get("cases") or short.get("records", ""),
+        short.get("maps", ""),
+    )
 
 
 def _facts(runs: Iterable[Run], manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
