@@ -44,6 +44,7 @@ def test_the_commands_are_accepted(
         "bundle",
         "evaluate",
         "predict",
+        "merge",
     ):  # need data or results
         arguments = [*arguments, "--help"]
     if arguments[0] == "check":  # seconds a law

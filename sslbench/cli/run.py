@@ -109,9 +109,8 @@ def run(
     slurm: Annotated[
         list[str] | None,
         option(
-            "KEY=VALUE,...",
-            "Options of sbatch, e.g. partition=gpu,time=8:00:00,gpus_per_node=1; also jobs_per_task, side_by_side, "
-            "grace.",
+            "KEY=VALUE",
+            "Options of sbatch with commas between: time=8:00:00; also jobs_per_task, side_by_side, grace.",
             panel=_HOW,
         ),
     ] = None,
@@ -126,6 +125,12 @@ def run(
             panel=_HOW,
             complete=completion.devices,
         ),
+    ] = None,
+    gpus: Annotated[
+        list[str] | None, option("NUMBERS", "Cards to use, e.g. 0,2 or 0-3; default: all.", panel=_HOW)
+    ] = None,
+    per_gpu: Annotated[
+        int | None, option("N", "Jobs that share a card; default: 1.", "--per-gpu", panel=_HOW, min=1)
     ] = None,
     threads: Annotated[
         int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
@@ -190,7 +195,7 @@ def run(
     settings.save_every()  # as the workers will read it
     hung_after_s = local.HUNG_AFTER_S if hung_after is None else 60 * hung_after
     limits = local.Limits(max_hours, fail_fast, hung_after_s)
-    cluster = _cluster(executor, slurm, limits)
+    cluster = _cluster(executor, slurm, limits, gpus, per_gpu)
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
@@ -215,6 +220,8 @@ def run(
         if cluster:
             slots = min(cluster.slots * (jobs or 1), len(plan))
             return plan, [checked_device(device, dry_run=True) or ("cuda" if cluster.gpus else "cpu")] * slots
+        if devices := _on_cards(gpus, per_gpu, device, min(jobs or len(plan), len(plan))):
+            return plan, devices
         slots = min(jobs or local.default_slots(), len(plan))
         return plan, local.slot_devices(slots, checked_device(device, dry_run))
 
@@ -284,7 +291,31 @@ def run(
         raise typer.Exit(code)
 
 
-def _cluster(executor: str, slurm: list[str] | None, limits: Limits) -> SlurmOptions | None:
+def _on_cards(gpus: list[str] | None, per_gpu: int | None, device: str | None, at_once: int) -> list[str]:
+    """The devices of slots where cards were named, or are shared; none: neither."""
+    import torch
+
+    from sslbench.config.grid import seed_range
+    from sslbench.execution.local import card_slots
+
+    if not gpus and per_gpu is None:
+        return []
+    if device:
+        word = "--gpus" if gpus else "--per-gpu"
+        raise UsageError(f"{word} and --device do not go together", "--gpus 1 --per-gpu 2 has two jobs share card 1")
+    try:
+        named = [int(number) for part in several(gpus) for number in seed_range(part)]
+    except ValueError:
+        raise UsageError(f"--gpus {','.join(gpus or [])} names no cards", "write 0,2 or 0-3") from None
+    cards = [*dict.fromkeys(named)] or [*range(torch.cuda.device_count())]
+    if not cards:
+        raise UsageError("torch sees no GPU that jobs could share", "sslbench doctor says more")
+    return card_slots(cards, per_gpu or 1, at_once)
+
+
+def _cluster(
+    executor: str, slurm: list[str] | None, limits: Limits, gpus: list[str] | None, per_gpu: int | None
+) -> SlurmOptions | None:
     """What is asked of Slurm; None: the jobs run here."""
     from sslbench.execution.slurm import SlurmOptions
 
@@ -294,6 +325,11 @@ def _cluster(executor: str, slurm: list[str] | None, limits: Limits) -> SlurmOpt
         if slurm:
             raise UsageError("--slurm says nothing of jobs that run here", "add --executor slurm")
         return None
+    if gpus or per_gpu:
+        raise UsageError(
+            "--gpus and --per-gpu say nothing of Slurm's nodes",
+            "--slurm gpus_per_node=2,jobs_per_task=4,side_by_side=4",
+        )
     if limits.hours is not None or limits.fail_fast:
         word = "--fail-fast" if limits.fail_fast else "--max-hours"
         raise UsageError(f"{word} and --executor slurm do not go together", "--slurm time=8:00:00 ends an allocation")

@@ -82,14 +82,15 @@ class SlurmOptions:
 
     @classmethod
     def read(cls, texts: Sequence[str]) -> SlurmOptions:
-        """Read `partition=gpu,time=8:00:00,jobs_per_task=2`; a value may hold commas, as no option begins after them.
+        """Read `partition=gpu,time=8:00:00,jobs_per_task=2`; a value may hold commas, as `name=` follows
+        those that do not belong to it. An option without a value stands alone.
 
         Raises:
             UsageError: an option that is ours to say, or a number that is none.
         """
         given: dict[str, str] = {}
         for text in texts:
-            for part in re.split(r",(?=[a-z][a-z_-]*(?:=|,|$))", text):
+            for part in re.split(r",(?=[a-z][a-z0-9_-]*=)", text):
                 name, _, value = part.strip().partition("=")
                 if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
                     raise UsageError(f"--slurm {text}: '{name}' is no option", "write partition=gpu,time=8:00:00")
@@ -537,7 +538,7 @@ class Waiter:
         self._gone = gone
 
     def _tell(self, planned: PlannedJob, what: str) -> None:
-        reason = f": {planned.reason}" if planned.reason else ""
+        reason = f": {planned.reason}" if planned.outcome and planned.reason else ""
         self.display.event(f"{planned.job.title}: {what}{reason}")
 
 

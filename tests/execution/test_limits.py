@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sslbench.core.errors import UsageError
 from sslbench.execution import local
 from sslbench.runs.directory import Run
 from tests.helpers.jobs import tiny_job
@@ -140,6 +141,14 @@ def test_a_table_fills_evenly(tmp_path: Path) -> None:
     assert [(planned.job.method, planned.job.seed) for planned in order] == [
         ("supervised", 3), ("cps", 3), ("supervised", 1), ("cps", 1),
     ]  # fmt: skip
+
+
+def test_cards_that_jobs_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert local.card_slots([0, 2], 2) == ["cuda:0", "cuda:2", "cuda:0", "cuda:2"]
+    assert local.card_slots([0, 1, 2], 2, at_once=4) == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    with pytest.raises(UsageError, match="there is no GPU 3"):
+        local.card_slots([3], 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

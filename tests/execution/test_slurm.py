@@ -74,7 +74,10 @@ def test_a_grid_on_slurm_gives_what_it_gives_here(slurm: Cluster, phantom_data: 
     assert {row["slurm"]["state"] for row in told} == {"PENDING", "RUNNING"}
     shell("status", grid)
 
-    slurm.call("scancel", "--batch", "--signal=USR1", "1_0")  # what Slurm sends before the end of an allocation
+    # What Slurm sends before the end of an allocation. Told to by hand, it sends again after 5 s, though it arrived.
+    with slurm.begin("scancel", "--batch", "--signal=USR1", "1_0") as signalling:
+        wait_for(lambda: "stopping: " in log_of(runs["1_0"]), "the task has heard", 30)
+        signalling.kill()
     seed = runs["1_1"].load_job()
     told = shell("cancel", grid, "--only", f"method={seed.method}", "--seed", str(seed.seed))
     assert "cancelled 1 task, 1 of them running" in told
@@ -85,6 +88,7 @@ def test_a_grid_on_slurm_gives_what_it_gives_here(slurm: Cluster, phantom_data: 
     shown = shell("status", grid)
     assert "Slurm's task 1_1 ended: CANCELLED" in " ".join(shown.split()) and "queued" in shown
 
+    slurm.restart_node()
     said = shell(*asked)  # takes up the cancelled one, and waits for all
     assert "submitted 1 job in 1 task" in said and "4 finished" in said
     assert runs["1_0"].status()["attempts"] == runs["1_1"].status()["attempts"] == 2
@@ -106,15 +110,15 @@ def log_of(run: Run) -> str:
 
 
 def test_the_end_of_an_allocation_is_a_pause(slurm: Cluster, phantom_data: Path, tmp_path: Path) -> None:
-    """Two jobs one after another in an allocation of a minute, of which the first alone takes more."""
+    """Two jobs one after another in an allocation of three minutes, of which the first alone takes more."""
     endless = {**LONG, "schedule.iterations": 100_000, "schedule.validate_every": 100_000}
     grid = str(write_grid(tmp_path / "endless.yaml", set=endless, seeds=[0, 1], jobs=[{"method": "supervised"}]))
     shell = Shell(phantom_data, tmp_path / "there")
-    asked = "partition=short,time=2,jobs_per_task=2,grace=60"
+    asked = "partition=short,time=3,jobs_per_task=2,grace=60"
     shell("run", "--grid", grid, "--executor", "slurm", "--slurm", asked, "--no-wait")
     first, second = runs_below(tmp_path / "there" / "runs")
     task = first.submission()["task"]
-    wait_for(lambda: "queued again" in log_of(first), "its time is over", 240)
+    wait_for(lambda: "queued again" in log_of(first), "its time is over", 300)
     wait_for(lambda: slurm.states()[task] in ("PENDING", "RUNNING"), "it is queued again")
     assert first.saved() and not second.saved()
     assert "2 queued" in shell("status", grid) or slurm.states()[task] == "RUNNING"

@@ -70,6 +70,10 @@ class Cluster:
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 
+    def begin(self, *command: str) -> subprocess.Popen[bytes]:
+        """A command of Slurm that is not waited for."""
+        return subprocess.Popen(command, env=self.environment)
+
     def states(self) -> dict[str, str]:
         """The states of all tasks that Slurm knows."""
         lines = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").splitlines()
@@ -80,6 +84,13 @@ class Cluster:
         log = (self.folder / f"{Path(command[0]).name}.out").open("ab")
         with log:
             self._daemons.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
+
+    def restart_node(self) -> None:
+        """Kill the node's daemon, and start it again: what runs on the node goes on."""
+        killed = self._daemons.pop()
+        killed.kill()
+        killed.wait()
+        self.start_daemon(*map(str, killed.args))
 
     def end(self) -> None:
         """End the daemons, and the jobs that still run."""
@@ -123,6 +134,7 @@ def cluster() -> Iterator[Cluster]:
             "--force",
         )  # fmt: skip
         _wait(lambda: (folder / "munge.socket").exists(), folder)
+        # The node's daemon last: `restart_node` takes it.
         made.start_daemon(_path_of("slurmctld"), "-D", "-f", str(configuration))
         made.start_daemon(_path_of("slurmd"), "-D", "-f", str(configuration), "-N", host)
         _wait(lambda: _idle(environment), folder)
