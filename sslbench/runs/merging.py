@@ -10,7 +10,7 @@ from typing import Literal
 from sslbench.core.errors import UsageError
 from sslbench.runs.directory import IMPORTED, RUNS, Run, runs_below
 
-Step = Literal["copy", "replace", "same", "stays", "leave", "contradiction"]
+MergeStep = Literal["copy", "replace", "same", "stays", "leave", "contradiction"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Joining:
 
     source: Run
     target: Run
-    step: Step
+    step: MergeStep
     reason: str = ""
 
 
