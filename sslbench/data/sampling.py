@@ -27,11 +27,11 @@ from sslbench.data import augment
 from sslbench.data.resampling import nearest_positions
 from sslbench.data.store import OnDemand
 
-Place = Literal["device", "host"]  # where a training set lies
+HeldOn = Literal["device", "host"]  # where a training set lies
 _SHARE = 1 / 8  # of the free memory of a GPU that a set may take: with seven more jobs there a third is left
 
 
-def place_of(bytes: int, device: torch.device) -> Place:
+def place_of(bytes: int, device: torch.device) -> HeldOn:
     """Where a training set of a size is to lie."""
     if device.type != "cuda":
         return "device"
@@ -134,7 +134,7 @@ class Sampler:
     """
 
     def __init__(
-        self, data: TrainingSet, recipe: Recipe, seed: int, device: torch.device, place: Place | None = None
+        self, data: TrainingSet, recipe: Recipe, seed: int, device: torch.device, place: HeldOn | None = None
     ) -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
         self.size = tuple(recipe.patch_size)
@@ -269,7 +269,7 @@ class _Slices:
     """Slices of all cases in one flat buffer: a batch of any sizes is one gather. Of a set on the host, the buffer has
     the slices of the batch alone."""
 
-    def __init__(self, data: TrainingSet, size: tuple[int, ...], device: torch.device, place: Place | None) -> None:
+    def __init__(self, data: TrainingSet, size: tuple[int, ...], device: torch.device, place: HeldOn | None) -> None:
         self.data, self.size, self.device = data, size, device
         self.shapes: list[tuple[int, int]] = []
         self.where: list[tuple[int, int]] = []  # case, and slice of it
@@ -364,7 +364,7 @@ class _Volumes:
         size: tuple[int, ...],
         axes: tuple[int, int],
         device: torch.device,
-        place: Place | None,
+        place: HeldOn | None,
     ) -> None:
         self.size, self.axes, self.device, self.num_labeled = size, axes, device, data.num_labeled
         unpadded = [image.shape[1:] for image in data.images]

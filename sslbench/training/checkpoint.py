@@ -18,7 +18,7 @@ from sslbench.core.files import atomic_path
 if TYPE_CHECKING:
     from sslbench.config.recipe import CheckpointRule, Recipe
 
-FORMAT = 2  # of the files; raised when something in them, or their names, would be misread
+LAYOUT = 2  # of the files; raised when something in them, or their names, would be misread
 
 
 class Checkpoints:
@@ -61,7 +61,7 @@ class Checkpoints:
         def write() -> None:
             for kept, weights in (best or {}).items():
                 save(weights.content(), self.folder / f"{kept}.pt")
-            save({"format": FORMAT, "needed": [*needed], "state": copied.content()}, self.folder / name)
+            save({"format": LAYOUT, "needed": [*needed], "state": copied.content()}, self.folder / name)
             self._needed[name] = frozenset(needed)
             self._forget()
 
@@ -98,7 +98,7 @@ class Checkpoints:
                 self.unreadable.append(f"{path.name}: {error}")
                 self._needed[path.name] = frozenset()
                 continue
-            if found.get("format") != FORMAT:
+            if found.get("format") != LAYOUT:
                 raise SSLBenchError(
                     f"{path} was written by a version of sslbench with another layout of checkpoints",
                     "use that version (provenance.json names it), or run the job again with --force",
