@@ -312,9 +312,11 @@ def test_modules_of_the_working_folder_are_imported(working_folder: Path) -> Non
 _ENVIRONMENT = {
     "cli/console.py": "COLUMNS",
     "cli/doctor.py": "SSLBENCH_",
+    "cli/run.py": "SLURM_ARRAY_TASK_ID",
     "core/settings.py": "SSLBENCH_",
     "execution/environment.py": "",
-    "execution/local.py": "",
+    "execution/executors.py": "",
+    "execution/slurm.py": "",
     "metrics/pool.py": "PYTHONPATH",
     "runs/provenance.py": "CUBLAS_WORKSPACE_CONFIG",
 }

@@ -59,4 +59,4 @@ def recorded(folder: Path, seed: int, lines: Sequence[Mapping[str, Any]], **stat
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "status.json").write_text(json.dumps({"state": "finished", **status}))
-    return Run.of_records(folder, folder.name, {"seed": seed}, "d" * 64, {})
+    return Run.of_records(folder, folder.name, {"labeled": "20pct", "seed": seed}, "d" * 64, {})

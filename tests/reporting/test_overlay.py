@@ -56,7 +56,7 @@ def test_contours_lie_on_their_image(small_data: Path, tmp_path: Path) -> None:
     cases, names = list(store.cases), [info.short for info in Phantom.classes]
     rows = []
     for label, lost in (("Whole", 0), ("Blind", len(names))):
-        run = Run.of_records(tmp_path / label, label, {"seed": 0}, "d" * 64, {})
+        run = Run.of_records(tmp_path / label, label, {"labeled": "20pct", "seed": 0}, "d" * 64, {})
         run.predictions.mkdir(parents=True)
         for case in cases:
             labels = np.array(store.label(case))

@@ -124,7 +124,7 @@ def test_the_provenance_is_sealed_with_hashes_of_what_was_tested(write_run: Writ
 def test_the_names_of_its_files_are_spelt_once() -> None:
     run, spelt = Run(Path("run")), []
     names = {path.name for path in vars(run).values() if isinstance(path, Path)} - {"run"}
-    assert len(names) == 13
+    assert len(names) == 15
     for module in Path(sslbench.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and node.value in names:
