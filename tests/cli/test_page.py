@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 import subprocess
@@ -69,7 +70,7 @@ def test_the_command_of_a_row_makes_its_runs(place: Path, monkeypatch: pytest.Mo
     call("report", "quick", "--html", "-o", "again.html")
     text = Path("again.html").read_text()
     (command,) = re.findall(r"sslbench run -r phantom -m cps -l ga [^<]*", text)
-    code, out, err = call(*shlex.split(command)[1:], "--dry-run", "--json")
+    code, out, err = call(*shlex.split(html.unescape(command))[1:], "--dry-run", "--json")
     assert code == 0, err
     for job in load_grid("quick").expand():
         if (job.method, job.loss) == ("cps", "ga"):
