@@ -25,19 +25,12 @@ def cancel(
 ) -> None:
     """Take back what was submitted to Slurm, of a grid or all of it. What runs saves its state first, and `run` goes on
     from there."""
-    from sslbench.config.grid import load_grid
     from sslbench.config.text import counted
     from sslbench.core import settings
     from sslbench.execution.slurm import UNKNOWN, SlurmQueue, cancel_tasks
-    from sslbench.runs.directory import RUNS, Run, runs_below
 
     opened(data_dir)
-    choice, results = Choice(set, seed, only, scale), settings.results_dir(results_dir)
-    if name:
-        chosen = [Run.of(job, results) for job in choice.jobs(load_grid(name))]
-    else:
-        choice.no_grid()
-        chosen = runs_below(results / RUNS)
+    chosen = Choice(set, seed, only, scale).runs(name, settings.results_dir(results_dir))
     tasks = _tasks(chosen)
     known = SlurmQueue().look(tasks.values())
     live = {name: task for name, task in tasks.items() if known.get(name, UNKNOWN).live}

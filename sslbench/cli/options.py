@@ -16,6 +16,7 @@ from sslbench.core.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from sslbench.config.grid import Grid
     from sslbench.config.job import Job
+    from sslbench.runs.directory import Run
 
 OUTPUT = "Output and places"
 
@@ -124,6 +125,20 @@ class Choice:
     def jobs(self, grid: Grid) -> list[Job]:
         """Return the jobs of a grid that are meant, canonical and checked; of a tuned one those that are reported."""
         return grid.tuned(self.rows(grid))
+
+    def runs(self, name: str | None, results: Path) -> list[Run]:
+        """Return the run directories of a grid's jobs that are meant, or with no grid named all there are.
+
+        Raises:
+            UsageError: no grid is named, and something is asked of its jobs.
+        """
+        from sslbench.config.grid import load_grid
+        from sslbench.runs.directory import RUNS, Run, runs_below
+
+        if name:
+            return [Run.of(job, results) for job in self.jobs(load_grid(name))]
+        self.no_grid()
+        return runs_below(results / RUNS)
 
     def settled(self, grid: Grid, results: Path) -> Grid:
         """Return a tuned grid with what its trials in a results folder chose; any other as it is."""

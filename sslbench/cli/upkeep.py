@@ -67,19 +67,13 @@ def clean(
 ) -> None:
     """Delete checkpoints that nothing reads again, of a grid or every finished run; records and label maps stay."""
     from sslbench.cli.terminal.costs import size
-    from sslbench.config.grid import load_grid
     from sslbench.config.text import counted
     from sslbench.core import settings
     from sslbench.runs import cleaning
-    from sslbench.runs.directory import RUNS, Run, runs_below
 
     opened(data_dir)
-    choice, results = Choice(set, seed, only, scale), settings.results_dir(results_dir)
-    if name:
-        runs = [Run.of(job, results) for job in choice.jobs(load_grid(name))]
-    else:
-        choice.no_grid()
-        runs = runs_below(results / RUNS)
+    results = settings.results_dir(results_dir)
+    runs = Choice(set, seed, only, scale).runs(name, results)
     old = cleaning.set_aside(results)
     freed = [cleaning.spare_checkpoints(runs, all), *([old] if aside else [])]
     for part in freed:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sslbench.core.randomness import unless_meta
 from sslbench.core.step import Batch, Step
 from sslbench.methods.base import Method, Phase
 from sslbench.networks import resize
@@ -32,7 +33,7 @@ def step_without_values(method: Method, phase: Phase, batch: Batch, step: Step, 
     there = replace(
         step,
         consistency_weight=step.consistency_weight.to(META),
-        generators=lambda stream, device: _generator(step, stream, device),
+        generators=unless_meta(step.generators),
         sweeper=lambda: map(moved, step.sweeper()),
     )
     with valueless():
@@ -70,11 +71,6 @@ def moved(batch: Batch) -> Batch:
         return {view: content.to(META) for view, content in views.items()}
 
     return replace(batch, image=there(batch.image), label=there(batch.label))
-
-
-def _generator(step: Step, stream: str, device: torch.device | str | None) -> Any:
-    """The generator of a stream; none for `meta`, which has none and draws nothing."""
-    return None if device is not None and torch.device(device) == META else step.generators(stream, device)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,18 @@ def torch_generator(
 ) -> torch.Generator:
     """Make a torch generator for one position of a named stream, on the CPU unless `device` says otherwise."""
     return torch.Generator(device or "cpu").manual_seed(derive_seed(seed, stream, *position))
+
+
+def unless_meta(
+    generators: Callable[[str, torch.device | str | None], torch.Generator],
+) -> Callable[[str, torch.device | str | None], Any]:
+    """The generators of a step's streams, but for torch's `meta` device none: nothing is drawn there."""
+
+    def of(stream: str, device: torch.device | str | None) -> torch.Generator | None:
+        on_meta = device is not None and torch.device(device).type == "meta"
+        return None if on_meta else generators(stream, device)
+
+    return of
 
 
 def reseed(seed: int, stream: str, *position: int) -> None:

@@ -23,15 +23,14 @@ from sslbench.config.job import ResolvedJob
 from sslbench.config.kept_jobs import is_ours
 from sslbench.core import registry
 from sslbench.core.kept import kept
-from sslbench.core.randomness import torch_generator
+from sslbench.core.randomness import torch_generator, unless_meta
 from sslbench.core.step import Batch, Step
 from sslbench.data.store import Partition, Store
 from sslbench.execution.cost import MOMENTS, statistics_of
 from sslbench.methods.base import Group, Method, Phase
 from sslbench.networks.autocast import MetaAutocast
-from sslbench.plugins.base import Attached
 from sslbench.training.experiment import Builder, build_method
-from sslbench.training.trainer import backward
+from sslbench.training.trainer import add_plugin_terms, backward
 
 Counted = Literal["fp32", "bf16"]
 
@@ -218,14 +217,14 @@ def _step(
         last_of_epoch=False,
         phase=phase.name,
         consistency_weight=torch.full((), 0.1, device=_META),
-        generators=_generator,
+        generators=unless_meta(lambda stream, device: torch_generator(0, stream)),
         logger=None,
         sweeper=lambda: iter((_batch(resolved, method, phase, channels, view="raw"),)),
     )
     method.train()
     with torch.autocast("meta", torch.bfloat16, enabled=arithmetic == "bf16"):
         terms = dict(method.training_step(batch, step))
-        _add_plugin_terms(terms, method, groups, batch, step)
+        add_plugin_terms(terms, method, groups, batch, step)
     for group in groups.values():
         for parameter in group.parameters:
             parameter.grad = None
@@ -233,23 +232,7 @@ def _step(
     method.after_step(step)
 
 
-def _generator(stream: str, device: torch.device | str | None) -> Any:
-    """None for `meta`, which draws nothing."""
-    return None if device is not None and torch.device(device) == _META else torch_generator(0, stream)
-
-
 _LATE = 100_000  # iterations of a phase whose last step is tallied: every ramp is up
-
-
-def _add_plugin_terms(
-    terms: dict[str, Tensor], method: Method, groups: Mapping[str, Group], batch: Batch, step: Step
-) -> None:
-    for module in method.modules():
-        if isinstance(module, Attached) and any(parameter.requires_grad for parameter in module.parameters()):
-            own = {id(parameter) for parameter in module.parameters()}
-            owners = (name for name, group in groups.items() if own & {id(part) for part in group.parameters})
-            target = "loss" if "loss" in terms else f"loss/{next(owners)}"
-            terms[target] = sum(module.plugin.terms(module, batch, step).values(), terms[target])
 
 
 def _batch(

@@ -17,7 +17,7 @@ from sslbench.core import settings
 from sslbench.core.errors import SSLBenchError, TrainingError, UsageError
 from sslbench.core.randomness import reseed, torch_generator
 from sslbench.core.step import Batch, Step
-from sslbench.methods.base import Group, Phase
+from sslbench.methods.base import Group, Method, Phase
 from sslbench.metrics.protocol import BACKGROUND
 from sslbench.plugins.base import Attached
 from sslbench.training.checkpoint import Checkpoints, Selection, Snapshot
@@ -258,7 +258,7 @@ class Trainer:
         self.method.train()
         with self.experiment.precision.autocast():
             terms = dict(self.method.training_step(batch, step))
-            self._add_plugin_terms(terms, batch, step)
+            add_plugin_terms(terms, self.method, self.groups, batch, step)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         finite = _sent(torch.isfinite(torch.stack([terms[name].detach().float() for name in _losses(terms)])).all())
@@ -293,21 +293,6 @@ class Trainer:
     def _laid_out(self, batch: Batch) -> Batch:
         images = {view: self.experiment.precision.layout(image) for view, image in batch.image.items()}
         return Batch(images, batch.label, batch.num_labeled, batch.index, batch.origin)
-
-    def _add_plugin_terms(self, terms: dict[str, Tensor], batch: Batch, step: Step) -> None:
-        """A plugin's terms join the loss of the group that trains its network."""
-        for name, module in self.method.named_modules():
-            if isinstance(module, Attached) and any(parameter.requires_grad for parameter in module.parameters()):
-                target = "loss" if "loss" in terms else f"loss/{self._group_of(module)}"
-                for label, term in module.plugin.terms(module, batch, step).items():
-                    terms[target] = terms[target] + term
-                    terms[f"{name}/{label}"] = term
-
-    def _group_of(self, module: torch.nn.Module) -> str:
-        own = {id(parameter) for parameter in module.parameters()}
-        return next(
-            name for name, group in self.groups.items() if any(id(parameter) in own for parameter in group.parameters)
-        )
 
     def _set_rates(self, iteration: int, length: int) -> dict[str, float]:
         rates = {}
@@ -404,6 +389,23 @@ def _sent(flag: Tensor) -> Callable[[], bool]:
         return bool(there)
 
     return read
+
+
+def add_plugin_terms(
+    terms: dict[str, Tensor], method: Method, groups: Mapping[str, Group], batch: Batch, step: Step
+) -> None:
+    """A plugin's terms join the loss of the group that trains its network, and are recorded under its name."""
+    for name, module in method.named_modules():
+        if isinstance(module, Attached) and any(parameter.requires_grad for parameter in module.parameters()):
+            target = "loss" if "loss" in terms else f"loss/{_group_of(module, groups)}"
+            for label, term in module.plugin.terms(module, batch, step).items():
+                terms[target] = terms[target] + term
+                terms[f"{name}/{label}"] = term
+
+
+def _group_of(module: torch.nn.Module, groups: Mapping[str, Group]) -> str:
+    own = {id(parameter) for parameter in module.parameters()}
+    return next(name for name, group in groups.items() if any(id(parameter) in own for parameter in group.parameters))
 
 
 def backward(terms: Mapping[str, Tensor], groups: Mapping[str, Group]) -> None:
