@@ -15,7 +15,6 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from sslbench.config.job import Job, ResolvedJob
 from sslbench.config.kept_jobs import is_ours
@@ -26,6 +25,7 @@ from sslbench.core.errors import SSLBenchError
 from sslbench.core.kept import kept
 from sslbench.core.step import Statistics
 from sslbench.execution.measured import MeasuredRate, measured_rate
+from sslbench.execution.tally import META, Products, size_of, unfilled
 from sslbench.execution.trained import recorded_job
 from sslbench.losses.compose import build_loss
 from sslbench.methods.base import Method, Phase, StepCost
@@ -170,8 +170,7 @@ def _built(resolved: ResolvedJob, statistics: Statistics) -> _Facts:
     recipe = resolved.recipe
     channels = len(registry.component("dataset", recipe.dataset).channels)
     bare = resolved.model_copy(update={"weightings": {}})  # they look at numbers, and no network sees them
-    with torch.device("meta"):
-        method = build_method(bare, Builder(bare, channels, statistics), statistics)
+    method = build_method(bare, _Unfilled(bare, channels, statistics), statistics)
     phases = method.phases()
     return _Facts(
         phases,
@@ -183,9 +182,16 @@ def _built(resolved: ResolvedJob, statistics: Statistics) -> _Facts:
             if isinstance(module, Attached) and _learns(module)
         ],
         method.predictors,
-        sum(_size(value) for value in method.state_dict().values() if isinstance(value, torch.Tensor)),
-        sum(_size(parameter) for parameter in method.parameters() if parameter.requires_grad),
+        sum(size_of(value) for value in method.state_dict().values() if isinstance(value, torch.Tensor)),
+        sum(size_of(parameter) for parameter in method.parameters() if parameter.requires_grad),
     )
+
+
+class _Unfilled(Builder):
+    """Makes networks of shapes alone; what little a method makes besides holds numbers."""
+
+    def _stream(self, name: str) -> Any:
+        return unfilled()
 
 
 def statistics_of(resolved: ResolvedJob) -> Statistics:
@@ -229,7 +235,7 @@ def count(network: Network, channels: int, patch: Sequence[int]) -> PassCost:
     """
     key = (type(network), str(network.options), network.num_classes, channels, *patch)
     if key not in _COUNTED:
-        _COUNTED[key] = _count(network, torch.empty((_PATCHES, channels, *patch), device="meta"))
+        _COUNTED[key] = _count(network, torch.empty((_PATCHES, channels, *patch), device=META))
     return _COUNTED[key]
 
 
@@ -238,31 +244,23 @@ _COUNTED: dict[tuple[Any, ...], PassCost] = {}
 
 
 def _count(network: Network, image: torch.Tensor) -> PassCost:
-    with _counter() as forward:
-        features = network.encode(image)
-    with _counter() as backward:
-        _backward(features.maps)
-    leaves = Features(tuple(part.detach().requires_grad_() for part in features.maps))
-    with _counter() as decoder_forward:
+    with Products() as forward:
+        maps = network.encode(image).maps
+    with Products() as backward:
+        _backward(maps)
+    leaves = Features(tuple(part.detach().requires_grad_() for part in maps))
+    with Products() as decoder_forward:
         logits = network.decoder.logits(leaves)
-    with _counter() as decoder_backward:
+    with Products() as decoder_backward:
         _backward([logits])
-    sums = [counter.get_total_flops() for counter in (forward, backward, decoder_forward, decoder_backward)]
-    forward_e, backward_e, forward_d, backward_d = (number / _PATCHES for number in sums)
+    sums = [counted.flop / _PATCHES for counted in (forward, backward, decoder_forward, decoder_backward)]
+    forward_e, backward_e, forward_d, backward_d = sums
     return PassCost(forward_e + backward_e, forward_d + backward_d, forward_e, forward_d)
-
-
-def _counter() -> FlopCounterMode:
-    return FlopCounterMode(display=False)
 
 
 def _backward(outputs: Iterable[torch.Tensor]) -> None:
     learned = [output for output in outputs if output.requires_grad]
     torch.autograd.backward(learned, [torch.empty_like(output) for output in learned])
-
-
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 # --------------------------------------------------------------------------------------- what this machine measured

@@ -8,16 +8,11 @@ loses between blocks come on top: `needed` says how much is set aside for them.
 from __future__ import annotations
 
 import json
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from sslbench.config.job import ResolvedJob
 from sslbench.config.kept_jobs import is_ours
@@ -27,14 +22,13 @@ from sslbench.core.randomness import torch_generator, unless_meta
 from sslbench.core.step import Batch, Step
 from sslbench.data.store import Partition, Store
 from sslbench.execution.cost import MOMENTS, statistics_of
+from sslbench.execution.tally import META, Tally, size_of, unfilled
 from sslbench.methods.base import Group, Method, Phase
 from sslbench.networks.autocast import MetaAutocast
 from sslbench.training.experiment import Builder, build_method
 from sslbench.training.trainer import add_plugin_terms, backward
 
 Counted = Literal["fp32", "bf16"]
-
-_META = torch.device("meta")
 
 GPU_CONTEXT = 2**30  # bytes that CUDA, cuDNN and cuBLAS take before the first tensor; about
 FRAGMENTATION = 0.2  # of what is counted, lost between blocks of torch's allocator: 10 to 30 %
@@ -59,71 +53,6 @@ class StepTally:
     launches: int
     flop: int
     moved: int
-
-
-class Tally(TorchDispatchMode):
-    """Tallies what operations on `meta` would take.
-
-    Attributes:
-        live, peak: bytes of storages now, and at most since `start`.
-        launches, flop, moved: as in `StepTally`, since `start`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = 0
-        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self.start()
-
-    def start(self) -> None:
-        """Begin a tally; what is alive stays so."""
-        self.peak, self.launches, self.flop, self.moved = self.live, 0, 0, 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        made = [self._hold(tensor) for tensor in _on_meta(out)]
-        if any(made) or (made and func._schema.is_mutable):
-            self._charge(func, args, kwargs, out)
-        return out
-
-    def _hold(self, tensor: Tensor) -> bool:
-        """Count the storage of a tensor as alive until it goes; tell whether it is new."""
-        storage = tensor.untyped_storage()
-        key, size = id(storage), storage.nbytes()
-        if key in self._storages:
-            return False
-
-        def gone(_: Any) -> None:
-            del self._storages[key]
-            self.live -= size
-
-        self._storages[key] = weakref.ref(storage, gone)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        return True
-
-    def _charge(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        packet = func._overloadpacket
-        if packet in _NO_KERNEL:
-            return
-        self.launches += 1
-        self.moved += sum(_size(tensor) for tensor in (*_on_meta((args, kwargs)), *_on_meta(out)))
-        if packet in flop_registry:
-            self.flop += flop_registry[packet](*args, **kwargs, out_val=out)
-
-
-_NO_KERNEL = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty, torch.ops.aten.empty_strided}
-
-
-def _on_meta(values: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.device.type == "meta")
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def tallied(resolved: ResolvedJob, arithmetic: Counted) -> StepTally:
@@ -165,7 +94,7 @@ def tally_step(resolved: ResolvedJob, arithmetic: Counted) -> StepTally:
     tally = Tally()
     found = []
     with tally, MetaAutocast():
-        with _META:
+        with unfilled():
             method = build_method(bare, Builder(bare, channels, statistics), statistics)
         for phase in method.phases():
             method.begin(phase)
@@ -193,7 +122,7 @@ def _tally_phase(
     state = tally.live
     _step(resolved, method, phase, groups, channels, arithmetic)
     # A fused optimiser reads weights, gradients and moments, and writes weights and moments.
-    moved = sum(2 * _size(part) for part in (*learned, *moments)) + sum(map(_size, learned))
+    moved = sum(2 * size_of(part) for part in (*learned, *moments)) + sum(map(size_of, learned))
     for parameter in learned:
         parameter.grad = None
     return StepTally(phase.name, state, tally.peak, tally.launches + len(groups), tally.flop, tally.moved + moved)
@@ -216,7 +145,7 @@ def _step(
         epochs=2,
         last_of_epoch=False,
         phase=phase.name,
-        consistency_weight=torch.full((), 0.1, device=_META),
+        consistency_weight=torch.full((), 0.1, device=META),
         generators=unless_meta(lambda stream, device: torch_generator(0, stream)),
         logger=None,
         sweeper=lambda: iter((_batch(resolved, method, phase, channels, view="raw"),)),
@@ -244,7 +173,7 @@ def _batch(
     views: Iterable[str] = (
         [view] if view else dict.fromkeys(v for stream in phase.streams for v in method.views.get(stream, ()))
     )
-    with _META:
+    with META:
         images = {name: torch.empty(count, channels, *recipe.patch_size) for name in views}
         labels = {name: torch.empty(count, *recipe.patch_size, dtype=torch.int64) for name in views}
     origin = torch.zeros(count, len(recipe.patch_size), dtype=torch.int64)

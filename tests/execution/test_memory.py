@@ -11,7 +11,8 @@ from torch import nn
 from sslbench.config.job import Job
 from sslbench.conformance.bench import MemoryCheckpoints, MemoryRecorder, random_experiment
 from sslbench.execution import memory
-from sslbench.execution.memory import Tally, needed, tally_step
+from sslbench.execution.memory import needed, tally_step
+from sslbench.execution.tally import Tally
 from sslbench.training.trainer import Trainer
 
 SMALL_2D = {"patch_size": [64, 64], "batch.labeled": 2, "batch.unlabeled": 2}
