@@ -292,14 +292,14 @@ def plan_cost(plan: Sequence[PlannedJob], results: Path, device: str, grid: str)
 def plan_resolution(plan: Sequence[PlannedJob], results: Path, grid: Grid) -> dict[str, Any] | None:
     """The difference that a launch will resolve, from the spreads of the pairs that are finished: `pairs`, `unit`, and
     `points` by number of seeds, those of the launch first; None where no pair has two seeds."""
-    from sslbench.reporting.gains import planned, spread_out
-    from sslbench.reporting.labels import metric_style
-    from sslbench.reporting.tables import grid_report
-
     counts = Counter(entry.job.digest() for entry in plan)
     done = Counter(entry.job.digest() for entry in plan if entry.state == "finished")
     if sum(number > 1 for number in done.values()) < 2:
         return None
+    from sslbench.reporting.gains import planned, spread_out
+    from sslbench.reporting.labels import metric_style
+    from sslbench.reporting.tables import grid_report
+
     held = [each for table in grid_report(grid, [entry.job for entry in plan], results).tables for each in table.gains]
     gains = [each.gain for each in held if each.metric == held[0].metric]
     pairs = len(spread_out(gains))

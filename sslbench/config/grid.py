@@ -324,9 +324,10 @@ class Grid(Frozen):
                     plain = {**self.set, **entry.set, **place.varied}
                     described = Job(**{**job.model_dump(), "set": plain}) if overrides else first
                     place = place.model_copy(update={"printed": printed.get(described.digest())})
+                placed = _placed(first, place)
                 for seed in seeds:
-                    each = first.reseeded(seed)
-                    found.setdefault(each.directory, _placed(each, place))
+                    each = placed.reseeded(seed)
+                    found.setdefault(each.directory, each)
         if not found:
             raise UsageError(f"grid {self.name} names no job")
         jobs = list(found.values())

@@ -59,9 +59,15 @@ def _packed(jobs: Sequence[Job]) -> Any:
     """Return jobs as JSON has them; None where one is not the package's alone."""
     cells: dict[str, int] = {}
     contents: list[Any] = []
-    listed = []
+    listed: list[list[Any]] = []
+    seen: dict[tuple[int, ...], list[Any]] = {}  # what jobs of one cell and place share, their seed apart
     for job in jobs:
         resolved = job.resolved
+        shared = tuple(map(id, (job.set, job.layers, resolved.values, getattr(job, "place", None))))
+        if shared in seen:
+            cell, _, place = seen[shared]
+            listed.append([cell, job.seed, place])
+            continue
         place = job.place.model_dump(mode="json") if isinstance(job, GridJob) else None
         spelt = str([job.model_dump(exclude={"seed"}), job.layers, resolved.digest, resolved.job.layers])
         if spelt not in cells:
@@ -76,6 +82,7 @@ def _packed(jobs: Sequence[Job]) -> Any:
                 }
             )
         listed.append([cells[spelt], job.seed, place])
+        seen[shared] = listed[-1]
     return {"cells": contents, "jobs": listed}
 
 

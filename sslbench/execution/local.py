@@ -126,7 +126,7 @@ def make_plan(
         state = run.look()
         recipe = job.resolved.recipe
         store = stores.get((recipe.dataset, recipe.preprocessing))
-        used = run.data.get("fingerprint")
+        used = run.data.get("fingerprint") if store and state != "pending" else None
         if store and used and used != store.fingerprint and not force:
             raise UsageError(
                 f"{run.directory} was run on other data than {recipe.dataset}/{recipe.preprocessing} holds now",

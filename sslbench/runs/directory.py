@@ -173,6 +173,11 @@ class TestFiles:
         }
 
 
+def _below(name: str) -> cached_property[Path]:
+    """A path in a run directory, made when it is asked for: a plan has thousands of runs, and looks at few."""
+    return cached_property(lambda run: run.directory / name)
+
+
 class Run:
     """One run directory. Files are read when they are first asked for; nothing is written unless a method says so.
 
@@ -182,21 +187,19 @@ class Run:
     Attributes:
         directory: the same.
         config, provenance, status_file, progress_file, trained, metrics, log, cases, checkpoints, predictions,
-            events: its files and folders, see this module.
-        own: `cases` and `predictions`: of the checkpoint that the run's results are of.
+            events: its files and folders, see this module; `cases` and `predictions` are those of `own`.
     """
+
+    config, provenance = _below("config.yaml"), _below("provenance.json")
+    status_file, progress_file = _below("status.json"), _below("progress.json")
+    trained, metrics, log = _below("trained.json"), _below("metrics.jsonl"), _below("log.txt")
+    checkpoints, events = _below("checkpoints"), _below("events")
+    cases, predictions = _below("cases.csv"), _below("predictions")
+    _submission_file, _submission_log = _below("slurm.json"), _below("slurm.log")
+    _lease_file, _lock_file = _below("lease.json"), _below("lease.lock")
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.config, self.provenance = directory / "config.yaml", directory / "provenance.json"
-        self.status_file, self.progress_file = directory / "status.json", directory / "progress.json"
-        self.trained = directory / "trained.json"
-        self.metrics, self.log = directory / "metrics.jsonl", directory / "log.txt"
-        self.own = TestFiles(directory)
-        self.cases, self.predictions = self.own.cases, self.own.predictions
-        self.checkpoints, self.events = directory / "checkpoints", directory / "events"
-        self._submission_file, self._submission_log = directory / "slurm.json", directory / "slurm.log"
-        self._lease_file, self._lock_file = directory / "lease.json", directory / "lease.lock"
         self._standing: Standing | None = None
         self._kept_status: Mapping[str, Any] | None = None
 
@@ -251,6 +254,11 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- paths
 
     @cached_property
+    def own(self) -> TestFiles:
+        """Of the checkpoint that the run's results are of: `cases`, `predictions` and `confusion`."""
+        return TestFiles(self.directory)
+
+    @cached_property
     def name(self) -> str:
         """The directory relative to `results/runs`: `<recipe>/<labeled>/<cell>/seed-<n>-<digest8>`."""
         return "/".join(self.directory.absolute().parts[-4:])
@@ -269,7 +277,7 @@ class Run:
     @property
     def begun(self) -> bool:
         """True where a job was ever written down here."""
-        return self.config.exists() or self.status_file.exists()
+        return os.path.exists(self.config) or os.path.exists(self.status_file)
 
     @property
     def job(self) -> Mapping[str, Any]:
