@@ -20,7 +20,8 @@ from sslbench.data.store import Store, partition
 from sslbench.execution.executors import Executor, StartedWorker
 from sslbench.runs.directory import Run, State
 
-POLL_S = 0.2
+POLL_S = 0.2  # between two looks at the workers' processes
+LOOK_S = 2.0  # and at what they write, which changes every few seconds
 # The ends that one can ask for, where the system knows them; a closed terminal is one, and what Slurm sends before the
 # time of an allocation is over.
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
@@ -292,12 +293,15 @@ class Launcher:
                 planned.run.move_aside()
             planned.run.write_config(planned.job)
         handlers, begun = on_stop(self._on_signal), time.monotonic()
+        look = begun
         try:
             while queue or self._held() or elsewhere:
                 self._start(queue, elsewhere)
                 self._reap(queue, elsewhere)
-                self._free()
-                self._end_hung()
+                if time.monotonic() >= look:
+                    look = time.monotonic() + min(LOOK_S, self.limits.hung_after_s / 10)
+                    self._free()
+                    self._end_hung()
                 if self.limits.hours is not None and time.monotonic() - begun > 3600 * self.limits.hours:
                     self._end(f"the {self.limits.hours:g} hours of --max-hours are over", TIME_OVER_EXIT)
                 if self._stopping and not self._held():

@@ -69,6 +69,7 @@ Launch = Callable[..., list[str]]
 def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     """Launches jobs `a`, `b`, `c` and gives what happened."""
     monkeypatch.setattr(local, "POLL_S", 0)
+    monkeypatch.setattr(local, "LOOK_S", 0)
 
     def launched(*devices: str, alone: str = "") -> list[str]:
         FakeWorker.log.clear()
