@@ -21,6 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 import sslbench
 from sslbench.cli.listing import PLURALS
+from sslbench.config.text import gib
 from sslbench.core import registry, settings
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.data.own.dataset import load_all
@@ -256,7 +257,7 @@ def _hardware() -> Iterator[Check]:
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     total, free = memory_of_machine()
-    memory = f", {_gib(total)} of memory ({_gib(free)} free)" if total else ""
+    memory = f", {gib(total)} GiB of memory ({gib(free)} GiB free)" if total else ""
     cpu = torch.device("cpu")
     facts: dict[str, Any] = {"cores": os.cpu_count(), "usable": usable, "memory": total, "free": free}
     facts |= _bf16(cpu)
@@ -310,7 +311,7 @@ def _gpu(number: int) -> Check:
         remedy = "check nvidia-smi; this torch may have no kernels for the card: install another build"
         return Check("hardware", name, "fail", f"cannot compute: {str(error).splitlines()[0]}", remedy)
     facts["capability"] = list(capability)
-    message = f"{facts['name']}, {_gib(total)} ({_gib(free)} free), capability {capability[0]}.{capability[1]}"
+    message = f"{facts['name']}, {gib(total)} GiB ({gib(free)} GiB free), capability {capability[0]}.{capability[1]}"
     message += f", driver {facts['driver']}" if facts["driver"] else ""
     return Check("hardware", name, "ok", f"{message}; {facts['auto']}", "", facts)
 
@@ -329,10 +330,6 @@ def _bf16(device: Any) -> dict[str, Any]:
     fast = fast_bf16(device)
     said = "auto tries bf16, network by network" if fast else "auto takes fp32: bf16 is not fast here"
     return {"fast_bf16": fast, "auto": said}
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.0f} GiB" if count >= 10 * 2**30 else f"{count / 2**30:.1f} GiB"
 
 
 # -------------------------------------------------------------------------------------------------------- places
@@ -363,7 +360,7 @@ def _folder(name: str, folder: Path, holds: str) -> Check:
     exists = folder.is_dir()
     free = shutil.disk_usage(place).free
     facts = {"path": str(folder.absolute()), "exists": exists, "writable": _writable(place), "free": free}
-    message = f"{folder.absolute()}, {'' if exists else 'not there yet, '}{_gib(free)} free"
+    message = f"{folder.absolute()}, {'' if exists else 'not there yet, '}{gib(free)} GiB free"
     needed = name == "results"
     choose = f"choose another with --{name}-dir or SSLBENCH_{name.upper()}"
     if place.is_file() or (folder.exists() and not exists):

@@ -93,6 +93,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def gib(count: float) -> str:
+    """Bytes in GiB, for people, in three digits: `3.94`, `39.4`, `394`."""
+    number = count / 2**30
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
+
+
 def first_few(names: Sequence[str], count: int = 5) -> str:
     """Spell out the first of some names; `...` stands for the others."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -14,10 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslbench.core.randomness import unless_meta
 from sslbench.core.step import Batch, Step
+from sslbench.execution.tally import META
 from sslbench.methods.base import Method, Phase
 from sslbench.networks import resize
-
-META = torch.device("meta")
 
 
 def step_without_values(method: Method, phase: Phase, batch: Batch, step: Step, backward: Callable[..., None]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from sslbench.config.job import Job, ResolvedJob
 from sslbench.config.splits import load_splits
-from sslbench.config.text import counted
+from sslbench.config.text import counted, gib
 from sslbench.core.errors import UsageError
 from sslbench.data.store import Store, partition
 from sslbench.execution.memory import Counted, cell_of, needed, set_bytes, tallied
@@ -125,19 +125,19 @@ def _words(
             sizes[key] = 0
             continue
         sizes[key] = step + data
-        told = f"{job.title}: {gib(step)} for a step and {gib(data)} for its training set"
+        told = f"{job.title}: {gib(step)} GiB for a step and {gib(data)} GiB for its training set"
         if step + data > memory.total:
-            words = f"{told} do not fit into the {gib(memory.total)} of {memory.name}"
+            words = f"{told} do not fit into the {gib(memory.total)} GiB of {memory.name}"
             if kind != "cpu":
                 raise UsageError(words, f"{_SMALLER}, another --device, or --device cpu")
             lines.append(f"{words}; {_SMALLER}")
         elif needed(step + data, kind) > memory.total:
-            lines.append(f"{told} are close to the {gib(memory.total)} of {memory.name}; {_SMALLER}")
+            lines.append(f"{told} are close to the {gib(memory.total)} GiB of {memory.name}; {_SMALLER}")
     together = sum(needed(size, kind) for size in sorted(sizes.values(), reverse=True)[:1]) * beside
     if not lines and beside > 1 and together > memory.total:
         fewer = max(memory.total * beside // together, 1)
-        has = f"the {gib(memory.total)} of {memory.name}"
-        lines.append(f"{beside} jobs at a time take up to {gib(together)} of {has}: -j {fewer}")
+        has = f"the {gib(memory.total)} GiB of {memory.name}"
+        lines.append(f"{beside} jobs at a time take up to {gib(together)} GiB of {has}: -j {fewer}")
     if left_out:
         kinds = counted(left_out, "kind") + " of jobs"
         lines.append(f"the memory of {kinds} was not counted: sslbench bench --memory takes the time")
@@ -162,8 +162,3 @@ def _data(resolved: ResolvedJob, stores: dict[tuple[str, str], Store]) -> int:
     if store is None:
         return 0
     return set_bytes(store, partition(store, load_splits(recipe.dataset, recipe.splits), resolved.job.labeled))
-
-
-def gib(count: int) -> str:
-    """Bytes for people: `3.9 GiB`."""
-    return f"{count / 2**30:.0f} GiB" if count >= 100 * 2**30 else f"{count / 2**30:.1f} GiB"

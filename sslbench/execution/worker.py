@@ -20,6 +20,7 @@ import torch
 from sslbench.config.job import Job, ResolvedJob
 from sslbench.config.recipe import CheckpointRule
 from sslbench.config.splits import load_splits
+from sslbench.config.text import gib
 from sslbench.core import registry, settings
 from sslbench.core.determinism import repeatable
 from sslbench.core.errors import SSLBenchError, StorageError
@@ -485,10 +486,9 @@ def _memory_words(device: torch.device) -> str:
     """That memory was short, with what is known of it."""
     if device.type != "cuda":
         return "not enough memory"
-    sizes = (torch.cuda.max_memory_reserved(device), *torch.cuda.mem_get_info(device))
-    had, free, total = (size / 2**30 for size in sizes)
+    had, (free, total) = torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)
     name = torch.cuda.get_device_name(device)
-    return f"not enough memory on {name}: {free:.1f} of {total:.1f} GiB were free when it had taken {had:.1f}"
+    return f"not enough memory on {name}: {gib(free)} of {gib(total)} GiB were free when it had taken {gib(had)}"
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:

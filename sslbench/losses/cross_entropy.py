@@ -6,16 +6,15 @@ graph, never a NaN.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslbench.losses.one_pass import nll_of
+from sslbench.losses.one_pass import full_type, nll_of
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """The values in fp32 where they come in less: sums over millions of voxels need it. float64 stays."""
-    return values if values.dtype == torch.float64 else values.float()
+    """The values in the type in which they are summed, `full_type`."""
+    return values.to(full_type(values))
 
 
 def classes_of(scores: Tensor) -> Tensor:

@@ -42,9 +42,14 @@ def scores(logits: Tensor, labels: Tensor, weight: Tensor | None = None, squared
         weight: w, (B, *S), inside the sums; no gradient reaches it. None: 1.
         squared: `prediction` is a sum of squares.
     """
-    weight = None if weight is None else _flat(weight.detach().to(_dtype(logits)), 1)
+    weight = None if weight is None else _flat(weight.detach().to(full_type(logits)), 1)
     nll, intersection, prediction = _Scores.apply(logits, _flat(labels, 1), weight, squared)
     return SoftmaxScores(nll.view(labels.shape), intersection, prediction)
+
+
+def full_type(values: Tensor) -> torch.dtype:
+    """In what values are summed: sums over millions of voxels need fp32 where they come in less; float64 stays."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 def nll_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -64,7 +69,7 @@ class _NLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
         x = _flat(logits, 2)
-        nll, total = (torch.empty(labels.shape, dtype=_dtype(x), device=x.device) for _ in range(2))
+        nll, total = (torch.empty(labels.shape, dtype=full_type(x), device=x.device) for _ in range(2))
         for block in _blocks(x):
             _exponentials(x, labels, block, nll, total)
         ctx.save_for_backward(logits, labels, total)
@@ -91,7 +96,7 @@ class _Scores(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor | None, squared: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         x = _flat(logits, 2)
-        nll, total = (torch.empty(labels.shape, dtype=_dtype(x), device=x.device) for _ in range(2))
+        nll, total = (torch.empty(labels.shape, dtype=full_type(x), device=x.device) for _ in range(2))
         prediction = nll.new_zeros(x.shape[:2])
         for samples, voxels in _blocks(x):
             size, share = _exponentials(x, labels, (samples, voxels), nll, total)
@@ -155,10 +160,6 @@ def _blocks(x: Tensor) -> Iterator[_Place]:
     for first in range(0, B, samples):
         for start in range(0, N, voxels):
             yield slice(first, min(first + samples, B)), slice(start, min(start + voxels, N))
-
-
-def _dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _exponentials(x: Tensor, labels: Tensor, block: _Place, nll: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:

@@ -223,9 +223,8 @@ class Table:
         measured: the protocol in words, and which weights were tested.
         notes: what else a reader must know, a sentence or two each: marks, missing runs, partial data.
         footnotes: those of the notes that are about single rows, each behind its letter.
-        warnings: files that could not be used, with their paths: for the terminal, not for print.
         grid: whose table it is; empty where runs were reported without one.
-        damaged: whether one of those files is not as it was written.
+        damaged: whether a file that it needs is not as it was written.
         of: key of the published table that it follows, `ga:T1`; empty where none.
         gains: of rows over their baselines, where both have results, whether a column shows them or not.
         gain_notes: those of `notes` that are about the columns of gains.
@@ -240,7 +239,6 @@ class Table:
     measured: str
     notes: tuple[str, ...]
     footnotes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     grid: str = ""
     damaged: bool = False
     of: str = ""

@@ -283,7 +283,6 @@ def _table(material: Material, order: list[PlannedRow], spec: TableSpec, notes: 
         measured=measured,
         notes=tuple(filter(None, said)),
         footnotes=footnotes.notes,
-        warnings=material.found.warnings,
         damaged=material.found.damaged,
         gains=held,
         gain_notes=tuple(caption.of_gains()),

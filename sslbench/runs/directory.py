@@ -277,7 +277,7 @@ class Run:
     @property
     def begun(self) -> bool:
         """True where a job was ever written down here."""
-        return os.path.exists(self.config) or os.path.exists(self.status_file)
+        return self.config.exists() or self.status_file.exists()
 
     @property
     def job(self) -> Mapping[str, Any]:

@@ -174,7 +174,7 @@ def test_the_cards_are_told_with_memory_and_what_auto_makes_of_them(monkeypatch:
     checks = found()
     assert checks["threads"].facts["slots"] == 2
     first, second = checks["cuda:0"], checks["cuda:1"]
-    assert "A card, 80 GiB (70 GiB free), capability 9.0; auto tries bf16" in first.message
+    assert "A card, 80.0 GiB (70.0 GiB free), capability 9.0; auto tries bf16" in first.message
     assert "auto takes fp32" in second.message and second.facts["fast_bf16"] is False
 
     def no_kernel(device: torch.device) -> None:
@@ -216,7 +216,7 @@ def test_a_results_folder_that_cannot_be_used_fails(tmp_path: Path, monkeypatch:
 def test_little_space_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))  # type: ignore
     checks = found()
-    assert checks["results"].status == "warn" and "0.0 GiB free" in checks["results"].message
+    assert checks["results"].status == "warn" and "0.00 GiB free" in checks["results"].message
     assert checks["data"].status == "ok"
 
 

@@ -39,14 +39,14 @@ def test_a_job_larger_than_a_card_is_refused_with_what_to_do(sized: Any) -> None
     sized(12.5, 8)
     with pytest.raises(UsageError) as told:
         words_on_memory([phantom_job("cps")], {}, ["cuda:0"])
-    assert "12.5 GiB for a step" in told.value.message and "8.0 GiB of a card" in told.value.message
+    assert "12.5 GiB for a step" in told.value.message and "8.00 GiB of a card" in told.value.message
     assert "--device cpu" in told.value.hint and told.value.exit_code == 2
 
 
 def test_a_job_close_to_a_card_gets_a_word(sized: Any) -> None:
     sized(7.5, 8)
     (line,) = words_on_memory([phantom_job("cps")], {}, ["cuda:0"])
-    assert "close to the 8.0 GiB" in line
+    assert "close to the 8.00 GiB" in line
     sized(2, 8)
     assert words_on_memory([phantom_job("cps")], {}, ["cuda:0"]) == []
 
@@ -63,7 +63,7 @@ def test_a_cpu_is_warned_of_and_small_jobs_are_not_counted(sized: Any) -> None:
     assert words_on_memory([phantom_job("cps")], {}, ["cpu"]) == [] and not counted
     large = phantom_job("cps", patch_size=[160, 160, 160])
     (line,) = words_on_memory([large], {}, ["cpu"])
-    assert "do not fit into the 8.0 GiB" in line and counted == ["cps"]
+    assert "do not fit into the 8.00 GiB" in line and counted == ["cps"]
 
 
 def test_cells_are_counted_once_and_within_a_time(sized: Any) -> None:

@@ -337,8 +337,9 @@ def test_damage_is_reported_beside_the_table(recipe: str, write_job: Write, tmp_
     first, second = (write_job(job) for job in grid.expand())
     write_text(first / "cases.csv", "")
     write_text(second / "config.yaml", "a: [")
-    (table,) = tables_of(grid, tmp_path)
-    assert [line.split(" is left out")[0] for line in table.warnings] == [
+    made = grid_report(grid, grid.expand(), tmp_path / "results")
+    (table,) = made.tables
+    assert [line.split(" is left out")[0] for line in made.found.warnings] == [
         str(second / "config.yaml"),
         str(first / "cases.csv"),
     ]

@@ -12,6 +12,7 @@ from rich.text import Text
 from sslbench.cli.console import say
 from sslbench.cli.terminal.costs import operations
 from sslbench.cli.terminal.tables import Rows, indented, number_table
+from sslbench.config.text import gib
 
 
 def speeds(console: Console, facts: Mapping[str, Any]) -> None:
@@ -28,8 +29,8 @@ def speeds(console: Console, facts: Mapping[str, Any]) -> None:
             f"{operations(row['flop_per_second'])}/s",
             f"{operations(row['convolutions'])}/s",
             f"{100 * row['share']:.0f} %",
-            _gib(row["counted"]),
-            "" if row["peak"] is None else _gib(row["peak"]),
+            gib(row["counted"]),
+            "" if row["peak"] is None else gib(row["peak"]),
         )
     indented(console, table)
     console.print()
@@ -42,16 +43,16 @@ def memories(console: Console, rows: Rows) -> None:
     for (recipe, loss), members in groupby(rows, key=lambda row: (row["recipe"], row["loss"])):
         cells = list(members)
         data = next((row["data"] for row in cells if row["data"] is not None), None)
-        held = "its training set is not prepared here" if data is None else f"its training set: {_gib(data)} GiB"
+        held = "its training set is not prepared here" if data is None else f"its training set: {gib(data)} GiB"
         say(console, (f"{recipe}, loss {loss}", "bold"), f"; {held}")
         table = number_table("method", "fp32", "bf16", "state", "launches", "TFLOP", "GB moved")
         for row in cells:
             half = row["bf16"]
             table.add_row(
                 row["method"],
-                _gib(row["fp32"]["peak"]),
-                _gib(half["peak"]),
-                _gib(half["state"]),
+                gib(row["fp32"]["peak"]),
+                gib(half["peak"]),
+                gib(half["state"]),
                 str(half["launches"]),
                 f"{half['flop'] / 1e12:.2f}",
                 f"{half['moved'] / 1e9:.1f}",
@@ -62,10 +63,6 @@ def memories(console: Console, rows: Rows) -> None:
         note = "GiB of tensors alive at once in a step, the state (weights, gradients, moments) among them; the last\n"
         note += "three columns are of bf16. Add about 1 GiB for CUDA and 10 to 30 % lost between blocks."
         console.print(Text(note, style="dim"))
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f}" if count < 10 * 2**30 else f"{count / 2**30:.1f}"
 
 
 def _seconds(seconds: float) -> str:
