@@ -91,7 +91,7 @@ SourceArgument = Annotated[
     str | None,
     argument(
         "GRID",
-        "A grid by name or its YAML file, a results folder, a CSV of records, or a bundle.",
+        "A grid by name or its YAML file, a results folder, a file of records (CSV, Parquet), or a bundle.",
         completion.grids,
     ),
 ]
