@@ -128,8 +128,8 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    demo, prepare, audit, run, status, cancel, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff,
-    verify, bundle, import_, export, merge, clean, power, new,
+    demo, prepare, audit, run, status, cancel, validate, list_, show, check, doctor, bench, evaluate, predict, report,
+    diff, verify, bundle, import_, export, merge, clean, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

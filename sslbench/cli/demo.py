@@ -35,7 +35,7 @@ def demo(
     only: Only = None,
     quiet: Quiet = False,
 ) -> None:
-    """Generate volumes, run eight short trainings, show their table, write their page. Again, it goes on where it was."""
+    """Generate volumes, run eight short trainings, show their table, write their page; again, it goes on from there."""
     from sslbench.core.settings import user_path
     from sslbench.reporting.figures.style import check_installed
 
