@@ -36,7 +36,8 @@ def test_a_wheel_carries_grids_without_the_scripts_beside_them() -> None:
     assert not [
         name
         for name in names
-        if "benchmarks" in name or name.startswith(("sslbench/_grids/speed", "sslbench/_grids/gpu"))
+        if "benchmarks" in name
+        or name.startswith(tuple(f"sslbench/_grids/{folder}" for folder in ("speed", "gpu", "release")))
     ]
 
 
