@@ -114,11 +114,12 @@ def _subject(given: ForeignPredictions, store: Store, test: tuple[str, ...]) -> 
     notes = []
     if renamed := _by_order(held, test, store):
         held, beside = ({renamed.get(name, name): path for name, path in files.items()} for files in (held, beside))
-        first = next(iter(renamed))
+        first, *_ = renamed
         notes.append(f"took {counted(len(renamed), 'label map')} by their order: {first} as {renamed[first]}")
-        if unproven := [case for case in renamed.values() if case not in beside]:
+        if unproven := [name for name, case in renamed.items() if case not in beside]:
             raise UsageError(
-                f"{given.folder} names no test case, and has no reference that shows which each is: {unproven[0]}",
+                f"{given.folder} has {unproven[0]} in place of {renamed[unproven[0]]}, and no reference beside it that "
+                "shows whether they are the same",
                 "call each label map as its case is",
             )
     if missing := [case for case in test if case not in held]:
