@@ -33,10 +33,7 @@ endif
 
 # The phantom, eight short trainings, one table, one page.
 demo: install
-	$(BIN)/sslbench prepare phantom
-	$(BIN)/sslbench run --grid quick
-	$(BIN)/sslbench report quick
-	$(BIN)/sslbench report quick --html
+	$(BIN)/sslbench demo .
 
 # One process a core; each runs its share in order, so that a module's fixtures are mostly made once.
 test: install

@@ -36,7 +36,8 @@ def test_a_wheel_carries_grids_without_the_scripts_beside_them() -> None:
     assert not [
         name
         for name in names
-        if "benchmarks" in name or name.startswith(("sslbench/_grids/speed", "sslbench/_grids/gpu"))
+        if "benchmarks" in name
+        or name.startswith(tuple(f"sslbench/_grids/{folder}" for folder in ("speed", "gpu", "release")))
     ]
 
 
@@ -55,3 +56,13 @@ def test_what_a_build_was_made_of_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         assert version.code_state() == "0123456789ab"
     finally:
         version.code_state.cache_clear()
+
+
+@pytest.mark.parametrize("recipe", ["Dockerfile", "sslbench.def"])
+def test_a_container_gets_all_that_a_build_needs(recipe: str) -> None:
+    text = (ROOT / recipe).read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = [*project["project"]["license-files"], project["project"]["readme"], *WHEEL["only-include"]]
+    needed += ["pyproject.toml", "constraints.txt", project["tool"]["hatch"]["build"]["hooks"]["custom"]["path"]]
+    copied = text.split("RUN")[0].split("%post")[0]
+    assert [name for name in needed if name not in copied.split()] == []

@@ -14,6 +14,7 @@ from sslbench.cli import console, streams
 from sslbench.cli.bench import bench
 from sslbench.cli.bundle import bundle
 from sslbench.cli.cancel import cancel
+from sslbench.cli.demo import demo
 from sslbench.cli.diff import diff
 from sslbench.cli.evaluate import evaluate, predict
 from sslbench.cli.export import export
@@ -127,8 +128,8 @@ def _options(
 
 # In the order of the help.
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    prepare, audit, run, status, cancel, validate, list_, show, check, doctor, bench, evaluate, predict, report, diff,
-    verify, bundle, import_, export, merge, clean, power, new,
+    demo, prepare, audit, run, status, cancel, validate, list_, show, check, doctor, bench, evaluate, predict, report,
+    diff, verify, bundle, import_, export, merge, clean, power, new,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

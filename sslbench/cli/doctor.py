@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
@@ -25,6 +26,7 @@ from sslbench.config.text import gib
 from sslbench.core import registry, settings
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.data.own.dataset import load_all
+from sslbench.runs.directory import RUNS, runs_below
 
 Status = Literal["ok", "warn", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")
@@ -87,19 +89,31 @@ def verdict(checks: Iterable[Check]) -> Status:
 
 
 def next_step(checks: Iterable[Check], results_dir: Path) -> str:
-    """What to type next: the remedy of what is broken, else data, else a run, else its report."""
+    """What to type next: the remedy of what is broken; else what the runs that were begun want; else data, or a run."""
     found = list(checks)
     if broken := next((check.remedy for check in found if check.status == "fail" and check.remedy), None):
         return broken
+    if asked := _of_runs(results_dir):
+        return asked
     usable = [check.name.partition("/")[0] for check in found if check.area == "data" and check.facts.get("found")]
     if not usable:
-        return "sslbench prepare phantom, or sslbench list datasets"
+        return "sslbench demo shows all of it on generated volumes; or sslbench prepare, see sslbench list datasets"
     dataset = next((name for name in usable if name != "phantom"), usable[0])
     grid = registry.component("dataset", dataset).default_grid
-    if not grid:
-        return f"sslbench run -r {dataset} -m supervised,cps --labeled BUDGET"
-    started = any((results_dir / "runs").glob("*/*/*/seed-*"))
-    return f"sslbench report {grid}" if started else f"sslbench run --grid {grid}"
+    return f"sslbench run --grid {grid}" if grid else f"sslbench run -r {dataset} -m supervised,cps --labeled BUDGET"
+
+
+def _of_runs(results_dir: Path) -> str:
+    """What to do with the runs of a results folder; empty where there are none."""
+    states = Counter(run.state for run in runs_below(results_dir / RUNS))
+    left = {state: count for state, count in states.items() if state not in ("finished", "running")}
+    if left:
+        told = ", ".join(f"{count} {state}" for state, count in left.items())
+        again = "; --retry-failed takes failed ones again" if "failed" in left else ""
+        return f"sslbench status names the runs that are left ({told}): the command that began them goes on{again}"
+    if states["running"]:
+        return "sslbench status --watch, until nothing is left"
+    return "sslbench report, or sslbench report --html -o report.html" if states["finished"] else ""
 
 
 # ------------------------------------------------------------------------------------------------------ software

@@ -20,6 +20,7 @@ from sslbench.cli.options import (
     checked_device,
     checked_rule,
     flag,
+    grid_policy,
     opened,
     option,
     several,
@@ -85,8 +86,6 @@ def evaluate(
     data = opened(data_dir)
     if all_protocols and protocol:
         raise UsageError("--protocol and --all-protocols do not go together", "name some, or take all")
-    if resample and ignore_affine:
-        raise UsageError("--resample and --ignore-affine do not go together", "the one reads affines, the other not")
     protocols = evaluation.protocols_of(several(protocol), all_protocols)
     request = evaluation.Request(
         targets=targets,
@@ -97,7 +96,7 @@ def evaluate(
         dataset=dataset,
         preprocessing=preprocessing,
         classes=several(classes),
-        geometry="resample" if resample else "voxels" if ignore_affine else "check",
+        geometry=grid_policy(resample, ignore_affine),
         partial=partial,
         output=output,
         workers=workers or os.cpu_count() or 1,

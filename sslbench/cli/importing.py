@@ -10,7 +10,7 @@ import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import note, progress
-from sslbench.cli.options import DataDir, Quiet, ResultsDir, Workers, flag, opened, option
+from sslbench.cli.options import DataDir, Quiet, ResultsDir, Workers, flag, grid_policy, opened, option
 
 
 def import_(
@@ -18,7 +18,7 @@ def import_(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Label maps, one for each test case, called as it is.", show_default=False
+            metavar="FOLDER", help="Label maps, one for each test case: CASE or CASE_pred.", show_default=False
         ),
     ],
     recipe: Annotated[
@@ -29,6 +29,9 @@ def import_(
     title: Annotated[str, option("TEXT", "In tables, e.g. nnU-Net; default: the name.")] = "",
     resample: Annotated[
         bool, flag("Bring them onto their reference's grid: nearest neighbour.", "--resample/--no-resample")
+    ] = False,
+    ignore_affine: Annotated[
+        bool, flag("Take arrays of one shape wherever they lie.", "--ignore-affine/--no-ignore-affine")
     ] = False,
     force: Annotated[bool, flag("Replace what has this name, budget and seed.", "--force/--no-force", "-f")] = False,
     workers: Workers = None,
@@ -41,7 +44,7 @@ def import_(
     from sslbench.evaluation.importing import ForeignPredictions, import_predictions
 
     data, results = opened(data_dir), settings.results_dir(results_dir)
-    given = ForeignPredictions(name, folder, recipe, labeled, seed, title, resample)
+    given = ForeignPredictions(name, folder, recipe, labeled, seed, title, grid_policy(resample, ignore_affine))
     with progress("cases", quiet) as bar:
         task = bar.add_task("score", total=None)
         run, notes = import_predictions(

@@ -16,6 +16,7 @@ from sslbench.core.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from sslbench.config.grid import Grid
     from sslbench.config.job import Job
+    from sslbench.evaluation.pairs import GridPolicy
     from sslbench.runs.directory import Run
 
 OUTPUT = "Output and places"
@@ -91,7 +92,7 @@ SourceArgument = Annotated[
     str | None,
     argument(
         "GRID",
-        "A grid by name or its YAML file, a results folder, a CSV of records, or a bundle.",
+        "A grid by name or its YAML file, a results folder, a file of records (CSV, Parquet), or a bundle.",
         completion.grids,
     ),
 ]
@@ -201,6 +202,13 @@ def several(values: Sequence[str] | None) -> list[str]:
     from sslbench.config.text import split_outside_brackets
 
     return [part for value in values or [] for part in split_outside_brackets(value)]
+
+
+def grid_policy(resample: bool, ignore_affine: bool) -> GridPolicy:
+    """What is done where predictions do not lie on their references' grids, by the options that say it."""
+    if resample and ignore_affine:
+        raise UsageError("--resample and --ignore-affine do not go together", "the one reads affines, the other not")
+    return "resample" if resample else "voxels" if ignore_affine else "check"
 
 
 def checked_rule(rule: str | None) -> str | None:

@@ -59,7 +59,7 @@ def report(
         bool, flag("Cite the methods in LaTeX; with -o, references.bib beside it.", "--cite/--no-cite")
     ] = False,
     cases: Annotated[
-        bool, flag("Tidy records of every case; with -o a .csv or .csv.gz.", "--cases/--no-cases")
+        bool, flag("Tidy records of every case; with -o a .csv, .csv.gz or .parquet.", "--cases/--no-cases")
     ] = False,
     figures: Annotated[bool, flag("Draw every figure; -o names the folder.", "--figures/--no-figures")] = False,
     html: Annotated[bool, flag("One page with tables, figures and records.", "--html/--no-html")] = False,
@@ -191,15 +191,19 @@ def _deliver(rendering: Rendering, form: TableForm, output: Path | None) -> None
 def _deliver_cases(rendering: Rendering, output: Path | None) -> None:
     """Print the records, or write them with their manifest: a file that every command reads as it reads the runs."""
     from sslbench.core.files import write_json
-    from sslbench.runs.archive import RECORD_ENDINGS, own_manifest, write_compressible
+    from sslbench.runs.archive import PARQUET, RECORD_ENDINGS, own_manifest, write_compressible, write_parquet
     from sslbench.runs.collect import records_csv
 
-    text = records_csv(rendering.report.found.records)
+    records, endings = rendering.report.found.records, RECORD_ENDINGS[:-1]
     if output is None:
-        sys.stdout.write(text)
+        sys.stdout.write(records_csv(records))
         return
-    if not output.name.endswith(RECORD_ENDINGS[:2]):
-        raise UsageError(f"{output} is no name for records", f"end it in {' or '.join(RECORD_ENDINGS[:2])}")
-    write_compressible(output, text)
+    if not output.name.endswith(endings):
+        raise UsageError(f"{output} is no name for records", f"end it in {', '.join(endings)}")
+    if output.name.endswith(PARQUET):
+        write_parquet(output, records, rendering.manifest)
+        note(f"wrote {output}, its manifest in its metadata")
+        return
+    write_compressible(output, records_csv(records))
     write_json(own_manifest(output), rendering.manifest)
     note(f"wrote {output} and its manifest")

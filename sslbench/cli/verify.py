@@ -143,9 +143,10 @@ def _text(path: Path) -> str:
 
 def _holds_records(path: Path) -> bool:
     """Whether a file is of records rather than of a table, also where it is missing."""
+    from sslbench.runs.archive import PARQUET
     from sslbench.runs.collect import COLUMNS
 
-    if path.name.endswith(".csv.gz"):
+    if path.name.endswith((".csv.gz", PARQUET)):
         return True
     return path.suffix == ".csv" and path.is_file() and _text(path).startswith(",".join(COLUMNS[:8]))
 

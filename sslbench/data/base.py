@@ -240,6 +240,7 @@ class Dataset(ABC):
         own_data: the command that takes files in this dataset's layout which are on no official list.
         access: the way to the official files, step by step: where to register, what to download, what to run.
         remote: what `prepare --download` fetches, where that needs no registration.
+        cite: what to cite for the data, in one line.
         synapse_id: of the official archive on synapse.org, for those who have its client and a token.
         generated_ids: of a dataset that is computed, the cases that `generate` can write; else empty.
         Options: typed options of `prepare NAME --set key=value`.
@@ -266,6 +267,7 @@ class Dataset(ABC):
     own_data: ClassVar[str] = OWN_DATA
     access: ClassVar[tuple[str, ...]] = ()
     remote: ClassVar[Remote | None] = None
+    cite: ClassVar[str] = ""
     synapse_id: ClassVar[str | None] = None
     generated_ids: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[BaseModel]] = NoOptions

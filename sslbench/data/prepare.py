@@ -28,12 +28,13 @@ from sslbench.core.parallel import each
 from sslbench.core.settings import data_dir as data_folder
 from sslbench.core.settings import user_path
 from sslbench.data.base import OWN_DATA, Dataset, RawCase
+from sslbench.data.card import CARD, write_card
 from sslbench.data.files.archives import ARCHIVE_ENDINGS, archives_in, is_archive, unpack, unpacked_folder
 from sslbench.data.files.volumes import PLAIN_IMAGES, to_nifti
 from sslbench.data.own.dataset import load_all
 from sslbench.data.own.define import plan_class
 from sslbench.data.preprocess import LoadedCase, load_case, preprocess
-from sslbench.data.store import FORMAT, Case, absent_classes, case_files, fingerprint, sha256, unlike_record
+from sslbench.data.store import FORMAT, Case, Store, absent_classes, case_files, fingerprint, sha256, unlike_record
 
 _ROUNDED = "rounded"  # in a case's `info`: how far a label value was off its class
 PrepareProgress = Callable[[str, str], None]
@@ -121,6 +122,10 @@ def prepare(
             _tell_absent(dataset, cases)
             _write_index(dataset, preprocessing, folder, cases, failed, raws)
         dataset.notes += plan_class(kind, preprocessing, cases, _spacing(raws[0]) != "unknown", root)
+        if cases:
+            write_card(Store.open(root, name, preprocessing))
+        else:
+            (folder / CARD).unlink(missing_ok=True)
     except OSError as error:
         raise SSLBenchError(f"cannot read or write {error.filename or folder}: {error.strerror or error}") from error
     return PrepareReport(

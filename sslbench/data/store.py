@@ -2,6 +2,7 @@
 
 <data_dir>/<dataset>/<preprocessing>/
     dataset.json                what is here; written last: without it the preparation is unfinished
+    README.md                   the same for people, see `data.card`
     cases/<id>.image.npy        float32 or float16, stored axes; channels before them, where there are several
     cases/<id>.label.npy        uint8, the same shape without channels; neither this nor a reference of a case without
                                 a label

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from sslbench.config.job import Job, ResolvedJob
@@ -19,8 +20,9 @@ from sslbench.core.errors import DataError, UsageError
 from sslbench.core.files import move_aside, write_json, write_text
 from sslbench.core.version import code_state
 from sslbench.data.store import Partition, Store, partition
+from sslbench.evaluation.pairs import GridPolicy, load_pair
 from sslbench.evaluation.scoring import score
-from sslbench.evaluation.subjects import PredictionSet, label_files, pair_of_store
+from sslbench.evaluation.subjects import PredictionSet, pair_of_store, predicted_maps
 from sslbench.runs.directory import IMPORTED, Run
 from sslbench.runs.provenance import data_record, split_record
 from sslbench.runs.records import write_cases
@@ -34,11 +36,11 @@ class ForeignPredictions:
 
     Attributes:
         name: fit for a folder: letters, digits, points, hyphens, underscores.
-        folder: of the label maps, called as the test cases are.
+        folder: of the label maps, see `subjects.predicted_maps`.
         recipe, labeled: whose tables they belong to.
         seed: which of several trainings.
         title: for tables; empty: the name.
-        resample: whether to bring label maps onto their reference's grid.
+        geometry: what to do where a label map does not lie on its reference's grid.
     """
 
     name: str
@@ -47,7 +49,7 @@ class ForeignPredictions:
     labeled: str
     seed: int
     title: str = ""
-    resample: bool = False
+    geometry: GridPolicy = "check"
 
 
 def import_predictions(
@@ -94,7 +96,7 @@ def import_predictions(
     if old and not force:
         raise UsageError(f"{given.name} is imported already: {old[0]}", "--force replaces it and keeps it aside")
     starting(len(subject.pairs))
-    scores = score(subject, [protocol], workers, "resample" if given.resample else "check", progress)
+    scores = score(subject, [protocol], workers, given.geometry, progress)
     if failed := {**scores.failed, **scores.refused}:
         told = "; ".join(f"{case}: {why}" for case, why in list(failed.items())[:3])
         raise DataError(f"{counted(len(failed), 'prediction')} of {given.folder} cannot be scored: {told}")
@@ -108,14 +110,26 @@ def import_predictions(
 
 
 def _subject(given: ForeignPredictions, store: Store, test: tuple[str, ...]) -> tuple[PredictionSet, list[str]]:
-    held = label_files(given.folder)
+    held, beside = predicted_maps(given.folder, test)
+    notes = []
+    if renamed := _by_order(held, test, store):
+        held, beside = ({renamed.get(name, name): path for name, path in files.items()} for files in (held, beside))
+        first, *_ = renamed
+        notes.append(f"took {counted(len(renamed), 'label map')} by their order: {first} as {renamed[first]}")
+        if unproven := [name for name, case in renamed.items() if case not in beside]:
+            raise UsageError(
+                f"{given.folder} has {unproven[0]} in place of {renamed[unproven[0]]}, and no reference beside it that "
+                "shows whether they are the same",
+                "call each label map as its case is",
+            )
     if missing := [case for case in test if case not in held]:
         raise UsageError(
             f"{given.folder} lacks {len(missing)} of {len(test)} test cases: {first_few(missing)}",
-            "each case needs a label map that is called as it is",
+            "each case needs a label map that is called as it is, or CASE_pred",
         )
+    _check_references(given, store, {case: path for case, path in beside.items() if case in test})
     more = sorted(set(held) - set(test))
-    notes = [f"left out {counted(len(more), 'label map')} of no test case: {first_few(more)}"] if more else []
+    notes += [f"left out {counted(len(more), 'label map')} of no test case: {first_few(more)}"] if more else []
     classes = tuple(info.short for info in store.dataset.classes)
     return (
         PredictionSet(
@@ -129,6 +143,36 @@ def _subject(given: ForeignPredictions, store: Store, test: tuple[str, ...]) -> 
         ),
         notes,
     )
+
+
+def _by_order(held: Mapping[str, Path], test: Sequence[str], store: Store) -> dict[str, str]:
+    """The cases that names of another numbering mean, of patients who have as many of each (SSL4MIS calls ACDC's two
+    frames 01 and 02); empty where any name is that of its case."""
+    group_of = store.dataset.group_of
+    of = {group_of(case): sorted(each for each in test if group_of(each) == group_of(case)) for case in test}
+    strange = sorted(name for name in held if name not in test and group_of(name) in of)
+    renamed: dict[str, str] = {}
+    for group, cases in of.items():
+        names = [name for name in strange if group_of(name) == group]
+        lacking = [case for case in cases if case not in held]
+        if lacking and len(names) == len(lacking):
+            renamed |= dict(zip(names, lacking, strict=True))
+    return renamed
+
+
+def _check_references(given: ForeignPredictions, store: Store, beside: Mapping[str, Path]) -> None:
+    """Hold the references that lie beside predictions against ours: they show axes that are turned, and other cases.
+
+    Raises:
+        DataError: one is not ours, voxel for voxel.
+    """
+    for case, path in beside.items():
+        maps = load_pair(pair_of_store(case, path, store), "original", given.geometry)
+        if not np.array_equal(maps.prediction, maps.reference):
+            raise DataError(
+                f"{path} is not the prepared reference of {case}: another case, other labels, or turned axes",
+                "export the predictions on the scan's grid; without this file they are taken as they are",
+            )
 
 
 def _digest(given: ForeignPredictions, resolved: ResolvedJob, store: Store) -> str:
@@ -170,7 +214,7 @@ def _write(
         "code": code_state(),
         "data": data_record(store),
         "splits": split_record(load_splits(recipe.dataset, recipe.splits), resolved.job.labeled, store, held),
-        "resampled": given.resample,
+        "geometry": given.geometry,
         "maps": files,
     }
     write_json(run.provenance, provenance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +88,30 @@ def label_files(folder: Path) -> dict[str, Path]:
             raise UsageError(f"{path} is a second {name} beside {found[name].name}", "move one of them away")
         found[name] = path
     return found
+
+
+_PREDICTION, _REFERENCES = "_pred", ("_gt", "_lab")  # as SSL4MIS's test scripts, and what grew from them, end names
+
+
+def predicted_maps(folder: Path, known: Collection[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The predictions of a folder by case, and the references that the same software left beside them.
+
+    A prediction is called as its case is, as nnU-Net does; or `<case>_pred`, beside its reference `<case>_gt` (or
+    `_lab`) and its image `<case>_img`, as SSL4MIS does.
+
+    Args:
+        folder: of label maps.
+        known: the cases that there are.
+
+    Raises:
+        UsageError: two files that differ in the ending alone.
+    """
+    held = label_files(folder)
+    predicted = {name.removesuffix(_PREDICTION): held[name] for name in held if name.endswith(_PREDICTION)}
+    if not predicted or held.keys() & set(known):
+        return held, {}
+    beside = {case: held[f"{case}{end}"] for case in predicted for end in _REFERENCES if f"{case}{end}" in held}
+    return predicted, beside
 
 
 # ----------------------------------------------------------------------------------------------------------- runs
@@ -199,8 +223,7 @@ def subject_of_folder(
     Raises:
         UsageError: there is no label map in one of the folders, or no file of both has the same name.
     """
-    predicted = label_files(folder)
-    if not predicted:
+    if not label_files(folder):
         raise UsageError(
             f"{folder} holds neither runs nor label maps", f"files that can be read: {', '.join(VOLUME_ENDINGS)}"
         )
@@ -211,6 +234,7 @@ def subject_of_folder(
     else:
         held = label_files(references)
         known, where = list(held), str(references)
+    predicted, _ = predicted_maps(folder, known)
     both = [case for case in known if case in predicted]
     if not both:
         example = f", such as {min(predicted)}" if known else ""

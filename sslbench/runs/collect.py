@@ -94,7 +94,7 @@ def load_results(path: Path | str) -> pd.DataFrame:
 
     Args:
         path: a results folder, its `runs` folder or any folder below, one run directory, or a file of records: a tidy
-            CSV (`report --cases`), the same compressed (`.csv.gz`), or a bundle (`.zip`).
+            CSV (`report --cases`), the same compressed (`.csv.gz`), as Parquet (`.parquet`), or a bundle (`.zip`).
 
     Raises:
         UsageError: nothing is there, or a file of another kind.
@@ -241,7 +241,7 @@ def _frame(table: CaseTable) -> pd.DataFrame:
 
 
 def _from_file(path: Path) -> Collection:
-    """The records of a tidy CSV or a bundle; its manifest says what records do not."""
+    """The records of a tidy CSV, a Parquet file or a bundle; its manifest says what records do not."""
     try:
         text, manifest = read_archive(path)
         table, lines = read_table(text, COLUMNS)

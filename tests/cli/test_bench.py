@@ -11,8 +11,11 @@ import pytest
 from sslbench.cli import doctor
 from sslbench.conformance import speed
 from sslbench.core.errors import UsageError
+from sslbench.core.files import write_json
 from sslbench.execution import memory
 from tests.helpers.command_line import call
+from tests.helpers.jobs import phantom_job
+from tests.helpers.paper_runs import write_run_of
 
 MIB = 2**20
 
@@ -87,11 +90,17 @@ def test_a_real_step_is_measured() -> None:
 def test_the_next_step_follows_from_what_is_there(tmp_path: Path) -> None:
     prepared = doctor.Check("data", "phantom/ct", "ok", "", "", {"found": 3})
     broken = doctor.Check("places", "results", "fail", "", "choose another")
-    assert doctor.next_step([], tmp_path).startswith("sslbench prepare phantom")
+    assert doctor.next_step([], tmp_path).startswith("sslbench demo")
     assert doctor.next_step([prepared], tmp_path) == "sslbench run --grid quick"
     assert doctor.next_step([prepared, broken], tmp_path) == "choose another"
-    (tmp_path / "runs" / "phantom" / "20pct" / "cps+ga" / "seed-0-1").mkdir(parents=True)
-    assert doctor.next_step([prepared], tmp_path) == "sslbench report quick"
+    one, other = (write_run_of(phantom_job(seed=seed), tmp_path, lambda *_: 50.0) for seed in (0, 1))
+    assert doctor.next_step([prepared], tmp_path).startswith("sslbench report,")
+    assert doctor.next_step([], tmp_path).startswith("sslbench report,")
+    write_json(one.status_file, {"state": "failed", "error": "no memory"})
+    write_json(other.status_file, {"state": "interrupted", "error": ""})
+    told = doctor.next_step([prepared], tmp_path)
+    assert told.startswith("sslbench status") and "1 failed" in told and "1 interrupted" in told
+    assert "--retry-failed" in told
 
 
 def test_the_state_of_mps_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

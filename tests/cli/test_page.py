@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,13 +74,6 @@ def test_the_command_of_a_row_makes_its_runs(place: Path, monkeypatch: pytest.Mo
     for job in load_grid("quick").expand():
         if (job.method, job.loss) == ("cps", "ga"):
             assert job.directory.name in out
-
-
-def test_the_demo_ends_with_the_page() -> None:
-    lines = subprocess.run(
-        ["make", "--no-print-directory", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    assert "report quick --html" in lines[-1]
 
 
 def test_the_picture_of_the_guide_is_small() -> None:

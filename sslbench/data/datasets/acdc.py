@@ -54,6 +54,10 @@ class ACDC(Dataset):
         "download the folder ACDC/database; its file MANDATORY_CITATION.md says what to cite.",
         "Run: sslbench prepare acdc --source FILE.zip",
     )
+    cite = (
+        "Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-structures Segmentation and "
+        "Diagnosis: Is the Problem Solved?, IEEE Transactions on Medical Imaging 37(11), 2018."
+    )
     # The server packs the folder anew for everybody, so that there is no checksum.
     remote = Remote(
         url="https://humanheart-project.creatis.insa-lyon.fr/database/api/v1/folder/637218e573e9f0047faa00fc/download",

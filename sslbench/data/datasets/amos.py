@@ -81,6 +81,10 @@ class AMOS(Dataset):
         "Or open https://zenodo.org/records/7155725 (again in record 7262581) and download amos22.zip.",
         "Run: sslbench prepare amos --source amos22.zip",
     )
+    cite = (
+        "Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile Medical Image "
+        "Segmentation, NeurIPS 2022."
+    )
     remote = Remote(
         url="https://zenodo.org/records/7155725/files/amos22.zip",
         file="amos22.zip",

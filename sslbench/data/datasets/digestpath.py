@@ -58,6 +58,10 @@ class DigestPath(Dataset):
     official_cases = 130
     source_hint = "the tissue images of the DigestPath 2019 challenge: sslbench show dataset digestpath says where"
     own_data = "sslbench prepare NAME --from-pairs DIR --classes CLASS"
+    cite = (
+        "Da et al., DigestPath: A benchmark dataset with challenge review for the pathological detection and "
+        "segmentation of digestive-system, Medical Image Analysis 80, 2022."
+    )
     access = (
         "Open https://digestpath2019.grand-challenge.org, register, and ask for the data of the tissue task.",
         "Download the positive training images: a folder tissue-train-pos-v1 with <name>.jpg and <name>_mask.jpg.",

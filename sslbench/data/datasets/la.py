@@ -54,6 +54,10 @@ class LA(Dataset):
     default_grid = "la-short"
     official_cases = 100
     source_hint = "the training set of the 2018 Atrial Segmentation Challenge: sslbench show dataset la says where"
+    cite = (
+        "Xiong et al., A global benchmark of algorithms for segmenting the left atrium from late "
+        "gadolinium-enhanced cardiac magnetic resonance imaging, Medical Image Analysis 67, 2021."
+    )
     access = (
         "Open https://www.cardiacatlas.org/atriaseg2018-challenge/atria-seg-data/ and accept the conditions.",
         "Download the training data: 100 scans, each a folder with lgemri.nrrd and laendo.nrrd.",

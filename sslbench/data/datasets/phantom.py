@@ -555,6 +555,7 @@ class Phantom(Synapse):
     default_grid = "quick"
     source_hint = "it is computed; no source is needed"
     access = ()
+    cite = ""
     synapse_id = None
     generated_ids = CASE_IDS
     Options = PhantomOptions

@@ -112,6 +112,10 @@ class Synapse(Dataset):
         "Instead of the last two: `pip install synapseclient`, set SYNAPSE_AUTH_TOKEN to a personal access token (view "
         "and download), and run: sslbench prepare synapse --download",
     )
+    cite = (
+        "Landman et al., MICCAI Multi-Atlas Labeling Beyond the Cranial Vault: Workshop and Challenge, 2015, "
+        "https://www.synapse.org/#!Synapse:syn3193805"
+    )
     synapse_id: ClassVar[str | None] = "syn3379050"
 
     def cases_of(self, form: Form, source: Path) -> list[RawCase]:

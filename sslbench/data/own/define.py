@@ -421,6 +421,7 @@ def add_splits(
     Raises:
         UsageError: nothing of the dataset is prepared, or lists that cannot be used.
     """
+    from sslbench.data.card import write_card
     from sslbench.data.store import Store, command
 
     root = data_folder(data_dir)
@@ -430,7 +431,8 @@ def add_splits(
     if not prepared:
         hint = f"run {command(kind, next(iter(kind.preprocessings)))} --splits {file}"
         raise UsageError(f"{kind.name} is not prepared in {root}, so nobody knows its cases", hint)
-    cases = [case for prep in prepared for case in Store.open(root, kind.name, prep).cases.values()]
+    stores = [Store.open(root, kind.name, prep) for prep in prepared]
+    cases = [case for store in stores for case in store.cases.values()]
     of = {case.id: case.group for case in cases}
     bare = sorted({case.id for case in cases if not case.labeled})
     published = {name: path for name, path in split_files(kind.name).items() if not path.is_relative_to(root)}
@@ -445,6 +447,8 @@ def add_splits(
     for lists in made:
         keep_lists(root / kind.name, lists, force)
     load_all(root)
+    for store in stores:
+        write_card(store)
     return made
 
 
