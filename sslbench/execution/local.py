@@ -356,7 +356,7 @@ class Launcher:
                 state = planned.run.look()
                 if state == "running":  # another launcher was faster
                     elsewhere.append(planned)
-                elif state == "finished":
+                elif state == "finished" or (state == "failed" != planned.state):  # or had it done already
                     self._settle(planned)
                 else:
                     try:
@@ -389,7 +389,8 @@ class Launcher:
                 continue
             del where[slot]
             planned = held.planned
-            if code == IN_USE_EXIT:
+            if code == IN_USE_EXIT or (code and planned.run.look() == "running"):  # or taken over before this was seen
+                held.worker.close()
                 elsewhere.append(planned)
                 continue
             if code == NO_MEMORY_EXIT and len(self.devices) > 1 and not planned.alone:
@@ -397,7 +398,8 @@ class Launcher:
                 planned.alone = True
                 words = held.worker.last_words()
                 held.worker.close()
-                planned.run.set_status("interrupted", error=words)
+                with suppress(OSError):
+                    planned.run.set_status("interrupted", error=words)
                 queue.append(planned)
                 self.display.event(f"{planned.job.title}: {words}; it runs again alone, last")
                 continue
