@@ -4,9 +4,10 @@
 
 A grid is run once in peace. Then it is run again, as a user would, and struck until so many signals were sent: `KILL`,
 `TERM` or `HUP`, to a worker, to its launcher or to both, at any moment (before the worker has begun, too), in the midst
-of training, or while a checkpoint is being written (a temporary file is there). A launcher that ended is started
-again. In the end the same command runs to its end, and both folders are compared: records, confusion and label maps by
-their bytes, training records but for their times. Each job has to be there, and none may have come to its end twice.
+of training, or while a checkpoint is being written (a temporary file is there). A launcher that ended is started again;
+Ctrl-C says that it was enough. In the end the same command runs to its end, and both folders are compared: records,
+confusion and label maps by their bytes, training records but for their times. Each job has to be there, and none may
+have come to its end twice.
 
 A signal "in a write" met the temporary file of a checkpoint; `left` says that the file was still there, half-written,
 when the process was gone. The exit code is 0 where all is alike.
@@ -31,7 +32,7 @@ import os  # isort: skip
 from sslbench.runs.directory import Run, runs_below
 
 SIGNALS = ("KILL", "TERM", "HUP")
-TARGETS = ("worker", "worker", "launcher", "both")
+TARGETS = ("worker", "worker", "worker", "launcher", "both")
 MOMENTS = ("any", "training", "training", "write", "write")
 PATIENCE_S = 60.0  # that a moment is waited for; then whatever is there is struck
 
@@ -123,9 +124,10 @@ def gone(process: int, seconds: float) -> bool:
     return False
 
 
-def storm(line: list[str], own: dict[str, str], results: Path, kills: int, dice: random.Random) -> list[Strike]:
+def storm(
+    line: list[str], own: dict[str, str], results: Path, kills: int, dice: random.Random, strikes: list[Strike]
+) -> None:
     """Run a command over and over, and strike it so many times; fewer where all jobs are finished before."""
-    strikes: list[Strike] = []
     launch = idle = 0
     while len(strikes) < kills and idle < 3:
         launch, idle = launch + 1, idle + 1
@@ -161,7 +163,6 @@ def storm(line: list[str], own: dict[str, str], results: Path, kills: int, dice:
         ended = launcher.wait()
         if ended == 0:
             break
-    return strikes
 
 
 def main() -> None:
@@ -173,6 +174,8 @@ def main() -> None:
     asked.add_argument("--save-every", type=float, default=0.05)
     asked.add_argument("--folder", type=Path, help="for data and results; default: a temporary one")
     given = asked.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored here (`nohup`, `&`) is in launchers and workers
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as scratch:
         raise SystemExit(stress(given, given.folder or Path(scratch)))
 
@@ -184,7 +187,9 @@ def stress(given: argparse.Namespace, folder: Path) -> int:
     parts.run_to_the_end(parts.command(grid, data, calm, "-j", "1"), parts.environment(60))
     calm_seconds = parts.processor_seconds()
     line = parts.command(grid, data, struck, "-j", "1")
-    strikes = storm(line, own, struck, given.kills, random.Random(given.seed))
+    strikes: list[Strike] = []
+    with suppress(KeyboardInterrupt):  # Ctrl-C: enough of it
+        storm(line, own, struck, given.kills, random.Random(given.seed), strikes)
     parts.run_to_the_end(line, own)
 
     head = ("launch", "signal", "to", "moment", "job", "stage", "in a write", "left")

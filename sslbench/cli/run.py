@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sslbench.config.grid import Grid
     from sslbench.config.job import Job
     from sslbench.execution.local import Limits, PlannedJob
+    from sslbench.execution.ray import RayOptions
     from sslbench.execution.slurm import SlurmOptions, TaskSettings
 
 _WHAT, _HOW = "What to run", "How to run it"
@@ -104,7 +105,10 @@ def run(
         ),
     ] = None,
     executor: Annotated[
-        str, option("NAME", "Who starts the jobs: local (default) or slurm.", panel=_HOW, complete=completion.executors)
+        str,
+        option(
+            "NAME", "Who starts the jobs: local (default), slurm or ray.", panel=_HOW, complete=completion.executors
+        ),
     ] = "local",
     slurm: Annotated[
         list[str] | None,
@@ -113,6 +117,10 @@ def run(
             "Options of sbatch with commas between: time=8:00:00; also jobs_per_task, side_by_side, grace.",
             panel=_HOW,
         ),
+    ] = None,
+    ray: Annotated[
+        list[str] | None,
+        option("KEY=VALUE", "What a job takes of Ray: gpus=0.5,cpus=4; also retries, address.", panel=_HOW),
     ] = None,
     wait: Annotated[
         bool, flag("Wait for what was submitted to Slurm (on); Ctrl-C leaves it there.", "--wait/--no-wait", panel=_HOW)
@@ -188,6 +196,7 @@ def run(
     from sslbench.execution.executors import LocalWorkers
     from sslbench.execution.fit import words_on_memory
     from sslbench.execution.left import Forecast
+    from sslbench.execution.ray import RayWorkers
     from sslbench.execution.sinks import checked_sink
     from sslbench.runs.tuning import write_record
 
@@ -196,6 +205,7 @@ def run(
     hung_after_s = local.HUNG_AFTER_S if hung_after is None else 60 * hung_after
     limits = local.Limits(max_hours, fail_fast, hung_after_s)
     cluster = _cluster(executor, slurm, limits, gpus, per_gpu)
+    shares = _shares(executor, ray, device, gpus, per_gpu)
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
@@ -214,9 +224,16 @@ def run(
         stores, missing = {}, str(error)
     if trials and cluster and not wait:
         raise UsageError("a tuned grid needs to see how its trials end", "leave --no-wait away")
+    remote = None
+    if shares and not dry_run:
+        started = LocalWorkers(data.absolute(), threads or max(1, int(shares.cpus)), copies, resume_anyway)
+        remote = RayWorkers(started, shares, device)
 
     def planned(asked: Sequence[Job]) -> tuple[list[PlannedJob], list[str]]:
         plan = local.make_plan(asked, results, stores, retry_failed, force)
+        if shares:
+            slots = min(jobs or (remote.slots if remote else 1), len(plan))
+            return plan, [remote.device if remote else shares.device(device)] * slots
         if cluster:
             slots = min(cluster.slots * (jobs or 1), len(plan))
             return plan, [checked_device(device, dry_run=True) or ("cuda" if cluster.gpus else "cpu")] * slots
@@ -244,13 +261,14 @@ def run(
                 hung_after_s,
             )
             return _submit(plan, cluster, tasks, jobs, force, display if wait else None)
-        with spinner("counts the memory of a step"):
-            words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
-        for line in words:
-            warn(line)
-        worker_threads = threads or max(1, (os.cpu_count() or 1) // len(devices))
+        if not remote:
+            with spinner("counts the memory of a step"):
+                words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
+            for line in words:
+                warn(line)
         with display:
-            workers = LocalWorkers(data, worker_threads, copies, resume_anyway)
+            each = threads or max(1, (os.cpu_count() or 1) // len(devices))
+            workers = remote or LocalWorkers(data, each, copies, resume_anyway)
             return local.Launcher(plan, workers, devices, display, limits).run(force)
 
     if dry_run:
@@ -316,14 +334,14 @@ def _on_cards(gpus: list[str] | None, per_gpu: int | None, device: str | None, a
 def _cluster(
     executor: str, slurm: list[str] | None, limits: Limits, gpus: list[str] | None, per_gpu: int | None
 ) -> SlurmOptions | None:
-    """What is asked of Slurm; None: the jobs run here."""
+    """What is asked of Slurm; None: it does not start the jobs."""
     from sslbench.execution.slurm import SlurmOptions
 
     if executor not in completion.EXECUTORS:
         raise UnknownNameError("executor", executor, completion.EXECUTORS)
-    if executor == "local":
+    if executor != "slurm":
         if slurm:
-            raise UsageError("--slurm says nothing of jobs that run here", "add --executor slurm")
+            raise UsageError("--slurm says nothing of jobs that run elsewhere", "add --executor slurm")
         return None
     if gpus or per_gpu:
         raise UsageError(
@@ -334,6 +352,23 @@ def _cluster(
         word = "--fail-fast" if limits.fail_fast else "--max-hours"
         raise UsageError(f"{word} and --executor slurm do not go together", "--slurm time=8:00:00 ends an allocation")
     return SlurmOptions.read(slurm or [])
+
+
+def _shares(
+    executor: str, ray: list[str] | None, device: str | None, gpus: list[str] | None, per_gpu: int | None
+) -> RayOptions | None:
+    """What is asked of Ray; None: it does not start the jobs."""
+    from sslbench.execution.ray import RayOptions
+
+    if executor != "ray":
+        if ray:
+            raise UsageError("--ray says nothing of jobs that run elsewhere", "add --executor ray")
+        return None
+    if gpus or per_gpu:
+        raise UsageError("--gpus and --per-gpu say nothing of Ray's nodes", "--ray gpus=0.5 has two jobs share a card")
+    if device not in (None, "cpu", "cuda"):
+        raise UsageError(f"--device {device} and --executor ray do not go together", "Ray chooses the card")
+    return RayOptions.read(ray or [])
 
 
 def _print_submission(plan: list[PlannedJob], cluster: SlurmOptions, jobs: int | None, results: Path) -> None:

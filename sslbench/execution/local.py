@@ -244,7 +244,7 @@ class _Held:
     def silence(self) -> float:
         """Seconds since it last did something."""
         heartbeat, moment = self.planned.run.heartbeat(), time.monotonic()
-        if heartbeat != self.heartbeat:
+        if heartbeat != self.heartbeat or self.worker.waits():
             self.heartbeat, self.heard = heartbeat, moment
         return moment - self.heard
 

@@ -785,7 +785,9 @@ class Lease:
 
 
 # A marker file, which stands in for a lock elsewhere, would outlive a process that is killed.
-_NO_MARKERS = {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+_NO_MARKERS: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+)
 
 
 def _system_lock(path: Path) -> FileLock:

@@ -27,6 +27,9 @@ class FakeWorker:
     asked: list[str] = field(default_factory=list)
     steps: int = 0
 
+    def waits(self) -> bool:
+        return False
+
     def poll(self) -> int | None:
         if "kill" in self.asked:
             return -9
