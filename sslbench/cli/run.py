@@ -138,7 +138,8 @@ def run(
         list[str] | None, option("NUMBERS", "Cards to use, e.g. 0,2 or 0-3; default: all.", panel=_HOW)
     ] = None,
     per_gpu: Annotated[
-        int | None, option("N", "Jobs that share a card; default: 1.", "--per-gpu", panel=_HOW, min=1)
+        str | None,
+        option("N", "Jobs that share a card, auto: as many as its memory holds; default: 1.", "--per-gpu", panel=_HOW),
     ] = None,
     threads: Annotated[
         int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
@@ -194,7 +195,7 @@ def run(
     from sslbench.core import settings
     from sslbench.execution import local
     from sslbench.execution.executors import LocalWorkers
-    from sslbench.execution.fit import words_on_memory
+    from sslbench.execution.fit import jobs_per_card, words_on_memory
     from sslbench.execution.left import Forecast
     from sslbench.execution.ray import RayWorkers
     from sslbench.execution.sinks import checked_sink
@@ -237,8 +238,13 @@ def run(
         if cluster:
             slots = min(cluster.slots * (jobs or 1), len(plan))
             return plan, [checked_device(device, dry_run=True) or ("cuda" if cluster.gpus else "cpu")] * slots
-        if devices := _on_cards(gpus, per_gpu, device, min(jobs or len(plan), len(plan))):
-            return plan, devices
+        if cards := _cards(gpus, per_gpu, device):
+            if per_gpu == "auto":
+                with spinner("counts the memory of a step"):
+                    each = jobs_per_card([planned.job for planned in plan if planned.runs], stores, cards)
+            else:
+                each = int(per_gpu or 1)
+            return plan, local.card_slots(cards, each, min(jobs or len(plan), len(plan)))
         slots = min(jobs or local.default_slots(), len(plan))
         return plan, local.slot_devices(slots, checked_device(device, dry_run))
 
@@ -309,15 +315,16 @@ def run(
         raise typer.Exit(code)
 
 
-def _on_cards(gpus: list[str] | None, per_gpu: int | None, device: str | None, at_once: int) -> list[str]:
-    """The devices of slots where cards were named, or are shared; none: neither."""
+def _cards(gpus: list[str] | None, per_gpu: str | None, device: str | None) -> list[str]:
+    """The cards to use where some were named, or are shared; none: neither."""
     import torch
 
     from sslbench.config.grid import seed_range
-    from sslbench.execution.local import card_slots
 
     if not gpus and per_gpu is None:
         return []
+    if per_gpu not in (None, "auto") and not (per_gpu.isdecimal() and int(per_gpu)):
+        raise UsageError(f"--per-gpu {per_gpu} is no number of jobs", "write 2, or auto")
     if device:
         word = "--gpus" if gpus else "--per-gpu"
         raise UsageError(f"{word} and --device do not go together", "--gpus 1 --per-gpu 2 has two jobs share card 1")
@@ -325,14 +332,16 @@ def _on_cards(gpus: list[str] | None, per_gpu: int | None, device: str | None, a
         named = [int(number) for part in several(gpus) for number in seed_range(part)]
     except ValueError:
         raise UsageError(f"--gpus {','.join(gpus or [])} names no cards", "write 0,2 or 0-3") from None
-    cards = [*dict.fromkeys(named)] or [*range(torch.cuda.device_count())]
-    if not cards:
+    there = torch.cuda.device_count()
+    if missing := [number for number in named if number >= there]:
+        raise UsageError(f"there is no GPU {missing[0]}", "sslbench doctor shows those that torch sees")
+    if not there:
         raise UsageError("torch sees no GPU that jobs could share", "sslbench doctor says more")
-    return card_slots(cards, per_gpu or 1, at_once)
+    return [f"cuda:{number}" for number in dict.fromkeys(named) or range(there)]
 
 
 def _cluster(
-    executor: str, slurm: list[str] | None, limits: Limits, gpus: list[str] | None, per_gpu: int | None
+    executor: str, slurm: list[str] | None, limits: Limits, gpus: list[str] | None, per_gpu: str | None
 ) -> SlurmOptions | None:
     """What is asked of Slurm; None: it does not start the jobs."""
     from sslbench.execution.slurm import SlurmOptions
@@ -355,7 +364,7 @@ def _cluster(
 
 
 def _shares(
-    executor: str, ray: list[str] | None, device: str | None, gpus: list[str] | None, per_gpu: int | None
+    executor: str, ray: list[str] | None, device: str | None, gpus: list[str] | None, per_gpu: str | None
 ) -> RayOptions | None:
     """What is asked of Ray; None: it does not start the jobs."""
     from sslbench.execution.ray import RayOptions

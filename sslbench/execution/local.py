@@ -178,18 +178,10 @@ def slot_devices(slots: int, device: str | None) -> list[str]:
     return [f"cuda:{slot % gpus}" if gpus else "cpu" for slot in range(slots)]
 
 
-def card_slots(cards: Sequence[int], per_card: int, at_once: int | None = None) -> list[str]:
+def card_slots(cards: Sequence[str], per_card: int, at_once: int | None = None) -> list[str]:
     """The device of each slot, of `at_once` at most, where so many jobs share each of these cards: every card gets its
-    first job before any gets its second.
-
-    Raises:
-        UsageError: there is no such card.
-    """
-    import torch
-
-    if missing := [card for card in cards if card >= torch.cuda.device_count()]:
-        raise UsageError(f"there is no GPU {missing[0]}", "sslbench doctor shows those that torch sees")
-    return [f"cuda:{card}" for _ in range(per_card) for card in cards][:at_once]
+    first job before any gets its second."""
+    return [card for _ in range(per_card) for card in cards][:at_once]
 
 
 def has_nvidia_card() -> bool:
