@@ -36,6 +36,9 @@ class InThisProcess:
         load_all(workers.data_dir / "nothing")
         self.code = worker.main(run.directory, workers.data_dir, device, workers.threads)
 
+    def waits(self) -> bool:
+        return False
+
     def poll(self) -> int:
         return self.code
 

@@ -136,7 +136,7 @@ def devices(context: typer.Context, incomplete: str) -> Iterable[str]:
     return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in range(len(cards)) if len(cards) > 1)]
 
 
-EXECUTORS = ("local", "slurm")
+EXECUTORS = ("local", "slurm", "ray")
 
 
 @_quiet

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sslbench.config.grid import Grid
     from sslbench.config.job import Job
     from sslbench.execution.local import Limits, PlannedJob
+    from sslbench.execution.ray import RayOptions
     from sslbench.execution.slurm import SlurmOptions, TaskSettings
 
 _WHAT, _HOW = "What to run", "How to run it"
@@ -104,7 +105,10 @@ def run(
         ),
     ] = None,
     executor: Annotated[
-        str, option("NAME", "Who starts the jobs: local (default) or slurm.", panel=_HOW, complete=completion.executors)
+        str,
+        option(
+            "NAME", "Who starts the jobs: local (default), slurm or ray.", panel=_HOW, complete=completion.executors
+        ),
     ] = "local",
     slurm: Annotated[
         list[str] | None,
@@ -113,6 +117,10 @@ def run(
             "Options of sbatch with commas between: time=8:00:00; also jobs_per_task, side_by_side, grace.",
             panel=_HOW,
         ),
+    ] = None,
+    ray: Annotated[
+        list[str] | None,
+        option("KEY=VALUE", "What a job takes of Ray: gpus=0.5,cpus=4; also retries, address.", panel=_HOW),
     ] = None,
     wait: Annotated[
         bool, flag("Wait for what was submitted to Slurm (on); Ctrl-C leaves it there.", "--wait/--no-wait", panel=_HOW)
@@ -130,7 +138,8 @@ def run(
         list[str] | None, option("NUMBERS", "Cards to use, e.g. 0,2 or 0-3; default: all.", panel=_HOW)
     ] = None,
     per_gpu: Annotated[
-        int | None, option("N", "Jobs that share a card; default: 1.", "--per-gpu", panel=_HOW, min=1)
+        str | None,
+        option("N", "Jobs that share a card, auto: as many as its memory holds; default: 1.", "--per-gpu", panel=_HOW),
     ] = None,
     threads: Annotated[
         int | None, option("N", "CPU threads per job; default: cores / jobs.", panel=_HOW, min=1)
@@ -186,8 +195,9 @@ def run(
     from sslbench.core import settings
     from sslbench.execution import local
     from sslbench.execution.executors import LocalWorkers
-    from sslbench.execution.fit import words_on_memory
+    from sslbench.execution.fit import jobs_per_card, words_on_memory
     from sslbench.execution.left import Forecast
+    from sslbench.execution.ray import RayWorkers
     from sslbench.execution.sinks import checked_sink
     from sslbench.runs.tuning import write_record
 
@@ -196,6 +206,7 @@ def run(
     hung_after_s = local.HUNG_AFTER_S if hung_after is None else 60 * hung_after
     limits = local.Limits(max_hours, fail_fast, hung_after_s)
     cluster = _cluster(executor, slurm, limits, gpus, per_gpu)
+    shares = _shares(executor, ray, device, gpus, per_gpu)
     data, results = opened(data_dir), settings.results_dir(results_dir)
     axes = {"-r": recipe, "-m": method, "-w": weighting, "-l": loss, "-p": plugin, "--labeled": labeled}
     chosen = _grid_or_default(name, data, axes) if grid else _grid_of(name, axes)
@@ -214,14 +225,26 @@ def run(
         stores, missing = {}, str(error)
     if trials and cluster and not wait:
         raise UsageError("a tuned grid needs to see how its trials end", "leave --no-wait away")
+    remote = None
+    if shares and not dry_run:
+        started = LocalWorkers(data.absolute(), threads or max(1, int(shares.cpus)), copies, resume_anyway)
+        remote = RayWorkers(started, shares, device)
 
     def planned(asked: Sequence[Job]) -> tuple[list[PlannedJob], list[str]]:
         plan = local.make_plan(asked, results, stores, retry_failed, force)
+        if shares:
+            slots = min(jobs or (remote.slots if remote else 1), len(plan))
+            return plan, [remote.device if remote else shares.device(device)] * slots
         if cluster:
             slots = min(cluster.slots * (jobs or 1), len(plan))
             return plan, [checked_device(device, dry_run=True) or ("cuda" if cluster.gpus else "cpu")] * slots
-        if devices := _on_cards(gpus, per_gpu, device, min(jobs or len(plan), len(plan))):
-            return plan, devices
+        if cards := _cards(gpus, per_gpu, device):
+            if per_gpu == "auto":
+                with spinner("counts the memory of a step"):
+                    each = jobs_per_card([planned.job for planned in plan if planned.runs], stores, cards)
+            else:
+                each = int(per_gpu or 1)
+            return plan, local.card_slots(cards, each, min(jobs or len(plan), len(plan)))
         slots = min(jobs or local.default_slots(), len(plan))
         return plan, local.slot_devices(slots, checked_device(device, dry_run))
 
@@ -244,13 +267,14 @@ def run(
                 hung_after_s,
             )
             return _submit(plan, cluster, tasks, jobs, force, display if wait else None)
-        with spinner("counts the memory of a step"):
-            words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
-        for line in words:
-            warn(line)
-        worker_threads = threads or max(1, (os.cpu_count() or 1) // len(devices))
+        if not remote:
+            with spinner("counts the memory of a step"):
+                words = words_on_memory([planned.job for planned in plan if planned.runs], stores, devices)
+            for line in words:
+                warn(line)
         with display:
-            workers = LocalWorkers(data, worker_threads, copies, resume_anyway)
+            each = threads or max(1, (os.cpu_count() or 1) // len(devices))
+            workers = remote or LocalWorkers(data, each, copies, resume_anyway)
             return local.Launcher(plan, workers, devices, display, limits).run(force)
 
     if dry_run:
@@ -291,15 +315,16 @@ def run(
         raise typer.Exit(code)
 
 
-def _on_cards(gpus: list[str] | None, per_gpu: int | None, device: str | None, at_once: int) -> list[str]:
-    """The devices of slots where cards were named, or are shared; none: neither."""
+def _cards(gpus: list[str] | None, per_gpu: str | None, device: str | None) -> list[str]:
+    """The cards to use where some were named, or are shared; none: neither."""
     import torch
 
     from sslbench.config.grid import seed_range
-    from sslbench.execution.local import card_slots
 
     if not gpus and per_gpu is None:
         return []
+    if per_gpu not in (None, "auto") and not (per_gpu.isdecimal() and int(per_gpu)):
+        raise UsageError(f"--per-gpu {per_gpu} is no number of jobs", "write 2, or auto")
     if device:
         word = "--gpus" if gpus else "--per-gpu"
         raise UsageError(f"{word} and --device do not go together", "--gpus 1 --per-gpu 2 has two jobs share card 1")
@@ -307,23 +332,25 @@ def _on_cards(gpus: list[str] | None, per_gpu: int | None, device: str | None, a
         named = [int(number) for part in several(gpus) for number in seed_range(part)]
     except ValueError:
         raise UsageError(f"--gpus {','.join(gpus or [])} names no cards", "write 0,2 or 0-3") from None
-    cards = [*dict.fromkeys(named)] or [*range(torch.cuda.device_count())]
-    if not cards:
+    there = torch.cuda.device_count()
+    if missing := [number for number in named if number >= there]:
+        raise UsageError(f"there is no GPU {missing[0]}", "sslbench doctor shows those that torch sees")
+    if not there:
         raise UsageError("torch sees no GPU that jobs could share", "sslbench doctor says more")
-    return card_slots(cards, per_gpu or 1, at_once)
+    return [f"cuda:{number}" for number in dict.fromkeys(named) or range(there)]
 
 
 def _cluster(
-    executor: str, slurm: list[str] | None, limits: Limits, gpus: list[str] | None, per_gpu: int | None
+    executor: str, slurm: list[str] | None, limits: Limits, gpus: list[str] | None, per_gpu: str | None
 ) -> SlurmOptions | None:
-    """What is asked of Slurm; None: the jobs run here."""
+    """What is asked of Slurm; None: it does not start the jobs."""
     from sslbench.execution.slurm import SlurmOptions
 
     if executor not in completion.EXECUTORS:
         raise UnknownNameError("executor", executor, completion.EXECUTORS)
-    if executor == "local":
+    if executor != "slurm":
         if slurm:
-            raise UsageError("--slurm says nothing of jobs that run here", "add --executor slurm")
+            raise UsageError("--slurm says nothing of jobs that run elsewhere", "add --executor slurm")
         return None
     if gpus or per_gpu:
         raise UsageError(
@@ -334,6 +361,23 @@ def _cluster(
         word = "--fail-fast" if limits.fail_fast else "--max-hours"
         raise UsageError(f"{word} and --executor slurm do not go together", "--slurm time=8:00:00 ends an allocation")
     return SlurmOptions.read(slurm or [])
+
+
+def _shares(
+    executor: str, ray: list[str] | None, device: str | None, gpus: list[str] | None, per_gpu: str | None
+) -> RayOptions | None:
+    """What is asked of Ray; None: it does not start the jobs."""
+    from sslbench.execution.ray import RayOptions
+
+    if executor != "ray":
+        if ray:
+            raise UsageError("--ray says nothing of jobs that run elsewhere", "add --executor ray")
+        return None
+    if gpus or per_gpu:
+        raise UsageError("--gpus and --per-gpu say nothing of Ray's nodes", "--ray gpus=0.5 has two jobs share a card")
+    if device not in (None, "cpu", "cuda"):
+        raise UsageError(f"--device {device} and --executor ray do not go together", "Ray chooses the card")
+    return RayOptions.read(ray or [])
 
 
 def _print_submission(plan: list[PlannedJob], cluster: SlurmOptions, jobs: int | None, results: Path) -> None:

@@ -1,7 +1,8 @@
 """Executors: they start workers and learn how they ended, nothing else; a job is a run directory.
 
-What is to run, in which order and what an end means is the launcher's business (`execution/local.py`). On a cluster
-without access to its nodes a scheduler starts whole launchers in its allocations (`execution/slurm.py`).
+What is to run, in which order and what an end means is the launcher's business (`execution/local.py`). Ray starts
+workers on other nodes (`execution/ray.py`); on a cluster without access to its nodes a scheduler starts whole launchers
+in its allocations (`execution/slurm.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class StartedWorker(Protocol):
 
     def poll(self) -> int | None:
         """Its exit code (see `execution/worker.py`; minus a signal's number where one killed it), once it ended."""
+        ...
+
+    def waits(self) -> bool:
+        """Whether it has not begun, as somebody else has yet to find a place for it."""
         ...
 
     def stop(self) -> None:
@@ -108,6 +113,9 @@ class _Process:
         )
         self.pid = self._popen.pid
         self.poll, self.stop, self.kill = self._popen.poll, self._popen.terminate, self._popen.kill
+
+    def waits(self) -> bool:
+        return False
 
     def last_words(self) -> str:
         self._stderr.seek(0)

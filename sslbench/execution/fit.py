@@ -144,6 +144,26 @@ def _words(
     return lines
 
 
+def jobs_per_card(jobs: Sequence[Job], stores: dict[tuple[str, str], Store], cards: Sequence[str]) -> int:
+    """How many jobs may share each of these cards: as many of the largest as the smallest card has memory for, with
+    what is set aside for each; one where a kind cannot be counted.
+
+    Args:
+        jobs: that would start.
+        stores: their prepared data.
+        cards: `cuda:0`, `cuda:1`.
+    """
+    memory = min(found.total for card in cards if (found := memory_of(card)))
+    largest = 0
+    for job in {cell_of(job.resolved): job for job in jobs}.values():
+        try:
+            step = tallied(job.resolved, arithmetic_on(job.resolved, cards[0])).peak
+        except Exception:  # as above
+            return 1
+        largest = max(largest, needed(step + _data(job.resolved, stores), "cuda"))
+    return max(memory // largest, 1) if largest else 1
+
+
 _SMALLER = "smaller batches take less (--set batch.unlabeled=1), and so does --set precision=bf16 where it is fast"
 
 

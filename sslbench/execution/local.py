@@ -179,18 +179,10 @@ def slot_devices(slots: int, device: str | None) -> list[str]:
     return [f"cuda:{slot % gpus}" if gpus else "cpu" for slot in range(slots)]
 
 
-def card_slots(cards: Sequence[int], per_card: int, at_once: int | None = None) -> list[str]:
+def card_slots(cards: Sequence[str], per_card: int, at_once: int | None = None) -> list[str]:
     """The device of each slot, of `at_once` at most, where so many jobs share each of these cards: every card gets its
-    first job before any gets its second.
-
-    Raises:
-        UsageError: there is no such card.
-    """
-    import torch
-
-    if missing := [card for card in cards if card >= torch.cuda.device_count()]:
-        raise UsageError(f"there is no GPU {missing[0]}", "sslbench doctor shows those that torch sees")
-    return [f"cuda:{card}" for _ in range(per_card) for card in cards][:at_once]
+    first job before any gets its second."""
+    return [card for _ in range(per_card) for card in cards][:at_once]
 
 
 def has_nvidia_card() -> bool:
@@ -245,7 +237,7 @@ class _Held:
     def silence(self) -> float:
         """Seconds since it last did something."""
         heartbeat, moment = self.planned.run.heartbeat(), time.monotonic()
-        if heartbeat != self.heartbeat:
+        if heartbeat != self.heartbeat or self.worker.waits():
             self.heartbeat, self.heard = heartbeat, moment
         return moment - self.heard
 
@@ -360,7 +352,7 @@ class Launcher:
                 state = planned.run.look()
                 if state == "running":  # another launcher was faster
                     elsewhere.append(planned)
-                elif state == "finished":
+                elif state == "finished" or (state == "failed" != planned.state):  # or had it done already
                     self._settle(planned)
                 else:
                     try:
@@ -393,7 +385,8 @@ class Launcher:
                 continue
             del where[slot]
             planned = held.planned
-            if code == IN_USE_EXIT:
+            if code == IN_USE_EXIT or (code and planned.run.look() == "running"):  # or taken over before this was seen
+                held.worker.close()
                 elsewhere.append(planned)
                 continue
             if code == NO_MEMORY_EXIT and len(self.devices) > 1 and not planned.alone:
@@ -401,7 +394,8 @@ class Launcher:
                 planned.alone = True
                 words = held.worker.last_words()
                 held.worker.close()
-                planned.run.set_status("interrupted", error=words)
+                with suppress(OSError):
+                    planned.run.set_status("interrupted", error=words)
                 queue.append(planned)
                 self.display.event(f"{planned.job.title}: {words}; it runs again alone, last")
                 continue

@@ -178,7 +178,7 @@ class _Worker:
             if self.run_dir.look() == "finished":
                 return
             for path in self.run_dir.directory.glob("*/**/.writing-*"):  # what a kill left half-written
-                path.unlink()
+                path.unlink(missing_ok=True)  # a folder of another machine may list what is gone
             # Threads change rounding, so a run keeps the number that it began with.
             self.threads = status.get("threads") or self.threads or torch.get_num_threads()
             torch.set_num_threads(self.threads)
@@ -188,6 +188,9 @@ class _Worker:
             try:
                 with repeatable(self.device) as self.refused:
                     self._stages()
+            except Busy as error:  # the run is another process's now, and so is its status
+                self.message(str(error))
+                raise
             except Interrupted as error:
                 self.message(str(error))
                 self.run_dir.set_status("interrupted", error=error.message)
@@ -253,6 +256,7 @@ class _Worker:
         with self._measured("test_seconds"):
             predictors = self._test(resolved, store, parts, trainer)
         scores = {rule: self._scores(resolved, self.run_dir.tested(rule)) for rule in resolved.recipe.tested}
+        self.lease.check()
         self.run_dir.seal(resolved.recipe.tested, {"refused": list(self.refused)} if self.refused else None)
         self.run_dir.set_status(
             "finished",
@@ -261,6 +265,8 @@ class _Worker:
             best=best,
             seconds=round(time.time() - self.started, 1),
         )
+        said = ", ".join(f"{name} {value:.4g}" for name, value in scores[resolved.recipe.checkpoint].items())
+        self.message(f"finished: {said}")  # once in a log, however often its process was killed
         self._show("finished")
 
     def _test(
@@ -350,8 +356,9 @@ class _Worker:
             peaks = status.get("peak_memory") or {}
             highest = {of: max(found, peaks.get(of, 0)) for of, found in _peak_memory(self.device).items()}
             spent = round(float(status.get(name) or 0) + time.perf_counter() - begun, 3)
-            with suppress(StorageError):  # whoever stopped for that says it
-                self.run_dir.set_status("running", **{name: spent}, peak_memory=highest)
+            if not self.lease.lost:
+                with suppress(StorageError):  # whoever stopped for that says it
+                    self.run_dir.set_status("running", **{name: spent}, peak_memory=highest)
 
     def _predict(
         self,

@@ -31,6 +31,7 @@ damaged           its files are not as a worker leaves them. Where the records a
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -56,6 +58,7 @@ from sslbench.runs.records import CaseTable, group_reader, one_line, read_cases
 State = Literal["pending", "running", "finished", "failed", "interrupted", "damaged"]
 
 HEARTBEAT_S = 5.0
+CLAIM_S = 0.5  # after which a new owner looks whether another one came at the same moment
 # A lease on a shared file system without working locks counts as abandoned after this long without a heartbeat.
 ABANDONED_S = 60.0
 RUNS = "runs"  # the folder of a results folder that holds them
@@ -202,6 +205,7 @@ class Run:
         self.directory = directory
         self._standing: Standing | None = None
         self._kept_status: Mapping[str, Any] | None = None
+        self._heard: tuple[float, float] | None = None  # the last heartbeat that was seen, and when it had changed
 
     @classmethod
     def of(cls, job: Job, results: Path) -> Run:
@@ -649,35 +653,45 @@ class Run:
 
     def owner(self) -> dict[str, Any] | None:
         """Tell who works on the run (host, pid, heartbeat); None where nobody does or the lease is abandoned."""
-        fresh_here = False
+        free = False
         # Asking for a lock makes its file, and whoever only looks must not write.
         if self._lock_file.exists():
             try:
-                with FileLock(self._lock_file).acquire(timeout=0):
-                    pass
+                with _system_lock(self._lock_file).acquire(timeout=0):
+                    free = True
             except Timeout:
                 return self._lease_content() or {"host": "?", "pid": 0}
             except (OSError, NotImplementedError):
-                fresh_here = True  # not ours to lock, or no locks at all: the heartbeat has to tell
-        # The lock is free: on this host nobody holds it. An owner elsewhere shows by its heartbeat.
+                pass  # not ours to lock, or no locks at all: the heartbeat has to tell
         content = self._lease_content()
-        elsewhere = content.get("host") not in (None, socket.gethostname())
-        fresh = time.time() - float(content.get("heartbeat", 0)) < ABANDONED_S
-        return content if fresh and (elsewhere or (fresh_here and content)) else None
+        here = content.get("host") == socket.gethostname()
+        if "host" not in content or (here and (free or not _lives(content.get("pid")))):
+            return None
+        return content if self._beats(content.get("heartbeat", 0)) else None
+
+    def _beats(self, heartbeat: float) -> bool:
+        """Whether a heartbeat is of a worker that lives: it is young, or another one than at an earlier look, since
+        the clock of the host that wrote it may be wrong."""
+        before, changed = self._heard or (heartbeat, -math.inf)
+        self._heard = heartbeat, time.monotonic() if heartbeat != before else changed
+        young = abs(time.time() - float(heartbeat)) < ABANDONED_S
+        return young or time.monotonic() - self._heard[1] < ABANDONED_S
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
-        """Hold the run; the system frees the lock when the process ends, however it ends.
+        """Hold the run; the system frees the lock when the process ends, however it ends. Where locks do not reach
+        another host, or there are none, whoever wrote its heartbeat last has the run; the other one learns it from its
+        next.
 
         Raises:
             Busy: another process works on it.
-            SSLBenchError: there are no locks on its file system.
+            StorageError: the system refuses to write.
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(self.directory, error) from error
-        lock = FileLock(self._lock_file)
+        lock = _system_lock(self._lock_file)
         # Whoever asks for the owner takes the lock for a moment: that is no reason to give up.
         for _ in range(20):
             if self.owner() is None:
@@ -686,22 +700,34 @@ class Run:
                     break
                 except Timeout:
                     pass
-                except (OSError, NotImplementedError) as error:
-                    raise SSLBenchError(
-                        f"{self._lock_file} cannot be locked: {error}",
-                        "use another --results-dir; sslbench doctor says whether locks work there",
-                    ) from error
+                except (OSError, NotImplementedError):
+                    break  # there are none
             time.sleep(0.05)
         else:
             raise Busy(f"{self.directory.name} is being run by another process")
         lease = Lease(self._lease_file)
         try:
-            lease.beat(force=True)
+            self._wait_for_abandoned()
+            lease.claim()
             yield lease
         finally:
             with suppress(OSError):  # a full disk must not hide why the work ended; the heartbeat grows old by itself
                 lease.release()
             lock.release()
+
+    def _wait_for_abandoned(self) -> None:
+        """Watch a lease of another host that was not released: its heartbeat may only look old, where a clock is wrong.
+
+        Raises:
+            Busy: its heart beats.
+        """
+        found, end = self._lease_content(), time.monotonic() + ABANDONED_S
+        if found.get("host") in (None, socket.gethostname()):
+            return
+        while time.monotonic() < end and (content := self._lease_content()):
+            if content != found:
+                raise Busy(f"{self.directory.name} is being run by process {content['pid']} on {content['host']}")
+            time.sleep(1.0)
 
     def heartbeat(self) -> Mapping[str, Any]:
         """What the process that works on the run, or last did, wrote of itself: it changes while something is done."""
@@ -717,24 +743,75 @@ class Lease:
 
     Args:
         file: for the heartbeat. The lock is another file, which nobody writes to.
+
+    Attributes:
+        lost: whether another process took the run meanwhile; then nothing is to be written there.
     """
 
     def __init__(self, file: Path) -> None:
-        self._file, self._last = file, 0.0
+        self._file, self._next = file, 0.0
+        self.lost = False
 
-    def beat(self, force: bool = False) -> None:
-        """Refresh the heartbeat, at most every few seconds."""
-        moment = time.time()
-        if force or moment - self._last > HEARTBEAT_S:
-            self._last = moment
-            self._write({"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": moment})
+    def claim(self) -> None:
+        """Write down that this process has the run."""
+        self._write(self._ours())
+        self._next = time.monotonic() + CLAIM_S
+
+    def beat(self) -> None:
+        """Refresh the heartbeat, at most every few seconds.
+
+        Raises:
+            Busy: as for `check`.
+        """
+        if time.monotonic() >= self._next:
+            self.check()
+            self._next = time.monotonic() + HEARTBEAT_S
+            self._write(self._ours())
+
+    def check(self) -> None:
+        """Check that the run is still this process's.
+
+        Raises:
+            Busy: another one took it, to which this one had looked dead, or at the same moment.
+        """
+        found, ours = read_json(self._file), self._ours()
+        if isinstance(found, dict) and any(found.get(key) != ours[key] for key in ("host", "pid")):
+            self.lost = True
+            taker = f"process {found['pid']} on {found['host']}" if "pid" in found else "another process"
+            raise Busy(f"{self._file.parent.name} was taken over by {taker}")
 
     def release(self) -> None:
         """Say that the work ended."""
-        self._write({})
+        if not self.lost:
+            self._write({})
+
+    def _ours(self) -> dict[str, Any]:
+        return {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
 
     def _write(self, content: Mapping[str, Any]) -> None:
         write_json(self._file, content, sync=False)
+
+
+# A marker file, which stands in for a lock elsewhere, would outlive a process that is killed.
+_NO_MARKERS: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+)
+
+
+def _system_lock(path: Path) -> FileLock:
+    """A lock that the system frees with its process; taking it fails where there are none."""
+    return FileLock(path, **_NO_MARKERS)
+
+
+def _lives(process: Any) -> bool:
+    """Whether there is a process of this number here."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, TypeError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def runs_below(folder: Path) -> list[Run]:

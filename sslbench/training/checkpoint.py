@@ -124,14 +124,14 @@ class Checkpoints:
         """Remove all generations but two, and best weights that neither needs."""
         generations = self._generations()
         for path in generations[:-2]:
-            path.unlink()
+            path.unlink(missing_ok=True)  # a folder of another machine may list what is gone
         kept = [self._needed.get(path.name) for path in generations[-2:]]
         if None in kept:
             return  # one that this process did not read: it is gone soon
         needed = frozenset().union(*filter(None, kept))
         for path in self.folder.glob("best*.pt"):
             if path.stem not in needed:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 class _Writing(threading.Thread):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sslbench.core.errors import UsageError
 from sslbench.execution import fit
-from sslbench.execution.fit import Memory, words_on_memory
+from sslbench.execution.fit import Memory, jobs_per_card, words_on_memory
 from sslbench.execution.memory import GPU_CONTEXT, StepTally
+from tests.helpers.command_line import call
 from tests.helpers.jobs import phantom_job
 
 GIB = 2**30
@@ -83,6 +86,29 @@ def test_what_cannot_be_counted_starts_all_the_same(sized: Any, monkeypatch: pyt
     monkeypatch.setattr(fit, "tallied", broken)
     (line,) = words_on_memory([phantom_job("cps")], {}, ["cuda:0"])
     assert "1 kind of jobs was not counted" in line
+
+
+def test_a_card_is_shared_by_as_many_as_its_memory_holds(sized: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [phantom_job("cps"), phantom_job("mt"), phantom_job("mt").reseeded(5)]
+    counted = sized(5, 24)
+    assert jobs_per_card(jobs, {}, ["cuda:0"]) == 3 and counted == ["cps", "mt"]  # 5 * 1.2 + 1 of 24
+    cards = {"cuda:0": Memory("large", 80 * GIB), "cuda:1": Memory("small", 15 * GIB)}
+    monkeypatch.setattr(fit, "memory_of", cards.get)
+    assert [jobs_per_card(jobs, {}, some) for some in (["cuda:0"], ["cuda:0", "cuda:1"])] == [11, 2]
+    monkeypatch.setattr(fit, "tallied", lambda resolved, arithmetic: 1 / 0)
+    assert jobs_per_card(jobs, {}, ["cuda:0"]) == 1
+
+
+def test_auto_is_asked_of_a_faked_card(sized: Any, monkeypatch: pytest.MonkeyPatch, phantom_data: Path) -> None:
+    sized(5, 24)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    words = ("run", "-r", "phantom", "-m", "cps", "--labeled", "20%", "--seed", "0-5", "--dry-run", "--json")
+    for asked, slots in (("auto", 3), ("2", 2)):
+        code, out, err = call(*words, "--per-gpu", asked, "--data-dir", str(phantom_data))
+        assert code == 0, err
+        assert json.loads(out)["devices"] == ["cuda:0"] * slots
+    code, _, err = call(*words, "--per-gpu", "many", "--data-dir", str(phantom_data))
+    assert code == 2 and "write 2, or auto" in err
 
 
 def test_this_machine_says_what_it_has() -> None:

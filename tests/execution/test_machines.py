@@ -113,6 +113,9 @@ def test_a_job_short_of_memory_runs_once_more_and_alone(
             beside[self.seed].append(len(alive))
             alive.append(self)
 
+        def waits(self) -> bool:
+            return False
+
         def poll(self) -> int | None:
             self.looks += 1
             if self.looks < 2:

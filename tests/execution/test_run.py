@@ -183,7 +183,7 @@ def test_a_lease_is_held_by_one_and_freed_by_death(tmp_path: Path) -> None:
     (tmp_path / "run" / "lease.json").write_text(json.dumps({"host": "far", "pid": 1, "heartbeat": time.time()}))
     assert run.owner() == {"host": "far", "pid": 1, "heartbeat": pytest.approx(time.time(), abs=5)}
     (tmp_path / "run" / "lease.json").write_text(json.dumps({"host": "far", "pid": 1, "heartbeat": time.time() - 999}))
-    assert run.owner() is None
+    assert Run(run.directory).owner() is None
 
 
 def test_a_directory_that_holds_another_job_is_refused(phantom_data: Path, tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ class FakeWorker:
     def say(self, text: str) -> None:
         self.log.append(f"{self.run.directory.name} {text}")
 
+    def waits(self) -> bool:
+        return False
+
     def poll(self) -> int | None:
         self.looks += 1
         if self.looks == TRAINS:

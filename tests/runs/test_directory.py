@@ -20,7 +20,6 @@ import yaml
 from filelock import FileLock
 
 import sslbench
-from sslbench.core.errors import SSLBenchError
 from sslbench.runs.directory import Busy, Run, runs_below
 from tests.helpers.owners import start_owner
 
@@ -68,10 +67,101 @@ def test_where_nothing_can_be_locked_the_heartbeat_tells(tmp_path: Path, monkeyp
     for age, held in ((1, True), (999, False)):
         content = {"host": "far", "pid": 1, "heartbeat": time.time() - age}
         (run.directory / "lease.json").write_text(json.dumps(content))
-        assert (run.owner() is not None) is held
-    with pytest.raises(SSLBenchError, match="No locks available") as raised, run.lease():
+        assert (Run(run.directory).owner() is not None) is held
+    (run.directory / "lease.json").write_text("{}")
+    with run.lease():  # and a run can be worked on
+        found = Run(run.directory).owner()
+        assert found is not None and found["pid"] == os.getpid()
+        with pytest.raises(Busy), Run(run.directory).lease():
+            pass
+    assert run.owner() is None
+
+
+def test_a_killed_owner_is_known_by_its_process_where_nothing_can_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    run = Run(tmp_path / "run")
+    process = start_owner(run.directory)
+    owner = run.owner()
+    process.kill()
+    process.wait()
+    assert owner is not None and owner["pid"] == process.pid
+    assert run.owner() is None
+    with run.lease():
+        assert run.heartbeat()["pid"] == os.getpid()
+    assert not run.heartbeat()
+
+
+class Clock:
+    """Time that passes where somebody sleeps; `then` is done after so many seconds."""
+
+    def __init__(self) -> None:
+        self.passed, self.then = 1000.0, {}
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    def sleep(self, seconds: float) -> None:
+        self.passed += seconds
+        for moment in [moment for moment in self.then if moment <= self.passed]:
+            self.then.pop(moment)()
+
+    def time(self) -> float:
+        return self.passed + 1e9
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of this host."""
+    found = Clock()
+    for name in ("monotonic", "sleep", "time"):
+        monkeypatch.setattr(f"sslbench.runs.directory.time.{name}", getattr(found, name))
+    return found
+
+
+def beat(run: Run, heartbeat: float) -> None:
+    """Have the heart of a worker beat on another host, whose lock does not reach here."""
+    run.directory.mkdir(exist_ok=True)
+    (run.directory / "lease.json").write_text(json.dumps({"host": "far", "pid": 1, "heartbeat": heartbeat}))
+
+
+@pytest.mark.parametrize("off", [-600.0, 600.0])
+def test_a_heart_that_beats_by_a_wrong_clock_is_heard(tmp_path: Path, clock: Clock, off: float) -> None:
+    run = Run(tmp_path / "run")
+    beat(run, clock.time() + off)
+    assert run.owner() is None
+    clock.sleep(5)
+    beat(run, clock.time() + off)
+    assert run.owner() is not None  # it changed since
+    clock.sleep(61)
+    assert run.owner() is None  # and no longer does
+    clock.then[clock.monotonic() + 50] = lambda: beat(run, clock.time() + off)
+    with pytest.raises(Busy, match="process 1 on far"), run.lease():
         pass
-    assert not isinstance(raised.value, Busy) and "doctor" in raised.value.hint
+    clock.sleep(61)
+    with run.lease():  # it is silent now
+        assert run.heartbeat()["pid"] == os.getpid()
+
+
+def test_whoever_lost_a_run_learns_it_and_writes_nothing_there(tmp_path: Path, clock: Clock) -> None:
+    run = Run(tmp_path / "run")
+    with pytest.raises(Busy, match="taken over by process 1 on far"), run.lease() as lease:
+        clock.sleep(1)
+        lease.beat()
+        beat(run, clock.time())
+        lease.beat()  # too early to look again
+        clock.sleep(5)
+        lease.beat()
+    assert lease.lost and run.heartbeat()["host"] == "far"
+    beat(run, 0.0)
+    clock.sleep(61)
+    with pytest.raises(Busy, match="by another process"), run.lease() as lease:
+        (run.directory / "lease.json").write_text("{}")  # it was taken, and given back
+        lease.check()
 
 
 def test_looking_writes_nothing(write_run: Write, tmp_path: Path) -> None:
