@@ -62,10 +62,11 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def plain(text: Any) -> str:
-    """Text as Markdown that shows it as it is; what stands in backticks is code."""
-    parts = re.split(r"(`[^`]+`)", str(text))
+    """Text as Markdown that shows it as it is; what stands in backticks is code, and an address a link."""
+    parts = re.split(r"(`[^`]+`|https?://[^\s)]*[^\s).,;])", str(text))
     return "".join(
-        part if number % 2 else re.sub(r"([\\*_\[\]|<>#])", _escaped, part) for number, part in enumerate(parts)
+        re.sub(r"([\\*_\[\]|<>#])", _escaped, part) if number % 2 == 0 else part if part[0] == "`" else f"<{part}>"
+        for number, part in enumerate(parts)
     )
 
 
@@ -75,13 +76,17 @@ def _escaped(match: re.Match[str]) -> str:
 
 def _code(value: Any) -> str:
     """A value as recipes and command lines spell it."""
-    if value is None:
-        return "`null`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
+    return f"`{_spelling(value)}`" if value != "" else ""
+
+
+def _spelling(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
-        return f"`[{', '.join(_code(item).strip('`') for item in value)}]`"
-    return f"`{value}`" if str(value) else ""
+        return f"[{', '.join(map(_spelling, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_spelling(item)}" for key, item in value.items()) + "}"
+    return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 8 else str(value)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -107,7 +112,7 @@ def _names(values: Iterable[Any]) -> str:
 
 
 def _mirror(page: str, source: str) -> str:
-    """A file from outside of docs/ as a page: its links into docs/, and to other such files, become links of the site."""
+    """A file from outside of docs/ as a page: its links to pages become links of the site."""
     places = {(ROOT / file).resolve(): path for path, file in ELSEWHERE.items()}
 
     def moved(match: re.Match[str]) -> str:
@@ -172,23 +177,22 @@ def _first(facts: dict[str, Any]) -> str:
 
 
 def _component(kind: str, facts: dict[str, Any]) -> str:
-    details: Callable[[dict[str, Any]], Iterator[str]] | None = {
-        "method": _method,
-        "network": _network,
-        "dataset": _dataset,
-        "protocol": _protocol,
-    }.get(kind)
+    more, tables = _PARTICULAR.get(kind, (_nothing, _nothing))
     return _joined(
         [
             f"## {facts['name']}",
             *map(plain, facts["about"]),
-            _list(_common(facts)),
-            *(details(facts) if details else ()),
+            _list([*_common(facts), *more(facts)]),
+            *tables(facts),
             _deviations(facts.get("deviations", ())),
             _options(facts.get("options", ())),
             _presets(facts.get("presets", ())),
         ]
     )
+
+
+def _nothing(facts: dict[str, Any]) -> Iterator[str]:
+    yield from ()
 
 
 def _common(facts: dict[str, Any]) -> Iterator[str]:
@@ -211,17 +215,17 @@ def _deviations(found: Sequence[str]) -> str:
     return _joined(["**Where it differs**", _list(map(plain, found))]).strip() if found else ""
 
 
-def _options(found: Sequence[dict[str, Any]]) -> str:
+def _options(found: Sequence[dict[str, Any]], what: str = "option") -> str:
     rows = (
         (
-            f"`{row['name']}`",
-            f"`{row['type']}`",
+            _code(row["name"]),
+            _code(row["type"]),
             "required" if row["required"] else _code(row["default"]),
             plain(row["description"]),
         )
         for row in found
     )
-    return _table(("option", "type", "default", "meaning"), rows)
+    return _table((what, "type", "default", "meaning"), rows)
 
 
 def _presets(found: Sequence[dict[str, Any]]) -> str:
@@ -230,32 +234,23 @@ def _presets(found: Sequence[dict[str, Any]]) -> str:
 
 
 def _method(facts: dict[str, Any]) -> Iterator[str]:
-    """What is particular to a method, and the evidence that there is for it."""
-    yield _list(
-        [
-            f"Group in tables: {facts['group']}",
-            f"Networks that predict: {_names(facts['predictors'])}",
-            "Views: " + "; ".join(f"{stream} {_names(views)}" for stream, views in facts["views"].items()),
-            f"Terms that it asks a loss for: {_names(facts['term_kinds'])}",
-            *(
-                f"Averaged: `{each['teacher']}` follows `{each['student']}`, decay {each['decay']:g}"
-                for each in facts["teachers"]
-            ),
-            *(
-                [f"Changes of the recipe: {_names(f'{path}={value}' for path, value in facts['defaults'].items())}"]
-                if facts["defaults"]
-                else []
-            ),
-            *([f"Said under every table with it: {plain(facts['caution'])}"] if facts["caution"] else []),
-            *(
-                f"Declared to break the law `{law}`: {plain(reason)}"
-                for law, reason in facts["check_exemptions"].items()
-            ),
-        ]
-    )
-    names = [facts["name"], *(preset["name"] for preset in facts["presets"])]
+    yield f"Group in tables: {facts['group']}"
+    yield f"Networks that predict: {_names(facts['predictors'])}"
+    yield "Views: " + "; ".join(f"{stream} {_names(views)}" for stream, views in facts["views"].items())
+    yield f"Terms that it asks a loss for: {_names(facts['term_kinds'])}"
+    for each in facts["teachers"]:
+        yield f"Averaged: `{each['teacher']}` follows `{each['student']}`, decay {each['decay']:g}"
+    if facts["defaults"]:
+        yield f"Changes of the recipe: {_spelt(facts['defaults'])}"
+    if facts["caution"]:
+        yield f"Said under every table with it: {plain(facts['caution'])}"
+    for law, reason in facts["check_exemptions"].items():
+        yield f"Declared to break the law `{law}`: {plain(reason)}"
+
+
+def _evidence_of(facts: dict[str, Any]) -> Iterator[str]:
     yield "**Evidence**"
-    yield _list(_evidence(facts["name"], names))
+    yield _list(_evidence(facts["name"], [facts["name"], *(preset["name"] for preset in facts["presets"])]))
 
 
 def _evidence(name: str, names: list[str]) -> Iterator[str]:
@@ -304,29 +299,27 @@ def _trained() -> dict[str, set[str]]:
 
 
 def _network(facts: dict[str, Any]) -> Iterator[str]:
-    counts = (
-        f"{entry['count']:,}".replace(",", " ") + f" with {entry['classes']} classes" for entry in facts["parameters"]
-    )
-    yield _list(
-        [f"Sides of a patch are divisible by {facts['divisor']}", f"Parameters for one channel: {', '.join(counts)}"]
-    )
+    yield f"Sides of a patch are divisible by {facts['divisor']}"
+    counts = (f"{entry['count']:,} with {entry['classes']} classes" for entry in facts["parameters"])
+    yield f"Parameters for one channel: {'; '.join(counts).replace(',', ' ')}"
 
 
 def _dataset(facts: dict[str, Any]) -> Iterator[str]:
-    yield _list(
-        [plain(facts["title"]), f"Cases: {facts['official_cases']}", *(plain(line) for line in facts["access"])]
-    )
-    classes = (
-        (row["label"], plain(row["name"]), f"`{row['short']}`" if row["short"] else "") for row in facts["classes"]
-    )
+    yield plain(facts["title"])
+    yield f"Cases: {facts['official_cases']}"
+    yield from map(plain, facts["access"])
+
+
+def _dataset_tables(facts: dict[str, Any]) -> Iterator[str]:
+    classes = ((row["label"], plain(row["name"]), _code(row["short"])) for row in facts["classes"])
     yield _table(("label", "class", "short"), classes)
-    kinds = ((f"`{row['name']}`", f"`{row['hash']}`", plain(row["description"])) for row in facts["preprocessings"])
+    kinds = ((_code(row["name"]), _code(row["hash"]), plain(row["description"])) for row in facts["preprocessings"])
     yield _table(("preprocessing", "hash", "what"), kinds)
     lists = (
         (
-            f"`{row['name']}`",
+            _code(row["name"]),
             f"{row['train']} / {row['validation']} / {row['test']} {row['unit']}s",
-            ", ".join(f"`{budget['title']}`" for budget in row["budgets"]),
+            _names(budget["title"] for budget in row["budgets"]),
             plain(row["source"]),
             plain(row["leaks"]),
         )
@@ -336,10 +329,28 @@ def _dataset(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _protocol(facts: dict[str, Any]) -> Iterator[str]:
-    yield f"*{plain(facts['caption'])}*"
+    yield plain(facts["caption"])
+
+
+# What is told of a kind beside that: entries of its list, and what stands below it.
+_PARTICULAR: dict[str, tuple[Callable[..., Iterator[str]], Callable[..., Iterator[str]]]] = {
+    "method": (_method, _evidence_of),
+    "network": (_network, _nothing),
+    "dataset": (_dataset, _dataset_tables),
+    "protocol": (_nothing, _protocol),
+}
 
 
 # ------------------------------------------------------------------------------------------------ recipes, line, API
+
+
+_FIELDS = """\
+Made from the code. `--set PATH=VALUE` changes any of them, and so do `set` and `vary` of a [grid](grids.md); what
+differs from the recipe is part of the name and digest of a run. `sslbench show recipe NAME` tells each value with the
+layer that it came from: [every recipe](every-recipe.md). What recipes follow, and where not: [Recipes](recipes.md).
+
+Options of the network (`network.base_filters`), the method, the loss (`loss.gamma`) and the plugin are theirs:
+[networks](every-network.md), [methods](every-method.md), [losses](every-loss.md), [plugins](every-plugin.md)."""
 
 
 def _recipe_fields() -> str:
@@ -347,35 +358,16 @@ def _recipe_fields() -> str:
     from sslbench.config.fields import fields_of
 
     def table(model: Any, prefix: str = "") -> str:
-        return _options(list(fields_of(model, prefix)))
+        return _options(list(fields_of(model, prefix)), "field")
 
-    shapes = [*get_args(get_args(recipe.Distortion)[0]), recipe.ThreeOfSix]
-    return _joined(
-        [
-            "# Every field of a recipe",
-            "Made from the code. `--set PATH=VALUE` changes any of them, and so do `set` and `vary` of a [grid](grids.md); "
-            "what differs from the recipe is part of a run's name and digest. `sslbench show recipe NAME` tells each value "
-            "of a recipe with the layer that it came from: [every recipe](every-recipe.md). What recipes follow, and where "
-            "they deviate: [Recipes](recipes.md).",
-            table(recipe.Recipe),
-            "Options of the network (`network.base_filters`), the method, the loss (`loss.gamma`) and the plugin are theirs: "
-            "[networks](every-network.md), [methods](every-method.md), [losses](every-loss.md), "
-            "[plugins](every-plugin.md).",
-            "## tiles",
-            table(recipe.TilesSpec, "tiles."),
-            "## overrides",
-            "A list; what matches a job is set in it, the last match last.",
-            table(recipe.Override),
-            "## Augmentations",
-            "`augment.weak` begins with at most one of "
-            f"{_names(get_args(recipe.Geometry))}; these may follow. All but `three_of_six` may stand in `augment.strong`.",
-            *(
-                part
-                for shape in shapes
-                for part in (f"### {shape.model_fields['name'].default}", plain(_flat(shape.__doc__)), table(shape))
-            ),
-        ]
-    )
+    parts = ["# Every field of a recipe", _FIELDS, table(recipe.Recipe)]
+    parts += ["## tiles", table(recipe.TilesSpec, "tiles.")]
+    parts += ["## overrides", "A list; what matches a job is set in it, the last match last.", table(recipe.Override)]
+    first = f"`augment.weak` begins with at most one of {_names(get_args(recipe.Geometry))}; these may follow."
+    parts += ["## Augmentations", f"{first} All but `three_of_six` may stand in `augment.strong`."]
+    for shape in (*get_args(get_args(recipe.Distortion)[0]), recipe.ThreeOfSix):
+        parts += [f"### {shape.model_fields['name'].default}", plain(_flat(shape.__doc__)), table(shape)]
+    return _joined(parts)
 
 
 def _recipes() -> str:
@@ -416,7 +408,7 @@ def _recipes() -> str:
 
 
 def _spelt(values: dict[str, Any]) -> str:
-    return " ".join(f"`{path}={_code(value).strip('`')}`" for path, value in values.items())
+    return _names(f"{path}={_spelling(value)}" for path, value in values.items())
 
 
 def _flat(text: str | None) -> str:
@@ -447,7 +439,7 @@ def _command_line() -> str:
                 row = (_names(each.opts), f"`{each.metavar}`" if each.metavar else "", plain(_help(each.help)))
             panels.setdefault(getattr(each, "rich_help_panel", None) or "", []).append(row)
         for title, rows in panels.items():
-            parts += [f"**{title}**" if title else "", _table((title or "option", "value", "meaning"), rows)]
+            parts += [f"**{title}**" if title else "", _table(("option", "value", "meaning"), rows)]
     return _joined(parts)
 
 
@@ -489,34 +481,52 @@ def _python() -> str:
 
 
 def _documented(name: str, target: Any) -> Iterator[str]:
-    yield f"```python\n{'class ' if inspect.isclass(target) else ''}{_signature(name, target)}\n```"
+    from pydantic import BaseModel
+
+    from sslbench.config.fields import fields_of
+
+    model = inspect.isclass(target) and issubclass(target, BaseModel)
+    yield f"```python\n{'class ' if inspect.isclass(target) else ''}{name if model else _signature(name, target)}\n```"
     yield from _docstring(inspect.getdoc(target))
+    if model:
+        yield _options(list(fields_of(target)), "field")
     if inspect.isclass(target):
         own = (
-            (key, inspect.unwrap(_function(value))) for key, value in vars(target).items() if not key.startswith("_")
+            (key, getattr(value, "__func__", value)) for key, value in vars(target).items() if not key.startswith("_")
         )
-        rows = [
-            (f"`{_signature(key, value)}`", plain(_flat((inspect.getdoc(value) or "").split("\n\n")[0])))
-            for key, value in own
-            if callable(value)
-        ]
+        rows = ((f"`{_signature(key, value, 1000)}`", plain(_opening(value))) for key, value in own if callable(value))
         yield _table(("method", "what"), [row for row in rows if row[1]])
 
 
-def _function(value: Any) -> Any:
-    return value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+def _opening(target: Any) -> str:
+    return _flat((target.__doc__ or "").split("\n\n")[0])
 
 
-def _signature(name: str, target: Any) -> str:
-    """A call as one would write it, in lines of at most a hundred signs where it is a block."""
+def _signature(name: str, target: Any, width: int = 88) -> str:
+    """A call as one would write it: types by their last names, one argument a line where a line has no room."""
     try:
         found = inspect.signature(target)
     except (TypeError, ValueError):
         return name
-    shown = re.sub(
-        r"\b(?:sslbench|torch|collections|pathlib|numpy|typing|pandas)\.(?:\w+\.)*(?=\w)", "", f"{name}{found}"
-    )
-    return re.sub(r"'((?:[\w.|\[\], ])+)'", r"\1", shown)
+    shown, star = [], False
+    for each in found.parameters.values():
+        if each.kind is each.KEYWORD_ONLY and not star:
+            shown.append("*")
+        star |= each.kind in (each.KEYWORD_ONLY, each.VAR_POSITIONAL)
+        text = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "") + each.name
+        if each.annotation is not each.empty:
+            text += f": {_type(each.annotation)}"
+        if each.default is not each.empty:
+            text += f" = {'...' if callable(each.default) else repr(each.default)}"
+        shown.append(text)
+    end = "" if found.return_annotation is found.empty else f" -> {_type(found.return_annotation)}"
+    line = f"{name}({', '.join(shown)}){end}"
+    return line if len(line) <= width else f"{name}(\n    " + ",\n    ".join(shown) + f",\n){end}"
+
+
+def _type(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
 
 
 def _docstring(text: str | None) -> Iterator[str]:
