@@ -1,14 +1,15 @@
-# `make install`, `make demo`, `make test`, `make laws`, `make gpu`, `make lint`: each makes its own .venv; Python and make are all it takes.
+# `make install`, `make demo`, `make docs`, `make test`, `make laws`, `make gpu`, `make lint`: each makes its own .venv; Python and make are all it takes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCUMENTED := $(VENV)/.documented
 
 # Without a GPU a CPU build of torch is installed, not gigabytes of CUDA libraries. The version stands in constraints.txt.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 
-.PHONY: install demo test laws gpu lint clean
+.PHONY: install demo docs test laws gpu lint clean
 
 install: $(INSTALLED)
 
@@ -35,6 +36,14 @@ endif
 demo: install
 	$(BIN)/sslbench demo .
 
+# The documentation as a site, site/index.html; a link or an anchor that leads nowhere stops it.
+docs: install $(DOCUMENTED)
+	$(BIN)/python -m mkdocs build --strict
+
+$(DOCUMENTED): pyproject.toml
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
 # One process a core; each runs its share in order, so that a module's fixtures are mostly made once.
 test: install
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -56,4 +65,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The guide to checking and sharing does what it says: its commands are executed in their order."""
+"""The guides to checking, sharing and importing do what they say: their commands are executed in their order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from tests.helpers.paper_runs import write_run_of
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "check-and-share.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines()]
+IMPORT = (ROOT / "docs" / "guides" / "import.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for page in (GUIDE, IMPORT)
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 def score(job: Job, metric: str, name: str) -> float:
@@ -40,5 +46,3 @@ def test_the_commands_do_what_the_guide_says(small_data: Path, tmp_path: Path, m
     assert "‡" in told["sslbench report quick"]
     for name in re.findall(r"`([\w/.]+)`", GUIDE.split("writes ", 1)[1].split("\n## ")[0]):
         assert Path("shared/all", name).exists(), name
-    for path in re.findall(r"\]\((\.\./reference/[\w.]+)", GUIDE):
-        assert (ROOT / "docs" / "guides" / path).exists(), path
