@@ -1,4 +1,4 @@
-"""What commands take that read many runs: `status` and `report` of a results folder of finished runs, and the plan of as
+"""What commands take that read many runs: `status` and `report` of a folder of finished runs, and the plan of as
 many jobs.
 
 The runs are made up: configurations as `run` writes them, records drawn at random and sealed as a worker seals them, no
