@@ -167,7 +167,7 @@ def course_of(run: Run, job: Job | None = None) -> Course:
     if status.get("state") == "finished" and not status.get("scores"):
         status = {**status, "scores": _scores(run.read_records())}
     else:
-        run.look()
+        run.look(status)
     return Course(run, run.state, status, run.progress(), job)
 
 

@@ -11,9 +11,6 @@ from typing import Any
 import torch
 from torch.utils import deterministic as _fill
 
-# cuBLAS repeats with a workspace of fixed size alone, and reads this when it starts.
-CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
 _REFUSED = re.compile(r"(\S+) does not have a deterministic implementation")
 
 

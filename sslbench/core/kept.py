@@ -14,7 +14,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +74,8 @@ def _folder() -> Path | None:
 @cache
 def _state() -> str:
     """Hash what files of the package are there, and what reads them."""
+    from importlib.metadata import version
+
     found: list[Any] = [sys.version, version("pydantic")]
     for folder, folders, names in os.walk(_PACKAGE):
         folders[:] = sorted(name for name in folders if name != "__pycache__")

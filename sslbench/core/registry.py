@@ -25,14 +25,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sslbench.core.builtin import BUILTIN
 from sslbench.core.errors import SSLBenchError, UnknownNameError, UsageError
 from sslbench.core.kept import kept
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -478,6 +480,8 @@ def _follow(reference: str) -> Any:
 
 @cache
 def _entry_points(kind: str) -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points
+
     return tuple(entry_points(group=f"sslbench.{kind}"))
 
 

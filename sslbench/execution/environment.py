@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Mapping
 
-from sslbench.core.determinism import CUBLAS_WORKSPACE
-
+# cuBLAS repeats with a workspace of fixed size alone, and reads this when it starts.
+_CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -21,7 +21,7 @@ def worker_environment(device: str, threads: int, own: Mapping[str, str]) -> tup
         threads: on a CPU.
         own: this process's.
     """
-    name, value = CUBLAS_WORKSPACE
+    name, value = _CUBLAS_WORKSPACE
     made = {**own, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), name: own.get(name, value)}
     # A worker finds the modules that this process finds, as a spawned one would.
     made["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

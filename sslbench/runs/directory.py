@@ -542,10 +542,14 @@ class Run:
                 f"{self.directory} is {state}, not finished{reason}", "sslbench run does what is left to do"
             )
 
-    def look(self) -> State:
+    def look(self, status: Mapping[str, Any] | None = None) -> State:
         """Read anew where the run stands, and return its state; config.yaml, which no run changes, is read once, and
-        records that are those that were sealed are taken for whole."""
-        self._standing, _ = self._read(parse=False)
+        records that are those that were sealed are taken for whole.
+
+        Args:
+            status: what `status` said a moment ago; None: it is read.
+        """
+        self._standing, _ = self._read(parse=False, status=status)
         return self._standing.state
 
     def read_records(self) -> CaseTable | None:
@@ -553,13 +557,13 @@ class Run:
         self._standing, records = self._read()
         return records
 
-    def _read(self, parse: bool = True) -> tuple[Standing, CaseTable | None]:
+    def _read(self, parse: bool = True, status: Mapping[str, Any] | None = None) -> tuple[Standing, CaseTable | None]:
         """The standing, and the records of a finished run; without `parse` those whose seal holds are left unread."""
         if not self.begun:
             return Standing("pending"), None
         try:
             self.check_identity()
-            status = self.status()
+            status = self.status() if status is None else status
             recorded, error = status.get("state"), str(status.get("error") or "")
             if recorded == "finished":
                 return Standing("finished"), self._read_cases() if parse or not self._seal_holds() else None
