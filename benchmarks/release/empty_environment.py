@@ -28,7 +28,7 @@ PYTHONS = ("python3.11", "python3.12", "python3.13")
 COMMANDS = {
     "version": ["--version"],
     "doctor": ["doctor"],
-    # One of the demo's eight jobs: what ends here in a minute is all that a wheel can lack.
+    # One of the eight jobs, for one iteration: it is not the training that a wheel can lack.
     "demo": [
         "demo",
         "--scale",
