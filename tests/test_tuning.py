@@ -11,13 +11,14 @@ import yaml
 
 from sslbench.cli.options import Choice
 from sslbench.config.grid import Grid, load_grid
-from sslbench.config.tuning import Trial
+from sslbench.config.tuning import Trial, row_of
 from sslbench.core.errors import UsageError
 from sslbench.core.files import write_json
 from sslbench.reporting.manifest import grid_in, manifest_of
 from sslbench.reporting.tables import grid_report
 from sslbench.runs.directory import Run
 from sslbench.runs.tuning import scored, settled, validation_score, winners, write_record
+from tests.helpers.jobs import phantom_job, tiny_job
 from tests.helpers.results import write_cases
 
 CHOICE = Choice()
@@ -80,6 +81,25 @@ def test_the_best_on_validation_is_chosen(grid: Grid, tmp_path: Path) -> None:
     assert [row["chosen"] for row in record["rows"]] == [chosen[row["row"]] for row in record["rows"]]
     assert [trial["score"] for trial in record["rows"][0]["trials"]] == pytest.approx([0.4, 0.8, 0.6])
     assert all((results / "runs" / run).is_dir() for trial in record["rows"][0]["trials"] for run in trial["runs"])
+
+
+def test_rows_whose_long_names_begin_alike_are_tuned_apart(grid: Grid) -> None:
+    long = {
+        "batch.labeled": 2,
+        "batch.unlabeled": 2,
+        "inference.stride": [16] * 3,
+        "inference.validation_stride": [16] * 3,
+    }
+    jobs = [
+        tiny_job("mt", set={**long, "schedule.validate_every": every}, labeled=labeled).canonical()
+        for every in (2, 3)
+        for labeled in ("20%", "40%")
+    ]
+    assert len({job.directory.parent for job in jobs}) == 2 and len(set(map(row_of, jobs))) == 4
+    assert row_of(jobs[0]) == row_of(jobs[0].reseeded(5))
+    short = tiny_job("mt").canonical()
+    plain = phantom_job("mt", **{"batch.labeled": 2})
+    assert row_of(plain) == plain.directory.parent.as_posix() and short.directory.parent.as_posix() != row_of(short)
 
 
 def test_a_failed_trial_is_not_chosen_and_an_open_one_is_waited_for(grid: Grid, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from sslbench.runs.directory import Run, runs_below
 SIGNALS = ("KILL", "TERM", "HUP")
 TARGETS = ("worker", "worker", "worker", "launcher", "both")
 MOMENTS = ("any", "training", "training", "write", "write")
-PATIENCE_S = 60.0  # that a moment is waited for; then whatever is there is struck
+PATIENCE_S = 600.0  # that a moment is waited for; then whatever is there is struck
 
 
 @dataclass

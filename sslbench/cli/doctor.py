@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -407,19 +407,22 @@ def _writable(folder: Path) -> bool:
 
 def _locks(results_dir: Path) -> Check:
     """Tell whether a lock keeps a second holder out: what keeps two launchers from repeating each other's work."""
+    from sslbench.runs.directory import system_lock
+
     remedy = "put the results on a local disk, or mount the shared one with file locks"
     try:
         with tempfile.TemporaryDirectory(dir=_existing(results_dir), prefix=".lock-test-") as folder:
             path = Path(folder) / "lock"
-            with FileLock(path).acquire(timeout=0):
+            with system_lock(path).acquire(timeout=0):
                 try:
-                    FileLock(path).acquire(timeout=0).lock.release()
+                    system_lock(path).acquire(timeout=0).lock.release()
                 except Timeout:
                     return Check("places", "locks", "ok", "a lock keeps a second launcher out")
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or error
-        return Check("places", "locks", "fail", f"locks do not work there: {why}", remedy)
-    message = "a lock does not keep a second launcher out: run one at a time"
+        message = f"there are no locks there, so that a killed job waits for a minute before it goes on: {why}"
+        return Check("places", "locks", "warn", message, remedy)
+    message = "a lock does not keep a second launcher out: heartbeats tell alone who works on a run"
     return Check("places", "locks", "warn", message, remedy)
 
 

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from sslbench.config.draws import family_of
-from sslbench.config.job import Job
+from sslbench.config.job import Job, settings_of
 from sslbench.config.recipe import Seed
 from sslbench.config.splits import load_splits
 from sslbench.config.text import compact, counted, first_few
@@ -122,6 +122,9 @@ class Trial:
 def row_of(job: Job) -> str:
     """What the jobs of a tuned row share: all but seed and draw, `<recipe>/<labeled>/<cell>` of the untuned job."""
     recipe, labeled, cell = job.directory.parent.parts
+    settings = settings_of(job.resolved.job.model_dump())
+    if not cell.endswith(",".join(f"{path}={compact(value)}" for path, value in settings.items())):  # a long one is cut
+        cell += f"-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
     return f"{recipe}/{family_of(labeled)}/{cell}"
 
 

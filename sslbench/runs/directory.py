@@ -661,7 +661,7 @@ class Run:
         # Asking for a lock makes its file, and whoever only looks must not write.
         if self._lock_file.exists():
             try:
-                with _system_lock(self._lock_file).acquire(timeout=0):
+                with system_lock(self._lock_file).acquire(timeout=0):
                     free = True
             except Timeout:
                 return self._lease_content() or {"host": "?", "pid": 0}
@@ -695,7 +695,7 @@ class Run:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(self.directory, error) from error
-        lock = _system_lock(self._lock_file)
+        lock = system_lock(self._lock_file)
         # Whoever asks for the owner takes the lock for a moment: that is no reason to give up.
         for _ in range(20):
             if self.owner() is None:
@@ -802,8 +802,9 @@ _NO_MARKERS: dict[str, Any] = (
 )
 
 
-def _system_lock(path: Path) -> FileLock:
-    """A lock that the system frees with its process; taking it fails where there are none."""
+def system_lock(path: Path) -> FileLock:
+    """A lock that the system frees with its process; where there are none, taking it raises `OSError` or
+    `NotImplementedError`."""
     return FileLock(path, **_NO_MARKERS)
 
 

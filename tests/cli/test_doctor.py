@@ -229,7 +229,7 @@ def test_locks_that_do_not_work_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(fcntl, "flock", refused)
     check = found()["locks"]
-    assert check.status == "fail" and "No locks available" in check.message and "local disk" in check.remedy
+    assert check.status == "warn" and "No locks available" in check.message and "local disk" in check.remedy
 
 
 # --------------------------------------------------------------------------------------------------------- data
