@@ -476,7 +476,7 @@ def _python() -> str:
         parts.append(f"## {module}")
         home = import_module(module)
         for name in re.findall(r"`(\w+)`", names):
-            parts += [f"### {module}.{name}", *_documented(name, getattr(home, name))]
+            parts += [f"### {name}", *_documented(name, getattr(home, name))]
     return _joined(parts)
 
 

@@ -3,6 +3,7 @@ code name all that there is, and what pages quote is what they quote it from. Th
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -142,8 +143,8 @@ def test_what_costs_nothing_is_done(line: str, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     arguments = shlex.split(line)[1:]
+    sys.modules.pop("ict", None)
     if "ict:" in line:  # the file that the command before it writes
-        sys.modules.pop("ict", None)
         write_template("method", "ict", tmp_path)
     if arguments[0] == "run" and "--dry-run" not in arguments:
         arguments.append("--dry-run")
@@ -212,6 +213,21 @@ def test_the_grid_shown_is_the_grid_shipped() -> None:
     assert {key: shipped[key] for key in ("recipe", "labeled", "seeds")} == {
         key: shown[key] for key in ("recipe", "labeled", "seeds")
     }
+
+
+def test_the_tutorial_quotes_the_measured_table() -> None:
+    with (ROOT / "results" / "measured" / "acdc-short.csv").open(encoding="utf-8") as lines:
+        means = {
+            (row["method"], row["loss"], row["class"], row["metric"]): float(row["mean"])
+            for row in csv.DictReader(lines)
+        }
+    columns = [("avg", metric) for metric in ("dsc", "jaccard", "hd95", "asd")]
+    columns += [(name, "dsc") for name in ("rv", "myo", "lv")]
+    cells = {"Supervised": ("supervised", "default"), "GA-Supervised": ("supervised", "ga")}
+    cells |= {"CPS": ("cps", "default"), "GA-CPS": ("cps", "ga")}
+    for label, cell in cells.items():
+        row = " | ".join(f"{means[(*cell, *column)]:.2f}" for column in columns)
+        assert f"| {label} | {row} |" in written_pages()["tutorial/acdc.md"]
 
 
 def test_the_table_of_datasets_names_recipes_that_there_are() -> None:
