@@ -189,15 +189,14 @@ class Run:
 
     Attributes:
         directory: the same.
-        config, provenance, status_file, progress_file, trained, metrics, log, cases, checkpoints, predictions,
-            events: its files and folders, see this module; `cases` and `predictions` are those of `own`.
+        config, provenance, status_file, progress_file, trained, metrics, log, checkpoints, events: its files and
+            folders, see this module.
     """
 
     config, provenance = _below("config.yaml"), _below("provenance.json")
     status_file, progress_file = _below("status.json"), _below("progress.json")
     trained, metrics, log = _below("trained.json"), _below("metrics.jsonl"), _below("log.txt")
     checkpoints, events = _below("checkpoints"), _below("events")
-    cases, predictions = _below("cases.csv"), _below("predictions")
     _submission_file, _submission_log = _below("slurm.json"), _below("slurm.log")
     _lease_file, _lock_file = _below("lease.json"), _below("lease.lock")
 
@@ -261,6 +260,16 @@ class Run:
     def own(self) -> TestFiles:
         """Of the checkpoint that the run's results are of: `cases`, `predictions` and `confusion`."""
         return TestFiles(self.directory)
+
+    @cached_property
+    def cases(self) -> Path:
+        """The records of `own`."""
+        return self.own.cases
+
+    @cached_property
+    def predictions(self) -> Path:
+        """The folder of the label maps of `own`."""
+        return self.own.predictions
 
     @cached_property
     def name(self) -> str:

@@ -72,7 +72,7 @@ def test_a_finished_run_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     begun(tmp_path, 1).set_progress(iteration=1, iterations=6, it_per_s=1.0)
     standing, looked = status.Lookout(tmp_path), []
     look = Run.look
-    monkeypatch.setattr(Run, "look", lambda run: (looked.append(run.name[-15:-9]), look(run))[1])
+    monkeypatch.setattr(Run, "look", lambda run, *said: (looked.append(run.name[-15:-9]), look(run, *said))[1])
     for _ in range(2):
         assert [row["state"] for row in standing.look().rows] == ["finished", "pending"]
     assert looked == ["seed-0", "seed-1", "seed-1"]
