@@ -3,9 +3,9 @@
     sslbench evaluate FOLDER --all-protocols      # writes cases-PROTOCOL.csv beside each run's own records
     python benchmarks/protocols/ranks.py FOLDER [--against native]
 
-Reads the records of every run below a folder, averages them over cases and classes, then over seeds, and prints for each
-metric and protocol: the rows in their order, Kendall's tau of that order with the one of `--against`, and the mean over
-rows of the value as a multiple of the value there. Rows are methods with their losses.
+Reads the records of every run below a folder, averages them over cases and classes, then over seeds, and prints for
+each metric and protocol: the rows in their order, Kendall's tau of that order with the one of `--against`, and the mean
+over rows of the value as a multiple of the value there. Rows are methods with their losses.
 """
 
 from __future__ import annotations
