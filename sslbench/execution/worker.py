@@ -204,13 +204,12 @@ class _Worker:
                 self.message(str(error))
                 self.run_dir.set_status("interrupted", error=str(error))
                 raise
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                self.logger.error(traceback.format_exc().rstrip())
-                short = NoMemory(_memory_words(self.device))
-                self.run_dir.set_status("failed", error=str(short))
-                raise short from error
             except Exception as error:
                 self.logger.error(traceback.format_exc().rstrip())
+                if _is_lack_of_memory(error):
+                    short = NoMemory(_memory_words(self.device))
+                    self.run_dir.set_status("failed", error=str(short))
+                    raise short from error
                 reason = error.message if isinstance(error, SSLBenchError) else f"{type(error).__name__}: {error}"
                 self.run_dir.set_status("failed", error=reason.splitlines()[0] if reason else type(error).__name__)
                 raise
@@ -487,6 +486,13 @@ def prepare_experiment(
     data = TrainingSet(images, labels)
     classes = [info.short for info in store.dataset.classes]
     return build_experiment(resolved, data, counts, validation, classes, device, precision)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory; on a CPU torch has no class of its own for that."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
 
 def _memory_words(device: torch.device) -> str:

@@ -70,11 +70,18 @@ def test_on_another_kind_of_device_it_stops_and_loses_nothing_unless_asked_to_go
     assert begun.look() == "finished" and [one["kind"] for one in machines(begun)] == ["cuda", "cpu"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
 def test_short_memory_is_said_in_one_line_with_an_exit_code_of_its_own(
-    phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(self: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        raise error
 
     monkeypatch.setattr(worker.Trainer, "fit", short)
     with pytest.raises(NoMemory, match="not enough memory"):

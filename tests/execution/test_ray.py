@@ -106,7 +106,7 @@ def test_a_grid_on_ray_gives_what_it_gives_here(
     if not find_spec("ray"):
         pytest.skip("Ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    grid = write_grid(tmp_path / "grid.yaml", set={**TINY, "schedule.iterations": 60, "schedule.validate_every": 30})
+    grid = write_grid(tmp_path / "grid.yaml", set={**TINY, "schedule.iterations": 30, "schedule.validate_every": 15})
     words, here, there = ("run", "--grid", str(grid), "--device", "cpu"), tmp_path / "here", tmp_path / "there"
     done = sslbench(*words, "--threads", "1", data=phantom_data, results=here)
     assert done.returncode == 0, done.stderr
