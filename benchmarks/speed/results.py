@@ -87,9 +87,9 @@ def write_run(job: Job, results: Path) -> None:
     for case in CASES:
         for number, name in enumerate(CLASSES, 1):
             predicted, hit = draw.randrange(500, 1500), draw.randrange(100, 500)
-            told = ("ga", case, case, number, name)
-            rows.append((*told, "dsc", 2 * hit / (1000 + predicted), "fraction", "both", 1000, predicted))
-            rows.append((*told, "asd", draw.uniform(0.5, 30), "voxel", "both", 1000, predicted))
+            place = ("ga", case, case, number, name)
+            rows.append((*place, "dsc", 2 * hit / (1000 + predicted), "fraction", "both", 1000, predicted))
+            rows.append((*place, "asd", draw.uniform(0.5, 30), "voxel", "both", 1000, predicted))
     names = ("protocol", "case", "group", "class_id", "class", "metric", "value", "unit", "state", "ref_voxels",
              "pred_voxels")  # fmt: skip
     text = cases_text(dict(zip(names, zip(*rows, strict=True), strict=True)))
