@@ -153,7 +153,8 @@ class _Task:
 
     def __init__(self, ray: Any, run: Run, submit: Any) -> None:
         self._ray, self._run, self._before = ray, run, run.heartbeat()
-        self._asked, self._code, self._words = False, None, ""
+        self._asked, self._words = False, ""
+        self._code: int | None = None
         self._reference = submit()
 
     def poll(self) -> int | None:
