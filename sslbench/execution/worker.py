@@ -355,7 +355,7 @@ class _Worker:
             peaks = status.get("peak_memory") or {}
             highest = {of: max(found, peaks.get(of, 0)) for of, found in _peak_memory(self.device).items()}
             spent = round(float(status.get(name) or 0) + time.perf_counter() - begun, 3)
-            if not self.lease.lost:
+            if self.lease.held:
                 with suppress(StorageError):  # whoever stopped for that says it
                     self.run_dir.set_status("running", **{name: spent}, peak_memory=highest)
 

@@ -758,15 +758,16 @@ class Lease:
         file: for the heartbeat. The lock is another file, which nobody writes to.
 
     Attributes:
-        lost: whether another process took the run meanwhile; then nothing is to be written there.
+        held: whether the run is this process's; where another one took it, nothing is to be written there.
     """
 
     def __init__(self, file: Path) -> None:
         self._file, self._next = file, 0.0
-        self.lost = False
+        self.held = False
 
     def claim(self) -> None:
         """Write down that this process has the run."""
+        self.held = True
         self._write(self._ours())
         self._next = time.monotonic() + CLAIM_S
 
@@ -789,13 +790,13 @@ class Lease:
         """
         found, ours = read_json(self._file), self._ours()
         if isinstance(found, dict) and any(found.get(key) != ours[key] for key in ("host", "pid")):
-            self.lost = True
+            self.held = False
             taker = f"process {found['pid']} on {found['host']}" if "pid" in found else "another process"
             raise Busy(f"{self._file.parent.name} was taken over by {taker}")
 
     def release(self) -> None:
-        """Say that the work ended."""
-        if not self.lost:
+        """Say that the work ended, if it was this process's."""
+        if self.held:
             self._write({})
 
     def _ours(self) -> dict[str, Any]:
