@@ -115,16 +115,17 @@ def main(
     def orphaned() -> bool:
         return launcher is not None and os.getppid() != launcher
 
+    def why() -> str:
+        return f"; its launcher, process {launcher}, had died" if orphaned() else ""
+
     on_stop(ask)
     run = Run(directory)
     try:
         load_all(data_dir)
-        _Worker(run, data_dir, device, threads, lambda: bool(asked) or orphaned(), sink, resume_anyway).run()
+        _Worker(run, data_dir, device, threads, lambda: bool(asked) or orphaned(), sink, resume_anyway, why).run()
     except Busy:
         return IN_USE_EXIT
-    except Interrupted as error:
-        if orphaned():
-            run.set_status("interrupted", error=f"{error.message}; its launcher, process {launcher}, had died")
+    except Interrupted:
         return INTERRUPTED_EXIT
     except NoMemory as error:
         print(error, file=sys.stderr)
@@ -158,8 +159,9 @@ class _Worker:
         should_stop: Callable[[], bool],
         sink: str | None = None,
         resume_anyway: bool = False,
+        why: Callable[[], str] = str,
     ) -> None:
-        self.run_dir, self.data_dir, self._stop_asked = run, data_dir, should_stop
+        self.run_dir, self.data_dir, self._stop_asked, self._why = run, data_dir, should_stop, why
         self.resume_anyway = resume_anyway
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda":  # what is recorded without naming a card is recorded on this one
@@ -193,7 +195,7 @@ class _Worker:
                 raise
             except Interrupted as error:
                 self.message(str(error))
-                self.run_dir.set_status("interrupted", error=error.message)
+                self.run_dir.set_status("interrupted", error=error.message + self._why())
                 raise
             except StorageError as error:  # nothing is wrong with the job: it goes on where the system lets it
                 self.message(str(error))
