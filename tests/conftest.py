@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from sslbench.core import registry
-from sslbench.data.datasets import phantom
 from sslbench.data.datasets.phantom import CASE_IDS, Phantom
-from sslbench.data.prepare import PrepareReport, prepare
 
 pytest.register_assert_rewrite("tests.helpers")
+
+from tests.helpers.coarse import prepare_coarse  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,15 +28,6 @@ def _nothing_kept() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSLBENCH_CACHE", "off")
         yield
-
-
-def prepare_coarse(folder: Path) -> PrepareReport:
-    """The phantom on a very coarse grid, whose voxels are 8 samples each, not 216: 0.3 s of processor time a case."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "SAMPLE_MM", 8.0)
-        report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
-    assert not report.failed
-    return report
 
 
 @pytest.fixture(scope="session")

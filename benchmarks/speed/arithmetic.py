@@ -30,10 +30,11 @@ from unittest.mock import patch
 import torch
 from scipy.stats import t as student
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from sslbench import Job, load_results, run_job
+from sslbench.networks.autocast import IN_BF16, name_of
 from sslbench.networks.precision import Precision
 
 CELLS: dict[str, dict[str, Any]] = {
@@ -52,10 +53,6 @@ CELLS: dict[str, dict[str, Any]] = {
     "phantom": {"recipe": "phantom", "labeled": "20%", "set": {"patch_size": [48, 32, 32]}},
 }
 BITS = {"tf32": 11, "bf16": 8}  # significant bits, the implied one too; both have the exponents of fp32
-ROUNDED = {
-    *("conv2d", "conv3d", "conv_transpose2d", "conv_transpose3d", "linear"),
-    *("matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "baddbmm", "einsum"),
-}
 
 
 def rounded(value: Tensor, bits: int) -> Tensor:
@@ -93,8 +90,7 @@ class Rounding(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
-        if name not in ROUNDED:
+        if name_of(func) not in IN_BF16:
             return func(*args, **(kwargs or {}))
         self.met += 1
         args, kwargs = tree_map(lambda value: self._round(value, self.bits, self.stored), (args, kwargs or {}))

@@ -11,31 +11,22 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
-
-import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sslbench.runs.directory import Run, runs_below  # noqa: E402
+from tests.helpers import grids  # noqa: E402
+from tests.helpers.coarse import prepare_coarse  # noqa: E402
+from tests.helpers.jobs import TINY  # noqa: E402
 
-# Jobs that are done in seconds, with every stage in them; training is long enough to be killed in several times.
-TINY = {
-    "network.base_filters": 4,
-    "patch_size": [16, 16, 16],
-    "batch.labeled": 2,
-    "batch.unlabeled": 2,
-    "inference.stride": [16, 16, 16],
-    "inference.validation_stride": [16, 16, 16],
-    "precision": "fp32",
-}
 AXES = {"method": ["supervised", "mt", "cps"], "loss": ["default", "ga"]}
 _TIMES = ("time", "it_per_s")  # of a training record: they tell of the machine
 
 
 def write_grid(file: Path, jobs: int, iterations: int) -> Path:
-    """Write a grid of at most so many jobs: six cells, as many seeds as it takes.
+    """Write a grid of at most so many jobs: six cells, as many seeds as it takes; training is long enough to be killed
+    in several times.
 
     Args:
         file: of the grid.
@@ -44,47 +35,21 @@ def write_grid(file: Path, jobs: int, iterations: int) -> Path:
     """
     cells = [{"method": [method], "loss": [loss]} for method in AXES["method"] for loss in AXES["loss"]]
     schedule = {"schedule.iterations": iterations, "schedule.validate_every": max(iterations // 8, 1)}
-    content = {
-        "recipe": "phantom",
-        "labeled": ["20%"],
-        "seeds": [*range(-(-jobs // 6))],
-        "set": {**TINY, **schedule},
-        "jobs": cells[:jobs],
-    }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(content))
-    return file
+    settings = {**TINY, "network.base_filters": 4, **schedule}
+    return grids.write_grid(file, seeds=[*range(-(-jobs // 6))], set=settings, jobs=cells[:jobs])
 
 
 def prepare_data(folder: Path) -> Path:
     """Prepare a coarse phantom in a folder, unless it is there."""
-    from sslbench.data.datasets import phantom
-    from sslbench.data.prepare import prepare
-
-    with patch.object(phantom, "SAMPLE_MM", 8.0):
-        report = prepare("phantom", data_dir=folder, options={"size": [24, 20, 18]}, workers=1)
-    if report.failed:
-        raise SystemExit(f"the phantom could not be prepared in {folder}")
+    prepare_coarse(folder)
     return folder
 
 
 def command(grid: Path, data: Path, results: Path, *words: str) -> list[str]:
     """The line that a user would type."""
-    places = ["--data-dir", str(data), "--results-dir", str(results)]
-    return [
-        sys.executable,
-        "-m",
-        "sslbench",
-        "run",
-        "--grid",
-        str(grid),
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        *places,
-        *words,
-    ]
+    how = ("--device", "cpu", "--threads", "1", *words)
+    return grids.command("run", "--grid", str(grid), *how, data=data, results=results)
 
 
 def environment(save_every: float, **more: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from sslbench.config.text import gib
 from sslbench.core import registry, settings
 from sslbench.core.errors import SSLBenchError, UsageError
 from sslbench.data.own.dataset import load_all
-from sslbench.runs.directory import RUNS, runs_below
+from sslbench.runs.directory import RUNS, runs_below, system_lock
 
 Status = Literal["ok", "warn", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "warn", "fail")
@@ -407,8 +407,6 @@ def _writable(folder: Path) -> bool:
 
 def _locks(results_dir: Path) -> Check:
     """Tell whether a lock keeps a second holder out: what keeps two launchers from repeating each other's work."""
-    from sslbench.runs.directory import system_lock
-
     remedy = "put the results on a local disk, or mount the shared one with file locks"
     try:
         with tempfile.TemporaryDirectory(dir=_existing(results_dir), prefix=".lock-test-") as folder:

@@ -17,7 +17,21 @@ from torch.utils.flop_counter import flop_registry
 META = torch.device("meta")
 
 
-class Tally(TorchDispatchMode):
+class _Counting(TorchDispatchMode):
+    """Counts the floating-point operations of convolutions and products, in `flop`."""
+
+    flop: int
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch has it for this: to keep a mode out of its compiler would load that, for two seconds
+
+    def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        if func._overloadpacket in flop_registry:
+            self.flop += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
+
+
+class Tally(_Counting):
     """Tallies what operations on `meta` would take.
 
     Attributes:
@@ -34,10 +48,6 @@ class Tally(TorchDispatchMode):
     def start(self) -> None:
         """Begin a tally; what is alive stays so."""
         self.peak, self.launches, self.flop, self.moved = self.live, 0, 0, 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch has it for this: to keep a mode out of its compiler would load that, for two seconds
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -66,13 +76,11 @@ class Tally(TorchDispatchMode):
         return True
 
     def _charge(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        packet = func._overloadpacket
-        if packet in _NO_KERNEL:
+        if func._overloadpacket in _NO_KERNEL:
             return
         self.launches += 1
         self.moved += sum(size_of(tensor) for tensor in (*_on_meta((args, kwargs)), *_on_meta(out)))
-        if packet in flop_registry:
-            self.flop += flop_registry[packet](*args, **kwargs, out_val=out)
+        self._count(func, args, kwargs, out)
 
 
 _NO_KERNEL = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty, torch.ops.aten.empty_strided}
@@ -87,7 +95,7 @@ def size_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-class Products(TorchDispatchMode):
+class Products(_Counting):
     """Counts the operations of convolutions and matrix products on `meta`, and of nothing else: what norms and
     activations make is the size of what they take, for which torch would load its compiler, for seconds.
 
@@ -98,10 +106,6 @@ class Products(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flop = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -114,8 +118,7 @@ class Products(TorchDispatchMode):
         if func in _ALIKE and len({part.shape for part in args if isinstance(part, Tensor)}) == 1:
             return torch.empty_like(args[0])
         out = func(*args, **kwargs)
-        if func._overloadpacket in flop_registry:
-            self.flop += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
+        self._count(func, args, kwargs, out)
         return out
 
 

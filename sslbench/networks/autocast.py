@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_map
 
 # What CUDA's autocast computes in bf16 and in fp32, and what it refuses, as torch documents them.
-_IN_BF16 = {
+IN_BF16 = {
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "conv_tbc", "linear"),
     *("matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "addr", "baddbmm"),
     *("einsum", "chain_matmul", "multi_dot", "prelu", "scaled_dot_product_attention"),
@@ -28,6 +28,11 @@ _IN_FP32 = {
 _REFUSED = {"binary_cross_entropy"}
 
 
+def name_of(func: Any) -> str:
+    """The last name of a function that a `TorchFunctionMode` met: `conv2d`, `__matmul__`."""
+    return (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
+
+
 class CudaAutocast(TorchFunctionMode):
     """CUDA's autocast rules on a CPU, whose own list is shorter: functions that it computes in fp32 get fp32, and
     those that it refuses stop. To be entered inside `torch.autocast("cpu", torch.bfloat16)`."""
@@ -35,7 +40,7 @@ class CudaAutocast(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
+        name = name_of(func)
         if torch.is_autocast_enabled("cpu"):
             if name in _REFUSED:
                 raise RuntimeError(f"{name} is refused under autocast on a GPU: use the form on logits")
@@ -94,10 +99,10 @@ class MetaAutocast(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if self.enabled:
-            name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
+            name = name_of(func)
             if name in _REFUSED:
                 raise RuntimeError(f"{name} is refused under autocast on a GPU: use the form on logits")
-            if name in _IN_BF16:
+            if name in IN_BF16:
                 args, kwargs = tree_map(self._narrowed, (args, kwargs or {}))
             elif name in _IN_FP32:
                 args, kwargs = tree_map(_widened, (args, kwargs or {}))

@@ -20,8 +20,10 @@ def run(script: str, folder: Path, *words: str) -> str:
 
 @pytest.mark.slow
 def test_kills_change_no_byte(tmp_path: Path) -> None:
-    told = run("kills.py", tmp_path, "--kills", "6", "--jobs", "3", "--iterations", "150")
-    assert "6 signals in " in told and "otherwise than in peace: nothing" in told
+    told = run("kills.py", tmp_path, "--kills", "20", "--jobs", "6", "--iterations", "60")
+    assert "20 signals in " in told
+    assert "6 jobs; to the end twice: none; otherwise than in peace: nothing" in told
+    assert "temporary files left over: none" in told
 
 
 @pytest.mark.slow

@@ -109,6 +109,8 @@ def test_auto_is_asked_of_a_faked_card(sized: Any, monkeypatch: pytest.MonkeyPat
         assert json.loads(out)["devices"] == ["cuda:0"] * slots
     code, _, err = call(*words, "--per-gpu", "many", "--data-dir", str(phantom_data))
     assert code == 2 and "write 2, or auto" in err
+    code, _, err = call(*words, "--gpus", "0,3", "--data-dir", str(phantom_data))
+    assert code == 2 and "there is no GPU 3" in err
 
 
 def test_this_machine_says_what_it_has() -> None:
