@@ -32,6 +32,13 @@ def test_a_worker_on_the_cpu_keeps_its_buffers_and_what_the_user_set() -> None:
     assert made["HOME"] == "there" and "CUDA_VISIBLE_DEVICES" not in made
 
 
+def test_threads_that_wait_soon_sleep_unless_the_user_says_how_they_wait() -> None:
+    made = [
+        worker_environment("cpu", 2, own)[0] for own in ({}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"})
+    ]
+    assert [each.get("GOMP_SPINCOUNT") for each in made] == ["10000", None, "7"]
+
+
 def test_a_card_that_torch_cannot_use_stops_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
