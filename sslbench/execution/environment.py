@@ -9,9 +9,9 @@ from collections.abc import Mapping
 # cuBLAS repeats with a workspace of fixed size alone, and reads this when it starts.
 _CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# How often a thread of torch's OpenMP looks for work before it sleeps: by default for milliseconds. Where another process
-# has its core the others then burn theirs waiting. V-Net of the demo, 2 threads on 2 cores, wall seconds of a short job:
-# alone 19 by default, 21 so, 24 with 1000; beside one busy process 358 by default, 61 so, 48 with 1000.
+# How often a thread of torch's OpenMP looks for work before it sleeps: by default for milliseconds. Where another
+# process has its core, the others burn theirs waiting. V-Net of the demo, 2 threads on 2 cores, wall seconds of a short
+# job: alone 19 by default, 21 so, 24 with 1000; beside one busy process 358 by default, 61 so, 48 with 1000.
 _SPINS = ("GOMP_SPINCOUNT", "10000")
 
 
