@@ -192,6 +192,10 @@ def test_the_pages_made_from_the_code_name_all_that_there_is() -> None:
         assert (f"\n## sslbench {name}" in pages["reference/command-line.md"]) != command.hidden
 
 
+def test_every_field_of_a_recipe_says_what_it_is() -> None:
+    assert [field["name"] for field in fields_of(Recipe) if not field["description"]] == []
+
+
 def test_text_of_the_code_is_shown_as_it_is() -> None:
     assert generator().plain("a_b *c* <d> [e] `f_g|h` |") == r"a\_b \*c\* &lt;d&gt; \[e\] `f_g|h` \|"
     assert generator().plain("see https://a.org/b_c#d.") == "see <https://a.org/b_c#d>."

@@ -183,11 +183,13 @@ class CriteriaSpec(Frozen):
 
 
 class OptimizerSpec(Frozen):
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="as torch has it")
     lr: float = Field(gt=0, description="base learning rate")
     momentum: float = Field(default=0.9, description="SGD only")
     nesterov: bool = Field(default=False, description="SGD only")
-    weight_decay: float = 0.0
+    weight_decay: float = Field(
+        default=0.0, description="added to the gradient as L2 (sgd, adam), or taken off the weights (adamw)"
+    )
 
 
 class ScheduleSpec(Frozen):
@@ -265,13 +267,13 @@ Deviating = Literal["splits", "preprocessing", "iterations", "checkpoint", "prot
 class Recipe(Frozen):
     """All that one published table holds fixed, from the dataset to the evaluation protocol."""
 
-    name: str
-    description: str = ""
+    name: str = Field(description="as --recipe names it, and as directories of runs do")
+    description: str = Field(default="", description="one line for `list recipes`")
     source: str = Field(default="", description="paper, section, and where deviations are documented")
     deviations: dict[Deviating, str] = Field(
         default={}, description="in what it is known to differ from its paper, for comparisons with print"
     )
-    dataset: str
+    dataset: str = Field(description="registered dataset")
     preprocessing: str = Field(description="named preprocessing of the dataset")
     splits: str = Field(description="named case lists and label budgets of the dataset")
     network: NetworkSpec
@@ -306,7 +308,7 @@ class Recipe(Frozen):
         "that has it; else fp32",
     )
     seeds: list[Seed] = Field(default=[1337], description="seeds of a grid that names none")
-    overrides: list[Override] = []
+    overrides: list[Override] = Field(default=[], description="changes for some methods, losses or budgets alone")
 
     @property
     def tested(self) -> tuple[CheckpointRule, ...]:
