@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sslbench.cli import completion
 from sslbench.cli.console import note
 from sslbench.cli.options import Choice, Only, Quiet, Scale, Seeds, option
 from sslbench.cli.prepare import prepare
@@ -30,21 +31,33 @@ def demo(
     jobs: Annotated[
         int | None, option("N", "Jobs at a time; default: one per GPU or core.", "--jobs", "-j", min=1)
     ] = None,
+    device: Annotated[
+        str | None,
+        option(
+            "DEVICE",
+            "cpu, cuda, cuda:1; default: the GPUs that torch can use, else the CPU.",
+            complete=completion.devices,
+        ),
+    ] = None,
     scale: Scale = None,
     seed: Seeds = None,
     only: Only = None,
     quiet: Quiet = False,
 ) -> None:
     """Generate volumes, run eight short trainings, show their table, write their page; again, it goes on from there."""
+    import torch
+
     from sslbench.core.settings import user_path
     from sslbench.reporting.figures.style import check_installed
 
     check_installed()  # what the page needs, before the trainings and not after them
     place = user_path(folder)
     data, results = place / "data", place / "results"
+    # `run` stops where torch is built for a GPU and has none, as a training may take days. This one takes minutes.
+    device = device or (None if torch.cuda.is_available() else "cpu")
     chosen = Choice(seed=seed, only=only, scale=scale)
     prepare("phantom", workers=jobs, quiet=quiet, data_dir=data)
-    run(GRID, grid=True, jobs=jobs, quiet=quiet, data_dir=data, results_dir=results, **chosen.given)
+    run(GRID, grid=True, jobs=jobs, device=device, quiet=quiet, data_dir=data, results_dir=results, **chosen.given)
     report(GRID, data_dir=data, results_dir=results, **chosen.given)
     report(GRID, html=True, data_dir=data, results_dir=results, **chosen.given)
     note("next:" if place == Path() else f"next, after cd {shlex.quote(str(place))}:")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sslbench.cli.demo import NEXT
 from sslbench.config.grid import load_grid
@@ -53,6 +54,17 @@ def test_it_goes_on_where_it_was_and_ends_with_table_page_and_what_is_next(held:
     assert page.read_text().startswith("<!doctype html>") and any(f"wrote {page}" in line for line in lines)
     assert lines[-len(NEXT) - 1] == "next, after cd sslbench-demo:"
     assert [line.split("#")[0].strip() for line in lines[-len(NEXT) :]] == list(NEXT)
+
+
+def test_a_torch_for_a_gpu_that_is_not_there_trains_it_on_the_cpu(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    code, _, err = call("demo", "--seed", "0", "-j", "1", "-q")
+    assert code == 0, err
+    data, results = "sslbench-demo/data", "sslbench-demo/results"
+    code, _, err = call("run", "--grid", "quick", "--data-dir", data, "--results-dir", results)
+    assert code == 2 and "sees no usable GPU" in err
 
 
 @pytest.mark.parametrize("command", [each for each in NEXT if "NAME" not in each])
