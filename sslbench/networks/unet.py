@@ -35,11 +35,11 @@ def _block(channels_in: int, channels: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels, 3, padding=1),
         nn.BatchNorm2d(channels),
-        nn.LeakyReLU(),
+        nn.LeakyReLU(inplace=True),
         nn.Dropout(dropout),
         nn.Conv2d(channels, channels, 3, padding=1),
         nn.BatchNorm2d(channels),
-        nn.LeakyReLU(),
+        nn.LeakyReLU(inplace=True),
     )
 
 
