@@ -10,7 +10,7 @@ import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import note
-from sslbench.cli.options import Choice, Only, Quiet, Scale, Seeds, option
+from sslbench.cli.options import Choice, Only, Quiet, Scale, Seeds, checked_device, option
 from sslbench.cli.prepare import prepare
 from sslbench.cli.report import report
 from sslbench.cli.run import run
@@ -48,13 +48,17 @@ def demo(
     import torch
 
     from sslbench.core.settings import user_path
+    from sslbench.execution.local import unused_gpu
     from sslbench.reporting.figures.style import check_installed
 
     check_installed()  # what the page needs, before the trainings and not after them
     place = user_path(folder)
     data, results = place / "data", place / "results"
     # `run` stops where torch is built for a GPU and has none, as a training may take days. This one takes minutes.
-    device = device or (None if torch.cuda.is_available() else "cpu")
+    if checked_device(device, dry_run=False) is None and not torch.cuda.device_count():
+        device = "cpu"
+        if why := unused_gpu(torch.version.cuda):
+            note(f"trains on the CPU: {why}")
     chosen = Choice(seed=seed, only=only, scale=scale)
     prepare("phantom", workers=jobs, quiet=quiet, data_dir=data)
     run(GRID, grid=True, jobs=jobs, device=device, quiet=quiet, data_dir=data, results_dir=results, **chosen.given)

@@ -58,13 +58,20 @@ def test_it_goes_on_where_it_was_and_ends_with_table_page_and_what_is_next(held:
 
 def test_a_torch_for_a_gpu_that_is_not_there_trains_it_on_the_cpu(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     code, _, err = call("demo", "--seed", "0", "-j", "1", "-q")
-    assert code == 0, err
+    assert code == 0 and "trains on the CPU: torch is built for CUDA 13.0" in err
     data, results = "sslbench-demo/data", "sslbench-demo/results"
     code, _, err = call("run", "--grid", "quick", "--data-dir", data, "--results-dir", results)
     assert code == 2 and "sees no usable GPU" in err
+
+
+def test_a_device_that_there_is_not_stops_it_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("demo", "--device", "gpu")
+    assert code == 2 and not out and "unknown device 'gpu'" in err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [each for each in NEXT if "NAME" not in each])
