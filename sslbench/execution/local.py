@@ -143,7 +143,8 @@ def make_plan(
 
 
 def by_seeds(plan: Sequence[PlannedJob]) -> list[PlannedJob]:
-    """Jobs in the order in which a table fills evenly: the first seed of every row, then the second, and so on."""
+    """The jobs of a plan that run, in the order in which a table fills evenly: the first seed of every row, then the
+    second, and so on, whatever ran before."""
     seen: Counter[Path] = Counter()
     rounds = []
     for planned in plan:
@@ -151,7 +152,7 @@ def by_seeds(plan: Sequence[PlannedJob]) -> list[PlannedJob]:
         rounds.append(seen[row])
         seen[row] += 1
     order = sorted(range(len(plan)), key=lambda place: rounds[place])
-    return [plan[place] for place in order]
+    return [plan[place] for place in order if plan[place].runs]
 
 
 def default_slots() -> int:
@@ -278,7 +279,7 @@ class Launcher:
             0 where every job of the plan is finished, 1 where one is not, 124 where the time was over before, 128 + its
             number after a signal.
         """
-        queue = deque(by_seeds([planned for planned in self.plan if planned.runs]))
+        queue = deque(by_seeds(self.plan))
         elsewhere = [planned for planned in self.plan if planned.outcome is None and not planned.runs]
         for planned in queue:
             if force:

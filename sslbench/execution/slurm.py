@@ -305,7 +305,7 @@ def cancel_tasks(tasks: Iterable[str]) -> None:
 
 def shares(plan: Sequence[PlannedJob], jobs_per_task: int) -> list[list[PlannedJob]]:
     """The jobs that run, by task, in the order in which a table fills evenly."""
-    queue = by_seeds([planned for planned in plan if planned.runs])
+    queue = by_seeds(plan)
     return [queue[start : start + jobs_per_task] for start in range(0, len(queue), jobs_per_task)]
 
 

@@ -139,10 +139,14 @@ def test_one_that_goes_on_slowly_is_not(launch: Launch) -> None:
 
 def test_a_table_fills_evenly(tmp_path: Path) -> None:
     jobs = [tiny_job(method, seed=seed).canonical() for method in ("supervised", "cps") for seed in (3, 1)]
-    order = local.by_seeds(local.make_plan(jobs, tmp_path, {}))
-    assert [(planned.job.method, planned.job.seed) for planned in order] == [
-        ("supervised", 3), ("cps", 3), ("supervised", 1), ("cps", 1),
-    ]  # fmt: skip
+    plan = local.make_plan(jobs, tmp_path, {})
+
+    def order() -> list[tuple[str, int]]:
+        return [(planned.job.method, planned.job.seed) for planned in local.by_seeds(plan)]
+
+    assert order() == [("supervised", 3), ("cps", 3), ("supervised", 1), ("cps", 1)]
+    plan[0].runs = False  # finished: the first seed of the other row still comes before a second one
+    assert order() == [("cps", 3), ("supervised", 1), ("cps", 1)]
 
 
 def test_cards_that_jobs_share() -> None:
