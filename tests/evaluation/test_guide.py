@@ -55,6 +55,8 @@ def test_a_command_does_what_the_guide_says(command: str, place: Path, monkeypat
     line = arguments(command)
     if "--classes" in line:  # the phantom has 13 organs, and the guide two
         line[line.index("--classes") + 1] = ",".join(f"organ{number}" for number in range(1, 14))
+    if "predict" in line:  # not into what other lines score: they may come later in the process that runs this one
+        line[line.index("-o") + 1] = "made"
     code, out, err = call(*line, *([] if "report" in command or "predict" in line else ["-j", "1"]))
     assert code == 0, err
     if "-o" in line:
