@@ -10,7 +10,7 @@ import typer
 
 from sslbench.cli import completion
 from sslbench.cli.console import failures, note, out, print_json, spinner
-from sslbench.cli.options import DataDir, Json, checked_device, flag, opened, option, several
+from sslbench.cli.options import DataDir, Json, checked_device, device_option, flag, opened, option, several
 from sslbench.core.errors import SSLBenchError, UsageError
 
 
@@ -39,10 +39,7 @@ def bench(
         list[str] | None,
         option("CELLS", "What to time: recipe:method+loss,... (phantom:cps+ga,ssl4mis-acdc:cps+ga)."),
     ] = None,
-    device: Annotated[
-        str | None,
-        option("DEVICE", "cpu, cuda, cuda:1; default: a GPU, else the CPU.", complete=completion.devices),
-    ] = None,
+    device: Annotated[str | None, device_option("a GPU")] = None,
     threads: Annotated[int | None, option("N", "CPU threads (1).", min=1)] = None,
     steps: Annotated[int, option("N", "Steps that count (5).", min=1)] = 5,
     batch: Annotated[

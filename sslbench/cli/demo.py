@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sslbench.cli import completion
 from sslbench.cli.console import note
-from sslbench.cli.options import Choice, Only, Quiet, Scale, Seeds, checked_device, option
+from sslbench.cli.options import Choice, Only, Quiet, Scale, Seeds, checked_device, device_option, option
 from sslbench.cli.prepare import prepare
 from sslbench.cli.report import report
 from sslbench.cli.run import run
@@ -31,22 +30,13 @@ def demo(
     jobs: Annotated[
         int | None, option("N", "Jobs at a time; default: one per GPU or core.", "--jobs", "-j", min=1)
     ] = None,
-    device: Annotated[
-        str | None,
-        option(
-            "DEVICE",
-            "cpu, cuda, cuda:1; default: the GPUs that torch can use, else the CPU.",
-            complete=completion.devices,
-        ),
-    ] = None,
+    device: Annotated[str | None, device_option("the GPUs that torch can use")] = None,
     scale: Scale = None,
     seed: Seeds = None,
     only: Only = None,
     quiet: Quiet = False,
 ) -> None:
     """Generate volumes, run eight short trainings, show their table, write their page; again, it goes on from there."""
-    import torch
-
     from sslbench.core.settings import user_path
     from sslbench.execution.local import unused_gpu
     from sslbench.reporting.figures.style import check_installed
@@ -55,10 +45,9 @@ def demo(
     place = user_path(folder)
     data, results = place / "data", place / "results"
     # `run` stops where torch is built for a GPU and has none, as a training may take days. This one takes minutes.
-    if checked_device(device, dry_run=False) is None and not torch.cuda.device_count():
+    if checked_device(device, dry_run=False) is None and (why := unused_gpu()):
         device = "cpu"
-        if why := unused_gpu(torch.version.cuda):
-            note(f"trains on the CPU: {why}")
+        note(f"trains on the CPU: {why}")
     chosen = Choice(seed=seed, only=only, scale=scale)
     prepare("phantom", workers=jobs, quiet=quiet, data_dir=data)
     run(GRID, grid=True, jobs=jobs, device=device, quiet=quiet, data_dir=data, results_dir=results, **chosen.given)

@@ -284,7 +284,7 @@ def _hardware() -> Iterator[Check]:
     yield Check("hardware", "threads", "ok", message, "", {"slots": slots, "threads": threads})
     if torch.version.cuda and not torch.cuda.is_available():
         remedy = "check nvidia-smi, its driver and CUDA_VISIBLE_DEVICES; without a card: run --device cpu"
-        yield Check("hardware", "gpu", "warn", unused_gpu(torch.version.cuda), remedy)
+        yield Check("hardware", "gpu", "warn", unused_gpu(), remedy)
     elif not torch.cuda.is_available():
         yield Check("hardware", "gpu", "ok", "none: jobs run on the CPU")
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

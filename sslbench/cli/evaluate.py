@@ -19,6 +19,7 @@ from sslbench.cli.options import (
     Workers,
     checked_device,
     checked_rule,
+    device_option,
     flag,
     grid_policy,
     opened,
@@ -142,10 +143,7 @@ def predict(
     modality: Annotated[
         str | None, option("ct|mri|rgb", "Of the scans, where the run's dataset mixes them; default: its own.")
     ] = None,
-    device: Annotated[
-        str | None,
-        option("DEVICE", "cpu, cuda, cuda:1; default: the GPU there is, else the CPU.", complete=completion.devices),
-    ] = None,
+    device: Annotated[str | None, device_option("the GPU there is")] = None,
     threads: Annotated[int | None, option("N", "CPU threads; default: torch's.", min=1)] = None,
     force: Annotated[bool, flag("Make label maps again that are there.", "--force/--no-force", "-f")] = False,
     quiet: Quiet = False,

@@ -55,6 +55,12 @@ def scale_option(panel: str | None = None) -> Any:
     return option("FACTOR", text, "--scale", panel=panel)
 
 
+def device_option(default: str, panel: str | None = None) -> Any:
+    """Make the option `--device`; what it is without it, where there is a GPU."""
+    text = f"cpu, cuda, cuda:1; default: {default}, else the CPU."
+    return option("DEVICE", text, panel=panel, complete=completion.devices)
+
+
 def references_flag(panel: str | None = None) -> Any:
     """Make the option `--with-references`."""
     text = "With supervised training on the grid's label budgets and on all labels."

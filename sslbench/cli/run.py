@@ -26,6 +26,7 @@ from sslbench.cli.options import (
     Sets,
     argument,
     checked_device,
+    device_option,
     flag,
     only_option,
     opened,
@@ -125,15 +126,7 @@ def run(
     wait: Annotated[
         bool, flag("Wait for what was submitted to Slurm (on); Ctrl-C leaves it there.", "--wait/--no-wait", panel=_HOW)
     ] = True,
-    device: Annotated[
-        str | None,
-        option(
-            "DEVICE",
-            "cpu, cuda, cuda:1; default: the GPUs there are, else the CPU.",
-            panel=_HOW,
-            complete=completion.devices,
-        ),
-    ] = None,
+    device: Annotated[str | None, device_option("the GPUs there are", _HOW)] = None,
     gpus: Annotated[
         list[str] | None, option("NUMBERS", "Cards to use, e.g. 0,2 or 0-3; default: all.", panel=_HOW)
     ] = None,

@@ -174,9 +174,9 @@ def slot_devices(slots: int, device: str | None) -> list[str]:
 
     if device:
         return [device] * slots
-    gpus = torch.cuda.device_count()
-    if not gpus and (why := unused_gpu(torch.version.cuda)):
+    if why := unused_gpu():
         raise UsageError(why, "sslbench doctor says more; --device cpu trains on the CPU all the same")
+    gpus = torch.cuda.device_count()
     return [f"cuda:{slot % gpus}" if gpus else "cpu" for slot in range(slots)]
 
 
@@ -191,13 +191,13 @@ def has_nvidia_card() -> bool:
     return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
 
 
-def unused_gpu(built_for: str | None) -> str:
-    """Why torch, which sees no GPU, should: in one line; empty where all is well without.
+def unused_gpu() -> str:
+    """Why torch, which sees no GPU, should: in one line; empty where it sees one, or all is well without."""
+    import torch
 
-    Args:
-        built_for: the CUDA version of this torch; None: built for the CPU.
-    """
-    if built_for:
+    if torch.cuda.device_count():
+        return ""
+    if built_for := torch.version.cuda:
         major = int(built_for.split(".")[0])
         driver = " (a driver of series 580 or later)" if major >= 13 else ""
         return f"torch is built for CUDA {built_for}{driver}, but sees no usable GPU"
